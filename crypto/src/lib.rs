@@ -1,0 +1,2 @@
+//! Keys, sealing and labels.
+#![forbid(unsafe_code)]

@@ -1,0 +1,1 @@
+//! Packs, chain, miners.

@@ -1,0 +1,1 @@
+//! Inodes, dentries, extents, cache.
