@@ -48,6 +48,8 @@ pub const LAZY_BATCH: usize = 64;
 pub const BUCKET_NAMES_MAX: usize = 64;
 /// Inodes that `statfs` promises; numbers have 64 bits, the disk ends first.
 pub const INODES_MAX: u64 = 1 << 40;
+/// Directories on the way up to the root: beyond it the way is taken for a loop.
+pub const TREE_DEPTH_MAX: usize = 1 << 20;
 
 const _: () = assert!(INODES_CACHED_MAX.is_multiple_of(INODE_SHARDS));
 const _: () = assert!(DENTRIES_CACHED_MAX.is_multiple_of(DENTRY_SHARDS));
