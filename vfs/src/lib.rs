@@ -9,6 +9,8 @@ pub mod data;
 pub mod delta;
 mod dentry;
 pub mod error;
+#[cfg(test)]
+mod fakes;
 mod ino_counter;
 pub mod inode;
 pub mod limits;
