@@ -148,7 +148,10 @@ impl FakeChunks {
         let seq = PackSeq(self.0.lock().packs.len() as u64 + 1);
         let mut delta = Vec::new();
         source.cut(seq, cause, &mut |frame| {
-            assert!(frame.len() <= cessfs_sync::limits::CHUNK_BYTES, "a delta frame is too long");
+            assert!(
+                frame.len() <= cessfs_sync::limits::CHUNK_BYTES,
+                "a delta frame is too long"
+            );
             delta.push(frame.to_vec());
             Ok(())
         })?;
@@ -224,7 +227,11 @@ impl FakeChunks {
 
 impl ChunkStore for FakeChunks {
     fn submit(&self, id: ChunkId, plaintext: &[u8]) -> Result<(), StoreError> {
-        assert!((1..=cessfs_sync::limits::CHUNK_BYTES).contains(&plaintext.len()), "chunk length {}", plaintext.len());
+        assert!(
+            (1..=cessfs_sync::limits::CHUNK_BYTES).contains(&plaintext.len()),
+            "chunk length {}",
+            plaintext.len()
+        );
         let mut state = self.0.lock();
         state.submits += 1;
         if let Some(error) = &state.submit_error {
@@ -234,7 +241,9 @@ impl ChunkStore for FakeChunks {
             assert_eq!(known, plaintext, "one id for two contents");
             return Ok(());
         }
-        state.chunks.insert(id, (Bytes::copy_from_slice(plaintext), Standing::Open));
+        state
+            .chunks
+            .insert(id, (Bytes::copy_from_slice(plaintext), Standing::Open));
         state.open.insert(id);
         Ok(())
     }
@@ -247,7 +256,11 @@ impl ChunkStore for FakeChunks {
             if state.lost.contains(&id) {
                 return Err(FetchError::Unavailable("the test lost it".into()));
             }
-            state.chunks.get(&id).map(|(bytes, _)| bytes.clone()).ok_or(FetchError::Unknown)
+            state
+                .chunks
+                .get(&id)
+                .map(|(bytes, _)| bytes.clone())
+                .ok_or(FetchError::Unknown)
         })
     }
 
@@ -256,7 +269,11 @@ impl ChunkStore for FakeChunks {
     }
 
     fn standing(&self, id: ChunkId) -> Standing {
-        self.0.lock().chunks.get(&id).map_or(Standing::Unknown, |(_, standing)| *standing)
+        self.0
+            .lock()
+            .chunks
+            .get(&id)
+            .map_or(Standing::Unknown, |(_, standing)| *standing)
     }
 
     fn note_change(&self) {
@@ -265,7 +282,10 @@ impl ChunkStore for FakeChunks {
 
     fn backlog(&self) -> Backlog {
         let state = self.0.lock();
-        let unsent = state.chunks.values().filter(|(_, standing)| *standing != Standing::Confirmed);
+        let unsent = state
+            .chunks
+            .values()
+            .filter(|(_, standing)| *standing != Standing::Confirmed);
         Backlog {
             unsent_bytes: unsent.map(|(bytes, _)| bytes.len() as u64).sum(),
             bound_bytes: u64::MAX,
