@@ -4,11 +4,11 @@
 //! Nothing here knows how names or content work; it only turns inode records into batches and time into timestamps.
 
 use crate::attr::Timestamp;
-use crate::dentry::DentryCache;
 use crate::delta::Marks;
+use crate::dentry::DentryCache;
 use crate::error::VfsError;
-use crate::inode::InodeTable;
 use crate::ino_counter::InoCounter;
+use crate::inode::InodeTable;
 use crate::records::{self, InodeRecord};
 use cessfs_crypto::{AtRestKeys, Entropy, VolumeKeys};
 use cessfs_sync::{Batch, ChunkStore, Clock, MetaStore};
@@ -114,6 +114,7 @@ impl Core {
     pub fn new(parts: VfsParts) -> Core {
         Core {
             at_rest: parts.keys.at_rest(),
+            marks: Marks::new(parts.store.clone(), parts.clock.clone(), parts.chunks.clone()),
             store: parts.store,
             clock: parts.clock,
             chunks: parts.chunks,
@@ -121,7 +122,6 @@ impl Core {
             config: parts.config,
             entropy: parts.entropy,
             inodes: InodeTable::new(),
-            marks: Marks::default(),
             dentries: DentryCache::new(),
             inos: InoCounter::new(),
             files: AtomicU64::new(0),
@@ -154,6 +154,10 @@ impl Core {
 
     /// Fails with `EROFS` on a read-only volume.
     pub(crate) fn check_writable(&self) -> Result<(), VfsError> {
-        if self.config.read_only { Err(VfsError::ReadOnly) } else { Ok(()) }
+        if self.config.read_only {
+            Err(VfsError::ReadOnly)
+        } else {
+            Ok(())
+        }
     }
 }

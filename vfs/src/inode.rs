@@ -92,7 +92,10 @@ pub(crate) fn lock_many<'a>(inodes: impl IntoIterator<Item = &'a Arc<Inode>>) ->
 impl<'a> Locked<'a> {
     /// Adds an inode with a number above all that are held: still the ascending order.
     pub(crate) fn add_above(&mut self, inode: &'a Arc<Inode>) {
-        assert!(self.guards.last().is_none_or(|(last, _)| last.ino < inode.ino), "locks are taken in ascending order");
+        assert!(
+            self.guards.last().is_none_or(|(last, _)| last.ino < inode.ino),
+            "locks are taken in ascending order"
+        );
         self.guards.push((inode, inode.state.write()));
     }
 

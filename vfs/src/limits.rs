@@ -54,3 +54,5 @@ pub const TREE_DEPTH_MAX: usize = 1 << 20;
 const _: () = assert!(INODES_CACHED_MAX.is_multiple_of(INODE_SHARDS));
 const _: () = assert!(DENTRIES_CACHED_MAX.is_multiple_of(DENTRY_SHARDS));
 const _: () = assert!(XATTRS_MAX as usize * (XATTR_NAME_MAX + 1) <= XATTR_LIST_MAX);
+/// Bytes that a marked record is taken to add to a delta, for a rough size of what is pending.
+pub const DELTA_RECORD_BYTES: u64 = 128;

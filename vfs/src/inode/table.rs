@@ -155,7 +155,9 @@ impl Shard {
             return;
         }
         for _ in 0..INODE_EVICT_TRIES {
-            let Some((ino, inode)) = self.live.pop_lru() else { return };
+            let Some((ino, inode)) = self.live.pop_lru() else {
+                return;
+            };
             if self.may_drop(&inode) {
                 self.generation += 1;
                 return;
@@ -169,7 +171,9 @@ impl Shard {
         if Arc::strong_count(inode) > 1 {
             return false;
         }
-        let Some(state) = inode.state.try_read() else { return false };
+        let Some(state) = inode.state.try_read() else {
+            return false;
+        };
         let InodeState { opens, lazy, gone, .. } = &*state;
         *opens == 0 && !*lazy && !(*gone && self.lookups.contains_key(&inode.ino))
     }
