@@ -18,6 +18,7 @@ use std::sync::atomic::Ordering;
 /// Staged changes of one operation.
 pub(crate) struct Change<'c> {
     core: &'c Core,
+    data: &'c Data,
     /// Records of the content room and notes; inodes and names are added at the commit.
     pub(crate) batch: Batch,
     inodes: Vec<(u64, InodeRecord)>,
@@ -27,9 +28,11 @@ pub(crate) struct Change<'c> {
 }
 
 impl<'c> Change<'c> {
-    pub(crate) fn new(core: &'c Core) -> Change<'c> {
+    /// Nothing staged yet. The caller is inside [`Marks::enter`](crate::delta::Marks::enter).
+    pub(crate) fn new(core: &'c Core, data: &'c Data) -> Change<'c> {
         Change {
             core,
+            data,
             batch: Batch::new(),
             inodes: Vec::new(),
             buckets: Vec::new(),
@@ -68,8 +71,8 @@ impl<'c> Change<'c> {
         let bucket = self.bucket(parent, name)?;
         let name = name.to_vec();
         let dentry = Dentry { name, ino, kind };
-        match bucket.0.iter_mut().find(|old| old.name == dentry.name) {
-            Some(old) => *old = dentry,
+        match bucket.0.iter().position(|old| old.name == dentry.name) {
+            Some(at) => bucket.0[at] = dentry,
             None if bucket.0.len() >= BUCKET_NAMES_MAX => return Err(VfsError::NoSpace("too many names share a hash")),
             None => bucket.0.push(dentry),
         }
@@ -92,7 +95,7 @@ impl<'c> Change<'c> {
 
     /// Takes one link from a locked inode that is not a directory. With the last one it goes, or, while it is open, becomes
     /// an orphan.
-    pub(crate) fn unlink(&mut self, data: &Data, locked: &mut Locked<'_>, ino: u64) -> Result<(), VfsError> {
+    pub(crate) fn unlink(&mut self, locked: &mut Locked<'_>, ino: u64) -> Result<(), VfsError> {
         let now = self.core.now();
         let record = self.record(locked, ino);
         record.nlink = record.nlink.saturating_sub(1);
@@ -104,13 +107,12 @@ impl<'c> Change<'c> {
             self.batch.put(records::orphan_key(ino), records::encode_counter(0));
             return Ok(());
         }
-        self.erase(data, locked, ino)
+        self.erase(locked, ino)
     }
 
     /// Deletes a locked, empty directory and takes its `..` from the locked parent's links.
     pub(crate) fn remove_directory(
         &mut self,
-        data: &Data,
         locked: &mut Locked<'_>,
         parent: u64,
         ino: u64,
@@ -119,11 +121,11 @@ impl<'c> Change<'c> {
         let parent_record = self.record(locked, parent);
         parent_record.nlink = parent_record.nlink.saturating_sub(1);
         self.record(locked, ino).ctime = now;
-        self.erase(data, locked, ino)
+        self.erase(locked, ino)
     }
 
     /// Deletes everything about a locked inode. The last step before the commit: the content room changes its state at once.
-    pub(crate) fn erase(&mut self, data: &Data, locked: &mut Locked<'_>, ino: u64) -> Result<(), VfsError> {
+    pub(crate) fn erase(&mut self, locked: &mut Locked<'_>, ino: u64) -> Result<(), VfsError> {
         if locked.state(ino).record.xattrs > 0 {
             self.erase_xattrs(ino)?;
         }
@@ -132,7 +134,7 @@ impl<'c> Change<'c> {
             self.batch.delete(records::orphan_key(ino));
         }
         if state.record.kind == FileKind::Regular {
-            data.discard(inode, state, &mut self.batch);
+            self.data.discard(inode, state, &mut self.batch)?;
         }
         self.record(locked, ino).nlink = 0;
         self.erased.push(ino);
@@ -165,6 +167,8 @@ impl<'c> Change<'c> {
             if self.erased.contains(ino) {
                 core.delete_inode(&mut batch, *ino);
             } else if !locked.state(*ino).gone {
+                let (inode, state) = locked.inode_mut(*ino);
+                self.data.stage(inode, state, &mut batch)?;
                 core.put_inode(&mut batch, *ino, record);
             }
         }
@@ -189,7 +193,6 @@ impl<'c> Change<'c> {
             return Err(e.into());
         }
         self.show(locked);
-        core.chunks.note_change();
         Ok(())
     }
 

@@ -88,7 +88,12 @@ pub enum VfsError {
     /// A backing block does not open and the network has no copy.
     /// `EIO`: a block of the cache is not what was written there.
     #[error("cache of inode {ino} is damaged at byte {offset}")]
-    Damaged { ino: u64, offset: u64 },
+    Damaged {
+        /// Whose cache.
+        ino: u64,
+        /// Byte of the file.
+        offset: u64,
+    },
     /// The cache disk refused.
     /// `EIO`: the disk under the cache.
     #[error("the cache disk failed: {0}")]

@@ -1,6 +1,4 @@
-//! What callers ask with and what the control side is told: plain values, no FUSE types.
-
-use cessfs_crypto::ChunkId;
+//! How callers ask: flags of open, rename and setxattr as plain values, no FUSE types.
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -40,32 +38,4 @@ pub enum XattrMode {
     Create,
     /// It must (`ENODATA`).
     Replace,
-}
-
-/// One chunk of a file, for `explain`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct ExtentInfo {
-    /// Which chunk of the file.
-    pub index: u64,
-    /// What the network holds, or will once its pack is sealed.
-    pub stored: Option<ChunkId>,
-    /// Bytes of the file in this chunk.
-    pub len: u32,
-    /// In the cache.
-    pub resident: bool,
-    /// The cache is newer than the network.
-    pub dirty: bool,
-    /// In the metadata record itself.
-    pub inline: bool,
-}
-
-/// What an eviction did.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct EvictReport {
-    /// Bytes freed on the cache disk.
-    pub evicted_bytes: u64,
-    /// Bytes that had to stay.
-    pub kept_bytes: u64,
-    /// Chunks that stayed because no pack with them is confirmed yet (I1).
-    pub kept_unconfirmed_chunks: u64,
 }

@@ -3,7 +3,7 @@
 //! An access time is worth no write of its own: it changes in memory (`relatime` rules) and reaches the store with the
 //! inode's next change, its last close, or together with many others.
 
-use super::{Attr, Caller, FileKind, Inode, InodeRecord, SetAttr, Vfs, attr_of};
+use super::{Attr, Caller, FileKind, Inode, InodeRecord, InodeState, SetAttr, Vfs, attr_of};
 use crate::attr::{TimeSet, Timestamp};
 use crate::error::VfsError;
 use crate::inode::lock_many;
@@ -33,6 +33,7 @@ impl Vfs {
     pub fn setattr(&self, ino: u64, set: SetAttr, caller: Caller) -> Result<Attr, VfsError> {
         self.core.check_writable()?;
         let inode = self.inode(ino)?;
+        let _change = self.core.marks.enter();
         let mut state = inode.state.write();
         let mut batch = Batch::new();
         if let Some(size) = set.size {
@@ -51,18 +52,19 @@ impl Vfs {
         apply(&mut record, &set, caller, self.core.now());
         // A removed directory that somebody still stands in changes in memory only: there is no record left.
         if !state.gone {
+            self.data.stage(&inode, &mut state, &mut batch)?;
             self.core.put_inode(&mut batch, ino, &record);
             self.core.store.commit(batch)?;
-            self.core.chunks.note_change();
         }
         state.record = record;
         state.lazy = false;
         Ok(attr_of(ino, &state.record))
     }
 
-    /// An access to an inode's content: moves its access time if `relatime` says so. No inode may be locked by the caller.
+    /// An access to an inode's content: moves its access time if `relatime` says so. The caller holds no lock
+    /// and no change.
     pub(super) fn touch(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
-        if self.core.config.read_only || !self.core.config.atime {
+        if !self.core.config.atime || self.core.check_writable().is_err() {
             return Ok(());
         }
         let now = self.core.now();
@@ -85,7 +87,8 @@ impl Vfs {
         if noted > LAZY_INODES_MAX { self.journal_lazy() } else { Ok(()) }
     }
 
-    /// Journals every lazy change. No inode may be locked by the caller.
+    /// Journals every lazy change. The caller holds no lock
+    /// and no change.
     pub(super) fn journal_lazy(&self) -> Result<(), VfsError> {
         loop {
             let inos = self.core.inodes.take_lazy(LAZY_BATCH);
@@ -93,10 +96,14 @@ impl Vfs {
                 return Ok(());
             }
             let inodes: Vec<Arc<Inode>> = inos.iter().filter_map(|ino| self.core.inodes.peek(*ino)).collect();
+            let _change = self.core.marks.enter();
             let mut locked = lock_many(&inodes);
             let mut batch = Batch::new();
-            let written: Vec<u64> = locked.inos().filter(|ino| locked.state(*ino).is_behind_store()).collect();
+            let is_due = |state: &InodeState| state.lazy && !state.gone;
+            let written: Vec<u64> = locked.inos().filter(|ino| is_due(locked.state(*ino))).collect();
             for ino in &written {
+                let (inode, state) = locked.inode_mut(*ino);
+                self.data.stage(inode, state, &mut batch)?;
                 self.core.put_inode(&mut batch, *ino, &locked.state(*ino).record);
             }
             if batch.is_empty() {

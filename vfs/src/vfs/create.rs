@@ -85,6 +85,7 @@ impl Vfs {
             return Err(VfsError::Exists);
         }
         let dir = self.inode(parent)?;
+        let _change = self.core.marks.enter();
         let mut locked = lock_many([&dir]);
         if !self.still_names(&locked, parent, name, None)? {
             return Err(VfsError::Exists);
@@ -103,7 +104,7 @@ impl Vfs {
         record.target = birth.target.to_vec();
         record.size = birth.target.len() as u64;
 
-        let mut change = Change::new(&self.core);
+        let mut change = Change::new(&self.core, &self.data);
         let dir_record = change.record(&locked, parent);
         dir_record.mtime = now;
         dir_record.ctime = now;
@@ -131,6 +132,7 @@ impl Vfs {
         }
         let inode = self.inode(ino)?;
         let dir = self.inode(parent)?;
+        let _change = self.core.marks.enter();
         let mut locked = lock_many([&inode, &dir]);
         check_dir(locked.state(parent))?;
         let state = locked.state(ino);
@@ -147,7 +149,7 @@ impl Vfs {
             return Err(VfsError::TooManyLinks);
         }
         let now = self.core.now();
-        let mut change = Change::new(&self.core);
+        let mut change = Change::new(&self.core, &self.data);
         let record = change.record(&locked, ino);
         record.nlink += 1;
         record.ctime = now;

@@ -18,6 +18,7 @@ impl Vfs {
             return Err(VfsError::IsDirectory);
         }
         let dir = self.inode(parent)?;
+        let _change = self.core.marks.enter();
         // Whoever made the name change in between succeeded: going round again is progress, not waiting.
         loop {
             let child = self.find(&dir, name)?.ok_or(VfsError::NotFound)?;
@@ -29,12 +30,12 @@ impl Vfs {
                 continue;
             }
             let now = self.core.now();
-            let mut change = Change::new(&self.core);
+            let mut change = Change::new(&self.core, &self.data);
             let dir_record = change.record(&locked, parent);
             dir_record.mtime = now;
             dir_record.ctime = now;
             change.remove_entry(parent, name)?;
-            change.unlink(&self.data, &mut locked, child.ino)?;
+            change.unlink(&mut locked, child.ino)?;
             return change.commit(&mut locked);
         }
     }
@@ -49,6 +50,7 @@ impl Vfs {
             _ => {}
         }
         let dir = self.inode(parent)?;
+        let _change = self.core.marks.enter();
         loop {
             let child = self.find(&dir, name)?.ok_or(VfsError::NotFound)?;
             if child.state.read().record.kind != FileKind::Directory {
@@ -62,12 +64,12 @@ impl Vfs {
                 return Err(VfsError::NotEmpty);
             }
             let now = self.core.now();
-            let mut change = Change::new(&self.core);
+            let mut change = Change::new(&self.core, &self.data);
             let dir_record = change.record(&locked, parent);
             dir_record.mtime = now;
             dir_record.ctime = now;
             change.remove_entry(parent, name)?;
-            change.remove_directory(&self.data, &mut locked, parent, child.ino)?;
+            change.remove_directory(&mut locked, parent, child.ino)?;
             return change.commit(&mut locked);
         }
     }

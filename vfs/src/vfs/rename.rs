@@ -54,6 +54,7 @@ impl Vfs {
             return Err(VfsError::Invalid("exchange goes with no other flag"));
         }
         let (old_dir, new_dir) = (self.inode(parent)?, self.inode(new_parent)?);
+        let _change = self.core.marks.enter();
         // Whoever made a name change in between succeeded: going round again is progress, not waiting.
         loop {
             let mut old = Place { dir: old_dir.clone(), name, child: self.find(&old_dir, name)? };
@@ -148,7 +149,7 @@ impl Vfs {
         let kind = locked.state(moved).record.kind;
         let (from, to) = (old.dir.ino, new.dir.ino);
         let now = self.core.now();
-        let mut change = Change::new(&self.core);
+        let mut change = Change::new(&self.core, &self.data);
         let target = new.child_ino();
         let target_is_dir = target.is_some_and(|ino| locked.state(ino).record.kind == FileKind::Directory);
         match (target, kind == FileKind::Directory, target_is_dir) {
@@ -176,8 +177,8 @@ impl Vfs {
         change.set_entry(to, new.name, moved, kind)?;
         stamp(&mut change, locked, &[from, to], &[moved], now);
         match target {
-            Some(ino) if target_is_dir => change.remove_directory(&self.data, locked, to, ino)?,
-            Some(ino) => change.unlink(&self.data, locked, ino)?,
+            Some(ino) if target_is_dir => change.remove_directory(locked, to, ino)?,
+            Some(ino) => change.unlink(locked, ino)?,
             None => {}
         }
         change.commit(locked)
@@ -194,7 +195,7 @@ impl Vfs {
     ) -> Result<(), VfsError> {
         let (from, to) = (old.dir.ino, new.dir.ino);
         let (kind, other_kind) = (locked.state(moved).record.kind, locked.state(other).record.kind);
-        let mut change = Change::new(&self.core);
+        let mut change = Change::new(&self.core, &self.data);
         for (ino, kind, leaves, enters) in [(moved, kind, from, to), (other, other_kind, to, from)] {
             if kind == FileKind::Directory {
                 change.record(locked, leaves).nlink -= 1;

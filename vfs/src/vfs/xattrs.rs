@@ -114,6 +114,7 @@ impl Vfs {
         change: impl FnOnce(&mut InodeRecord, &mut XattrBucket) -> Result<(), VfsError>,
     ) -> Result<(), VfsError> {
         let inode = self.inode(ino)?;
+        let _change = self.core.marks.enter();
         let mut state = inode.state.write();
         state.check_alive()?;
         let key = records::xattr_key(ino, self.core.name_hash(ino, name));
@@ -131,9 +132,9 @@ impl Vfs {
         } else {
             batch.put(key, bucket.encode());
         }
+        self.data.stage(&inode, &mut state, &mut batch)?;
         self.core.put_inode(&mut batch, ino, &record);
         self.core.store.commit(batch)?;
-        self.core.chunks.note_change();
         state.record = record;
         state.lazy = false;
         Ok(())
