@@ -2,6 +2,7 @@
 
 use crate::{
     AccountId, Balance, Balances, Block, BlockNumber, Nonce, PalletInfo, Runtime, RuntimeCall, RuntimeEvent,
+    RuntimeFreezeReason,
     RuntimeHoldReason, RuntimeOrigin, RuntimeTask, System, TxPause,
     apis::RUNTIME_API_VERSIONS,
     cess::{FRAGMENT_COUNT, NAME_LIMIT, ONE_DAY, REWARD_PALLET_ID, SEGMENT_COUNT, TCESS},
@@ -155,7 +156,7 @@ impl storage_handler::Config for Runtime {
 impl file_bank::Config for Runtime {
     type FilbakPalletId = RewardPalletId;
     type UserFileLimit = ConstU32<{ file_bank::USER_FILE_LIMIT }>;
-    type FileBankOneDay = ConstU32<ONE_DAY>;
+    type OneDay = ConstU32<ONE_DAY>;
     type NameStrLimit = ConstU32<NAME_LIMIT>;
     type NameMinLength = ConstU32<3>;
     type SegmentCount = ConstU32<SEGMENT_COUNT>;

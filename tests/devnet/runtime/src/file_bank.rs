@@ -16,7 +16,8 @@ mod types;
 
 pub use pallet::*;
 pub use types::{
-    CompleteInfo, DealInfo, FileInfo, FileState, FragmentInfo, SegmentInfo, SegmentList, UserBrief, UserFileSliceInfo,
+    CompleteInfo, DealInfo, FileInfo, FileState, FragmentInfo, OWNER_LIMIT, SegmentInfo, SegmentList, USER_FILE_LIMIT,
+    UserBrief, UserFileSliceInfo,
 };
 
 #[frame_support::pallet]
@@ -56,8 +57,7 @@ pub mod pallet {
         type UserFileLimit: Get<u32>;
         /// Blocks in a day.
         #[pallet::constant]
-        #[pallet::constant_name(OneDay)]
-        type FileBankOneDay: Get<u32>;
+        type OneDay: Get<u32>;
         /// Longest file name, bytes.
         #[pallet::constant]
         type NameStrLimit: Get<u32>;

@@ -225,7 +225,8 @@ pub mod pallet {
 
         /// Gives held room back. A miner that is gone is no error: the owner's deletion must not fail for it.
         pub(crate) fn unlock_space(miner: &AccountId32, space: u128) {
-            MinerItems::<T>::mutate_extant(miner, |info| {
+            MinerItems::<T>::mutate(miner, |entry| {
+                let Some(info) = entry else { return };
                 let space = space.min(info.lock_space);
                 info.lock_space -= space;
                 info.idle_space = info.idle_space.saturating_add(space);

@@ -100,11 +100,9 @@ const UNPAUSABLE: [&str; 3] = ["Timestamp", "TxPause", "Devnet"];
 impl<T: Config> Contains<<T as frame_system::Config>::RuntimeCall> for Pallet<T> {
     fn contains(call: &<T as frame_system::Config>::RuntimeCall) -> bool {
         let name = call.get_call_metadata();
-        match (
-            name.pallet_name.as_bytes().to_vec().try_into(),
-            name.function_name.as_bytes().to_vec().try_into(),
-        ) {
-            (Ok(pallet), Ok(call)) => !PausedCalls::<T>::contains_key((pallet, call)),
+        let text = |name: &str| name.as_bytes().to_vec().try_into();
+        match (text(name.pallet_name), text(name.function_name)) {
+            (Ok(pallet), Ok(call)) => !PausedCalls::<T>::contains_key::<RuntimeCallName>((pallet, call)),
             _ => true, // a name too long for the map can't have been put into it
         }
     }

@@ -108,7 +108,7 @@ impl<T: Config> Pallet<T> {
         gib_count: u32,
         days: u32,
     ) -> Result<TokenId, DispatchError> {
-        let token = TokenId(sp_io::hashing::blake2_256(&(owner, name, Self::seed()).encode()));
+        let token = TokenId::from(sp_io::hashing::blake2_256(&(owner, name, Self::seed()).encode()));
         ensure!(!TerritoryKey::<T>::contains_key(token), Error::<T>::DuplicateTokens);
         let total_space = GIB * u128::from(gib_count);
         Self::add_purchased_space(total_space)?;
