@@ -1,1 +1,19 @@
-//! Packs, chain, miners.
+//! Packs, chain, miners and the pipeline between them.
+//!
+//! Knows chunks and packs; knows no path, no inode and no errno. Chunks come in through [`ChunkStore`]; the metadata
+//! delta that travels with them is asked for through [`DeltaSource`], the only upcall. Everything slow or fallible is
+//! behind a seam with a real and a simulated side: [`Chain`], [`FragmentStore`], [`Clock`], [`MetaStore`].
+
+pub mod chain;
+pub mod chunk_store;
+pub mod clock;
+pub mod erasure;
+pub mod fragment_store;
+pub mod limits;
+pub mod store;
+
+pub use chain::Chain;
+pub use chunk_store::{ChunkStore, CutCause, DeltaSource, FetchError, Standing};
+pub use clock::Clock;
+pub use fragment_store::FragmentStore;
+pub use store::{Batch, MetaStore, StoreError};

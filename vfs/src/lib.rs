@@ -1,1 +1,22 @@
-//! Inodes, dentries, extents, cache.
+//! Inodes, dentries, extents, cache and writeback: what a file is.
+//!
+//! Knows no chain, no miner and no fragment; hands chunks to a [`ChunkStore`](cessfs_sync::ChunkStore) and asks it for
+//! them. Never awaits the network while holding a lock: what must wait comes back as [`Later`].
+
+pub mod attr;
+pub mod data;
+pub mod error;
+pub mod inode;
+pub mod limits;
+pub mod records;
+
+pub use attr::{Attr, Caller, DirEntry, FileKind, SetAttr, StatFs, TimeSet, Timestamp};
+pub use error::VfsError;
+
+/// An answer that is there, or one that has to wait for the network (as a future that holds no lock).
+pub enum Later<T> {
+    /// Done.
+    Ready(T),
+    /// Resolves when the network answered; run it off the FUSE threads.
+    Wait(futures::future::BoxFuture<'static, Result<T, VfsError>>),
+}

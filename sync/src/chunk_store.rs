@@ -1,0 +1,97 @@
+//! The API boundary between files and packs.
+
+use crate::store::{Batch, StoreError};
+use bytes::Bytes;
+use cessfs_crypto::{ChunkId, PackSeq};
+use futures::future::BoxFuture;
+use std::time::Duration;
+
+/// How far a chunk has come. Only `Confirmed` chunks may be dropped from the cache (I1).
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Standing {
+    /// Never submitted, or forgotten by a crash before its pack was sealed: submit it (again).
+    Unknown,
+    /// In the open pack: not yet durable outside the caller's own copy.
+    Open,
+    /// In a sealed pack that rests on this disk.
+    Sealed,
+    /// The chain holds the pack at a finalized block.
+    Stored,
+    /// Read back from all twelve miners.
+    Confirmed,
+}
+
+/// Why a pack is being sealed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CutCause {
+    /// It is full: leave files that are still being written for a later delta.
+    Full,
+    /// Its oldest content reached the age deadline, or somebody waits for the network: carry every file.
+    Forced,
+}
+
+/// Why a chunk could not be had.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum FetchError {
+    /// Fewer than four good fragments answered; asking again later may help.
+    #[error("chunk cannot be read from the network: {0}")]
+    Unavailable(String),
+    /// No pack is known to hold it.
+    #[error("chunk is in no known pack")]
+    Unknown,
+    /// The local store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Where chunks go and come from. Knows no file.
+pub trait ChunkStore: Send + Sync + 'static {
+    /// Hands a chunk's plaintext (1..=1 MiB) to the open pack. Idempotent by id: known chunks (any standing above `Unknown`)
+    /// cost nothing. Blocks while the backlog of unsent bytes is at its bound; fails with `StoreError::Full` when the
+    /// staging disk is full.
+    fn submit(&self, id: ChunkId, plaintext: &[u8]) -> Result<(), StoreError>;
+    /// The plaintext of a chunk, from staging or from the network, verified. Single-flight per chunk.
+    fn fetch(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes, FetchError>>;
+    /// A hint that these chunks will be wanted soon; dropped when busy.
+    fn prefetch(&self, ids: &[ChunkId]);
+    /// How far the chunk has come, at this instant.
+    fn standing(&self, id: ChunkId) -> Standing;
+    /// Metadata changed: an aged pack must be sealed even if no chunk comes.
+    fn note_change(&self);
+    /// Bytes submitted that no miner confirmed yet, and the bound.
+    fn backlog(&self) -> Backlog;
+    /// Seals the open pack (with whatever delta is pending) and resolves when every pack sealed so far is Confirmed.
+    /// Never fails by itself while the network is away: it waits.
+    fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>>;
+}
+
+/// Unsent bytes and their bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Backlog {
+    /// Bytes submitted and not yet Confirmed.
+    pub unsent_bytes: u64,
+    /// Where `submit` starts to block.
+    pub bound_bytes: u64,
+}
+
+/// Metadata that must travel with the chunks. Implemented by vfs; sync's only upcall.
+///
+/// Order of calls for pack N: `cut(N)`, then either `sealed(N)` (its batch is committed atomically with the pack's own
+/// record, after the body is durable on disk) or `abandoned(N)`.
+pub trait DeltaSource: Send + Sync + 'static {
+    /// Writes the metadata changed since the last sealed cut, as frames of at most 1 MiB, into `sink`. Names only chunks in
+    /// packs `<= seq` (I3): chunks with standing `Open` at this moment are in pack `seq`.
+    fn cut(
+        &self,
+        seq: PackSeq,
+        cause: CutCause,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError>;
+    /// The pack is durable on disk: turns the chunks it carries clean, clears the change marks of the cut.
+    fn sealed(&self, seq: PackSeq, batch: &mut Batch);
+    /// The pack could not be sealed: what the cut took is pending again.
+    fn abandoned(&self, seq: PackSeq);
+    /// Age of the oldest change not yet in a sealed delta, and a rough size in bytes of what is pending.
+    fn pending(&self) -> Option<(Duration, u64)>;
+}

@@ -1,0 +1,61 @@
+//! Miners as a seam: put, get and probe of fragments.
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use std::ops::Range;
+
+/// SHA-256 of a fragment or segment.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Sha256Hash(pub [u8; 32]);
+/// Id of a CESS file (a pack) on chain: 64 hex characters there, 32 bytes here.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Fid(pub [u8; 32]);
+
+/// Why a miner did not do what was asked; the caller acts by kind.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MinerError {
+    /// Could not be reached, timed out, or broke off.
+    #[error("miner does not answer: {0}")]
+    Unreachable(String),
+    /// Answered that it does not have the fragment.
+    #[error("miner does not hold the fragment: {0}")]
+    Missing(String),
+    /// Refused the request (not in the deal, bad signature, full).
+    #[error("miner refuses: {0}")]
+    Refused(String),
+    /// Answered with the wrong bytes.
+    #[error("miner answered with wrong data: {0}")]
+    Wrong(String),
+}
+
+/// What a probe told.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MinerStatus {
+    /// `positive` for a miner that takes data; other words as the chain has them.
+    pub state: String,
+    /// Space it says is idle, if it says so.
+    pub idle_bytes: Option<u64>,
+}
+
+/// The data plane: facts 3.1. Endpoints are as the chain states them (after the rule of facts 3.1).
+pub trait FragmentStore: Send + Sync + 'static {
+    /// Uploads one 8 MiB fragment.
+    fn put(
+        &self,
+        endpoint: &str,
+        fid: Fid,
+        fragment: Sha256Hash,
+        body: Bytes,
+    ) -> BoxFuture<'static, Result<(), MinerError>>;
+    /// Reads a range of a fragment (the whole one if it covers all). Length is checked; the hash is not.
+    fn get(
+        &self,
+        endpoint: &str,
+        fid: Fid,
+        fragment: Sha256Hash,
+        range: Range<u32>,
+    ) -> BoxFuture<'static, Result<Bytes, MinerError>>;
+    /// Asks `/status`.
+    fn probe(&self, endpoint: &str) -> BoxFuture<'static, Result<MinerStatus, MinerError>>;
+}

@@ -1,0 +1,128 @@
+//! What `stat` tells, and what `setattr` asks: plain values, no FUSE types.
+
+/// Seconds and nanoseconds since the Unix epoch (seconds may be negative).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Timestamp {
+    /// Whole seconds.
+    pub secs: i64,
+    /// 0..1_000_000_000.
+    pub nanos: u32,
+}
+
+/// Type of an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum FileKind {
+    /// Regular file.
+    Regular = 1,
+    /// Directory.
+    Directory = 2,
+    /// Symbolic link.
+    Symlink = 3,
+    /// FIFO.
+    Fifo = 4,
+    /// Unix socket.
+    Socket = 5,
+    /// Character device.
+    CharDevice = 6,
+    /// Block device.
+    BlockDevice = 7,
+}
+
+/// What `stat` tells about an inode.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attr {
+    /// Inode number; the root is 1.
+    pub ino: u64,
+    /// Bytes.
+    pub size: u64,
+    /// 512-byte units really allocated (holes not counted; eviction does not change it).
+    pub blocks: u64,
+    /// Last access.
+    pub atime: Timestamp,
+    /// Last change of content.
+    pub mtime: Timestamp,
+    /// Last change of the inode.
+    pub ctime: Timestamp,
+    /// Birth.
+    pub btime: Timestamp,
+    /// Type.
+    pub kind: FileKind,
+    /// Permission bits, 0o7777.
+    pub perm: u16,
+    /// Hard links.
+    pub nlink: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+    /// Device number of device files.
+    pub rdev: u32,
+}
+
+/// Who asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// Effective user.
+    pub uid: u32,
+    /// Effective group.
+    pub gid: u32,
+    /// Process.
+    pub pid: u32,
+}
+
+/// A time to set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TimeSet {
+    /// The server's clock.
+    Now,
+    /// This time.
+    At(Timestamp),
+}
+
+/// What `setattr` changes; `None` leaves it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SetAttr {
+    /// Permission bits.
+    pub perm: Option<u16>,
+    /// Owner.
+    pub uid: Option<u32>,
+    /// Group.
+    pub gid: Option<u32>,
+    /// New size: truncate or extend.
+    pub size: Option<u64>,
+    /// Access time.
+    pub atime: Option<TimeSet>,
+    /// Modification time.
+    pub mtime: Option<TimeSet>,
+    /// Change time (the kernel's writeback cache sends it).
+    pub ctime: Option<Timestamp>,
+}
+
+/// One entry that `readdir` tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DirEntry<'a> {
+    /// Its inode.
+    pub ino: u64,
+    /// Pass it back to continue after this entry.
+    pub cookie: u64,
+    /// Its type.
+    pub kind: FileKind,
+    /// Its name.
+    pub name: &'a [u8],
+    /// Its attributes, when asked for (`readdirplus`).
+    pub attr: Option<Attr>,
+}
+
+/// What `statfs` tells; units of 4096 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StatFs {
+    /// Total blocks.
+    pub blocks: u64,
+    /// Free blocks.
+    pub free: u64,
+    /// Inodes in use.
+    pub files: u64,
+    /// Inodes that could still be made.
+    pub files_free: u64,
+}
