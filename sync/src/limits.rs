@@ -116,6 +116,15 @@ const MEMORY_BYTES: usize = FRAGMENTS_IN_FLIGHT * FRAGMENT_BYTES
 const _: () = assert!(MEMORY_BYTES < 400 << 20);
 const _: () = assert!(PACK_TARGET_BYTES as usize <= PACK_SEGMENTS_MAX * SEGMENT_BYTES);
 const _: () = assert!(PREFETCHES_IN_FLIGHT < FETCHES_IN_FLIGHT);
+/// Bytes of changes that may wait for the journal's writer before `commit` blocks.
+pub const JOURNAL_QUEUE_BYTES_MAX: usize = 32 << 20;
+/// Bytes of changes that the journal's writer merges into one atomic batch.
+pub const JOURNAL_MERGE_BYTES_MAX: usize = 1 << 20;
+/// After this long without work the journal flushes what no barrier asked for.
+pub const JOURNAL_IDLE_FLUSH: Duration = Duration::from_secs(2);
+/// Bytes of sled's page cache.
+pub const SLED_CACHE_BYTES: u64 = 64 << 20;
+
 const _: () = assert!(SEGMENT_BYTES == DATA_FRAGMENTS * FRAGMENT_BYTES);
 const _: () = assert!(SEGMENT_CHARGE_BYTES == (COLUMNS * FRAGMENT_BYTES) as u64);
 const _: () = assert!(FRAGMENT_BYTES % STRIPE_BYTES == 0);
