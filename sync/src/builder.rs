@@ -26,7 +26,8 @@ use cessfs_crypto::{ChunkId, FrameId, LabelKey, PackKind, PackLabel, PackSeq, SE
 use open_pack::OpenPack;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::Notify;
 
@@ -47,8 +48,10 @@ pub(crate) struct Builder {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) staging: Staging,
-    pub(crate) source: OnceLock<Arc<dyn DeltaSource>>,
+    source: RwLock<Option<Arc<dyn DeltaSource>>>,
     gate: Mutex<Gate>,
+    /// Bytes of the open pack; changed under the gate, read without it.
+    open_bytes: AtomicU64,
     /// Chunks of the open pack.
     open: RwLock<HashMap<ChunkId, Place>>,
     /// Signalled when the gate's state may let a waiting submit pass.
@@ -90,15 +93,24 @@ impl Builder {
             clock: parts.clock,
             ledger: parts.ledger,
             staging: parts.staging,
-            source: OnceLock::new(),
+            source: RwLock::default(),
             gate: Mutex::default(),
+            open_bytes: AtomicU64::new(0),
             open: RwLock::default(),
             room: Condvar::new(),
             wake: Notify::new(),
         }
     }
 
-    /// Where a chunk lies, and how far its pack has come.
+    pub(crate) fn attach(&self, source: Arc<dyn DeltaSource>) {
+        *self.source.write() = Some(source);
+    }
+
+    fn source(&self) -> Option<Arc<dyn DeltaSource>> {
+        self.source.read().clone()
+    }
+
+    /// Where a chunk lies: in the open pack, or in one that was sealed.
     pub(crate) fn find(&self, id: ChunkId) -> Result<Option<Place>, StoreError> {
         if let Some(place) = self.open.read().get(&id) {
             return Ok(Some(*place));
@@ -135,7 +147,7 @@ impl Builder {
             if !self.fits(&gate, sealed.len()) {
                 gate.full = true;
                 self.wake.notify_one();
-            } else if !self.over_bound(&gate, sealed.len()) {
+            } else if !self.over_bound(sealed.len()) {
                 break;
             }
             self.room.wait(&mut gate);
@@ -154,13 +166,13 @@ impl Builder {
         pack.len + frame_bytes as u64 + delta + directory + FOOTER_SEALED_BYTES as u64 <= self.config.target_bytes
     }
 
-    fn over_bound(&self, gate: &Gate, frame_bytes: usize) -> bool {
-        self.unsent_bytes(gate) + frame_bytes as u64 > self.config.backlog_bound_bytes
+    fn over_bound(&self, frame_bytes: usize) -> bool {
+        self.unsent_bytes() + frame_bytes as u64 > self.config.backlog_bound_bytes
     }
 
-    fn unsent_bytes(&self, gate: &Gate) -> u64 {
+    fn unsent_bytes(&self) -> u64 {
         let sealed: u64 = self.ledger.unconfirmed().iter().map(|pack| pack.body_bytes()).sum();
-        sealed + gate.pack.as_ref().map_or(0, |pack| pack.len)
+        sealed + self.open_bytes.load(Ordering::Relaxed)
     }
 
     fn append(&self, gate: &mut Gate, id: ChunkId, sealed: &[u8]) -> Result<(), StoreError> {
@@ -170,6 +182,7 @@ impl Builder {
         let pack = gate.pack.as_mut().expect("filled just above");
         let entry = pack.append_chunk(id, sealed)?;
         self.open.write().insert(id, Place::new(pack.seq, &entry));
+        self.open_bytes.store(pack.len, Ordering::Relaxed);
         Ok(())
     }
 
@@ -198,7 +211,7 @@ impl Builder {
 
     pub(crate) fn backlog(&self) -> Backlog {
         Backlog {
-            unsent_bytes: self.unsent_bytes(&self.gate.lock()),
+            unsent_bytes: self.unsent_bytes(),
             bound_bytes: self.config.backlog_bound_bytes,
         }
     }
@@ -209,20 +222,26 @@ impl Builder {
         self.room.notify_all();
     }
 
-    /// No more appends; waiting submits fail. The open pack is thrown away: its chunks are still dirty at their owner.
-    pub(crate) fn stop(&self) {
+    /// No more appends; waiting submits fail. Waits for a sealing under way.
+    pub(crate) fn halt(&self) {
         let mut gate = self.gate.lock();
         gate.stopped = true;
-        if let Some(pack) = gate.pack.take() {
+        self.room.notify_all();
+    }
+
+    /// Halts, lets go of the delta's source and throws the open pack away: its chunks are still dirty at their owner.
+    pub(crate) fn stop(&self) {
+        self.halt();
+        *self.source.write() = None;
+        if let Some(pack) = self.gate.lock().pack.take() {
             self.throw_away(pack.seq);
         }
-        self.room.notify_all();
     }
 
     /// Why the open pack should be sealed now, if it should.
     fn due(&self, gate: &mut Gate) -> Option<CutCause> {
         let now = self.clock.monotonic();
-        let pending = self.source.get().and_then(|source| source.pending());
+        let pending = self.source().and_then(|source| source.pending());
         gate.delta_reserve = pending.map_or(0, |(_, bytes)| bytes + SEAL_OVERHEAD as u64);
         let old = |since: Option<Duration>| since.is_some_and(|since| now.saturating_sub(since) >= self.config.age_max);
         let delta_aged = pending.is_some_and(|(age, _)| age >= self.config.age_max);
@@ -253,7 +272,7 @@ impl Builder {
         }
         gate.full = false;
         gate.changed_at = None;
-        let pending = self.source.get().is_some_and(|source| source.pending().is_some());
+        let pending = self.source().is_some_and(|source| source.pending().is_some());
         let mut pack = match gate.pack.take() {
             Some(pack) => pack,
             None if pending => self.begin()?,
@@ -262,7 +281,7 @@ impl Builder {
         let sealed = match self.finish(&mut pack, cause) {
             Ok(true) => self.journal(&pack).map(|()| Some(pack.seq)),
             unsealed => {
-                if let Some(source) = self.source.get() {
+                if let Some(source) = self.source() {
                     source.abandoned(pack.seq);
                 }
                 self.throw_away(pack.seq);
@@ -270,14 +289,14 @@ impl Builder {
             }
         };
         // After the journal, never before: in between, a chunk's standing would be Unknown.
-        self.open.write().clear();
+        self.forget_open();
         self.room.notify_all();
         sealed
     }
 
     /// Cuts the delta and completes the body on disk; `false` if the pack would be empty.
     fn finish(&self, pack: &mut OpenPack, cause: CutCause) -> Result<bool, StoreError> {
-        if let Some(source) = self.source.get() {
+        if let Some(source) = self.source() {
             source.cut(pack.seq, cause, &mut |frame| pack.append_delta(frame))?;
         }
         if pack.chunks.is_empty() && pack.deltas.is_empty() {
@@ -313,14 +332,19 @@ impl Builder {
         for entry in &pack.chunks {
             batch.put(Place::key(entry.id), Place::new(pack.seq, entry).encode());
         }
-        if let Some(source) = self.source.get() {
+        if let Some(source) = self.source() {
             source.sealed(pack.seq, &mut batch);
         }
         self.ledger.insert(record, batch)
     }
 
-    fn throw_away(&self, seq: PackSeq) {
+    fn forget_open(&self) {
         self.open.write().clear();
+        self.open_bytes.store(0, Ordering::Relaxed);
+    }
+
+    fn throw_away(&self, seq: PackSeq) {
+        self.forget_open();
         if let Err(error) = self.staging.remove(seq) {
             // Harmless: the sweep at the next start knows no pack by this number.
             tracing::warn!(seq = seq.0, %error, "staging file of an abandoned pack stays");

@@ -64,13 +64,18 @@ pub const DECLARE_MORTAL_BLOCKS: u32 = 64;
 pub const CHAIN_POLL: Duration = Duration::from_secs(6);
 /// A miner reports at the latest 30 s after its last fragment (facts 3.1); then a block, then finality. Ten times that.
 pub const REPORT_DEADLINE: Duration = Duration::from_secs(5 * 60);
+/// An 8 MiB PUT that takes longer counts as failed: half a megabit per second.
+pub const PUT_DEADLINE: Duration = Duration::from_secs(120);
+/// A GET of a whole fragment that takes longer counts as failed.
+pub const GET_DEADLINE: Duration = Duration::from_secs(60);
+/// A probe that takes longer counts as failed.
+pub const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 /// PUT attempts at one miner before its column moves to another.
 pub const PUT_ATTEMPTS_MAX: u32 = 4;
-/// First and longest pause between attempts (each with jitter).
+/// First pause between attempts; doubles from one to the next, each with jitter.
 pub const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
+/// Longest pause between attempts.
 pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
-/// Pause between read-back rounds of a pack of which a miner answers wrongly.
-pub const VERIFY_RETRY_DELAY_MAX: Duration = Duration::from_secs(60);
 /// Random ranges compared per column when a pack is read back.
 pub const VERIFY_RANGES_PER_COLUMN: usize = 4;
 /// Bytes of each.
@@ -83,19 +88,24 @@ pub const ERRORS_KEPT: usize = 32;
 // Reader.
 
 /// Chunk fetches from the network at the same time.
-pub const FETCHES_IN_FLIGHT: usize = 32;
+pub const FETCHES_IN_FLIGHT: usize = 16;
 /// Of those, prefetches.
 pub const PREFETCHES_IN_FLIGHT: usize = 8;
-/// Segments rebuilt from parity at the same time: each holds up to 4 fragments and the 32 MiB they make, 64 MiB.
+/// Segments rebuilt from parity at the same time.
 pub const REBUILDS_IN_FLIGHT: usize = 1;
+/// Fragments that one rebuild holds or asks for at the same time: four, and two for miners that turn out slow.
+pub const REBUILD_FRAGMENTS_MAX: usize = DATA_FRAGMENTS + 2;
+/// How long a rebuild waits for whole fragments before it asks one more miner.
+pub const REBUILD_HEDGE_DELAY: Duration = Duration::from_secs(3);
 /// Bytes of fetched chunks kept.
 pub const CHUNK_CACHE_BYTES: usize = 32 << 20;
 /// Rebuilt segments kept, 32 MiB each.
 pub const SEGMENT_CACHE_COUNT: usize = 1;
 /// Latencies remembered for the hedge delay.
 pub const LATENCIES_KEPT: usize = 128;
-/// Bounds of the hedge delay: below the floor jitter alone would hedge, above the ceiling a person waits.
+/// Shortest hedge delay: below it jitter alone would hedge.
 pub const HEDGE_DELAY_MIN: Duration = Duration::from_millis(200);
+/// Longest hedge delay: above it a person waits.
 pub const HEDGE_DELAY_MAX: Duration = Duration::from_secs(5);
 /// Hedge delay while no latency is known.
 pub const HEDGE_DELAY_UNKNOWN: Duration = Duration::from_secs(1);
@@ -109,7 +119,7 @@ pub const HOLDERS_KEPT: usize = 64;
 /// What all of the above may hold in memory at once stays below 400 MiB.
 const MEMORY_BYTES: usize = FRAGMENTS_IN_FLIGHT * FRAGMENT_BYTES
     + SEGMENTS_IN_ENCODE * COLUMNS * FRAGMENT_BYTES
-    + REBUILDS_IN_FLIGHT * 2 * SEGMENT_BYTES
+    + REBUILDS_IN_FLIGHT * (REBUILD_FRAGMENTS_MAX * FRAGMENT_BYTES + SEGMENT_BYTES)
     + SEGMENT_CACHE_COUNT * SEGMENT_BYTES
     + CHUNK_CACHE_BYTES
     + FETCHES_IN_FLIGHT * 2 * CHUNK_BYTES;

@@ -93,8 +93,14 @@ impl Directory {
             .split_at_checked(chunk_bytes)
             .ok_or(PackError::Malformed("length of the directory"))?;
         let directory = Directory {
-            chunks: chunks.chunks_exact(CHUNK_ENTRY_BYTES as usize).map(chunk_entry).collect(),
-            deltas: deltas.chunks_exact(DELTA_ENTRY_BYTES as usize).map(delta_entry).collect(),
+            chunks: chunks
+                .chunks_exact(CHUNK_ENTRY_BYTES as usize)
+                .map(chunk_entry)
+                .collect(),
+            deltas: deltas
+                .chunks_exact(DELTA_ENTRY_BYTES as usize)
+                .map(delta_entry)
+                .collect(),
         };
         directory.check(footer)?;
         Ok(directory)

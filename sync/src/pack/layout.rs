@@ -56,10 +56,6 @@ mod tests {
         check(FRAGMENT - 1, 1, &[(0, 0, 8388607..8388608)]);
         check(FRAGMENT - 1, 3, &[(0, 0, 8388607..8388608), (0, 1, 0..2)]);
         check(SEGMENT - 2, 5, &[(0, 3, 8388606..8388608), (1, 0, 0..3)]);
-        check(
-            3 * SEGMENT + 2 * FRAGMENT,
-            FRAGMENT_BYTES as u32,
-            &[(3, 2, 0..8388608)],
-        );
+        check(3 * SEGMENT + 2 * FRAGMENT, FRAGMENT_BYTES as u32, &[(3, 2, 0..8388608)]);
     }
 }
