@@ -137,5 +137,5 @@ pub const SLED_CACHE_BYTES: u64 = 64 << 20;
 
 const _: () = assert!(SEGMENT_BYTES == DATA_FRAGMENTS * FRAGMENT_BYTES);
 const _: () = assert!(SEGMENT_CHARGE_BYTES == (COLUMNS * FRAGMENT_BYTES) as u64);
-const _: () = assert!(FRAGMENT_BYTES % STRIPE_BYTES == 0);
-const _: () = assert!(FRAGMENT_BYTES % CHUNK_BYTES == 0);
+const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(STRIPE_BYTES));
+const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(CHUNK_BYTES));
