@@ -185,5 +185,5 @@ const _: () = assert!(TRANSACTION_LIFE_BLOCKS.is_power_of_two());
 const _: () = assert!(TRANSACTION_TIMEOUT.as_secs() > TRANSACTION_LIFE_BLOCKS * 6);
 const _: () = assert!(SEGMENT_BYTES == DATA_FRAGMENTS * FRAGMENT_BYTES);
 const _: () = assert!(SEGMENT_CHARGE_BYTES == (COLUMNS * FRAGMENT_BYTES) as u64);
-const _: () = assert!(FRAGMENT_BYTES % STRIPE_BYTES == 0);
-const _: () = assert!(FRAGMENT_BYTES % CHUNK_BYTES == 0);
+const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(STRIPE_BYTES));
+const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(CHUNK_BYTES));
