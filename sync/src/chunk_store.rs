@@ -40,6 +40,7 @@ pub enum FetchError {
     /// No pack is known to hold it.
     #[error("chunk is in no known pack")]
     Unknown,
+    /// The local store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -54,6 +55,7 @@ pub trait ChunkStore: Send + Sync + 'static {
     fn fetch(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes, FetchError>>;
     /// A hint that these chunks will be wanted soon; dropped when busy.
     fn prefetch(&self, ids: &[ChunkId]);
+    /// How far the chunk has come, at this instant.
     fn standing(&self, id: ChunkId) -> Standing;
     /// Metadata changed: an aged pack must be sealed even if no chunk comes.
     fn note_change(&self);
@@ -67,7 +69,9 @@ pub trait ChunkStore: Send + Sync + 'static {
 /// Unsent bytes and their bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Backlog {
+    /// Bytes submitted and not yet Confirmed.
     pub unsent_bytes: u64,
+    /// Where `submit` starts to block.
     pub bound_bytes: u64,
 }
 

@@ -32,7 +32,9 @@ pub enum MinerError {
 /// What a probe told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MinerStatus {
+    /// `positive` for a miner that takes data; other words as the chain has them.
     pub state: String,
+    /// Space it says is idle, if it says so.
     pub idle_bytes: Option<u64>,
 }
 

@@ -7,6 +7,7 @@
 pub mod chain;
 pub mod chunk_store;
 pub mod clock;
+pub mod erasure;
 pub mod fragment_store;
 pub mod limits;
 pub mod store;

@@ -1,5 +1,7 @@
 //! Every bound of the sync crate, by name, and how they hang together (I12).
 
+use std::time::Duration;
+
 /// Bytes of a chunk of a logical file: the unit of dirt, residency, sealing and identity.
 pub const CHUNK_BYTES: usize = 1 << 20;
 /// Bytes of a CESS fragment (facts 1.2).
@@ -18,6 +20,15 @@ pub const PACK_SEGMENTS_MAX: usize = 1000;
 pub const SEGMENT_CHARGE_BYTES: u64 = 96 << 20;
 /// Stripe of the Reed-Solomon encoder: fastest on the machines measured (docs/decisions).
 pub const STRIPE_BYTES: usize = 64 << 10;
+
+/// Bytes of changes that may wait for the journal's writer before `commit` blocks.
+pub const JOURNAL_QUEUE_BYTES_MAX: usize = 32 << 20;
+/// Bytes of changes that the journal's writer merges into one atomic batch.
+pub const JOURNAL_MERGE_BYTES_MAX: usize = 1 << 20;
+/// After this long without work the journal flushes what no barrier asked for.
+pub const JOURNAL_IDLE_FLUSH: Duration = Duration::from_secs(2);
+/// Bytes of sled's page cache.
+pub const SLED_CACHE_BYTES: u64 = 64 << 20;
 
 const _: () = assert!(SEGMENT_BYTES == DATA_FRAGMENTS * FRAGMENT_BYTES);
 const _: () = assert!(SEGMENT_CHARGE_BYTES == (COLUMNS * FRAGMENT_BYTES) as u64);

@@ -3,27 +3,41 @@
 //! vfs and sync share one store so that one batch is one transaction over both. The first byte of a key is its owner:
 //! upper-case letters belong to sync (`P` packs, `K` chunk locations, `S` sync state), lower-case ones to vfs.
 
+mod journal;
+mod mem;
+mod sled;
+
+pub use self::journal::{Journal, Sealer};
+pub use self::mem::MemStore;
+pub use self::sled::SledBackend;
+
 use std::sync::Arc;
 
 /// An atomic set of changes. Later operations on the same key win.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Batch {
+    /// Key and new value; `None` deletes.
     pub ops: Vec<(Vec<u8>, Option<Vec<u8>>)>,
 }
 
 impl Batch {
+    /// An empty batch.
     pub fn new() -> Batch {
         Batch::default()
     }
+    /// Sets a record.
     pub fn put(&mut self, key: impl Into<Vec<u8>>, value: impl Into<Vec<u8>>) {
         self.ops.push((key.into(), Some(value.into())));
     }
+    /// Removes a record; removing what isn't there is no error.
     pub fn delete(&mut self, key: impl Into<Vec<u8>>) {
         self.ops.push((key.into(), None));
     }
+    /// Changes nothing.
     pub fn is_empty(&self) -> bool {
         self.ops.is_empty()
     }
+    /// Adds the changes of `other` after these.
     pub fn append(&mut self, other: Batch) {
         self.ops.extend(other.ops);
     }
@@ -55,6 +69,7 @@ pub type Record = (Vec<u8>, Vec<u8>);
 /// Promises: a committed batch is visible to every later read; after a crash the store holds an atomic prefix of the
 /// committed batches; everything committed before a [`barrier`](MetaStore::barrier) that returned `Ok` survives a power cut.
 pub trait MetaStore: Send + Sync + 'static {
+    /// The value of a record.
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
     /// Records with keys `>= from` that start with `prefix`, in key order, at most `limit`.
     fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Record>, StoreError>;
@@ -63,4 +78,18 @@ pub trait MetaStore: Send + Sync + 'static {
     fn commit(&self, batch: Batch) -> Result<(), StoreError>;
     /// Returns when everything committed before the call would survive a power cut (F11). Concurrent callers share one.
     fn barrier(&self) -> Result<(), StoreError>;
+}
+
+/// An ordered map on disk that a [`Journal`] writes to: plain, blocking, from one writer thread.
+pub trait Backend: Send + Sync + 'static {
+    /// The value of a record.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+    /// As [`MetaStore::scan`].
+    fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Record>, StoreError>;
+    /// Applies a batch atomically, after all earlier ones; keys are distinct. Need not be durable on return.
+    fn apply(&self, batch: Batch) -> Result<(), StoreError>;
+    /// Everything applied before survives a power cut once this returns.
+    fn flush(&self) -> Result<(), StoreError>;
+    /// Bytes on disk.
+    fn size_bytes(&self) -> Result<u64, StoreError>;
 }

@@ -6,50 +6,73 @@ use cessfs_sync::{FetchError, StoreError};
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VfsError {
+    /// ENOENT.
     #[error("no such file or directory")]
     NotFound,
+    /// EEXIST.
     #[error("file exists")]
     Exists,
+    /// ENOTDIR.
     #[error("not a directory")]
     NotDirectory,
+    /// EISDIR.
     #[error("is a directory")]
     IsDirectory,
+    /// ENOTEMPTY.
     #[error("directory not empty")]
     NotEmpty,
+    /// ENAMETOOLONG.
     #[error("name too long")]
     NameTooLong,
+    /// EINVAL, and what was wrong.
     #[error("invalid argument: {0}")]
     Invalid(&'static str),
+    /// EPERM.
     #[error("operation not permitted")]
     NotPermitted,
+    /// EACCES.
     #[error("access denied")]
     Access,
+    /// EMLINK.
     #[error("too many links")]
     TooManyLinks,
+    /// ENOSPC, and which space.
     #[error("no space left: {0}")]
     NoSpace(&'static str),
+    /// EFBIG.
     #[error("file too large")]
     TooLarge,
+    /// ENODATA.
     #[error("no such attribute")]
     NoAttribute,
+    /// ERANGE.
     #[error("value does not fit the buffer")]
     Range,
+    /// E2BIG.
     #[error("value too big")]
     TooBig,
+    /// EOPNOTSUPP.
     #[error("not supported: {0}")]
     Unsupported(&'static str),
+    /// ESTALE.
     #[error("stale handle")]
     Stale,
+    /// EBADF.
     #[error("bad handle")]
     BadHandle,
+    /// EROFS.
     #[error("read-only file system")]
     ReadOnly,
+    /// A backing block does not open and the network has no copy.
     #[error("cache of inode {ino} is damaged at byte {offset}")]
     Damaged { ino: u64, offset: u64 },
+    /// The cache disk refused.
     #[error("the cache disk failed: {0}")]
     Disk(std::sync::Arc<std::io::Error>),
+    /// The journal refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The network cannot give a chunk.
     #[error(transparent)]
     Fetch(#[from] FetchError),
 }

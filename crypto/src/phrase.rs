@@ -1,0 +1,111 @@
+//! The recovery phrase: 24 English words, BIP-39, the one thing a user has to keep.
+//!
+//! Two unrelated keys come from its 32 bytes of entropy:
+//! * the **account**, by Substrate's rule (the same phrase opens it in any Substrate wallet): PBKDF2-HMAC-SHA512 of the
+//!   *entropy bytes* (not of the words, as Bitcoin wallets do), salt `mnemonic`, 2048 rounds, first 32 bytes;
+//! * the **root** of all encryption, HKDF under our own label.
+//!
+//! One can't be computed from the other, so that a leaked account key decrypts nothing.
+
+use bip39::{Language, Mnemonic};
+use pbkdf2::pbkdf2_hmac;
+use sha2::Sha512;
+use zeroize::Zeroizing;
+
+use crate::derive::{self, Key};
+use crate::entropy::Entropy;
+use crate::error::CryptoError;
+use crate::limits::{PHRASE_TEXT_BYTES_MAX, PHRASE_WORDS};
+use crate::secret::VolumeSecret;
+
+/// Salt of Substrate's rule, without a BIP-39 password (substrate-bip39 `mini_secret_from_entropy`).
+const SUBSTRATE_SALT: &[u8] = b"mnemonic";
+/// Rounds of Substrate's rule.
+const SUBSTRATE_ROUNDS: u32 = 2048;
+
+/// The 24-word recovery phrase; zeroized on drop, without `Debug`.
+pub struct Phrase {
+    words: Zeroizing<String>,
+    entropy: Key,
+}
+
+impl Phrase {
+    /// A new phrase from 32 random bytes.
+    pub fn generate(entropy: &mut dyn Entropy) -> Phrase {
+        let mut bytes = Key::default();
+        entropy.fill(&mut bytes[..]);
+        Phrase::from_entropy(bytes)
+    }
+
+    /// Reads a phrase as people type it: any case, any white space, exactly 24 words.
+    ///
+    /// # Errors
+    /// [`CryptoError::Phrase`] says what is wrong and where, without repeating a word.
+    pub fn parse(text: &str) -> Result<Phrase, CryptoError> {
+        let error = |reason: String| Err(CryptoError::Phrase(reason));
+        if text.len() > PHRASE_TEXT_BYTES_MAX {
+            return error(format!("longer than {PHRASE_TEXT_BYTES_MAX} bytes"));
+        }
+        let text = Zeroizing::new(text.to_lowercase());
+        let count = text.split_whitespace().count();
+        if count != PHRASE_WORDS {
+            return error(format!("{count} words instead of {PHRASE_WORDS}"));
+        }
+        let mnemonic = match Mnemonic::parse_in_normalized(Language::English, &text) {
+            Ok(mnemonic) => mnemonic,
+            Err(bip39::Error::UnknownWord(index)) => {
+                return error(format!("word {} is not in the BIP-39 English list", index + 1));
+            }
+            Err(bip39::Error::InvalidChecksum) => {
+                return error("the checksum does not match: a word is wrong or two are swapped".to_owned());
+            }
+            Err(other) => return error(other.to_string()),
+        };
+        let (bytes, length) = mnemonic.to_entropy_array();
+        let bytes = Zeroizing::new(bytes);
+        let mut entropy = Key::default();
+        debug_assert_eq!(length, entropy.len());
+        entropy.copy_from_slice(&bytes[..32]);
+        Ok(Phrase::from_entropy(entropy))
+    }
+
+    /// The words, lower case, one space between them.
+    pub fn words(&self) -> &str {
+        &self.words
+    }
+
+    /// The keys this phrase stands for.
+    pub fn secret(&self) -> VolumeSecret {
+        VolumeSecret {
+            root: derive::tree_key(&self.entropy[..], derive::ROOT, b""),
+            account: mini_secret(&self.entropy[..]),
+        }
+    }
+
+    /// The entropy itself, as the secret of a phrase slot.
+    pub(crate) fn entropy(&self) -> &Key {
+        &self.entropy
+    }
+
+    fn from_entropy(entropy: Key) -> Phrase {
+        let mnemonic = Mnemonic::from_entropy_in(Language::English, &entropy[..]).expect("32 bytes make 24 words");
+        // Reserved in one go: growing would leave unwiped copies behind.
+        let mut words = Zeroizing::new(String::with_capacity(PHRASE_WORDS * 9));
+        for word in mnemonic.words() {
+            if !words.is_empty() {
+                words.push(' ');
+            }
+            words.push_str(word);
+        }
+        Phrase { words, entropy }
+    }
+}
+
+/// Substrate's rule: entropy -> sr25519 mini secret. Takes any BIP-39 entropy so that known 12-word vectors apply.
+fn mini_secret(entropy: &[u8]) -> Key {
+    let mut seed = Zeroizing::new([0; 64]);
+    pbkdf2_hmac::<Sha512>(entropy, SUBSTRATE_SALT, SUBSTRATE_ROUNDS, &mut seed[..]);
+    let mut mini = Key::default();
+    mini.copy_from_slice(&seed[..32]);
+    mini
+}

@@ -1,0 +1,2 @@
+//! The demo behind `make run`.
+fn main() {}

@@ -1,0 +1,177 @@
+//! A volume in a home of its own, and its mounts.
+
+use crate::process::{command, output, succeed};
+use anyhow::{Context, Result};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+/// What `init` is asked for.
+#[derive(Clone, Debug)]
+pub struct InitOptions {
+    /// `sealed` or `plain`.
+    pub at_rest: &'static str,
+    /// GiB of territory.
+    pub gib: u32,
+}
+
+impl Default for InitOptions {
+    fn default() -> InitOptions {
+        InitOptions { at_rest: "sealed", gib: 16 }
+    }
+}
+
+/// A volume and the files a person would keep beside it.
+pub struct Volume {
+    dir: PathBuf,
+    /// Its name.
+    pub name: String,
+}
+
+impl Volume {
+    /// Creates a volume on the network at `ws`, with everything it has in `dir`.
+    pub fn init(dir: &Path, ws: &str, options: &InitOptions) -> Result<Volume> {
+        let volume = Volume { dir: dir.to_path_buf(), name: "home".into() };
+        std::fs::create_dir_all(&volume.dir)?;
+        std::fs::write(volume.passphrase_file(), "correct horse\n")?;
+        let mut init = volume.cessfs()?;
+        init.args(["init", &volume.name, "--rpc", ws, "--at-rest", options.at_rest, "--days", "30"]);
+        init.args(["--territory", "docs", "--gib", &options.gib.to_string()]);
+        init.arg("--new-phrase-file").arg(volume.phrase_file());
+        init.arg("--passphrase-file").arg(volume.passphrase_file());
+        succeed(&mut init)?;
+        Ok(volume)
+    }
+
+    /// Where its 24 words are.
+    pub fn phrase_file(&self) -> PathBuf {
+        self.dir.join("phrase")
+    }
+
+    /// Where its passphrase is.
+    pub fn passphrase_file(&self) -> PathBuf {
+        self.dir.join("passphrase")
+    }
+
+    /// `CESSFS_HOME`.
+    pub fn home(&self) -> PathBuf {
+        self.dir.join("home")
+    }
+
+    /// `cessfs --home …`, to be given a verb.
+    pub fn cessfs(&self) -> Result<Command> {
+        let mut cessfs = command("cessfs")?;
+        cessfs.arg("--home").arg(self.home());
+        Ok(cessfs)
+    }
+
+    /// Mounts on `at`, which is made if need be.
+    pub fn mount(&self, at: &Path) -> Result<Mount> {
+        self.mount_with(at, &[])
+    }
+
+    /// Mounts with further `-o` options.
+    pub fn mount_with(&self, at: &Path, options: &[&str]) -> Result<Mount> {
+        std::fs::create_dir_all(at)?;
+        let mut all = vec![format!("passphrase-file={}", self.passphrase_file().display())];
+        all.extend(options.iter().map(|option| option.to_string()));
+        let mut mount = self.cessfs()?;
+        mount.args(["mount", &self.name]).arg(at).args(["-o", &all.join(",")]);
+        succeed(&mut mount)?;
+        let pid = self.status()?["pid"].as_i64().context("status has no pid")?;
+        Ok(Mount { at: at.to_path_buf(), home: self.home(), pid: Pid::from_raw(pid as i32), gone: false })
+    }
+
+    /// `status --json`.
+    pub fn status(&self) -> Result<Value> {
+        Ok(serde_json::from_str(&self.run(&["status", "--json"])?)?)
+    }
+
+    /// Runs a verb that takes the volume's name first.
+    pub fn run(&self, arguments: &[&str]) -> Result<String> {
+        let mut cessfs = self.cessfs()?;
+        cessfs.arg(arguments[0]).arg(&self.name).args(&arguments[1..]);
+        succeed(&mut cessfs)
+    }
+
+    /// `sync --wait`: everything written before is on the network when this returns.
+    pub fn sync(&self, patience: Duration) -> Result<()> {
+        self.run(&["sync", "--wait", "--timeout", &patience.as_secs().to_string()]).map(drop)
+    }
+
+    /// `evict`.
+    pub fn evict(&self) -> Result<()> {
+        self.run(&["evict"]).map(drop)
+    }
+
+    /// `explain PATH --json`.
+    pub fn explain(&self, path: &Path) -> Result<Value> {
+        let mut explain = self.cessfs()?;
+        explain.arg("explain").arg(path).arg("--json");
+        Ok(serde_json::from_str(&succeed(&mut explain)?)?)
+    }
+}
+
+/// A live mount; unmounted when dropped.
+pub struct Mount {
+    at: PathBuf,
+    home: PathBuf,
+    /// The daemon.
+    pub pid: Pid,
+    gone: bool,
+}
+
+impl Mount {
+    /// Where it is mounted.
+    pub fn path(&self) -> &Path {
+        &self.at
+    }
+
+    /// `cessfs umount DIR`, as a person would.
+    pub fn umount(mut self) -> Result<()> {
+        self.gone = true;
+        let mut umount = command("cessfs")?;
+        umount.arg("--home").arg(&self.home).arg("umount").arg(&self.at);
+        succeed(&mut umount).map(drop)
+    }
+
+    /// SIGKILL to the daemon; the dead mount is detached.
+    pub fn kill(mut self) -> Result<()> {
+        self.gone = true;
+        kill(self.pid, Signal::SIGKILL)?;
+        detach(&self.at)?;
+        let dead = || Ok(kill(self.pid, None).is_err());
+        crate::network::eventually("the killed daemon to be gone", Duration::from_secs(20), dead)
+    }
+
+    /// Highest resident set of the daemon so far, in bytes (`VmHWM`).
+    pub fn peak_rss_bytes(&self) -> Result<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
+        Ok(kib * 1024)
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if self.gone {
+            return;
+        }
+        let mut umount = command("cessfs").expect("it ran before");
+        umount.arg("--home").arg(&self.home).arg("umount").arg(&self.at);
+        if !output(&mut umount).is_ok_and(|output| output.status.success()) {
+            eprintln!("{} did not unmount; killing its daemon", self.at.display());
+            let _ = kill(self.pid, Signal::SIGKILL);
+            let _ = detach(&self.at);
+        }
+    }
+}
+
+/// Detaches a dead mount (`umount -l`).
+fn detach(at: &Path) -> Result<()> {
+    nix::mount::umount2(at, nix::mount::MntFlags::MNT_DETACH).with_context(|| format!("detach {}", at.display()))
+}
