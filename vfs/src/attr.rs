@@ -29,6 +29,22 @@ pub enum FileKind {
     BlockDevice = 7,
 }
 
+impl FileKind {
+    /// The kind with this number.
+    pub fn from_u8(number: u8) -> Option<FileKind> {
+        Some(match number {
+            1 => FileKind::Regular,
+            2 => FileKind::Directory,
+            3 => FileKind::Symlink,
+            4 => FileKind::Fifo,
+            5 => FileKind::Socket,
+            6 => FileKind::CharDevice,
+            7 => FileKind::BlockDevice,
+            _ => return None,
+        })
+    }
+}
+
 /// What `stat` tells about an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr {

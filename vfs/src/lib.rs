@@ -4,13 +4,18 @@
 //! them. Never awaits the network while holding a lock: what must wait comes back as [`Later`].
 
 pub mod attr;
+pub mod core;
 pub mod data;
+pub mod delta;
+mod dentry;
 pub mod error;
+mod ino_counter;
 pub mod inode;
 pub mod limits;
 pub mod records;
 
 pub use attr::{Attr, Caller, DirEntry, FileKind, SetAttr, StatFs, TimeSet, Timestamp};
+pub use core::{AtRest, Core, VfsConfig, VfsParts};
 pub use error::VfsError;
 
 /// An answer that is there, or one that has to wait for the network (as a future that holds no lock).
