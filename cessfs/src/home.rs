@@ -268,9 +268,10 @@ impl VolumeDir {
         Ok(VolumeLock { _file: file })
     }
 
-    /// Whether some process has the volume.
+    /// Whether some process has the volume. Only looks.
     pub fn is_locked(&self) -> bool {
-        self.lock().is_err_and(|e| e.exit == Exit::Busy)
+        let file = File::open(self.path.join("lock"));
+        file.is_ok_and(|f| matches!(f.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
     }
 }
 
@@ -391,6 +392,7 @@ mod tests {
         let refused = dir.lock().unwrap_err();
         assert_eq!(refused.exit, Exit::Busy);
         assert!(refused.what.contains(&std::process::id().to_string()), "{}", refused.what);
+        assert!(dir.is_locked());
         drop(held);
         assert!(!dir.is_locked());
     }

@@ -35,8 +35,8 @@ pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
 pub const SESSION_END_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long `umount` waits for the daemon to close its files after the mount is gone.
 pub const DAEMON_END_TIMEOUT: Duration = Duration::from_secs(120);
-/// How long the daemon waits, before a sync, until the kernel has handed over its dirty pages.
-pub const KERNEL_FLUSH_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a sync waits, after syncfs(2), for the last of the kernel's writes to arrive (some kernels only start them).
+pub const KERNEL_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How long a verb waits for the RPC endpoint before it calls it unreachable.
 pub const CHAIN_TIMEOUT: Duration = Duration::from_secs(15);
