@@ -1,5 +1,7 @@
 //! Miners as a seam: put, get and probe of fragments.
 
+pub mod http;
+
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::ops::Range;

@@ -21,6 +21,23 @@ pub const SEGMENT_CHARGE_BYTES: u64 = 96 << 20;
 /// Stripe of the Reed-Solomon encoder: fastest on the machines measured (docs/decisions).
 pub const STRIPE_BYTES: usize = 64 << 10;
 
+/// How long a connection to a miner may take to be made.
+pub const MINER_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a miner may take to tell its status, connecting included.
+pub const MINER_PROBE_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long nothing may move in a transfer. Covers a miner that hashes and stores 8 MiB before it answers.
+pub const MINER_STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an unused connection to a miner is kept.
+pub const MINER_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Unused connections kept per miner.
+pub const MINER_IDLE_CONNECTIONS_MAX: usize = 4;
+/// Bytes of an upload that count as movement when the connection takes them.
+pub const MINER_UPLOAD_PIECE_BYTES: usize = 64 << 10;
+/// Bytes of a miner's JSON answer.
+pub const MINER_REPLY_BYTES_MAX: usize = 64 << 10;
+/// Characters of a miner's text that are passed on.
+pub const MINER_TEXT_CHARS_MAX: usize = 200;
+
 /// Bytes of changes that may wait for the journal's writer before `commit` blocks.
 pub const JOURNAL_QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Bytes of changes that the journal's writer merges into one atomic batch.

@@ -1,0 +1,39 @@
+# Everything a person does with this tree. `make help` lists it.
+#
+# Cargo decides by itself what is out of date, so no target here names a file. All cargo calls take the whole workspace:
+# then cargo resolves features once, and what one target compiled the next one finds.
+
+TARGET ?= $(or $(CARGO_TARGET_DIR),target)
+DEBUG := $(abspath $(TARGET))/debug
+RELEASE := $(abspath $(TARGET))/release
+
+.DEFAULT_GOAL := help
+.PHONY: help run demo test check bench deb
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: ## build everything and see it work: a CESS network, a volume, a mount
+	@scripts/setup
+	cargo build --workspace --bins
+	$(DEBUG)/cessfs-demo
+
+demo: run ## the same
+
+test: ## every test there is, as CI runs them (real mounts need root and /dev/fuse)
+	@scripts/setup --test
+	scripts/test
+
+check: ## what must be clean before a commit: format, lints, unit tests, docs, licences
+	@scripts/setup --check
+	scripts/check
+
+bench: ## how fast, beside the disk underneath
+	@scripts/setup --test
+	cargo build --release --workspace --bins
+	PATH="$(RELEASE):$$PATH" bench/run.sh $(ARGS)
+
+deb: ## a Debian package, in $(TARGET)/debian
+	@scripts/setup
+	cargo build --release --bins -p cessfs -p cessfs-mount-helper
+	packaging/build-deb "$(RELEASE)" "$(abspath $(TARGET))/debian"

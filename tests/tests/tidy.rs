@@ -1,0 +1,370 @@
+//! The house style, as far as a program can see it, and the direction of the rooms.
+//!
+//! A rule here is one that has been broken elsewhere by everybody in a hurry. Each failure lists every offender, so that
+//! one run is enough to mend them all. The reasons are in `docs/STYLE.md`.
+
+use serde_json::Value;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Lines of a file, tests in it included, above which it needs an entry in [`LONG_FILES`].
+const FILE_LINES_MAX: usize = 600;
+
+/// Files that may be longer, each with the argument why it is one room all the same.
+const LONG_FILES: &[(&str, &str)] = &[];
+
+/// Names that say nothing about what is inside.
+const BANNED_MODULES: &[&str] = &[
+    "common", "helper", "helpers", "manager", "misc", "types", "util", "utils",
+];
+
+/// What each room may use of ours, and which doors to the world it must not have.
+const ROOMS: &[Room] = &[
+    Room {
+        name: "cessfs-crypto",
+        ours: &[],
+        banned: &[
+            "fuser",
+            "futures",
+            "getrandom",
+            "libc",
+            "nix",
+            "reqwest",
+            "sled",
+            "subxt",
+            "tokio",
+            "tracing",
+        ],
+    },
+    Room {
+        name: "cessfs-sync",
+        ours: &["cessfs-crypto"],
+        banned: &["clap", "fuser", "indicatif", "notify", "toml"],
+    },
+    Room {
+        name: "cessfs-vfs",
+        ours: &["cessfs-crypto", "cessfs-sync"],
+        banned: &[
+            "clap",
+            "fuser",
+            "indicatif",
+            "notify",
+            "reqwest",
+            "sled",
+            "subxt",
+            "toml",
+        ],
+    },
+    Room {
+        name: "cessfs",
+        ours: &["cessfs-crypto", "cessfs-sync", "cessfs-vfs"],
+        banned: &["reqwest", "sled", "subxt"],
+    },
+    Room {
+        name: "cessfs-mount-helper",
+        ours: &[],
+        banned: &["fuser", "tokio"],
+    },
+    Room {
+        name: "cessfs-devnet",
+        ours: &["cessfs-devnet-runtime"],
+        banned: &[],
+    },
+    Room {
+        name: "cessfs-devnet-runtime",
+        ours: &[],
+        banned: &["tokio"],
+    },
+    Room {
+        name: "cessfs-tests",
+        ours: &[],
+        banned: &[],
+    },
+];
+
+/// Crates that subxt brings and that only sound like FRAME: decoders and hashes, all of them permissively licensed.
+const NOT_FRAME: &[&str] = &["frame-decode", "frame-metadata", "sp-crypto-hashing"];
+
+struct Room {
+    name: &'static str,
+    ours: &'static [&'static str],
+    banned: &'static [&'static str],
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ is in the workspace")
+        .to_path_buf()
+}
+
+/// Files below the root with this extension: path as in the repository, and content.
+fn files(extension: &str) -> Vec<(String, String)> {
+    let root = root();
+    let mut found = Vec::new();
+    let mut pending = vec![root.clone()];
+    while let Some(dir) = pending.pop() {
+        for entry in fs::read_dir(&dir).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            if path.is_symlink() || name.starts_with('.') || name == "target" {
+                continue;
+            }
+            if path.is_dir() {
+                pending.push(path);
+            } else if path.extension().is_some_and(|found| found == extension) {
+                let below = path.strip_prefix(&root).unwrap().to_string_lossy().into_owned();
+                found.push((below, fs::read_to_string(&path).unwrap()));
+            }
+        }
+    }
+    found.sort();
+    assert!(!found.is_empty(), "no .{extension} file below {}", root.display());
+    found
+}
+
+fn none(rule: &str, offenders: Vec<String>) {
+    assert!(offenders.is_empty(), "{rule}:\n  {}", offenders.join("\n  "));
+}
+
+/// True where `word` stands in `line` and is no part of a longer word.
+fn has_word(line: &str, word: &str) -> bool {
+    let edge = |c: Option<char>| !c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    line.match_indices(word)
+        .any(|(at, _)| edge(line[..at].chars().next_back()) && edge(line[at + word.len()..].chars().next()))
+}
+
+fn cargo(arguments: &[&str]) -> String {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(arguments)
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "cargo {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn a_room_is_a_file_and_a_folder_with_a_name_that_says_something() {
+    let mut offenders = Vec::new();
+    for (path, _) in files("rs") {
+        let path = Path::new(&path);
+        let parts = path.with_extension("");
+        let mut parts = parts.iter().filter_map(|part| part.to_str());
+        if path.ends_with("mod.rs") || parts.any(|part| BANNED_MODULES.contains(&part)) {
+            offenders.push(path.display().to_string());
+        }
+    }
+    none("mod.rs, or a name that fits everything", offenders);
+}
+
+#[test]
+fn files_are_short_or_say_why_not() {
+    let files = files("rs");
+    let long = |path: &str| {
+        files
+            .iter()
+            .any(|(there, text)| there == path && text.lines().count() > FILE_LINES_MAX)
+    };
+    let excused = |path: &str| LONG_FILES.iter().any(|(excused, _)| *excused == path);
+    let offenders = files
+        .iter()
+        .filter(|(path, _)| long(path) && !excused(path))
+        .map(|(path, _)| path.clone());
+    none("longer than 600 lines", offenders.collect());
+    let stale = LONG_FILES
+        .iter()
+        .filter(|(path, _)| !long(path))
+        .map(|(path, _)| path.to_string());
+    none("excused for a length that it does not have", stale.collect());
+}
+
+#[test]
+fn every_file_says_first_what_it_is() {
+    let offenders = files("rs")
+        .into_iter()
+        .filter(|(_, text)| !text.starts_with("//! "))
+        .map(|(path, _)| path);
+    none("no module head on the first line", offenders.collect());
+}
+
+#[test]
+fn nothing_is_left_for_later() {
+    // Written apart, so that this file does not offend.
+    let macros = [concat!("to", "do!"), concat!("unimple", "mented!")];
+    let words = [concat!("FIX", "ME"), concat!("X", "XX"), concat!("TO", "DO")];
+    let mut offenders = Vec::new();
+    for (path, text) in files("rs") {
+        for (number, line) in (1..).zip(text.lines()) {
+            if macros.iter().any(|name| line.contains(name)) || words.iter().any(|word| has_word(line, word)) {
+                offenders.push(format!("{path}:{number}: {}", line.trim()));
+            }
+        }
+    }
+    none("unfinished on its own word", offenders);
+}
+
+#[test]
+fn only_the_adapter_knows_fuser() {
+    let door = concat!("fuser", "::");
+    let offenders = files("rs").into_iter().filter(|(path, text)| {
+        let adapter = path == "cessfs/src/fuse.rs" || path.starts_with("cessfs/src/fuse/");
+        !adapter
+            && text
+                .lines()
+                .any(|line| line.match_indices(door).any(|(at, _)| !line[..at].ends_with('_')))
+    });
+    none(
+        "FUSE outside of cessfs/src/fuse",
+        offenders.map(|(path, _)| path).collect(),
+    );
+}
+
+#[test]
+fn crypto_is_safe_rust() {
+    let head = fs::read_to_string(root().join("crypto/src/lib.rs")).unwrap();
+    assert!(head.contains("#![forbid(unsafe_code)]"));
+}
+
+#[test]
+fn dependencies_point_one_way() {
+    let metadata: Value =
+        serde_json::from_str(&cargo(&["metadata", "--no-deps", "--offline", "--format-version", "1"])).unwrap();
+    let packages = metadata["packages"].as_array().unwrap();
+    let mut offenders = Vec::new();
+    for package in packages {
+        let name = package["name"].as_str().unwrap();
+        let Some(room) = ROOMS.iter().find(|room| room.name == name) else {
+            offenders.push(format!("{name} is a room that tests/tests/tidy.rs does not know"));
+            continue;
+        };
+        // Dev-dependencies do not ship: a room may test itself with what it must not use.
+        for dependency in package["dependencies"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|there| there["kind"] != "dev")
+        {
+            let wanted = dependency["name"].as_str().unwrap();
+            let ours = ROOMS.iter().any(|room| room.name == wanted);
+            if (ours && !room.ours.contains(&wanted)) || room.banned.contains(&wanted) {
+                offenders.push(format!("{name} -> {wanted}"));
+            }
+        }
+    }
+    none("a dependency that points the wrong way", offenders);
+    assert_eq!(
+        packages.len(),
+        ROOMS.len(),
+        "a room went away; tests/tests/tidy.rs still names it"
+    );
+}
+
+#[test]
+fn the_client_ships_no_frame() {
+    let tree = cargo(&[
+        "tree",
+        "--offline",
+        "-p",
+        "cessfs",
+        "-e",
+        "normal,build",
+        "--prefix",
+        "none",
+    ]);
+    let names: Vec<&str> = tree.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    assert!(names.contains(&"subxt"), "the tree is the client's");
+    let frame = |name: &&str| {
+        ["frame-", "pallet-", "sc-", "sp-"]
+            .iter()
+            .any(|prefix| name.starts_with(prefix))
+    };
+    let offenders = names
+        .into_iter()
+        .filter(frame)
+        .filter(|name| !NOT_FRAME.contains(name))
+        .map(String::from);
+    none("a crate of the node in the client", offenders.collect());
+}
+
+#[test]
+fn links_in_the_documents_lead_somewhere() {
+    let mut offenders = Vec::new();
+    for (path, text) in files("md") {
+        let here = root().join(&path);
+        for link in links(&text) {
+            if link.contains("://") || link.starts_with("mailto:") {
+                continue;
+            }
+            let (file, anchor) = link.split_once('#').unwrap_or((&link, ""));
+            let target = if file.is_empty() {
+                here.clone()
+            } else {
+                here.parent().unwrap().join(file)
+            };
+            let there = match fs::read_to_string(&target) {
+                Ok(text) if target.extension().is_some_and(|extension| extension == "md") && !anchor.is_empty() => {
+                    anchors(&text).iter().any(|there| there == anchor)
+                }
+                _ => target.exists(),
+            };
+            if !there {
+                offenders.push(format!("{path}: {link}"));
+            }
+        }
+    }
+    none("a link to nowhere", offenders);
+}
+
+/// Lines of a Markdown text that are neither in a code block nor indented code.
+fn prose(text: &str) -> impl Iterator<Item = &str> {
+    let mut code = false;
+    text.lines().filter(move |line| {
+        let fence = line.trim_start().starts_with("```");
+        code ^= fence;
+        !code && !fence
+    })
+}
+
+/// Targets of the inline links of a Markdown text.
+fn links(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for line in prose(text) {
+        // What stands between backticks is code: every second piece.
+        let plain: String = line.split('`').step_by(2).collect();
+        for piece in plain.split("](").skip(1) {
+            if let Some((target, _)) = piece.split_once(')') {
+                let path = target.split_whitespace().next().unwrap_or_default();
+                found.push(path.trim_matches(['<', '>']).to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// Anchors of a Markdown text's headings, by the rule of the common forges.
+fn anchors(text: &str) -> Vec<String> {
+    let headings = prose(text).filter_map(|line| Some(line.strip_prefix('#')?.trim_start_matches('#').trim()));
+    let slug = |heading: &str| {
+        let kept = heading.to_lowercase();
+        let kept = kept
+            .chars()
+            .filter(|c| c.is_alphanumeric() || matches!(c, ' ' | '-' | '_'));
+        kept.map(|c| if c == ' ' { '-' } else { c }).collect()
+    };
+    headings.map(slug).collect()
+}
+
+#[test]
+fn the_rules_see_what_they_look_for() {
+    assert!(has_word("// XY: later", "XY") && !has_word("mktemp aXYb", "XY") && !has_word("XY_1", "XY"));
+    let text = "# One & two\n[a](b.md#c) `[no](no.md)` [d](<e> \"title\")\n```\n[code](x.md)\n```\n[f](#one--two)\n";
+    assert_eq!(links(text), ["b.md#c", "e", "#one--two"]);
+    assert_eq!(anchors(text), ["one--two"]);
+}
