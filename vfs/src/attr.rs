@@ -142,3 +142,20 @@ pub struct StatFs {
     /// Inodes that could still be made.
     pub files_free: u64,
 }
+
+/// One chunk of a file, for `explain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExtentInfo {
+    /// Number of the chunk in the file.
+    pub index: u64,
+    /// What the network holds (or will) for it.
+    pub stored: Option<cessfs_crypto::ChunkId>,
+    /// Bytes.
+    pub len: u32,
+    /// The cache holds it.
+    pub resident: bool,
+    /// The cache is newer than the network.
+    pub dirty: bool,
+    /// The bytes rest in the metadata store (small files).
+    pub inline: bool,
+}

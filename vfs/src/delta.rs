@@ -1,14 +1,10 @@
-//! Change marks: which records the next metadata delta has to carry.
+//! The metadata delta: what a pack must carry beside chunks so that packs alone restore the tree.
+//!
+//! Every change of a record leaves a mark ([`Marks`]). When the pipeline seals a pack it asks for a cut ([`cut`]): the
+//! marked records as they were at one instant, as frames ([`frame`], `docs/FORMAT-delta.md`). Only after the pack is
+//! durable are those marks cleared; a cut that is given up loses nothing.
 
-use cessfs_sync::Batch;
+pub mod frame;
+mod marks;
 
-/// Marks records as changed since the last sealed cut.
-#[derive(Debug, Default)]
-pub struct Marks {}
-
-impl Marks {
-    /// Adds the mark of `key` to the batch that changes it.
-    pub fn mark(&self, batch: &mut Batch, key: &[u8]) {
-        batch.put(crate::records::mark_key(key), Vec::new());
-    }
-}
+pub use marks::{Marks, MutationGuard};

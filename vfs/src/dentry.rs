@@ -23,7 +23,8 @@ pub(crate) struct DentryCache {
 
 impl DentryCache {
     pub(crate) fn new() -> DentryCache {
-        let share = NonZeroUsize::new(DENTRIES_CACHED_MAX / DENTRY_SHARDS).expect("a shard's share is a constant above 0");
+        let share =
+            NonZeroUsize::new(DENTRIES_CACHED_MAX / DENTRY_SHARDS).expect("a shard's share is a constant above 0");
         DentryCache {
             shards: (0..DENTRY_SHARDS).map(|_| Mutex::new(LruCache::new(share))).collect(),
         }

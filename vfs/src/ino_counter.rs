@@ -36,7 +36,10 @@ impl InoCounter {
     pub(crate) fn issue(&self, store: &dyn MetaStore) -> Result<u64, VfsError> {
         let mut range = self.range.lock();
         if range.next == range.limit {
-            let limit = range.limit.checked_add(INO_BLOCK).ok_or(VfsError::NoSpace("inode numbers are used up"))?;
+            let limit = range
+                .limit
+                .checked_add(INO_BLOCK)
+                .ok_or(VfsError::NoSpace("inode numbers are used up"))?;
             let mut batch = Batch::new();
             batch.put(records::NEXT_INO_KEY, records::encode_counter(limit));
             // Committed before any batch that uses one of these numbers, and batches survive in order.

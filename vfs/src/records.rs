@@ -8,7 +8,9 @@
 //! | `b` ino | the bytes of an inline file |
 //! | `x` ino hash | [`XattrBucket`]: the extended attributes whose names have that hash (nearly always one) |
 //! | `o` ino | orphan: unlinked while open |
-//! | `m` key | change mark: `key` changed since the last sealed cut |
+//! | `m` generation key | change mark: `key` changed since the last sealed cut ([`Marks`](crate::delta::Marks)) |
+//! | `v` key | value of `key` at the instant of the cut being written |
+//! | `w` ino chunk | the chunk is dirty: its content is not known to be in a sealed pack (no value) |
 //! | `s` name | singletons (next inode number, clean-unmount flag, …) |
 //!
 //! Numbers in keys are big-endian, so that key order is number order. No key holds a name: hashes only. Values are
@@ -28,7 +30,7 @@ pub use codec::{RecordError, decode_counter, encode_counter};
 pub use keys::{
     CLEAN_KEY, DENTRY_PREFIX, EXTENT_PREFIX, FILES_KEY, INLINE_PREFIX, INODE_PREFIX, MARK_PREFIX, NEXT_INO_KEY,
     ORPHAN_PREFIX, SINGLETON_PREFIX, XATTR_PREFIX, dentry_key, dentry_prefix, extent_key, extent_prefix, inline_key,
-    inode_key, mark_key, orphan_key, parse_dentry_key, parse_extent_key, parse_ino_key, xattr_key, xattr_prefix,
+    inode_key, orphan_key, parse_dentry_key, parse_extent_key, parse_ino_key, xattr_key, xattr_prefix,
 };
 
 /// An inode as stored.

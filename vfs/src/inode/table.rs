@@ -107,10 +107,6 @@ impl InodeTable {
         false
     }
 
-    /// The kernel holds a reference.
-    pub(crate) fn is_remembered(&self, ino: u64) -> bool {
-        self.shard(ino).lock().lookups.contains_key(&ino)
-    }
 
     /// Takes a gone inode out of the table, unless the kernel still knows it.
     pub(crate) fn drop_gone(&self, ino: u64) {
@@ -155,7 +151,9 @@ impl Shard {
             return;
         }
         for _ in 0..INODE_EVICT_TRIES {
-            let Some((ino, inode)) = self.live.pop_lru() else { return };
+            let Some((ino, inode)) = self.live.pop_lru() else {
+                return;
+            };
             if self.may_drop(&inode) {
                 self.generation += 1;
                 return;
@@ -169,7 +167,9 @@ impl Shard {
         if Arc::strong_count(inode) > 1 {
             return false;
         }
-        let Some(state) = inode.state.try_read() else { return false };
+        let Some(state) = inode.state.try_read() else {
+            return false;
+        };
         let InodeState { opens, lazy, gone, .. } = &*state;
         *opens == 0 && !*lazy && !(*gone && self.lookups.contains_key(&inode.ino))
     }

@@ -111,7 +111,11 @@ impl<'a> Fields<'a> {
     }
 
     fn end(self) -> Result<(), RecordError> {
-        if self.0.is_empty() { Ok(()) } else { Err(RecordError::Trailing) }
+        if self.0.is_empty() {
+            Ok(())
+        } else {
+            Err(RecordError::Trailing)
+        }
     }
 }
 

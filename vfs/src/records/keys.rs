@@ -86,14 +86,6 @@ pub fn orphan_key(ino: u64) -> Vec<u8> {
     one(ORPHAN_PREFIX, ino)
 }
 
-/// Key of the note that `key` changed.
-pub fn mark_key(key: &[u8]) -> Vec<u8> {
-    let mut mark = Vec::with_capacity(1 + key.len());
-    mark.extend_from_slice(MARK_PREFIX);
-    mark.extend_from_slice(key);
-    mark
-}
-
 fn number(bytes: &[u8]) -> Result<u64, RecordError> {
     let array = bytes.try_into().map_err(|_| RecordError::Field("key length"))?;
     Ok(u64::from_be_bytes(array))
