@@ -73,7 +73,7 @@ async fn serve(
     // Before the mount exists, so that no signal finds it without a keeper.
     let mut signals = Signals::listen()?;
     let settings = fuse::Settings {
-        source: format!("{}{}", mountpoint::SOURCE_PREFIX, start.volume.name()),
+        source: mountpoint::source(start.volume.name()),
         allow_other: start.options.allow_other || nix::unistd::geteuid().is_root(),
         read_only: start.options.read_only,
         no_exec: start.options.no_exec,

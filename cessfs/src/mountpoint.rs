@@ -11,9 +11,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Prefix of the source that a mount of ours shows in `findmnt`.
-pub const SOURCE_PREFIX: &str = "cessfs:";
+const SOURCE_PREFIX: &str = "cessfs:";
 /// File system type that a mount of ours shows.
 pub const FS_TYPE: &str = "fuse.cessfs";
+
+/// The source that `findmnt` shows for a volume.
+pub fn source(volume: &VolumeName) -> String {
+    format!("{SOURCE_PREFIX}{volume}")
+}
 
 /// One line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]

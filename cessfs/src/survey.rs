@@ -11,8 +11,6 @@ use std::time::Duration;
 
 /// Seconds between two blocks of CESS.
 pub const BLOCK_SECONDS: u64 = 6;
-/// Bytes of a GiB, in which territories are sold.
-pub const GIB: u128 = 1 << 30;
 
 /// One answer of the chain.
 pub struct Answer {

@@ -6,7 +6,7 @@ use crate::home::VolumeDir;
 use cessfs_crypto::{AccountKey, Entropy, KeySlots, VolumeSecret};
 use cessfs_sync::chain::SubxtChain;
 use cessfs_sync::engine::{Config as EngineConfig, Engine, Seams};
-use cessfs_sync::fragment_store::HttpFragments;
+use cessfs_sync::fragment_store::http::HttpFragments;
 use cessfs_sync::store::{Journal, Sealer, SledBackend};
 use cessfs_sync::{Chain, Clock, FragmentStore, MetaStore, StoreError};
 use cessfs_vfs::{Vfs, VfsConfig, VfsParts};
@@ -77,11 +77,16 @@ pub fn chain(rpc: &str, account: AccountKey) -> Result<Arc<dyn Chain>, Failure> 
 /// # Errors
 /// When the HTTP client cannot be made.
 pub fn fragments() -> Result<Arc<dyn FragmentStore>, Failure> {
-    let mut seed = [0; 32];
-    OsEntropy.fill(&mut seed);
-    let fragments = HttpFragments::new(&AccountKey::from_seed(&seed), &mut OsEntropy)
+    let fragments = HttpFragments::new(&throwaway_key(), &mut OsEntropy)
         .map_err(|e| Failure::new(Exit::Failed, format!("cannot make the HTTP client: {e}")))?;
     Ok(Arc::new(fragments))
+}
+
+/// A key that nobody has, for questions that any account may ask.
+pub fn throwaway_key() -> AccountKey {
+    let mut seed = [0; 32];
+    OsEntropy.fill(&mut seed);
+    AccountKey::from_seed(&seed)
 }
 
 /// Reads a volume's key slots.

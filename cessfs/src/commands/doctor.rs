@@ -2,22 +2,23 @@
 
 use super::{Context, print_json};
 use crate::config::VolumeConfig;
-use crate::control::client;
+use crate::control::{TerritoryStatus, client};
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeDir, VolumeName};
 use crate::limits;
 use crate::mountpoint;
-use crate::survey::{self, Answer, reach};
+use crate::secret::Sources;
+use crate::survey::{self, reach};
 use crate::units;
 use crate::wiring;
-use cessfs_crypto::{AccountId, AccountKey, Entropy};
-use cessfs_sync::chain::{Miner, TerritoryState};
+use cessfs_crypto::AccountId;
+use cessfs_sync::chain::{ChainError, ChainInfo, Head, Miner, Planck};
 use cessfs_sync::{Chain, FragmentStore};
 use clap::Args;
 use futures::StreamExt;
 use serde::Serialize;
 use std::os::unix::fs::PermissionsExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// Miners that a pack needs.
@@ -37,6 +38,12 @@ const DAYS_WARN: u64 = 7;
 pub struct DoctorArgs {
     /// The volume
     name: Option<VolumeName>,
+    /// Passphrase of the volume, to look at its territory while it is not mounted
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// Key file of the volume, for the same
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -79,7 +86,8 @@ pub fn run(args: &DoctorArgs, context: &Context) -> Result<(), Failure> {
         match VolumeConfig::load(&volume.config()) {
             Ok(config) => {
                 findings.push(ok("config", "volume.toml is fine"));
-                findings.extend(network(&config)?);
+                let sources = Sources::new(args.key_file.clone(), args.passphrase_file.clone());
+                findings.extend(network(&volume, &config, &sources)?);
             }
             Err(failure) => findings.push(fail("config", failure.what, failure.hint.unwrap_or_default())),
         }
@@ -181,65 +189,81 @@ fn tenancy(volume: &VolumeDir) -> Finding {
 }
 
 /// Everything beyond this machine.
-fn network(config: &VolumeConfig) -> Result<Vec<Finding>, Failure> {
+fn network(volume: &VolumeDir, config: &VolumeConfig, sources: &Sources) -> Result<Vec<Finding>, Failure> {
     let account = match AccountId::from_ss58(&config.account) {
         Ok((account, _)) => account,
         Err(e) => return Ok(vec![fail("config", format!("`account`: {e}"), "restore the line that init wrote")]),
     };
-    // Reading needs no right: any key will do to ask with.
-    let mut seed = [0; 32];
-    wiring::OsEntropy.fill(&mut seed);
+    let key = match sources.from_files(volume.name())? {
+        Some(secret) => Some(secret.open(&wiring::key_slots(volume)?)?.account_key()),
+        None => None,
+    };
+    let known = client::status(volume).ok().and_then(|status| status.territory);
     let runtime = wiring::runtime()?;
     let _inside = runtime.enter();
-    let chain = wiring::chain(&config.rpc, AccountKey::from_seed(&seed))?;
+    // Asking needs no right: without the volume's key any other will do, but the chain seam knows only its own territory.
+    let own = key.is_some();
+    let chain = wiring::chain(&config.rpc, key.unwrap_or_else(wiring::throwaway_key))?;
     let fragments = wiring::fragments()?;
-    let findings = runtime.block_on(ask(chain.as_ref(), fragments.as_ref(), config, account));
+    let findings = runtime.block_on(async {
+        let mut findings = match reach(&config.rpc, chain_facts(chain.as_ref(), account)).await {
+            Ok(facts) => facts.findings(config),
+            Err(failure) => return vec![fail("chain", failure.what, failure.hint.unwrap_or_default())],
+        };
+        let told = match known {
+            None if own => reach(&config.rpc, survey::ask_chain(chain.as_ref(), &config.territory)).await.map(|answer| {
+                Some(answer.territory.as_ref().map(|t| survey::territory_status(t, answer.height)))
+            }),
+            known => Ok(known.map(Some)),
+        };
+        findings.push(match told {
+            Ok(Some(found)) => territory(found.as_ref(), config),
+            Ok(None) => warn("territory", "not looked at", "mount the volume, or give --passphrase-file"),
+            Err(failure) => fail("territory", failure.what, failure.hint.unwrap_or_default()),
+        });
+        match reach(&config.rpc, chain.miners()).await {
+            Ok(miners) => findings.push(willing(fragments.as_ref(), miners).await),
+            Err(failure) => findings.push(fail("miners", failure.what, failure.hint.unwrap_or_default())),
+        }
+        findings
+    });
     runtime.shutdown_background();
     Ok(findings)
 }
 
-async fn ask(
-    chain: &dyn Chain,
-    fragments: &dyn FragmentStore,
-    config: &VolumeConfig,
-    account: AccountId,
-) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    let question = survey::ask_chain_about(chain, account, &config.territory);
-    let answer = match reach(&config.rpc, question).await {
-        Ok(answer) => answer,
-        Err(failure) => {
-            return vec![fail("chain", failure.what, failure.hint.unwrap_or_default())];
-        }
-    };
-    let (name, spec) = (&answer.info.name, answer.info.spec_version);
-    findings.push(ok("chain", format!("{name}, spec {spec}, block {}", answer.height)));
-    findings.push(balance(&answer, config));
-    findings.push(territory(&answer, config));
-    match reach(&config.rpc, chain.miners()).await {
-        Ok(miners) => findings.push(willing(fragments, miners).await),
-        Err(failure) => findings.push(fail("miners", failure.what, failure.hint.unwrap_or_default())),
-    }
-    findings
+struct ChainFacts {
+    info: ChainInfo,
+    balance: Planck,
+    height: u32,
 }
 
-fn balance(answer: &Answer, config: &VolumeConfig) -> Finding {
-    let what = format!("{} on {}", units::tcess_down(answer.balance, &answer.info.token_symbol), config.account);
-    if answer.balance < answer.info.existential_deposit + limits::FEE_RESERVE {
-        return fail("balance", what, "send TCESS to that account: every pack pays a fee");
-    }
-    ok("balance", what)
+async fn chain_facts(chain: &dyn Chain, account: AccountId) -> Result<ChainFacts, ChainError> {
+    let (info, balance, height) =
+        futures::try_join!(chain.info(), chain.balance(account), chain.height(Head::Best))?;
+    Ok(ChainFacts { info, balance, height })
 }
 
-fn territory(answer: &Answer, config: &VolumeConfig) -> Finding {
+impl ChainFacts {
+    fn findings(&self, config: &VolumeConfig) -> Vec<Finding> {
+        let (name, spec) = (&self.info.name, self.info.spec_version);
+        let what = format!("{} on {}", units::tcess_down(self.balance, &self.info.token_symbol), config.account);
+        let balance = if self.balance < self.info.existential_deposit + limits::FEE_RESERVE {
+            fail("balance", what, "send TCESS to that account: every pack pays a fee")
+        } else {
+            ok("balance", what)
+        };
+        vec![ok("chain", format!("{name}, spec {spec}, block {}", self.height)), balance]
+    }
+}
+
+fn territory(found: Option<&TerritoryStatus>, config: &VolumeConfig) -> Finding {
     let name = &config.territory;
-    let Some(territory) = &answer.territory else {
+    let Some(told) = found else {
         return fail("territory", format!("the account has no territory `{name}`"), "`cessfs territory mint` buys it");
     };
-    let told = survey::territory_status(territory, answer.height);
     let days = told.seconds_left / 86_400;
     let what = format!("{name}: {}, {} left, {days} days", told.state, units::bytes(told.remaining_bytes));
-    if territory.state != TerritoryState::Active {
+    if told.state != "active" {
         return fail("territory", what, "`cessfs territory renew` pays for more days");
     }
     if told.remaining_bytes < cessfs_sync::limits::SEGMENT_CHARGE_BYTES {

@@ -4,7 +4,7 @@ use super::Adapter;
 use crate::config::KernelCache;
 use crate::exit::{Exit, Failure};
 use crate::limits;
-use crate::mountpoint::{FS_TYPE, SOURCE_PREFIX};
+use crate::mountpoint::FS_TYPE;
 use fuser::{Config, InitFlags, KernelConfig, MountOption, Session, SessionACL};
 use nix::mount::MsFlags;
 use std::fs::{File, OpenOptions};
