@@ -19,9 +19,6 @@ const BANNED_MODULES: &[&str] = &[
     "common", "helper", "helpers", "manager", "misc", "types", "util", "utils",
 ];
 
-/// The devnet's pallets are laid out like CESS's (`pallets/*/src/types.rs`), so that the two can be read side by side.
-const LAID_OUT_LIKE_CESS: &str = "tests/devnet/runtime/src/";
-
 /// What each room may use of ours, and which doors to the world it must not have.
 const ROOMS: &[Room] = &[
     Room {
@@ -157,9 +154,6 @@ fn cargo(arguments: &[&str]) -> String {
 fn a_room_is_a_file_and_a_folder_with_a_name_that_says_something() {
     let mut offenders = Vec::new();
     for (path, _) in files("rs") {
-        if path.starts_with(LAID_OUT_LIKE_CESS) && path.ends_with("/types.rs") {
-            continue;
-        }
         let path = Path::new(&path);
         let parts = path.with_extension("");
         let mut parts = parts.iter().filter_map(|part| part.to_str());
