@@ -171,8 +171,7 @@ impl Builder {
     }
 
     fn unsent_bytes(&self) -> u64 {
-        let sealed: u64 = self.ledger.unconfirmed().iter().map(|pack| pack.body_bytes()).sum();
-        sealed + self.open_bytes.load(Ordering::Relaxed)
+        self.ledger.unsent_bytes() + self.open_bytes.load(Ordering::Relaxed)
     }
 
     fn append(&self, gate: &mut Gate, id: ChunkId, sealed: &[u8]) -> Result<(), StoreError> {

@@ -2,6 +2,7 @@
 
 pub mod http;
 
+pub use self::http::HttpFragments;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::ops::Range;

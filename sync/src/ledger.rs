@@ -16,6 +16,7 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 
 /// Highest number a pack ever had, so that numbers are not used again after packs are gone.
@@ -36,6 +37,8 @@ pub(crate) struct Ledger {
     /// Serialises changes; held over the store's commit and barrier.
     change: Mutex<()>,
     last_seq: Mutex<PackSeq>,
+    /// Bytes of the packs that are not Confirmed.
+    unsent_bytes: AtomicU64,
     /// Why nothing can change any more.
     failed: Mutex<Option<StoreError>>,
     version: watch::Sender<u64>,
@@ -45,6 +48,13 @@ fn pack_key(seq: PackSeq) -> Vec<u8> {
     let mut key = vec![b'P'];
     key.extend_from_slice(&seq.0.to_be_bytes());
     key
+}
+
+fn unsent_bytes(pack: &PackRecord) -> u64 {
+    match pack.state {
+        PackState::Confirmed => 0,
+        _ => pack.body_bytes(),
+    }
 }
 
 impl Ledger {
@@ -73,12 +83,14 @@ impl Ledger {
                     .map_err(|_| StoreError::Corrupt("last pack number".into()))?,
             ),
         };
+        let unsent = packs.values().map(|pack: &Arc<PackRecord>| unsent_bytes(pack)).sum();
         let highest = packs.last_key_value().map_or(0, |(seq, _)| seq.0);
         Ok(Ledger {
             store,
             packs: RwLock::new(packs),
             change: Mutex::new(()),
             last_seq: Mutex::new(PackSeq(stored.max(highest))),
+            unsent_bytes: AtomicU64::new(unsent),
             failed: Mutex::new(None),
             version: watch::Sender::new(0),
         })
@@ -105,6 +117,11 @@ impl Ledger {
         let packs = self.packs.read();
         let on_their_way = packs.values().filter(|pack| pack.state < PackState::Confirmed);
         on_their_way.cloned().collect()
+    }
+
+    /// Bytes of the packs on their way.
+    pub(crate) fn unsent_bytes(&self) -> u64 {
+        self.unsent_bytes.load(Ordering::Relaxed)
     }
 
     /// Where a chunk lies, if its pack was sealed.
@@ -135,6 +152,7 @@ impl Ledger {
         batch.put(pack_key(seq), record.encode());
         batch.put(LAST_SEQ_KEY, seq.0.to_le_bytes());
         self.write(batch, Durable::Now)?;
+        self.unsent_bytes.fetch_add(unsent_bytes(&record), Ordering::Relaxed);
         let before = self.packs.write().insert(seq, Arc::new(record));
         assert!(before.is_none(), "pack {} was sealed twice", seq.0);
         self.announce();
@@ -158,6 +176,8 @@ impl Ledger {
         let mut batch = Batch::new();
         batch.put(pack_key(seq), after.encode());
         self.write(batch, durable)?;
+        self.unsent_bytes.fetch_add(unsent_bytes(&after), Ordering::Relaxed);
+        self.unsent_bytes.fetch_sub(unsent_bytes(&before), Ordering::Relaxed);
         let after = Arc::new(after);
         self.packs.write().insert(seq, after.clone());
         self.announce();

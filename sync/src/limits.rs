@@ -21,6 +21,35 @@ pub const SEGMENT_CHARGE_BYTES: u64 = 96 << 20;
 /// Stripe of the Reed-Solomon encoder: fastest on the machines measured (docs/decisions).
 pub const STRIPE_BYTES: usize = 64 << 10;
 
+/// How long a connection to the chain's RPC may take, TLS included.
+pub const CHAIN_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long after a failed connection the next one is tried at the earliest; calls in between fail at once.
+pub const CHAIN_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+/// How long one answer of the RPC may take.
+pub const CHAIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a question may take that needs a few answers, connecting included.
+pub const CHAIN_CALL_TIMEOUT: Duration = Duration::from_secs(45);
+/// How long reading all miners, or all files of the account, may take.
+pub const CHAIN_LIST_TIMEOUT: Duration = Duration::from_secs(180);
+/// A connection on which neither an answer nor a pong came for so long is given up.
+pub const CHAIN_SILENCE_MAX: Duration = Duration::from_secs(40);
+/// How often the RPC is pinged.
+pub const CHAIN_PING_INTERVAL: Duration = Duration::from_secs(15);
+/// Bytes of an answer of the RPC. The account's file list is one value: 500,000 entries of at most 144 bytes, in hex.
+pub const CHAIN_ANSWER_BYTES_MAX: u32 = 160 << 20;
+/// Storage entries asked for at once when a map is read.
+pub const CHAIN_PAGE_ENTRIES: u32 = 256;
+/// Miners read from the chain at most (facts 1.2: Sminer.ItemLimit).
+pub const CHAIN_MINERS_MAX: usize = 200_000;
+/// How long the list of miners is used before it is read again.
+pub const CHAIN_MINERS_CACHE: Duration = Duration::from_secs(60);
+/// Blocks after which a transaction that is in none is dead: 192 s at 6 s per block. A power of two, as eras are.
+pub const TRANSACTION_LIFE_BLOCKS: u64 = 32;
+/// How long a transaction may take to be finalized. Longer than it lives, so that at the end it is decided either way.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(300);
+/// How often the chain is asked for the fate of a transaction whose connection broke.
+pub const TRANSACTION_FATE_INTERVAL: Duration = Duration::from_secs(3);
+
 /// How long a connection to a miner may take to be made.
 pub const MINER_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a miner may take to tell its status, connecting included.
@@ -152,7 +181,9 @@ pub const JOURNAL_IDLE_FLUSH: Duration = Duration::from_secs(2);
 /// Bytes of sled's page cache.
 pub const SLED_CACHE_BYTES: u64 = 64 << 20;
 
+const _: () = assert!(TRANSACTION_LIFE_BLOCKS.is_power_of_two());
+const _: () = assert!(TRANSACTION_TIMEOUT.as_secs() > TRANSACTION_LIFE_BLOCKS * 6);
 const _: () = assert!(SEGMENT_BYTES == DATA_FRAGMENTS * FRAGMENT_BYTES);
 const _: () = assert!(SEGMENT_CHARGE_BYTES == (COLUMNS * FRAGMENT_BYTES) as u64);
-const _: () = assert!(FRAGMENT_BYTES % STRIPE_BYTES == 0);
-const _: () = assert!(FRAGMENT_BYTES % CHUNK_BYTES == 0);
+const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(STRIPE_BYTES));
+const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(CHUNK_BYTES));

@@ -211,7 +211,11 @@ impl Miners {
         wanted: usize,
         skip: &HashSet<AccountId>,
     ) -> Result<Vec<AccountId>, ChainError> {
-        self.refresh().await?;
+        if let Err(error) = self.refresh().await
+            && self.state.lock().known.is_empty()
+        {
+            return Err(error);
+        }
         let mut candidates: Vec<Miner> = {
             let state = self.state.lock();
             let able = |miner: &&Miner| miner.positive && miner.idle_bytes >= u128::from(room_bytes);

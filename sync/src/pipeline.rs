@@ -29,7 +29,6 @@ use crate::chain::{Chain, ChainError, ChainInfo};
 use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::engine::Errors;
-use crate::erasure::SegmentPool;
 use crate::ledger::{Blocked, Durable, Ledger, PackRecord, PackState, stopped};
 use crate::limits::{
     FRAGMENTS_IN_FLIGHT, PACKS_IN_FLIGHT, PACKS_IN_VERIFY, RETRY_DELAY_MAX, RETRY_DELAY_MIN, SEGMENTS_IN_ENCODE,
@@ -40,7 +39,6 @@ use crate::store::StoreError;
 use backoff::Backoff;
 use cessfs_crypto::PackSeq;
 use std::collections::BTreeSet;
-use std::num::NonZeroUsize;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -72,7 +70,7 @@ pub(crate) struct Pipeline {
     runtime: Handle,
     /// What the chain said about itself; asked once.
     info: OnceLock<ChainInfo>,
-    pool: SegmentPool,
+    encodes: Semaphore,
     packs: Arc<Semaphore>,
     fragments: Semaphore,
     verifies: Semaphore,
@@ -82,8 +80,6 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     pub(crate) fn new(parts: PipelineParts) -> Pipeline {
-        let buffers = NonZeroUsize::new(SEGMENTS_IN_ENCODE).expect("the limit is not zero");
-        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
         Pipeline {
             chain: parts.chain,
             miners: parts.miners,
@@ -95,7 +91,7 @@ impl Pipeline {
             errors: parts.errors,
             runtime: parts.runtime,
             info: OnceLock::new(),
-            pool: SegmentPool::new(buffers, threads),
+            encodes: Semaphore::new(SEGMENTS_IN_ENCODE),
             packs: Arc::new(Semaphore::new(PACKS_IN_FLIGHT)),
             fragments: Semaphore::new(FRAGMENTS_IN_FLIGHT),
             verifies: Semaphore::new(PACKS_IN_VERIFY),

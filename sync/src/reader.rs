@@ -177,7 +177,7 @@ impl Reader {
 
     async fn download(&self, target: Target) -> Result<Bytes, FetchError> {
         let _permit = self.fetches.acquire().await.expect("the semaphore is never closed");
-        if let Some(bytes) = self.from_rebuilt(&target) {
+        if let Some(bytes) = self.rebuilt_before(&target) {
             return Ok(bytes);
         }
         let mut direct = pin!(self.direct(&target));
@@ -218,7 +218,7 @@ impl Reader {
     }
 
     /// The chunk out of segments that are rebuilt already.
-    fn from_rebuilt(&self, target: &Target) -> Option<Bytes> {
+    fn rebuilt_before(&self, target: &Target) -> Option<Bytes> {
         let fid = target.pack.encoded().fid;
         let mut frame = Vec::with_capacity(target.place.len as usize);
         for piece in target.pieces() {

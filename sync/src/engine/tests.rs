@@ -10,7 +10,7 @@ use crate::chunk_store::{ChunkStore, FetchError, Standing};
 use crate::ledger::PackState;
 use crate::limits::COLUMNS;
 use crate::sim::{Fault, SimMiners};
-use rig::Rig;
+use rig::{Rig, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn chunks_are_readable_with_eight_of_twelve_miners_gone() {
@@ -24,7 +24,7 @@ async fn chunks_are_readable_with_eight_of_twelve_miners_gone() {
     rig.assert_fetch(&engine, &chunks).await;
     engine.settle().await.expect("settle");
     assert!(chunks.iter().all(|(id, _)| engine.standing(*id) == Standing::Confirmed));
-    assert_eq!(rig.staged(), 0);
+    eventually("the body is gone", || rig.staged() == 0).await;
     assert_eq!(engine.backlog().unsent_bytes, 0);
     assert_eq!(engine.status().packs[&PackState::Confirmed], 1);
     assert_eq!(rig.world.miners.fragments(), COLUMNS);

@@ -3,7 +3,7 @@
 //! The dialect is that of the network's miners (facts 3.1) and differs from ordinary HTTP in three ways: errors come with
 //! status 200 and a JSON body, ranges end exclusively and name the total (`bytes=0-1024/8388608`), and every request is
 //! signed, though with any key: miners check the signature and not the signer. Therefore one random message is signed
-//! once, with a throw-away key, and nothing that names the owner's account goes to a miner.
+//! once, with a key made for it and thrown away, and nothing that names the owner's account goes to a miner.
 //!
 //! Promises that a request ends: connecting, probing and every pause in a transfer have their own limit, but there is no
 //! limit on the whole, because a slow miner that moves is better than a new upload of 8 MiB. Does not check hashes and
@@ -42,8 +42,11 @@ pub struct HttpFragments {
 }
 
 impl HttpFragments {
-    /// A client that signs with `key`: a throw-away one, never the account's.
-    pub fn new(key: &AccountKey, entropy: &mut dyn Entropy) -> Result<HttpFragments, MinerError> {
+    /// A client with an identity of its own, made from `entropy`. Connects to nobody yet.
+    ///
+    /// # Errors
+    /// `Unreachable` if the system lets no HTTP client be made.
+    pub fn new(entropy: &mut dyn Entropy) -> Result<HttpFragments, MinerError> {
         let client = Client::builder()
             .connect_timeout(MINER_CONNECT_TIMEOUT)
             .pool_idle_timeout(MINER_IDLE_TIMEOUT)
@@ -55,7 +58,7 @@ impl HttpFragments {
             .map_err(unreachable)?;
         Ok(HttpFragments {
             client,
-            identity: identity(key, entropy),
+            identity: identity(entropy),
             stall: MINER_STALL_TIMEOUT,
         })
     }
@@ -158,8 +161,11 @@ fn names(fid: Fid, fragment: Sha256Hash) -> HeaderMap {
     ])
 }
 
-/// The headers by which a miner knows that somebody signed.
-fn identity(key: &AccountKey, entropy: &mut dyn Entropy) -> HeaderMap {
+/// The headers by which a miner knows that somebody signed: a random message by a random account.
+fn identity(entropy: &mut dyn Entropy) -> HeaderMap {
+    let mut seed = [0; 32];
+    entropy.fill(&mut seed);
+    let key = AccountKey::from_seed(&seed);
     let mut random = [0; MESSAGE_BYTES];
     entropy.fill(&mut random);
     let message = hex::encode(random);

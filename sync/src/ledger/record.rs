@@ -200,7 +200,7 @@ impl PackRecord {
             return Err(corrupt("unknown version"));
         };
         let wire = Wire::decode_all(&mut rest).map_err(|error| corrupt(&error.to_string()))?;
-        let record = PackRecord::try_from(wire).map_err(|why| corrupt(why))?;
+        let record = PackRecord::try_from(wire).map_err(corrupt)?;
         let complete = record.columns.iter().all(|column| column.miner.is_some());
         let hashes = record.encoded.as_ref().map(|encoded| encoded.segments.len() as u32);
         match record.state {

@@ -2,20 +2,25 @@
 
 use super::{Pipeline, staging_lost};
 use crate::chain::SegmentHashes;
-use crate::erasure::file_id;
+use crate::erasure::{SegmentPool, file_id};
 use crate::ledger::{Blocked, Durable, Encoded, PackRecord, PackState};
 use crate::limits::{COLUMNS, SEGMENT_BYTES};
 use crate::staging::store_error;
 use std::collections::HashSet;
+use std::num::NonZeroUsize;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 
 impl Pipeline {
     pub(super) async fn encode(&self, pack: &PackRecord) -> Result<(), Blocked> {
+        let _permit = self.encodes.acquire().await.expect("the semaphore is never closed");
+        // A pool for this pack only: an idle filesystem holds no 96 MiB.
+        let threads = std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN);
+        let pool = SegmentPool::new(NonZeroUsize::MIN, threads);
         let body = Arc::new(self.staging.body(pack.seq).map_err(staging_lost)?);
         let mut segments = Vec::with_capacity(pack.segments as usize);
         for index in 0..u64::from(pack.segments) {
-            let mut segment = self.pool.take().await;
+            let mut segment = pool.take().await;
             let body = body.clone();
             let hashes = self.blocking(move || {
                 body.read_exact_at(segment.data_mut(), index * SEGMENT_BYTES as u64)

@@ -81,8 +81,7 @@ async fn settling_with_nothing_to_say_makes_no_pack() {
     engine.settle().await.expect("settle");
     engine.note_change();
     engine.settle().await.expect("settle");
-    assert_eq!(scribe.calls.lock().len(), 0);
-    assert_eq!(rig.staged(), 0);
+    assert_eq!((scribe.calls.lock().len(), rig.staged()), (0, 0));
 
     scribe.pending.lock().push(b"only metadata".to_vec());
     engine.settle().await.expect("settle");

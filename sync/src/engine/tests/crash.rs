@@ -28,14 +28,15 @@ async fn a_crash_after_every_single_record_neither_declares_twice_nor_loses_a_ch
         // The settle fails with the journal; only that it ends matters.
         let _ = tokio::join!(settled, crashed);
     }
-    assert!(lives > 10, "only {lives} records were crashed at");
+    // At least Sealed, Declaring, the intent, Placing, Stored and Confirmed; columns add to them.
+    assert!(lives > 6, "only {lives} records were crashed at");
     let declared = rig.world.chain.declarations();
     assert!(declared.iter().all(|(_, times)| *times == 1), "F4: {declared:?}");
     assert_eq!(declared.len(), 1);
     let engine = rig.open();
     rig.assert_fetch(&engine, &chunks).await;
     engine.settle().await.expect("nothing is left to do");
-    assert_eq!(rig.staged(), 0);
+    eventually("the body is gone", || rig.staged() == 0).await;
 }
 
 /// Not between records but at any moment, in the middle of a declaration too.
@@ -51,7 +52,7 @@ async fn crashes_at_any_moment_neither_declare_twice_nor_lose_a_chunk() {
         }
         rig.submit(&engine, &chunks);
         let settled = engine.settle();
-        let life_ms = 5 + (life * 37) % (20 + life * 25);
+        let life_ms = 5 + (life * 137) % (20 + life * 80);
         let _ = tokio::time::timeout(Duration::from_millis(life_ms), settled).await;
     }
     let declared = rig.world.chain.declarations();

@@ -132,7 +132,7 @@ const FRAGMENT: Sha256Hash = Sha256Hash([0xcd; 32]);
 const WHOLE: Range<u32> = 0..FRAGMENT_BYTES as u32;
 
 fn client() -> HttpFragments {
-    HttpFragments::new(&AccountKey::from_seed(&[7; 32]), &mut Counting(1)).unwrap()
+    HttpFragments::new(&mut Counting(1)).unwrap()
 }
 
 fn body() -> Bytes {
@@ -184,7 +184,9 @@ async fn every_request_is_signed_with_the_throw_away_key() {
     let account = headers["account"].to_str().unwrap();
     let (account, prefix) = cessfs_crypto::AccountId::from_ss58(account).unwrap();
     assert_eq!(prefix, SS58_PREFIX);
-    assert_eq!(account, AccountKey::from_seed(&[7; 32]).account_id());
+    let mut seed = [0; 32];
+    Counting(1).fill(&mut seed);
+    assert_eq!(account, AccountKey::from_seed(&seed).account_id());
     let public = schnorrkel::PublicKey::from_bytes(&account.0).unwrap();
     let signature = hex::decode(headers["signature"].to_str().unwrap()).unwrap();
     let signature = schnorrkel::Signature::from_bytes(&signature).unwrap();
