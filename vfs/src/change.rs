@@ -111,12 +111,7 @@ impl<'c> Change<'c> {
     }
 
     /// Deletes a locked, empty directory and takes its `..` from the locked parent's links.
-    pub(crate) fn remove_directory(
-        &mut self,
-        locked: &mut Locked<'_>,
-        parent: u64,
-        ino: u64,
-    ) -> Result<(), VfsError> {
+    pub(crate) fn remove_directory(&mut self, locked: &mut Locked<'_>, parent: u64, ino: u64) -> Result<(), VfsError> {
         let now = self.core.now();
         let parent_record = self.record(locked, parent);
         parent_record.nlink = parent_record.nlink.saturating_sub(1);

@@ -125,7 +125,10 @@ impl Check<'_> {
             }
             for dentry in DentryBucket::decode(value)?.0 {
                 if check.at_rest.name_hash(parent, &dentry.name) != hash {
-                    check.find(format!("a name of inode {} lies under a foreign hash in {parent}", dentry.ino));
+                    check.find(format!(
+                        "a name of inode {} lies under a foreign hash in {parent}",
+                        dentry.ino
+                    ));
                 }
                 check.count_name(parent, dentry.ino, dentry.kind);
             }
@@ -157,7 +160,11 @@ impl Check<'_> {
         self.each(records::XATTR_PREFIX, &mut |check, key, value| {
             let (ino, hash) = records::parse_dentry_key(key)?;
             let bucket = XattrBucket::decode(value)?;
-            if bucket.0.iter().any(|xattr| check.at_rest.name_hash(ino, &xattr.name) != hash) {
+            if bucket
+                .0
+                .iter()
+                .any(|xattr| check.at_rest.name_hash(ino, &xattr.name) != hash)
+            {
                 check.find(format!("an xattr of inode {ino} lies under a foreign hash"));
             }
             match check.inodes.get_mut(&ino) {
@@ -187,7 +194,9 @@ impl Check<'_> {
             Some(seen) if seen.kind == FileKind::Regular && seen.inline == inline => {}
             Some(seen) => {
                 let (kind, says) = (seen.kind, seen.inline);
-                self.find(format!("inode {ino} ({kind:?}, inline: {says}) has content with inline: {inline}"));
+                self.find(format!(
+                    "inode {ino} ({kind:?}, inline: {says}) has content with inline: {inline}"
+                ));
             }
             None => self.find(format!("content without an inode {ino}")),
         }
@@ -201,20 +210,31 @@ impl Check<'_> {
             None => findings.push("there is no root".to_owned()),
         }
         for (&ino, seen) in &self.inodes {
-            let Seen { kind, nlink, names, subdirs, .. } = *seen;
+            let Seen {
+                kind,
+                nlink,
+                names,
+                subdirs,
+                ..
+            } = *seen;
             let (want_names, want_links) = match kind {
                 FileKind::Directory => (u32::from(ino != ROOT_INO), 2 + subdirs),
                 _ => (nlink, names),
             };
             if names != want_names || nlink != want_links {
-                findings.push(format!("inode {ino} ({kind:?}) has {nlink} links, {names} names, {subdirs} directories"));
+                findings.push(format!(
+                    "inode {ino} ({kind:?}) has {nlink} links, {names} names, {subdirs} directories"
+                ));
             }
             let is_orphan = self.orphans.contains(&ino);
             if is_orphan != (nlink == 0) {
                 findings.push(format!("inode {ino} has {nlink} links, orphan note: {is_orphan}"));
             }
             if seen.xattrs != seen.found_xattrs {
-                findings.push(format!("inode {ino} has {} xattrs and counts {}", seen.found_xattrs, seen.xattrs));
+                findings.push(format!(
+                    "inode {ino} has {} xattrs and counts {}",
+                    seen.found_xattrs, seen.xattrs
+                ));
             }
         }
         for ino in &self.orphans {

@@ -63,7 +63,11 @@ const DIRECTORY_BYTES: u64 = 4096;
 fn attr_of(ino: u64, record: &InodeRecord) -> Attr {
     Attr {
         ino,
-        size: if record.kind == FileKind::Directory { DIRECTORY_BYTES } else { record.size },
+        size: if record.kind == FileKind::Directory {
+            DIRECTORY_BYTES
+        } else {
+            record.size
+        },
         blocks: record.blocks * (crate::limits::BLOCK_BYTES / 512),
         atime: record.atime,
         mtime: record.mtime,

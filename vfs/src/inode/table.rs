@@ -107,7 +107,6 @@ impl InodeTable {
         false
     }
 
-
     /// Takes a gone inode out of the table, unless the kernel still knows it.
     pub(crate) fn drop_gone(&self, ino: u64) {
         let mut shard = self.shard(ino).lock();

@@ -84,7 +84,11 @@ impl Vfs {
             state.lazy = true;
             self.core.inodes.note_lazy(inode.ino)
         };
-        if noted > LAZY_INODES_MAX { self.journal_lazy() } else { Ok(()) }
+        if noted > LAZY_INODES_MAX {
+            self.journal_lazy()
+        } else {
+            Ok(())
+        }
     }
 
     /// Journals every lazy change. The caller holds no lock
@@ -144,7 +148,10 @@ impl Vfs {
 fn apply(record: &mut InodeRecord, set: &SetAttr, caller: Caller, now: Timestamp) {
     let at = |time: TimeSet| match time {
         TimeSet::Now => now,
-        TimeSet::At(time) => Timestamp { secs: time.secs, nanos: time.nanos.min(999_999_999) },
+        TimeSet::At(time) => Timestamp {
+            secs: time.secs,
+            nanos: time.nanos.min(999_999_999),
+        },
     };
     let chowned = set.uid.is_some() || set.gid.is_some();
     // Linux takes the bits from root's chown too; a truncation by root keeps them.

@@ -41,13 +41,25 @@ impl Vfs {
             FileKind::Regular | FileKind::Fifo | FileKind::Socket => 0,
             FileKind::Directory | FileKind::Symlink => return Err(VfsError::Invalid("mknod makes no such file")),
         };
-        let birth = Birth { kind, perm, rdev, target: b"", opens: 0 };
+        let birth = Birth {
+            kind,
+            perm,
+            rdev,
+            target: b"",
+            opens: 0,
+        };
         Ok(self.make(parent, name, birth, caller)?.0)
     }
 
     /// Makes an empty directory.
     pub fn mkdir(&self, parent: u64, name: &[u8], perm: u16, caller: Caller) -> Result<Attr, VfsError> {
-        let birth = Birth { kind: FileKind::Directory, perm, rdev: 0, target: b"", opens: 0 };
+        let birth = Birth {
+            kind: FileKind::Directory,
+            perm,
+            rdev: 0,
+            target: b"",
+            opens: 0,
+        };
         Ok(self.make(parent, name, birth, caller)?.0)
     }
 
@@ -59,7 +71,13 @@ impl Vfs {
         if target.len() > SYMLINK_BYTES_MAX {
             return Err(VfsError::NameTooLong);
         }
-        let birth = Birth { kind: FileKind::Symlink, perm: 0o777, rdev: 0, target, opens: 0 };
+        let birth = Birth {
+            kind: FileKind::Symlink,
+            perm: 0o777,
+            rdev: 0,
+            target,
+            opens: 0,
+        };
         Ok(self.make(parent, name, birth, caller)?.0)
     }
 
@@ -72,7 +90,13 @@ impl Vfs {
         flags: OpenFlags,
         caller: Caller,
     ) -> Result<(Attr, u64), VfsError> {
-        let birth = Birth { kind: FileKind::Regular, perm, rdev: 0, target: b"", opens: 1 };
+        let birth = Birth {
+            kind: FileKind::Regular,
+            perm,
+            rdev: 0,
+            target: b"",
+            opens: 1,
+        };
         let (attr, inode) = self.make(parent, name, birth, caller)?;
         Ok((attr, self.handles.insert(inode, flags)))
     }

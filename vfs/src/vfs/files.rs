@@ -55,14 +55,7 @@ impl Vfs {
 
     /// Writes `data` at `offset`, or at the end of the file if it was opened for appending. `kill_priv`: the writer may
     /// not keep set-id bits and file capabilities.
-    pub fn write(
-        &self,
-        ino: u64,
-        fh: u64,
-        offset: u64,
-        data: &[u8],
-        kill_priv: bool,
-    ) -> Result<Later<u32>, VfsError> {
+    pub fn write(&self, ino: u64, fh: u64, offset: u64, data: &[u8], kill_priv: bool) -> Result<Later<u32>, VfsError> {
         let handle = self.handle_to_write(ino, fh)?;
         if !handle.flags.append {
             return self.write_through(&handle, offset, data, kill_priv);
@@ -90,7 +83,11 @@ impl Vfs {
     fn handle_to_write(&self, ino: u64, fh: u64) -> Result<Arc<Handle>, VfsError> {
         self.core.check_writable()?;
         let handle = self.handles.get(ino, fh)?;
-        if handle.flags.write { Ok(handle) } else { Err(VfsError::BadHandle) }
+        if handle.flags.write {
+            Ok(handle)
+        } else {
+            Err(VfsError::BadHandle)
+        }
     }
 
     fn write_through(
@@ -100,7 +97,10 @@ impl Vfs {
         data: &[u8],
         kill_priv: bool,
     ) -> Result<Later<u32>, VfsError> {
-        if offset.checked_add(data.len() as u64).is_none_or(|end| end > FILE_BYTES_MAX) {
+        if offset
+            .checked_add(data.len() as u64)
+            .is_none_or(|end| end > FILE_BYTES_MAX)
+        {
             return Err(VfsError::TooLarge);
         }
         if kill_priv {

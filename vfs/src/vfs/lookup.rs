@@ -75,7 +75,10 @@ impl Vfs {
     /// The inode of an absolute path within the volume. Follows no symlink; the kernel's references are not counted.
     pub fn resolve(&self, path: &[u8]) -> Result<u64, VfsError> {
         let mut ino = ROOT_INO;
-        for name in path.split(|byte| *byte == b'/').filter(|name| !matches!(*name, b"" | b".")) {
+        for name in path
+            .split(|byte| *byte == b'/')
+            .filter(|name| !matches!(*name, b"" | b"."))
+        {
             check_name(name)?;
             let dir = self.inode(ino)?;
             let state = dir.state.read();

@@ -65,7 +65,10 @@ impl Vfs {
         self.journal_lazy()?;
         self.data.stop()?;
         let mut batch = Batch::new();
-        batch.put(records::FILES_KEY, records::encode_counter(self.core.files.load(Ordering::Relaxed)));
+        batch.put(
+            records::FILES_KEY,
+            records::encode_counter(self.core.files.load(Ordering::Relaxed)),
+        );
         batch.put(records::NEXT_INO_KEY, records::encode_counter(self.core.inos.next()));
         batch.put(records::CLEAN_KEY, records::encode_counter(1));
         self.core.store.commit(batch)?;
@@ -76,7 +79,10 @@ impl Vfs {
     /// Deletes the inodes that lost their last name while they were open, and then the mount ended.
     fn sweep_orphans(&self) -> Result<(), VfsError> {
         loop {
-            let page = self.core.store.scan(records::ORPHAN_PREFIX, records::ORPHAN_PREFIX, SCAN_PAGE)?;
+            let page = self
+                .core
+                .store
+                .scan(records::ORPHAN_PREFIX, records::ORPHAN_PREFIX, SCAN_PAGE)?;
             if page.is_empty() {
                 return Ok(());
             }
@@ -105,7 +111,11 @@ impl Vfs {
 /// Counts inodes and finds the next number: from the last clean close, or by looking at every inode.
 fn start_counters(core: &Core, was_clean: bool) -> Result<(), VfsError> {
     let counter = |key: &[u8]| -> Result<Option<u64>, VfsError> {
-        core.store.get(key)?.map(|value| records::decode_counter(&value)).transpose().map_err(VfsError::from)
+        core.store
+            .get(key)?
+            .map(|value| records::decode_counter(&value))
+            .transpose()
+            .map_err(VfsError::from)
     };
     let stored_next = counter(records::NEXT_INO_KEY)?;
     let (files, next) = match (was_clean, counter(records::FILES_KEY)?, stored_next) {
@@ -126,7 +136,9 @@ fn count_inodes(store: &dyn MetaStore) -> Result<(u64, u64), VfsError> {
     let mut from = records::INODE_PREFIX.to_vec();
     loop {
         let page = store.scan(records::INODE_PREFIX, &from, SCAN_PAGE)?;
-        let Some((key, _)) = page.last() else { return Ok((files, last)) };
+        let Some((key, _)) = page.last() else {
+            return Ok((files, last));
+        };
         last = records::parse_ino_key(key)?;
         files += page.len() as u64;
         from.clone_from(key);

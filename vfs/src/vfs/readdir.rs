@@ -42,7 +42,13 @@ impl Vfs {
                 continue;
             }
             let attr = if plus { self.live_attr(ino).ok() } else { None };
-            if fill(DirEntry { ino, cookie: at, kind: FileKind::Directory, name, attr }) {
+            if fill(DirEntry {
+                ino,
+                cookie: at,
+                kind: FileKind::Directory,
+                name,
+                attr,
+            }) {
                 return Ok(());
             }
         }
@@ -70,7 +76,10 @@ impl Vfs {
         let state = dir.state.read();
         check_dir(&state)?;
         let from = records::dentry_key(dir.ino, hash);
-        let page = self.core.store.scan(&records::dentry_prefix(dir.ino), &from, SCAN_PAGE)?;
+        let page = self
+            .core
+            .store
+            .scan(&records::dentry_prefix(dir.ino), &from, SCAN_PAGE)?;
         let decode = |(key, value): (Vec<u8>, Vec<u8>)| {
             let (_, hash) = records::parse_dentry_key(&key)?;
             Ok((hash, DentryBucket::decode(&value)?))
@@ -89,13 +98,25 @@ impl Vfs {
         let Dentry { name, ino, kind } = dentry;
         let (ino, kind) = (*ino, *kind);
         if !plus {
-            return Ok(fill(DirEntry { ino, cookie, kind, name, attr: None }));
+            return Ok(fill(DirEntry {
+                ino,
+                cookie,
+                kind,
+                name,
+                attr: None,
+            }));
         }
         // The reference first: from then on a removal keeps what is read next (as in `lookup`).
         self.core.inodes.remember(ino);
         let attr = self.attr_without_caching(ino)?;
         let known = attr.is_some();
-        let full = fill(DirEntry { ino, cookie, kind, name, attr });
+        let full = fill(DirEntry {
+            ino,
+            cookie,
+            kind,
+            name,
+            attr,
+        });
         if full || !known {
             self.forget(ino, 1);
         }

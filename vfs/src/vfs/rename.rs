@@ -30,7 +30,9 @@ impl Place<'_> {
 
     /// The kind of an inode never changes: reading it needs no lasting lock.
     fn is_directory(&self) -> bool {
-        self.child.as_ref().is_some_and(|child| child.state.read().record.kind == FileKind::Directory)
+        self.child
+            .as_ref()
+            .is_some_and(|child| child.state.read().record.kind == FileKind::Directory)
     }
 }
 
@@ -57,14 +59,31 @@ impl Vfs {
         let _change = self.core.marks.enter();
         // Whoever made a name change in between succeeded: going round again is progress, not waiting.
         loop {
-            let mut old = Place { dir: old_dir.clone(), name, child: self.find(&old_dir, name)? };
-            let mut new = Place { dir: new_dir.clone(), name: new_name, child: self.find(&new_dir, new_name)? };
+            let old = Place {
+                dir: old_dir.clone(),
+                name,
+                child: self.find(&old_dir, name)?,
+            };
+            let new = Place {
+                dir: new_dir.clone(),
+                name: new_name,
+                child: self.find(&new_dir, new_name)?,
+            };
+            let Some(moved) = old.child_ino() else {
+                return Err(VfsError::NotFound);
+            };
+            if flags.no_replace && new.child.is_some() {
+                return Err(VfsError::Exists);
+            }
+            if flags.exchange && new.child.is_none() {
+                return Err(VfsError::NotFound);
+            }
             let moves_dir = parent != new_parent && (old.is_directory() || (flags.exchange && new.is_directory()));
             let _serial = moves_dir.then(|| self.renames.lock());
             if moves_dir {
                 self.check_loops(&old, &new, flags)?;
             }
-            if self.rename_locked(&mut old, &mut new, flags)? {
+            if self.rename_locked(&old, &new, moved, flags)? {
                 return Ok(());
             }
         }
@@ -111,7 +130,13 @@ impl Vfs {
     }
 
     /// Locks everything and renames; false if a name changed since it was looked at.
-    fn rename_locked(&self, old: &mut Place<'_>, new: &mut Place<'_>, flags: RenameFlags) -> Result<bool, VfsError> {
+    fn rename_locked(
+        &self,
+        old: &Place<'_>,
+        new: &Place<'_>,
+        moved: u64,
+        flags: RenameFlags,
+    ) -> Result<bool, VfsError> {
         let children = [old.child.as_ref(), new.child.as_ref()];
         let mut locked = lock_many([&old.dir, &new.dir].into_iter().chain(children.into_iter().flatten()));
         if !self.still_names(&locked, old.dir.ino, old.name, old.child_ino())?
@@ -119,21 +144,11 @@ impl Vfs {
         {
             return Ok(false);
         }
-        let Some(moved) = old.child_ino() else { return Err(VfsError::NotFound) };
-        if flags.no_replace && new.child.is_some() {
-            return Err(VfsError::Exists);
+        match new.child_ino() {
+            Some(other) if other == moved => {} // two names of one inode: POSIX wants nothing done
+            Some(other) if flags.exchange => self.exchange(&mut locked, old, new, moved, other)?,
+            _ => self.replace(&mut locked, old, new, moved, flags.whiteout)?,
         }
-        if flags.exchange {
-            let other = new.child_ino().ok_or(VfsError::NotFound)?;
-            if moved != other {
-                self.exchange(&mut locked, old, new, moved, other)?;
-            }
-            return Ok(true);
-        }
-        if new.child_ino() == Some(moved) {
-            return Ok(true); // two names of one inode: POSIX wants nothing done
-        }
-        self.replace(&mut locked, old, new, moved, flags.whiteout)?;
         Ok(true)
     }
 

@@ -45,7 +45,10 @@ impl Vfs {
                         return Err(VfsError::NoSpace("an inode has room for 256 extended attributes"));
                     }
                     record.xattrs += 1;
-                    bucket.0.push(Xattr { name: name.to_vec(), value: value.to_vec() });
+                    bucket.0.push(Xattr {
+                        name: name.to_vec(),
+                        value: value.to_vec(),
+                    });
                 }
             }
             Ok(())
@@ -61,7 +64,11 @@ impl Vfs {
         if state.record.xattrs == 0 {
             return Err(VfsError::NoAttribute);
         }
-        match self.core.store.get(&records::xattr_key(ino, self.core.name_hash(ino, name)))? {
+        match self
+            .core
+            .store
+            .get(&records::xattr_key(ino, self.core.name_hash(ino, name)))?
+        {
             Some(value) => {
                 let bucket = XattrBucket::decode(&value)?;
                 let found = bucket.0.into_iter().find(|xattr| xattr.name == name);
