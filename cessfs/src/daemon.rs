@@ -57,8 +57,8 @@ pub fn run(start: Start, log: LogHandle, ready: impl FnOnce() -> Result<(), Fail
     let volume = Volume::open(&start.volume, &start.config, &options, &slots, &keys, runtime.handle())?;
     drop(keys);
     let result = runtime.block_on(serve(&start, Arc::new(volume), log, ready));
-    // Tasks that still wait for the network hold nothing that must be written.
-    runtime.shutdown_background();
+    // Tasks that still wait for the network hold nothing that must be written; a moment for them to let go of the databases.
+    runtime.shutdown_timeout(limits::TASKS_END_TIMEOUT);
     notify::stopping();
     drop(lock);
     result

@@ -33,6 +33,8 @@ pub const STATUS_ERRORS_MAX: usize = 64;
 pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long the daemon waits for requests in flight after the mount is gone.
 pub const SESSION_END_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the daemon waits at its very end for tasks that were told to stop.
+pub const TASKS_END_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long `umount` waits for the daemon to close its files after the mount is gone.
 pub const DAEMON_END_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long a sync waits, after syncfs(2), for the last of the kernel's writes to arrive (some kernels only start them).

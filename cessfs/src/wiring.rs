@@ -71,13 +71,12 @@ pub fn chain(rpc: &str, account: AccountKey) -> Result<Arc<dyn Chain>, Failure> 
     Ok(Arc::new(chain))
 }
 
-/// The miners' data plane. Requests are signed with a key made up for this process: miners check that there is a signature,
-/// not whose, and need not learn whose volume they serve.
+/// The miners' data plane.
 ///
 /// # Errors
 /// When the HTTP client cannot be made.
 pub fn fragments() -> Result<Arc<dyn FragmentStore>, Failure> {
-    let fragments = HttpFragments::new(&throwaway_key(), &mut OsEntropy)
+    let fragments = HttpFragments::new(&mut OsEntropy)
         .map_err(|e| Failure::new(Exit::Failed, format!("cannot make the HTTP client: {e}")))?;
     Ok(Arc::new(fragments))
 }

@@ -55,15 +55,22 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
     let mut bar = SyncProgress::start();
     let reply = client.call(Op::Shutdown { wait: args.wait }, &mut |event| bar.event(&event));
     bar.finish();
-    let unsent_bytes = match reply? {
-        Reply::Closing { unsent_bytes } => unsent_bytes,
-        other => return Err(unexpected(&other)),
+    let unsent_bytes = match reply {
+        Ok(Reply::Closing { unsent_bytes }) => unsent_bytes,
+        Ok(other) => return Err(unexpected(&other)),
+        // It ended before its answer was out, but what was asked for is done.
+        Err(failure) if failure.exit == Exit::NotMounted && is_gone(&dir)? => 0,
+        Err(failure) => return Err(failure),
     };
     wait_for_end(&volume)?;
     if let Some(left) = progress::left_to_send(unsent_bytes, name.as_str()) {
         eprintln!("{left}");
     }
     Ok(())
+}
+
+fn is_gone(dir: &Path) -> Result<bool, Failure> {
+    Ok(mountpoint::mounted_at(&mountpoint::mounts()?, dir).is_none_or(|m| m.volume().is_none()))
 }
 
 /// The daemon that serves this very directory: a volume of the same name in this home may be mounted elsewhere.
