@@ -4,6 +4,7 @@
 //! them. Never awaits the network while holding a lock: what must wait comes back as [`Later`].
 
 pub mod attr;
+mod backing;
 pub mod core;
 pub mod data;
 pub mod delta;

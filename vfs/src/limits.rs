@@ -54,3 +54,13 @@ const _: () = assert!(DENTRIES_CACHED_MAX.is_multiple_of(DENTRY_SHARDS));
 const _: () = assert!(XATTRS_MAX as usize * (XATTR_NAME_MAX + 1) <= XATTR_LIST_MAX);
 /// Bytes that a marked record is taken to add to a delta, for a rough size of what is pending.
 pub const DELTA_RECORD_BYTES: u64 = 128;
+/// Directories that backing files are spread over: one per value of the inode number's low byte.
+pub const BACKING_DIRS: usize = 256;
+/// Chunks of a file in one part of its backing file: 1 TiB of content, about 2 TiB when sealed; ext4 ends at 16 TiB.
+pub const BACKING_PART_CHUNKS: u64 = 1 << 20;
+/// Descriptors of backing files kept open.
+pub const BACKING_PARTS_OPEN_MAX: usize = 512;
+/// Tag tables of sealed chunks kept in memory, about 17 KiB each.
+pub const TAG_TABLES_MAX: usize = 1024;
+/// Stale slots in a chunk that are worth a round of hole punching.
+pub const STALE_BLOCKS_MIN: usize = 16;
