@@ -15,13 +15,13 @@ use cessfs_sync::{Batch, ChunkStore, Clock, MetaStore};
 use parking_lot::Mutex;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// How content and names rest on the local disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AtRest {
-    /// Backing blocks are encrypted in place, records are sealed (see [`SealedStore`](crate::SealedStore)).
+    /// Backing blocks are encrypted in place, records are sealed (by the store).
     Sealed,
     /// Both are readable to the machine's owner: for disks that are encrypted already.
     Plain,
@@ -66,8 +66,7 @@ impl VfsConfig {
 
 /// What wiring hands over to build a [`Vfs`](crate::Vfs).
 pub struct VfsParts {
-    /// The one store that vfs and sync share; already wrapped in a [`SealedStore`](crate::SealedStore) when the volume is
-    /// sealed at rest.
+    /// The one store that vfs and sync share. It seals its values itself where the volume is sealed at rest.
     pub store: Arc<dyn MetaStore>,
     /// Time.
     pub clock: Arc<dyn Clock>,
@@ -107,6 +106,8 @@ pub struct Core {
     pub(crate) inos: InoCounter,
     /// Inodes that exist (the root counts, orphans too).
     pub(crate) files: AtomicU64,
+    /// Closed: no more changes.
+    pub(crate) closed: AtomicBool,
 }
 
 impl Core {
@@ -125,6 +126,7 @@ impl Core {
             dentries: DentryCache::new(),
             inos: InoCounter::new(),
             files: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
         }
     }
 
@@ -152,9 +154,9 @@ impl Core {
         batch.delete(key);
     }
 
-    /// Fails with `EROFS` on a read-only volume.
+    /// Fails with `EROFS` on a read-only or closed volume.
     pub(crate) fn check_writable(&self) -> Result<(), VfsError> {
-        if self.config.read_only {
+        if self.config.read_only || self.closed.load(Ordering::Relaxed) {
             Err(VfsError::ReadOnly)
         } else {
             Ok(())

@@ -50,6 +50,8 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use journal::HEARTBEAT_KEY;
+pub(crate) use piece::ChunkAt;
 pub use state::DataState;
 
 /// Bytes of a block, as an index.
@@ -178,6 +180,21 @@ impl Data {
         self.0.set_size(inode.ino, state, size, batch)
     }
 
+    /// Adds to `batch` what content has changed and not journaled yet. Called by whoever journals a regular file's record, so
+    /// that a size never runs ahead of the extents under it. Nothing in memory changes: staged twice is journaled twice.
+    ///
+    /// # Errors
+    /// None yet.
+    pub fn stage(&self, inode: &Inode, state: &mut InodeState, batch: &mut Batch) -> Result<(), VfsError> {
+        if !state.gone && !state.data.is_settled() {
+            state.data.stage(&self.0.core, inode.ino, batch);
+            if let Some(inode) = self.0.core.inodes.peek(inode.ino) {
+                self.0.keep_pending(&inode);
+            }
+        }
+        Ok(())
+    }
+
     /// Everything written before is on this disk when it returns.
     ///
     /// # Errors
@@ -189,14 +206,21 @@ impl Data {
 
     /// Last link and last handle are gone: adds the deletion of the content's records to `batch`. The backing file goes once
     /// that is durable.
-    pub fn discard(&self, inode: &Inode, state: &mut InodeState, batch: &mut Batch) {
+    ///
+    /// # Errors
+    /// None yet: what is long work happens later, in the background.
+    pub fn discard(&self, inode: &Inode, state: &mut InodeState, batch: &mut Batch) -> Result<(), VfsError> {
         self.0.discard(inode.ino, state, batch);
+        Ok(())
     }
 
     /// The last handle was closed: brings the store up to date, without waiting for the disk.
     pub fn released(&self, inode: &Arc<Inode>) {
         if let Err(e) = self.0.journal(inode) {
-            self.0.errors.add(format!("inode {}: what was written cannot be journaled: {e}", inode.ino));
+            self.0.errors.add(format!(
+                "inode {}: what was written cannot be journaled: {e}",
+                inode.ino
+            ));
         }
     }
 
@@ -309,7 +333,11 @@ impl Shared {
             dirty: extent.dirty,
             inline: false,
         };
-        Ok(found.into_iter().filter(|(_, extent)| *extent != Extent::default()).map(info).collect())
+        Ok(found
+            .into_iter()
+            .filter(|(_, extent)| *extent != Extent::default())
+            .map(info)
+            .collect())
     }
 
     /// Visits the extents of `ino` that the store has, from chunk `first` on.

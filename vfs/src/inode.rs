@@ -1,6 +1,7 @@
 //! Inodes in memory: one [`Inode`] per inode in use, shared by everybody who holds it.
 //!
-//! Lock order: inodes by ascending number; within one inode `state` is the only lock. Nobody awaits the network or
+//! Lock order: the gate of the change marks, the rename mutex, then inodes by ascending number; within one inode `appends`
+//! before `state`. Nobody awaits the network or
 //! calls the chunk store's blocking side while holding it.
 //!
 //! An inode's record in memory is the truth while the inode is in the [`InodeTable`]; the store follows with every
@@ -9,7 +10,7 @@
 use crate::core::Core;
 use crate::error::VfsError;
 use crate::records::{self, InodeRecord};
-use parking_lot::{RwLock, RwLockWriteGuard};
+use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use std::sync::Arc;
 
 mod table;
@@ -26,6 +27,8 @@ pub struct Inode {
     pub ino: u64,
     /// Everything that changes.
     pub state: RwLock<InodeState>,
+    /// Appending writes queue here, outside `state`: each must see the size that the one before left.
+    pub(crate) appends: Mutex<()>,
 }
 
 /// What changes about a live inode.
@@ -50,6 +53,7 @@ impl Inode {
     pub fn new(ino: u64, record: InodeRecord) -> Inode {
         Inode {
             ino,
+            appends: Mutex::new(()),
             state: RwLock::new(InodeState {
                 record,
                 opens: 0,
@@ -90,15 +94,6 @@ pub(crate) fn lock_many<'a>(inodes: impl IntoIterator<Item = &'a Arc<Inode>>) ->
 }
 
 impl<'a> Locked<'a> {
-    /// Adds an inode with a number above all that are held: still the ascending order.
-    pub(crate) fn add_above(&mut self, inode: &'a Arc<Inode>) {
-        assert!(
-            self.guards.last().is_none_or(|(last, _)| last.ino < inode.ino),
-            "locks are taken in ascending order"
-        );
-        self.guards.push((inode, inode.state.write()));
-    }
-
     /// The state of one of the locked inodes.
     pub(crate) fn state(&self, ino: u64) -> &InodeState {
         let found = self.guards.iter().find(|(inode, _)| inode.ino == ino);

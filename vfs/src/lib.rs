@@ -5,6 +5,8 @@
 
 pub mod attr;
 mod backing;
+mod change;
+pub mod check;
 pub mod core;
 pub mod data;
 pub mod delta;
@@ -17,11 +19,17 @@ mod ino_counter;
 pub mod inode;
 pub mod limits;
 pub mod records;
+mod recover;
+mod request;
+mod vfs;
+mod writeback;
 
 pub use attr::{Attr, Caller, DirEntry, ExtentInfo, FileKind, SetAttr, StatFs, TimeSet, Timestamp};
 pub use core::{AtRest, Core, VfsConfig, VfsParts};
 pub use error::VfsError;
 pub use evict::EvictReport;
+pub use request::{OpenFlags, RenameFlags, XattrMode};
+pub use vfs::Vfs;
 
 /// An answer that is there, or one that has to wait for the network (as a future that holds no lock).
 pub enum Later<T> {

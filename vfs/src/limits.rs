@@ -50,6 +50,10 @@ pub const LAZY_BATCH: usize = 64;
 pub const BUCKET_NAMES_MAX: usize = 64;
 /// Inodes that `statfs` promises; numbers have 64 bits, the disk ends first.
 pub const INODES_MAX: u64 = 1 << 40;
+/// Directories on the way up to the root: beyond it the way is taken for a loop.
+pub const TREE_DEPTH_MAX: usize = 1 << 20;
+/// Sentences that a check of the tree gives; whoever needs more has lost the tree.
+pub const FINDINGS_MAX: usize = 1000;
 
 const _: () = assert!(PENDING_CHUNKS_MAX < EXTENTS_CACHED_MAX && UNSYNCED_CHUNKS_MAX < EXTENTS_CACHED_MAX);
 const _: () = assert!(INODES_CACHED_MAX.is_multiple_of(INODE_SHARDS));

@@ -56,7 +56,8 @@ impl Shared {
         let mut state = inode.state.write();
         for (&chunk, (id, bytes)) in fetched {
             if let Err(e) = self.fill_chunk(inode, &mut state, chunk, *id, bytes) {
-                self.errors.add(format!("inode {}: a fetched chunk cannot be cached: {e}", inode.ino));
+                self.errors
+                    .add(format!("inode {}: a fetched chunk cannot be cached: {e}", inode.ino));
                 return;
             }
         }
@@ -64,7 +65,10 @@ impl Shared {
         drop(state);
         if must_sync {
             if let Err(e) = self.persist(inode) {
-                self.errors.add(format!("inode {}: fetched chunks cannot be made durable: {e}", inode.ino));
+                self.errors.add(format!(
+                    "inode {}: fetched chunks cannot be made durable: {e}",
+                    inode.ino
+                ));
             }
         }
     }

@@ -62,7 +62,10 @@ impl Shared {
         let bytes = self.inline_bytes(inode_ino, state.record.size)?;
         let mut blocks = 0;
         if bytes.iter().any(|byte| *byte != 0) {
-            let at = ChunkAt { ino: inode_ino, chunk: 0 };
+            let at = ChunkAt {
+                ino: inode_ino,
+                chunk: 0,
+            };
             let mut extent = state.data.extent(&self.core, inode_ino, 0)?;
             extent.resident = true;
             extent.dirty = true;
@@ -78,10 +81,14 @@ impl Shared {
             self.touch_dirty(inode_ino, 0, &extent);
         } else {
             // Nothing to keep: the record may go as soon as the file is no longer inline.
-            state.data.spill = Some(Spill { change: 0, noted: false });
+            state.data.spill = Some(Spill {
+                change: 0,
+                noted: false,
+            });
         }
         state.record.inline = false;
         state.record.blocks = blocks;
+        state.data.set_ahead(self.core.clock.monotonic(), bytes.len() as u64);
         Ok(())
     }
 
@@ -99,7 +106,7 @@ impl Shared {
     }
 
     /// Brings back what an outgrown `b` record holds if its copy never reached the disk; then ends the note.
-    pub(super) fn recover_spill(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
+    pub(crate) fn recover_spill(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
         let ino = inode.ino;
         let _guard = self.core.marks.enter();
         let mut state = inode.state.write();

@@ -14,17 +14,14 @@ pub(crate) const HEARTBEAT_KEY: &[u8] = b"sheartbeat";
 impl Shared {
     /// Commits one batch with everything about the inode that is ahead of the store and may be journaled. `synced`: changes
     /// up to this one are durable. The caller holds the mutation guard.
-    pub(crate) fn journal_locked(
-        &self,
-        ino: u64,
-        state: &mut InodeState,
-        synced: Option<u64>,
-    ) -> Result<(), VfsError> {
+    pub(crate) fn journal_locked(&self, ino: u64, state: &mut InodeState, synced: Option<u64>) -> Result<(), VfsError> {
         if state.gone {
             return Ok(());
         }
-        if let (Some(change), None) = (synced, &state.data.failure) {
-            state.data.synced(change);
+        // What could not be made durable once is not believed to be so later: the kernel tells of a failure only once.
+        let synced = synced.filter(|_| state.data.failure.is_none());
+        if let Some(change) = synced {
+            state.data.set_synced(change);
         }
         let mut batch = Batch::new();
         let staged = state.data.stage(&self.core, ino, &mut batch);
@@ -78,7 +75,11 @@ impl Shared {
         let _guard = self.core.marks.enter();
         let mut state = inode.state.write();
         self.journal_locked(inode.ino, &mut state, Some(change))?;
-        if state.data.spill.is_some_and(|spill| spill.noted && spill.change <= change) {
+        if state
+            .data
+            .spill
+            .is_some_and(|spill| spill.noted && spill.change <= change)
+        {
             self.journal_locked(inode.ino, &mut state, Some(change))?;
         }
         drop(state);
@@ -96,15 +97,18 @@ impl Shared {
     }
 
     fn note_failure(&self, inode: &Arc<Inode>, error: VfsError) {
-        self.errors.add(format!("inode {}: what was written cannot be made durable: {error}", inode.ino));
+        self.errors.add(format!(
+            "inode {}: what was written cannot be made durable: {error}",
+            inode.ino
+        ));
         self.keep_pending(inode);
         inode.state.write().data.failure.get_or_insert(error);
     }
 
     fn drop_settled(&self, inode: &Arc<Inode>) {
-        let mut pending = self.pending.lock();
-        if pending.contains_key(&inode.ino) && inode.state.read().data.is_settled() {
-            pending.remove(&inode.ino);
+        let state = inode.state.read();
+        if state.data.is_settled() {
+            self.pending.lock().remove(&inode.ino);
         }
     }
 
@@ -134,8 +138,10 @@ impl Shared {
         let mut inodes: Vec<Arc<Inode>> = self.pending.lock().values().cloned().collect();
         inodes.retain(|inode| {
             let state = inode.state.read();
-            state.data.failure.is_none()
-                && state.data.ahead.is_none_or(|ahead| now.saturating_sub(ahead.since) >= PENDING_AGE_MAX)
+            state
+                .data
+                .ahead
+                .is_none_or(|ahead| now.saturating_sub(ahead.since) >= PENDING_AGE_MAX)
         });
         self.persist_many(&inodes)
     }
@@ -145,7 +151,10 @@ impl Shared {
             .iter()
             .map(|inode| {
                 let state = inode.state.read();
-                (state.data.changes, state.data.needs_sync())
+                (
+                    state.data.changes,
+                    state.data.needs_sync() && state.data.failure.is_none(),
+                )
             })
             .collect();
         let to_sync = changes.iter().filter(|(_, needs_sync)| *needs_sync).count();
@@ -153,18 +162,17 @@ impl Shared {
         let all_synced = to_sync > SYNC_EACH_MAX && self.sync_every(inodes, &changes, &mut first_error);
         for (inode, (change, needs_sync)) in inodes.iter().zip(changes) {
             let synced = !needs_sync || all_synced || self.sync_backing(inode).is_ok();
-            let result = if synced { self.journal_synced(inode, change) } else { self.journal(inode) };
+            let result = if synced {
+                self.journal_synced(inode, change)
+            } else {
+                self.journal(inode)
+            };
             first_error = first_error.or(result.err());
         }
         first_error.map_or(Ok(()), Err)
     }
 
-    fn sync_every(
-        &self,
-        inodes: &[Arc<Inode>],
-        changes: &[(u64, bool)],
-        first_error: &mut Option<VfsError>,
-    ) -> bool {
+    fn sync_every(&self, inodes: &[Arc<Inode>], changes: &[(u64, bool)], first_error: &mut Option<VfsError>) -> bool {
         let Err(e) = self.backing.sync_all() else { return true };
         let error = VfsError::from(e);
         for (inode, _) in inodes.iter().zip(changes).filter(|(_, (_, needs_sync))| *needs_sync) {

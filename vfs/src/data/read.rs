@@ -11,16 +11,16 @@ use cessfs_sync::FetchError;
 use std::sync::Arc;
 
 impl Shared {
-    pub(super) fn read(
-        self: Arc<Self>,
-        inode: &Arc<Inode>,
-        offset: u64,
-        len: u32,
-    ) -> Result<Later<Vec<u8>>, VfsError> {
+    pub(super) fn read(self: Arc<Self>, inode: &Arc<Inode>, offset: u64, len: u32) -> Result<Later<Vec<u8>>, VfsError> {
         self.touch_recent(inode.ino);
         match self.try_read(inode, offset, len, &Fetched::new())? {
             Attempt::Done(bytes) => Ok(Later::Ready(bytes)),
-            Attempt::Fetch(wants) => Ok(Later::Wait(Box::pin(self.read_later(inode.clone(), offset, len, wants)))),
+            Attempt::Fetch(wants) => Ok(Later::Wait(Box::pin(self.read_later(
+                inode.clone(),
+                offset,
+                len,
+                wants,
+            )))),
             Attempt::Room => unreachable!("a read takes no room"),
         }
     }
@@ -50,13 +50,7 @@ impl Shared {
         Err(FetchError::Unavailable("the content keeps changing while it is fetched".into()).into())
     }
 
-    fn try_read(
-        &self,
-        inode: &Inode,
-        offset: u64,
-        len: u32,
-        fetched: &Fetched,
-    ) -> Result<Attempt<Vec<u8>>, VfsError> {
+    fn try_read(&self, inode: &Inode, offset: u64, len: u32, fetched: &Fetched) -> Result<Attempt<Vec<u8>>, VfsError> {
         let state = inode.state.read();
         state.check_alive()?;
         let end = state.record.size.min(offset.saturating_add(u64::from(len)));
@@ -123,8 +117,15 @@ impl Shared {
             }
             replaceable
         })?;
-        let next = if replaceable { "it is fetched again" } else { "nobody else has it" };
-        self.errors.add(format!("inode {}: the cache of chunk {chunk} is damaged; {next}", inode.ino));
+        let next = if replaceable {
+            "it is fetched again"
+        } else {
+            "nobody else has it"
+        };
+        self.errors.add(format!(
+            "inode {}: the cache of chunk {chunk} is damaged; {next}",
+            inode.ino
+        ));
         Ok(replaceable)
     }
 
@@ -132,7 +133,11 @@ impl Shared {
     fn hint_ahead(&self, inode: &Inode, state: &InodeState, offset: u64, end: u64) {
         let hints = {
             let mut cursor = state.data.cursor.lock();
-            cursor.streak = if offset == cursor.next { cursor.streak.saturating_add(1) } else { 0 };
+            cursor.streak = if offset == cursor.next {
+                cursor.streak.saturating_add(1)
+            } else {
+                0
+            };
             cursor.next = end;
             if cursor.streak == 0 {
                 cursor.hinted = 0;

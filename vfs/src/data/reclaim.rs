@@ -43,9 +43,7 @@ impl Shared {
         let done = self.core.store.barrier().map_err(VfsError::from).and_then(|()| {
             queue.iter().try_for_each(|entry| match entry {
                 Reclaim::File(ino) => self.remove_file(*ino),
-                Reclaim::Chunks(ino, chunks) => {
-                    chunks.clone().try_for_each(|chunk| self.punch_unneeded(*ino, chunk))
-                }
+                Reclaim::Chunks(ino, chunks) => chunks.clone().try_for_each(|chunk| self.punch_unneeded(*ino, chunk)),
             })
         });
         if done.is_err() {

@@ -53,13 +53,7 @@ impl Shared {
 
     /// Deletes the extents from chunk `first` on. More than a page of them goes in batches of its own, from the end, each with
     /// the size it leaves.
-    fn delete_extents(
-        &self,
-        ino: u64,
-        state: &mut InodeState,
-        first: u64,
-        batch: &mut Batch,
-    ) -> Result<(), VfsError> {
+    fn delete_extents(&self, ino: u64, state: &mut InodeState, first: u64, batch: &mut Batch) -> Result<(), VfsError> {
         let mut gone: Vec<(u64, Extent)> = Vec::new();
         self.each_extent(ino, first, &mut |chunk, extent| {
             gone.push((chunk, extent));
@@ -69,9 +63,16 @@ impl Shared {
         let in_memory = {
             let cache = state.data.chunks.lock();
             let there = |chunk| cache.peek(chunk).map(|(now, _)| (chunk, now));
-            cache.numbers_from(first).into_iter().filter_map(there).collect::<Vec<_>>()
+            cache
+                .numbers_from(first)
+                .into_iter()
+                .filter_map(there)
+                .collect::<Vec<_>>()
         };
-        for (_, extent) in gone.iter().filter(|(chunk, _)| !in_memory.iter().any(|(other, _)| other == chunk)) {
+        for (_, extent) in gone
+            .iter()
+            .filter(|(chunk, _)| !in_memory.iter().any(|(other, _)| other == chunk))
+        {
             freed += extent.blocks.count();
         }
         freed += in_memory.iter().map(|(_, extent)| extent.blocks.count()).sum::<u64>();
@@ -87,7 +88,9 @@ impl Shared {
             let mut early = Batch::new();
             self.delete_page(ino, &page, &mut early);
             let mut record = state.record.clone();
-            record.size = page.first().map_or(record.size, |(chunk, _)| record.size.min(chunk * CHUNK));
+            record.size = page
+                .first()
+                .map_or(record.size, |(chunk, _)| record.size.min(chunk * CHUNK));
             self.core.put_inode(&mut early, ino, &record);
             self.core.store.commit(early)?;
         }
@@ -127,7 +130,11 @@ impl Shared {
                 slot.needs_mark = true;
             }
             slot.changed = change;
-            let journaled = if slot.unsynced.is_some() { slot.journaled } else { slot.now };
+            let journaled = if slot.unsynced.is_some() {
+                slot.journaled
+            } else {
+                slot.now
+            };
             (journaled_before, journaled, slot.now)
         })?;
         self.core.marks.mark(batch, &records::extent_key(ino, chunk));
@@ -221,7 +228,9 @@ impl Shared {
 /// Cuts an extent to its first `len` bytes; without an allocated block left it is a hole.
 fn shorten(extent: &mut Extent, len: u32) {
     extent.valid = extent.valid.min(len);
-    extent.blocks.remove_range((len as usize).div_ceil(BLOCK)..crate::limits::CHUNK_BLOCKS);
+    extent
+        .blocks
+        .remove_range((len as usize).div_ceil(BLOCK)..crate::limits::CHUNK_BLOCKS);
     if extent.blocks.is_empty() {
         *extent = Extent::default();
     }

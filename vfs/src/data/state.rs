@@ -43,6 +43,8 @@ pub struct DataState {
     pub(crate) ahead: Option<Ahead>,
     /// Changes of content so far: the clock that `unsynced` is measured with.
     pub(crate) changes: u64,
+    /// Changes up to this one are durable in the backing file.
+    pub(crate) synced: u64,
     /// The file outgrew its `b` record, which stays until this change is durable.
     pub(crate) spill: Option<Spill>,
     /// What was written could not be made durable: every later fsync fails, and nothing that needs a sync is journaled.
@@ -131,7 +133,12 @@ impl ChunkCache {
     /// Drops all but the most recently used half of what may be dropped.
     fn shrink(&mut self) {
         let settled = |slot: &Slot| !slot.is_ahead() && slot.unsynced.is_none();
-        let mut ages: Vec<u64> = self.slots.values().filter(|slot| settled(slot)).map(|slot| slot.used).collect();
+        let mut ages: Vec<u64> = self
+            .slots
+            .values()
+            .filter(|slot| settled(slot))
+            .map(|slot| slot.used)
+            .collect();
         if ages.len() <= EXTENTS_CACHED_MAX {
             return;
         }
@@ -214,7 +221,12 @@ impl DataState {
     }
 
     fn unsynced_chunks(&self) -> usize {
-        self.chunks.lock().slots.values().filter(|slot| slot.unsynced.is_some()).count()
+        self.chunks
+            .lock()
+            .slots
+            .values()
+            .filter(|slot| slot.unsynced.is_some())
+            .count()
     }
 
     /// Something waits for a sync.
@@ -231,7 +243,8 @@ impl DataState {
     }
 
     /// Changes up to `change` are durable.
-    pub(crate) fn synced(&mut self, change: u64) {
+    pub(crate) fn set_synced(&mut self, change: u64) {
+        self.synced = self.synced.max(change);
         for slot in self.chunks.lock().slots.values_mut() {
             if slot.unsynced.is_some_and(|since| since <= change) {
                 slot.unsynced = None;
@@ -274,7 +287,9 @@ impl DataState {
     pub(crate) fn staged(&mut self, staged: Staged) {
         let mut cache = self.chunks.lock();
         for (chunk, now) in staged.chunks {
-            let Some(slot) = cache.slots.get_mut(&chunk) else { continue };
+            let Some(slot) = cache.slots.get_mut(&chunk) else {
+                continue;
+            };
             slot.journaled = now;
             if std::mem::take(&mut slot.needs_mark) {
                 slot.marked = staged.generation;

@@ -79,6 +79,7 @@ impl Shared {
                 return Ok(Attempt::Done(data.len() as u32));
             }
             self.spill(inode.ino, state)?;
+            self.keep_pending(inode);
         }
         let wants = self.bases(inode, state, offset, end, fetched)?;
         if !wants.is_empty() {
@@ -125,7 +126,11 @@ impl Shared {
             }
             match fetched.get(&piece.chunk).filter(|(got, _)| *got == id) {
                 Some((_, bytes)) => self.fill_chunk(inode, state, piece.chunk, id, bytes)?,
-                None => wants.push(Want { chunk: piece.chunk, id, len }),
+                None => wants.push(Want {
+                    chunk: piece.chunk,
+                    id,
+                    len,
+                }),
             }
         }
         Ok(wants)
@@ -133,7 +138,10 @@ impl Shared {
 
     /// Writes bytes of one chunk that is resident, a hole, or replaced as a whole.
     fn write_piece(&self, ino: u64, state: &mut InodeState, piece: &Piece, bytes: &[u8]) -> Result<(), VfsError> {
-        let at = ChunkAt { ino, chunk: piece.chunk };
+        let at = ChunkAt {
+            ino,
+            chunk: piece.chunk,
+        };
         let before = state.data.extent(&self.core, ino, piece.chunk)?;
         let mut extent = before;
         let replaces = !before.resident;
@@ -148,7 +156,8 @@ impl Shared {
         }
         extent.dirty = true;
         let result = self.write_range(at, &mut extent, piece.range.clone(), bytes);
-        if result.is_err() && replaces {
+        // Damage is found before anything is written.
+        if matches!(result, Err(VfsError::Damaged { .. })) || (result.is_err() && replaces) {
             return result;
         }
         // A write that failed half-way may have changed what was there.

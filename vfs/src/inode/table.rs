@@ -107,11 +107,6 @@ impl InodeTable {
         false
     }
 
-    /// The kernel holds a reference.
-    pub(crate) fn is_remembered(&self, ino: u64) -> bool {
-        self.shard(ino).lock().lookups.contains_key(&ino)
-    }
-
     /// Takes a gone inode out of the table, unless the kernel still knows it.
     pub(crate) fn drop_gone(&self, ino: u64) {
         let mut shard = self.shard(ino).lock();
