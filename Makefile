@@ -13,12 +13,15 @@ RELEASE := $(abspath $(TARGET))/release
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-run: ## build everything and see it work: a CESS network, a volume, a mount
+run: ## build everything and see it work: a CESS network, a volume, a mount; Ctrl-C ends it
 	@scripts/setup
 	cargo build --workspace --bins
 	$(DEBUG)/cessfs-demo
 
-demo: run ## the same
+demo: ## the same, and it ends by itself
+	@scripts/setup
+	cargo build --workspace --bins
+	$(DEBUG)/cessfs-demo --once
 
 test: ## every test there is, as CI runs them (real mounts need root and /dev/fuse)
 	@scripts/setup --test
@@ -33,7 +36,7 @@ bench: ## how fast, beside the disk underneath
 	cargo build --release --workspace --bins
 	PATH="$(RELEASE):$$PATH" bench/run.sh $(ARGS)
 
-deb: ## a Debian package, in $(TARGET)/debian
+deb: ## a Debian package, in target/debian
 	@scripts/setup
 	cargo build --release --bins -p cessfs -p cessfs-mount-helper
 	packaging/build-deb "$(RELEASE)" "$(abspath $(TARGET))/debian"

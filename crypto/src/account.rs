@@ -63,3 +63,27 @@ impl rand_core::RngCore for Rng<'_> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::entropy::Counting;
+
+    #[test]
+    fn signatures_verify_in_the_substrate_context_only() {
+        let key = AccountKey::from_seed(&[7; 32]);
+        let signature = schnorrkel::Signature::from_bytes(&key.sign(b"message", &mut Counting(0))).unwrap();
+        let public = schnorrkel::PublicKey::from_bytes(&key.account_id().0).unwrap();
+        assert!(public.verify_simple(b"substrate", b"message", &signature).is_ok());
+        assert!(public.verify_simple(b"substrate", b"massage", &signature).is_err());
+        assert!(public.verify_simple(b"other", b"message", &signature).is_err());
+    }
+
+    #[test]
+    fn signing_draws_from_the_entropy_it_is_given() {
+        let key = AccountKey::from_seed(&[7; 32]);
+        let sign = |seed| key.sign(b"message", &mut Counting(seed));
+        assert_eq!(sign(1), sign(1));
+        assert_ne!(sign(1), sign(2));
+    }
+}

@@ -102,4 +102,30 @@ mod tests {
         assert_ne!(tree_key(&parent, "a", b""), tree_key(&parent, "b", b""));
         assert_ne!(tree_key(&parent, "a", b"x"), tree_key(&[8; 32], "a", b"x"));
     }
+
+    /// Each key of the tree against `golden.json`, so that a failing format test can be traced to its key.
+    #[test]
+    fn the_tree_is_the_documents() {
+        let golden: serde_json::Value = serde_json::from_str(include_str!("../testdata/golden.json")).unwrap();
+        let bytes = |value: &serde_json::Value| hex::decode(value.as_str().unwrap()).unwrap();
+        let known = |name: &str| bytes(&golden["keys"][name]);
+        let edges = [
+            ("root", bytes(&golden["entropy"]), ROOT),
+            ("label", known("root"), LABEL),
+            ("chunk_id", known("volume"), CHUNK_ID),
+            ("frame", known("volume"), FRAME),
+            ("pad", known("volume"), PAD),
+            ("at_rest", known("volume"), AT_REST),
+            ("record", known("at_rest"), RECORD),
+            ("name", known("at_rest"), NAME),
+            ("inode", known("at_rest"), INODE),
+        ];
+        for (child, parent, label) in edges {
+            assert_eq!(tree_key(&parent, label, b"")[..], known(child), "{child}");
+        }
+        assert_eq!(
+            tree_key(&known("root"), VOLUME, &bytes(&golden["volume"]))[..],
+            known("volume")
+        );
+    }
 }

@@ -28,8 +28,9 @@ pub const PASSPHRASE_BYTES_MAX: usize = 4096;
 /// Largest `keys.json` parsed, in bytes. A full one has about 1.5 KiB.
 pub const SLOTS_JSON_BYTES_MAX: usize = 64 * 1024;
 
-/// Length of the keystream that pads one pack, in bytes: ChaCha20's 32-bit block counter reaches 256 GiB.
-pub const PAD_BYTES_MAX: u64 = 1 << 38;
+/// Length of the keystream that pads one pack, in bytes: ChaCha20's 32-bit block counter reaches 256 GiB, and the cipher gives
+/// up the last block so that the counter never wraps.
+pub const PAD_BYTES_MAX: u64 = (1 << 38) - 64;
 /// Largest plaintext of one frame, in bytes: the bound of AES-GCM's 32-bit block counter (SP 800-38D, 5.2.1.1).
 pub const FRAME_PLAINTEXT_BYTES_MAX: u64 = (1 << 36) - 32;
 

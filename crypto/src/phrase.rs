@@ -109,3 +109,73 @@ fn mini_secret(entropy: &[u8]) -> Key {
     mini.copy_from_slice(&seed[..32]);
     mini
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::{AccountId, AccountKey};
+    use crate::entropy::Counting;
+
+    /// The phrase `subkey` documents for its development accounts; 12 words, so only the inner rule applies.
+    #[test]
+    fn substrate_development_phrase_gives_its_known_account() {
+        let words = "bottom drive obey lake curtain smoke basket hold race lonely fit walk";
+        let entropy = Mnemonic::parse_in_normalized(Language::English, words)
+            .unwrap()
+            .to_entropy();
+        let mini = mini_secret(&entropy);
+        assert_eq!(
+            hex::encode(&mini[..]),
+            "fac7959dbfe72f052e5a0c3c8d6530f202b02fd8f9f5ca3580ec8deb7797479e"
+        );
+        let AccountId(public) = AccountKey::from_seed(&mini).account_id();
+        assert_eq!(
+            hex::encode(public),
+            "46ebddef8cd9bb167dc30878d7113b7e168e6f0646beffd77d69d39bad76b47a"
+        );
+    }
+
+    #[test]
+    fn generated_phrases_parse_back_whatever_the_spacing_and_case() {
+        let mut entropy = Counting(0);
+        for _ in 0..20 {
+            let phrase = Phrase::generate(&mut entropy);
+            assert_eq!(phrase.words().split(' ').count(), PHRASE_WORDS);
+            let typed = format!("\t {}\n", phrase.words().to_uppercase().replace(' ', "  \n"));
+            let parsed = Phrase::parse(&typed).unwrap();
+            assert_eq!(parsed.words(), phrase.words());
+            assert_eq!(parsed.entropy(), phrase.entropy());
+        }
+    }
+
+    fn refusal(text: &str) -> String {
+        Phrase::parse(text).err().expect("refused").to_string()
+    }
+
+    #[test]
+    fn refusals_say_where_and_never_repeat_a_word() {
+        let good = "abandon ".repeat(23) + "art";
+        assert!(Phrase::parse(&good).is_ok());
+        assert!(refusal("").contains("0 words"));
+        assert!(refusal(&"abandon ".repeat(23)).contains("23 words"));
+        assert!(refusal(&(good.clone() + " art")).contains("25 words"));
+        // A valid 12-word phrase is still too short for us.
+        assert!(
+            refusal("legal winner thank year wave sausage worth useful legal winner thank yellow").contains("12 words")
+        );
+        let misspelt = good.replacen("abandon art", "abandonn art", 1);
+        let message = refusal(&misspelt);
+        assert!(
+            message.contains("word 23 ") && !message.contains("abandonn"),
+            "{message}"
+        );
+        assert!(refusal(&good.replace("art", "zoo")).contains("checksum"));
+        assert!(refusal(&" ".repeat(PHRASE_TEXT_BYTES_MAX + 1)).contains("longer"));
+    }
+
+    #[test]
+    fn the_account_key_is_no_relative_of_the_root() {
+        let secret = Phrase::generate(&mut Counting(0)).secret();
+        assert_ne!(secret.root, secret.account);
+    }
+}

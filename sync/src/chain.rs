@@ -1,5 +1,8 @@
 //! The chain as a seam: what cessfs asks of CESS and what it tells it.
 
+pub mod subxt;
+
+pub use self::subxt::SubxtChain;
 use crate::fragment_store::{Fid, Sha256Hash};
 use cessfs_crypto::AccountId;
 use futures::future::BoxFuture;

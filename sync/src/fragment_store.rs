@@ -1,5 +1,8 @@
 //! Miners as a seam: put, get and probe of fragments.
 
+pub mod http;
+
+pub use self::http::HttpFragments;
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use std::ops::Range;

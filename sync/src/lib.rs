@@ -4,16 +4,28 @@
 //! delta that travels with them is asked for through [`DeltaSource`], the only upcall. Everything slow or fallible is
 //! behind a seam with a real and a simulated side: [`Chain`], [`FragmentStore`], [`Clock`], [`MetaStore`].
 
+mod builder;
 pub mod chain;
 pub mod chunk_store;
 pub mod clock;
+mod dice;
+pub mod engine;
 pub mod erasure;
 pub mod fragment_store;
+pub mod ledger;
 pub mod limits;
+mod miners;
+pub mod pack;
+mod pipeline;
+mod reader;
+#[cfg(any(test, feature = "sim"))]
+pub mod sim;
+mod staging;
 pub mod store;
 
 pub use chain::Chain;
 pub use chunk_store::{ChunkStore, CutCause, DeltaSource, FetchError, Standing};
 pub use clock::Clock;
+pub use engine::{Config, Engine, Seams};
 pub use fragment_store::FragmentStore;
 pub use store::{Batch, MetaStore, StoreError};

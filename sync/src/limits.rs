@@ -21,6 +21,157 @@ pub const SEGMENT_CHARGE_BYTES: u64 = 96 << 20;
 /// Stripe of the Reed-Solomon encoder: fastest on the machines measured (docs/decisions).
 pub const STRIPE_BYTES: usize = 64 << 10;
 
+/// How long a connection to the chain's RPC may take, TLS included.
+pub const CHAIN_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long after a failed connection the next one is tried at the earliest; calls in between fail at once.
+pub const CHAIN_RECONNECT_PAUSE: Duration = Duration::from_secs(1);
+/// How long one answer of the RPC may take.
+pub const CHAIN_REQUEST_TIMEOUT: Duration = Duration::from_secs(20);
+/// How long a question may take that needs a few answers, connecting included.
+pub const CHAIN_CALL_TIMEOUT: Duration = Duration::from_secs(45);
+/// How long reading all miners, or all files of the account, may take.
+pub const CHAIN_LIST_TIMEOUT: Duration = Duration::from_secs(180);
+/// A connection on which neither an answer nor a pong came for so long is given up.
+pub const CHAIN_SILENCE_MAX: Duration = Duration::from_secs(40);
+/// How often the RPC is pinged.
+pub const CHAIN_PING_INTERVAL: Duration = Duration::from_secs(15);
+/// Bytes of an answer of the RPC. The account's file list is one value: 500,000 entries of at most 144 bytes, in hex.
+pub const CHAIN_ANSWER_BYTES_MAX: u32 = 160 << 20;
+/// Storage entries asked for at once when a map is read.
+pub const CHAIN_PAGE_ENTRIES: u32 = 256;
+/// Miners read from the chain at most (facts 1.2: Sminer.ItemLimit).
+pub const CHAIN_MINERS_MAX: usize = 200_000;
+/// How long the list of miners is used before it is read again.
+pub const CHAIN_MINERS_CACHE: Duration = Duration::from_secs(60);
+/// Blocks after which a transaction that is in none is dead: 192 s at 6 s per block. A power of two, as eras are.
+pub const TRANSACTION_LIFE_BLOCKS: u64 = 32;
+/// How long a transaction may take to be finalized. Longer than it lives, so that at the end it is decided either way.
+pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(300);
+/// How often the chain is asked for the fate of a transaction whose connection broke.
+pub const TRANSACTION_FATE_INTERVAL: Duration = Duration::from_secs(3);
+
+/// How long a connection to a miner may take to be made.
+pub const MINER_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a miner may take to tell its status, connecting included.
+pub const MINER_PROBE_TIMEOUT: Duration = Duration::from_secs(8);
+/// How long nothing may move in a transfer. Covers a miner that hashes and stores 8 MiB before it answers.
+pub const MINER_STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an unused connection to a miner is kept.
+pub const MINER_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Unused connections kept per miner.
+pub const MINER_IDLE_CONNECTIONS_MAX: usize = 4;
+/// Bytes of an upload that count as movement when the connection takes them.
+pub const MINER_UPLOAD_PIECE_BYTES: usize = 64 << 10;
+/// Bytes of a miner's JSON answer.
+pub const MINER_REPLY_BYTES_MAX: usize = 64 << 10;
+/// Characters of a miner's text that are passed on.
+pub const MINER_TEXT_CHARS_MAX: usize = 200;
+
+// Packs (docs/FORMAT.md, Packs).
+
+/// Bytes at which the open pack stops taking chunks: four segments. Larger packs amortise the declaration's fee and wait;
+/// four segments keep what a crash of the machine can take with it, and what must be read back at once, small.
+pub const PACK_TARGET_BYTES: u64 = 4 * SEGMENT_BYTES as u64;
+/// Plaintext bytes of one delta frame: the same bound as a chunk, so one buffer size fits every frame.
+pub const DELTA_FRAME_BYTES_MAX: usize = CHUNK_BYTES;
+/// Plaintext bytes of one directory frame.
+pub const DIRECTORY_FRAME_BYTES: usize = CHUNK_BYTES;
+/// Buffer in which pad is made and written.
+pub const PAD_BUFFER_BYTES: usize = CHUNK_BYTES;
+/// How long a pack may stay open after its first content (`pack.max_age`).
+pub const PACK_AGE_MAX: Duration = Duration::from_secs(60);
+/// How often the sealer looks at ages when nothing wakes it.
+pub const SEALER_TICK: Duration = Duration::from_secs(1);
+/// How long the sealer leaves a pack alone after sealing failed (full disk): time for somebody to make room.
+pub const SEAL_RETRY_DELAY: Duration = Duration::from_secs(5);
+/// Unsent bytes at which `submit` blocks (`backlog.bound`).
+pub const BACKLOG_BOUND_BYTES: u64 = 8 << 30;
+/// A backlog bound below this could never let a full pack be sealed while another is in flight.
+pub const BACKLOG_BOUND_BYTES_MIN: u64 = 2 * PACK_TARGET_BYTES;
+
+// Pipeline.
+
+/// Packs whose bytes are on their way to miners at the same time.
+pub const PACKS_IN_FLIGHT: usize = 2;
+/// Fragments in memory for upload at the same time, over all packs: 12 x 8 MiB = 96 MiB.
+pub const FRAGMENTS_IN_FLIGHT: usize = COLUMNS;
+/// Segments encoded (hashed with their parity) at the same time: 1 x 96 MiB.
+pub const SEGMENTS_IN_ENCODE: usize = 1;
+/// Packs read back at the same time.
+pub const PACKS_IN_VERIFY: usize = 2;
+/// Probes in flight while looking for miners.
+pub const PROBES_IN_FLIGHT: usize = 24;
+/// Willing miners wanted beyond the twelve before declaring, if the network has them: the first replacements.
+pub const SPARE_MINERS: usize = 4;
+/// How many blocks a declaration may wait for inclusion: its mortal era. A declaration whose fate is unknown is known
+/// to be void once the finalized head is this far past the head it was signed at (F4, I2).
+pub const DECLARE_MORTAL_BLOCKS: u32 = 64;
+/// Pause between two looks at the chain: one block (facts 1.2).
+pub const CHAIN_POLL: Duration = Duration::from_secs(6);
+/// A miner reports at the latest 30 s after its last fragment (facts 3.1); then a block, then finality. Ten times that.
+pub const REPORT_DEADLINE: Duration = Duration::from_secs(5 * 60);
+/// An 8 MiB PUT that takes longer counts as failed: half a megabit per second.
+pub const PUT_DEADLINE: Duration = Duration::from_secs(120);
+/// A GET of a whole fragment that takes longer counts as failed.
+pub const GET_DEADLINE: Duration = Duration::from_secs(60);
+/// A probe that takes longer counts as failed.
+pub const PROBE_DEADLINE: Duration = Duration::from_secs(5);
+/// PUT attempts at one miner before its column moves to another.
+pub const PUT_ATTEMPTS_MAX: u32 = 4;
+/// First pause between attempts; doubles from one to the next, each with jitter.
+pub const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
+/// Longest pause between attempts.
+pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
+/// Random ranges compared per column when a pack is read back.
+pub const VERIFY_RANGES_PER_COLUMN: usize = 4;
+/// Bytes of each.
+pub const VERIFY_RANGE_BYTES: usize = 64 << 10;
+/// Columns read back at the same time.
+pub const VERIFY_COLUMNS_IN_FLIGHT: usize = COLUMNS;
+/// Errors kept for `status`.
+pub const ERRORS_KEPT: usize = 32;
+
+// Reader.
+
+/// Chunk fetches from the network at the same time.
+pub const FETCHES_IN_FLIGHT: usize = 16;
+/// Of those, prefetches.
+pub const PREFETCHES_IN_FLIGHT: usize = 8;
+/// Segments rebuilt from parity at the same time.
+pub const REBUILDS_IN_FLIGHT: usize = 1;
+/// Fragments that one rebuild holds or asks for at the same time: four, and two for miners that turn out slow.
+pub const REBUILD_FRAGMENTS_MAX: usize = DATA_FRAGMENTS + 2;
+/// How long a rebuild waits for whole fragments before it asks one more miner.
+pub const REBUILD_HEDGE_DELAY: Duration = Duration::from_secs(3);
+/// Bytes of fetched chunks kept.
+pub const CHUNK_CACHE_BYTES: usize = 32 << 20;
+/// Rebuilt segments kept, 32 MiB each.
+pub const SEGMENT_CACHE_COUNT: usize = 1;
+/// Latencies remembered for the hedge delay.
+pub const LATENCIES_KEPT: usize = 128;
+/// Shortest hedge delay: below it jitter alone would hedge.
+pub const HEDGE_DELAY_MIN: Duration = Duration::from_millis(200);
+/// Longest hedge delay: above it a person waits.
+pub const HEDGE_DELAY_MAX: Duration = Duration::from_secs(5);
+/// Hedge delay while no latency is known.
+pub const HEDGE_DELAY_UNKNOWN: Duration = Duration::from_secs(1);
+/// One in so many choices ignores the ranking: a miner that was slow once would otherwise never be asked again.
+pub const EXPLORE_ONE_IN: u64 = 10;
+/// The list of miners is asked for at most this often.
+pub const MINERS_REFRESH_MIN: Duration = Duration::from_secs(30);
+/// Stored files whose holders were asked for again after a failed read.
+pub const HOLDERS_KEPT: usize = 64;
+
+/// What all of the above may hold in memory at once stays below 400 MiB.
+const MEMORY_BYTES: usize = FRAGMENTS_IN_FLIGHT * FRAGMENT_BYTES
+    + SEGMENTS_IN_ENCODE * COLUMNS * FRAGMENT_BYTES
+    + REBUILDS_IN_FLIGHT * (REBUILD_FRAGMENTS_MAX * FRAGMENT_BYTES + SEGMENT_BYTES)
+    + SEGMENT_CACHE_COUNT * SEGMENT_BYTES
+    + CHUNK_CACHE_BYTES
+    + FETCHES_IN_FLIGHT * 2 * CHUNK_BYTES;
+const _: () = assert!(MEMORY_BYTES < 400 << 20);
+const _: () = assert!(PACK_TARGET_BYTES as usize <= PACK_SEGMENTS_MAX * SEGMENT_BYTES);
+const _: () = assert!(PREFETCHES_IN_FLIGHT < FETCHES_IN_FLIGHT);
 /// Bytes of changes that may wait for the journal's writer before `commit` blocks.
 pub const JOURNAL_QUEUE_BYTES_MAX: usize = 32 << 20;
 /// Bytes of changes that the journal's writer merges into one atomic batch.
@@ -30,7 +181,9 @@ pub const JOURNAL_IDLE_FLUSH: Duration = Duration::from_secs(2);
 /// Bytes of sled's page cache.
 pub const SLED_CACHE_BYTES: u64 = 64 << 20;
 
+const _: () = assert!(TRANSACTION_LIFE_BLOCKS.is_power_of_two());
+const _: () = assert!(TRANSACTION_TIMEOUT.as_secs() > TRANSACTION_LIFE_BLOCKS * 6);
 const _: () = assert!(SEGMENT_BYTES == DATA_FRAGMENTS * FRAGMENT_BYTES);
 const _: () = assert!(SEGMENT_CHARGE_BYTES == (COLUMNS * FRAGMENT_BYTES) as u64);
-const _: () = assert!(FRAGMENT_BYTES % STRIPE_BYTES == 0);
-const _: () = assert!(FRAGMENT_BYTES % CHUNK_BYTES == 0);
+const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(STRIPE_BYTES));
+const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(CHUNK_BYTES));

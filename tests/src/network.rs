@@ -16,7 +16,10 @@ pub struct Network {
 impl Network {
     /// Starts a devnet with `miners` miners in `dir`.
     pub fn up(dir: &Path, miners: usize) -> Result<Network> {
-        let mut network = Network { dir: dir.to_path_buf(), ws: String::new() };
+        let mut network = Network {
+            dir: dir.to_path_buf(),
+            ws: String::new(),
+        };
         network.ws = network.start(miners)?;
         Ok(network)
     }
@@ -24,9 +27,15 @@ impl Network {
     /// Starts it (again) and returns its URL.
     pub fn start(&self, miners: usize) -> Result<String> {
         let mut up = command("cessfs-devnet")?;
-        up.arg("up").arg("--dir").arg(&self.dir).args(["--miners", &miners.to_string(), "--daemon"]);
+        up.arg("up")
+            .arg("--dir")
+            .arg(&self.dir)
+            .args(["--miners", &miners.to_string(), "--daemon"]);
         let said = succeed(&mut up)?;
-        said.lines().last().map(String::from).context("`cessfs-devnet up` printed nothing")
+        said.lines()
+            .last()
+            .map(String::from)
+            .context("`cessfs-devnet up` printed nothing")
     }
 
     /// Stops everything; what it holds stays on disk.
@@ -44,7 +53,11 @@ impl Network {
     /// `miner VERB INDEX…`
     pub fn miner(&self, verb: &str, indexes: &[usize]) -> Result<()> {
         let mut command = command("cessfs-devnet")?;
-        command.args(["miner", verb]).args(indexes.iter().map(usize::to_string)).arg("--dir").arg(&self.dir);
+        command
+            .args(["miner", verb])
+            .args(indexes.iter().map(usize::to_string))
+            .arg("--dir")
+            .arg(&self.dir);
         succeed(&mut command).map(drop)
     }
 
@@ -64,9 +77,14 @@ impl Network {
         let miners = status["miners"].as_array().context("status has no miners")?;
         let index = |account: &String| {
             let miner = miners.iter().find(|miner| miner["account"] == account.as_str());
-            miner.and_then(|miner| miner["index"].as_u64()).map(|index| index as usize)
+            miner
+                .and_then(|miner| miner["index"].as_u64())
+                .map(|index| index as usize)
         };
-        accounts.iter().map(|account| index(account).with_context(|| format!("no miner has account {account}"))).collect()
+        accounts
+            .iter()
+            .map(|account| index(account).with_context(|| format!("no miner has account {account}")))
+            .collect()
     }
 }
 

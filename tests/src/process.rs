@@ -16,7 +16,10 @@ pub fn binary(name: &str) -> Result<PathBuf> {
 /// A command for one of our binaries, without a terminal.
 pub fn command(name: &str) -> Result<Command> {
     let mut command = Command::new(binary(name)?);
-    command.stdin(Stdio::null()).env_remove("CESSFS_HOME").env_remove("CESSFS_PASSPHRASE_FILE");
+    command
+        .stdin(Stdio::null())
+        .env_remove("CESSFS_HOME")
+        .env_remove("CESSFS_PASSPHRASE_FILE");
     Ok(command)
 }
 
@@ -31,7 +34,10 @@ pub fn succeed(command: &mut Command) -> Result<String> {
     let stdout = String::from_utf8_lossy(&output.stdout).into_owned();
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
-        bail!("{command:?} ended with {}\nstdout: {stdout}\nstderr: {stderr}", output.status);
+        bail!(
+            "{command:?} ended with {}\nstdout: {stdout}\nstderr: {stderr}",
+            output.status
+        );
     }
     Ok(stdout)
 }
@@ -40,7 +46,19 @@ pub fn succeed(command: &mut Command) -> Result<String> {
 pub fn fail(command: &mut Command) -> Result<(i32, String)> {
     let output = output(command)?;
     if output.status.success() {
-        bail!("{command:?} succeeded, but should have failed: {}", String::from_utf8_lossy(&output.stdout));
+        bail!(
+            "{command:?} succeeded, but should have failed: {}",
+            String::from_utf8_lossy(&output.stdout)
+        );
     }
-    Ok((output.status.code().unwrap_or(-1), String::from_utf8_lossy(&output.stderr).into_owned()))
+    Ok((
+        output.status.code().unwrap_or(-1),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    ))
+}
+
+/// Empties the kernel's page, dentry and inode caches, so that what is read next comes from below.
+pub fn drop_kernel_caches() -> Result<()> {
+    nix::unistd::sync();
+    std::fs::write("/proc/sys/vm/drop_caches", "3").context("drop_caches needs root")
 }

@@ -39,7 +39,10 @@ pub fn hash(path: &Path) -> Result<String> {
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
-        match file.read(&mut buffer).with_context(|| format!("read {}", path.display()))? {
+        match file
+            .read(&mut buffer)
+            .with_context(|| format!("read {}", path.display()))?
+        {
             0 => return Ok(hasher.finalize().to_hex().to_string()),
             n => hasher.update(&buffer[..n]),
         };
@@ -54,7 +57,9 @@ pub fn differences(expected: &Manifest, found: &Manifest) -> Vec<String> {
         Some(_) => None,
     });
     let new = found.keys().filter(|path| !expected.contains_key(*path));
-    lost.chain(new.map(|path| format!("{} appeared", path.display()))).take(20).collect()
+    lost.chain(new.map(|path| format!("{} appeared", path.display())))
+        .take(20)
+        .collect()
 }
 
 /// Bytes that don't compress and repeat nowhere, told by `seed`.
@@ -90,6 +95,11 @@ pub fn write_many(root: &Path, count: usize) -> Result<()> {
 /// Copies a tree with `cp -a`, as a person would.
 pub fn copy(from: &Path, to: &Path) -> Result<()> {
     let status = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status()?;
-    anyhow::ensure!(status.success(), "cp -a {} {} failed: {status}", from.display(), to.display());
+    anyhow::ensure!(
+        status.success(),
+        "cp -a {} {} failed: {status}",
+        from.display(),
+        to.display()
+    );
     Ok(())
 }

@@ -20,7 +20,10 @@ pub struct InitOptions {
 
 impl Default for InitOptions {
     fn default() -> InitOptions {
-        InitOptions { at_rest: "sealed", gib: 16 }
+        InitOptions {
+            at_rest: "sealed",
+            gib: 16,
+        }
     }
 }
 
@@ -34,11 +37,23 @@ pub struct Volume {
 impl Volume {
     /// Creates a volume on the network at `ws`, with everything it has in `dir`.
     pub fn init(dir: &Path, ws: &str, options: &InitOptions) -> Result<Volume> {
-        let volume = Volume { dir: dir.to_path_buf(), name: "home".into() };
+        let volume = Volume {
+            dir: dir.to_path_buf(),
+            name: "home".into(),
+        };
         std::fs::create_dir_all(&volume.dir)?;
         std::fs::write(volume.passphrase_file(), "correct horse\n")?;
         let mut init = volume.cessfs()?;
-        init.args(["init", &volume.name, "--rpc", ws, "--at-rest", options.at_rest, "--days", "30"]);
+        init.args([
+            "init",
+            &volume.name,
+            "--rpc",
+            ws,
+            "--at-rest",
+            options.at_rest,
+            "--days",
+            "30",
+        ]);
         init.args(["--territory", "docs", "--gib", &options.gib.to_string()]);
         init.arg("--new-phrase-file").arg(volume.phrase_file());
         init.arg("--passphrase-file").arg(volume.passphrase_file());
@@ -82,12 +97,35 @@ impl Volume {
         mount.args(["mount", &self.name]).arg(at).args(["-o", &all.join(",")]);
         succeed(&mut mount)?;
         let pid = self.status()?["pid"].as_i64().context("status has no pid")?;
-        Ok(Mount { at: at.to_path_buf(), home: self.home(), pid: Pid::from_raw(pid as i32), gone: false })
+        Ok(Mount {
+            at: at.to_path_buf(),
+            home: self.home(),
+            pid: Pid::from_raw(pid as i32),
+            gone: false,
+        })
     }
 
     /// `status --json`.
     pub fn status(&self) -> Result<Value> {
         Ok(serde_json::from_str(&self.run(&["status", "--json"])?)?)
+    }
+
+    /// Packs that are in a state now (`status --json`, `packs`; names in any case).
+    pub fn packs(&self, state: &str) -> Result<u64> {
+        let status = self.status()?;
+        let packs = status["packs"].as_object().context("status has no packs")?;
+        let count = packs.iter().filter(|(name, _)| name.eq_ignore_ascii_case(state));
+        Ok(count.filter_map(|(_, count)| count.as_u64()).sum())
+    }
+
+    /// Waits until `status --json` as text contains one of `words`.
+    pub fn status_says(&self, words: &[&str], patience: Duration) -> Result<()> {
+        let said = || {
+            let status = self.status()?.to_string().to_lowercase();
+            Ok(words.iter().any(|word| status.contains(&word.to_lowercase())))
+        };
+        crate::network::eventually(&format!("status to say one of {words:?}"), patience, said)
+            .with_context(|| format!("status: {}", self.status().unwrap_or_default()))
     }
 
     /// Runs a verb that takes the volume's name first.
@@ -99,7 +137,8 @@ impl Volume {
 
     /// `sync --wait`: everything written before is on the network when this returns.
     pub fn sync(&self, patience: Duration) -> Result<()> {
-        self.run(&["sync", "--wait", "--timeout", &patience.as_secs().to_string()]).map(drop)
+        self.run(&["sync", "--wait", "--timeout", &patience.as_secs().to_string()])
+            .map(drop)
     }
 
     /// `evict`.
@@ -112,6 +151,24 @@ impl Volume {
         let mut explain = self.cessfs()?;
         explain.arg("explain").arg(path).arg("--json");
         Ok(serde_json::from_str(&succeed(&mut explain)?)?)
+    }
+}
+
+/// The accounts of the miners that an `explain --json` names, each once.
+pub fn miners_of(explained: &Value) -> Vec<String> {
+    let mut accounts = std::collections::BTreeSet::new();
+    gather(explained, &mut accounts);
+    accounts.into_iter().collect()
+}
+
+fn gather(value: &Value, accounts: &mut std::collections::BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            accounts.extend(fields.get("account").and_then(Value::as_str).map(String::from));
+            fields.values().for_each(|field| gather(field, accounts));
+        }
+        Value::Array(items) => items.iter().for_each(|item| gather(item, accounts)),
+        _ => {}
     }
 }
 
@@ -150,7 +207,10 @@ impl Mount {
     /// Highest resident set of the daemon so far, in bytes (`VmHWM`).
     pub fn peak_rss_bytes(&self) -> Result<u64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("no VmHWM")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:"))
+            .context("no VmHWM")?;
         let kib: u64 = line.trim().trim_end_matches(" kB").trim().parse()?;
         Ok(kib * 1024)
     }

@@ -90,3 +90,84 @@ fn checksum(prefixed: &[u8]) -> [u8; CHECKSUM_BYTES] {
         .finalize();
     [hash[0], hash[1]]
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `subkey inspect //Alice` and `//Bob`, and the development phrase itself.
+    const KNOWN: [(&str, &str); 3] = [
+        (
+            "d43593c715fdd31c61141abd04a99fd6822c8558854ccde39a5684e7a56da27d",
+            "5GrwvaEF5zXb26Fz9rcQpDWS57CtERHpNehXCPcNoHGKutQY",
+        ),
+        (
+            "8eaf04151687736326c9fea17e25fc5287613693c912909cb226aa4794f26a48",
+            "5FHneW46xGXgs5mUiveU4sbTyGBzmstUspZC92UhjJM694ty",
+        ),
+        (
+            "46ebddef8cd9bb167dc30878d7113b7e168e6f0646beffd77d69d39bad76b47a",
+            "5DfhGyQdFobKM8NsWvEeAKk5EQQgYe9AydgJ7rMB6E1EqRzV",
+        ),
+    ];
+
+    fn account(hex: &str) -> AccountId {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(hex, &mut bytes).unwrap();
+        AccountId(bytes)
+    }
+
+    #[test]
+    fn known_addresses_under_substrates_generic_prefix() {
+        for (public, address) in KNOWN {
+            assert_eq!(account(public).to_ss58(42), address);
+            assert_eq!(AccountId::from_ss58(address).unwrap(), (account(public), 42));
+        }
+    }
+
+    #[test]
+    fn cess_addresses_start_with_c_x_and_have_49_characters() {
+        assert_eq!(prefix_bytes(SS58_PREFIX), [0x50, 0xac]);
+        for (public, _) in KNOWN {
+            let address = account(public).to_ss58(SS58_PREFIX);
+            assert!(address.starts_with("cX") && address.len() == 49, "{address}");
+            assert_eq!(AccountId::from_ss58(&address).unwrap(), (account(public), SS58_PREFIX));
+        }
+    }
+
+    #[test]
+    fn every_prefix_comes_back() {
+        for prefix in 0..=SS58_PREFIX_MAX {
+            let bytes = prefix_bytes(prefix);
+            assert_eq!(read_prefix(&bytes), Some(prefix));
+            assert_eq!(bytes.len(), if prefix < 64 { 1 } else { 2 });
+        }
+    }
+
+    #[test]
+    fn a_changed_character_is_noticed() {
+        let (_, address) = KNOWN[0];
+        for at in 0..address.len() {
+            let mut text = address.as_bytes().to_vec();
+            text[at] = if text[at] == b'2' { b'3' } else { b'2' };
+            assert!(
+                AccountId::from_ss58(std::str::from_utf8(&text).unwrap()).is_err(),
+                "character {at}"
+            );
+        }
+    }
+
+    #[test]
+    fn other_forms_are_refused() {
+        let checked = |body: &[u8]| bs58::encode([body, &checksum(body)].concat()).into_string();
+        let id = [9; 32];
+        assert!(AccountId::from_ss58(&checked(&[&[42][..], &id].concat())).is_ok());
+        // Prefix 42 in two bytes, the reserved forms from 128, a short account, nothing at all.
+        assert!(AccountId::from_ss58(&checked(&[&[0x4a, 0x80][..], &id].concat())).is_err());
+        assert!(AccountId::from_ss58(&checked(&[&[128, 1][..], &id].concat())).is_err());
+        assert!(AccountId::from_ss58(&checked(&[&[42][..], &id[1..]].concat())).is_err());
+        for text in ["", "0", "not an address", &"1".repeat(64), &"1".repeat(10_000)] {
+            assert!(AccountId::from_ss58(text).is_err(), "{text}");
+        }
+    }
+}

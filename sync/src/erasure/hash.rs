@@ -1,9 +1,11 @@
 //! SHA-256, of one input or of many at once.
+//!
+//! One input goes through ring, whose assembly is twice as fast as portable code on processors without SHA instructions.
 
 #[cfg(target_arch = "x86_64")]
 use super::lanes::Width;
 use crate::fragment_store::Sha256Hash;
-use sha2::{Digest, Sha256};
+use ring::digest;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -15,7 +17,8 @@ const WIDE_INPUTS_MIN: usize = 4;
 
 /// SHA-256 of `bytes`.
 pub fn sha256(bytes: &[u8]) -> Sha256Hash {
-    Sha256Hash(Sha256::digest(bytes).into())
+    let digest = digest::digest(&digest::SHA256, bytes);
+    Sha256Hash(digest.as_ref().try_into().expect("a SHA-256 digest has 32 bytes"))
 }
 
 /// SHA-256 of each input, on up to `threads` threads; the order of the results is that of the inputs.

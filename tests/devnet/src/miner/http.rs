@@ -3,13 +3,14 @@
 //! Every error but one is HTTP 200 with `{code, msg, data}`; only a bad signature is HTTP 403. A body is read to its end
 //! even where the answer is known before, because a client that is cut off while it sends never sees the answer.
 
+use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::multipart::Field;
 use axum::extract::{DefaultBodyLimit, FromRequest, Multipart, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -132,6 +133,11 @@ fn admit(miner: &Miner, headers: &HeaderMap) -> Result<(Fid, FragmentHash, bool)
 }
 
 async fn receive(miner: Arc<Miner>, fid: Fid, fragment: FragmentHash, request: Request) -> Reply {
+    let form_data = |kind: &HeaderValue| kind.as_bytes().starts_with(b"multipart/form-data");
+    if !request.headers().get(header::CONTENT_TYPE).is_some_and(form_data) {
+        read_out(request).await;
+        return Reply::error(400, "the body is not a multipart form");
+    }
     let mut form = match Multipart::from_request(request, &()).await {
         Ok(form) => form,
         Err(e) => return Reply::error(400, e.body_text()),
@@ -178,13 +184,14 @@ async fn receive_file(miner: Arc<Miner>, fid: Fid, fragment: FragmentHash, mut f
     }
 }
 
-/// Reads a form that nobody wants, up to the limit of a body.
+/// Reads a body that nobody wants, up to the limit of one.
 async fn read_out(request: Request) {
-    let Ok(mut form) = Multipart::from_request(request, &()).await else {
-        return;
-    };
-    while let Ok(Some(field)) = form.next_field().await {
-        read_field_out(field).await;
+    let mut body = request.into_body();
+    let mut size = 0;
+    while size < BODY_BYTES_MAX {
+        let frame = std::future::poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await;
+        let Some(Ok(frame)) = frame else { return };
+        size += frame.data_ref().map_or(0, |piece| piece.len());
     }
 }
 

@@ -1,0 +1,352 @@
+//! The pack builder: chunks in, sealed packs out.
+//!
+//! One pack is open at a time. `submit` appends sealed chunk frames to its staging file; when it is full, aged or asked for,
+//! it is *sealed*: the metadata delta is cut into it, directory, pad and footer follow, the file is made durable, and one
+//! atomic batch journals the pack, where its chunks lie, and what the delta's source wants to say about it.
+//!
+//! **Locks.** The gate is held for each append and for the whole of sealing. So no submit is in flight while
+//! [`DeltaSource::cut`] runs, and a chunk whose standing is `Open` during a cut is in the pack being cut (I3). Standings take
+//! another lock, for moments only, and may be asked from inside the cut. In return: whoever calls `submit` must hold no
+//! lock that its `cut`, `sealed`, `abandoned` or `pending` take, and none of these may call `submit`.
+
+mod open_pack;
+mod sealer;
+
+pub(crate) use sealer::run_sealer;
+
+use crate::chunk_store::{Backlog, CutCause, DeltaSource, Standing};
+use crate::clock::Clock;
+use crate::dice::Dice;
+use crate::ledger::{Column, Ledger, PackRecord, PackState, Place, stopped};
+use crate::limits::{CHUNK_BYTES, COLUMNS};
+use crate::pack::{FOOTER_SEALED_BYTES, directory_sealed_bytes};
+use crate::staging::Staging;
+use crate::store::{Batch, StoreError};
+use cessfs_crypto::{ChunkId, FrameId, LabelKey, PackKind, PackLabel, PackSeq, SEAL_OVERHEAD, VolumeKeys};
+use open_pack::OpenPack;
+use parking_lot::{Condvar, Mutex, RwLock};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::sync::Notify;
+
+/// What the builder is told once.
+pub(crate) struct BuilderConfig {
+    pub(crate) epoch: u32,
+    pub(crate) territory: String,
+    pub(crate) target_bytes: u64,
+    pub(crate) age_max: Duration,
+    pub(crate) backlog_bound_bytes: u64,
+}
+
+pub(crate) struct Builder {
+    pub(crate) config: BuilderConfig,
+    pub(crate) keys: VolumeKeys,
+    pub(crate) labels: LabelKey,
+    pub(crate) dice: Dice,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) staging: Staging,
+    source: RwLock<Option<Arc<dyn DeltaSource>>>,
+    gate: Mutex<Gate>,
+    /// Bytes of the open pack; changed under the gate, read without it.
+    open_bytes: AtomicU64,
+    /// Chunks of the open pack.
+    open: RwLock<HashMap<ChunkId, Place>>,
+    /// Signalled when the gate's state may let a waiting submit pass.
+    room: Condvar,
+    /// Wakes the sealer.
+    wake: Notify,
+}
+
+#[derive(Default)]
+struct Gate {
+    pack: Option<OpenPack>,
+    /// A submit found no room: the pack is to be sealed now.
+    full: bool,
+    /// When metadata first changed since the last sealing.
+    changed_at: Option<Duration>,
+    /// Bytes kept free for the delta, as last estimated by its source.
+    delta_reserve: u64,
+    stopped: bool,
+}
+
+/// The parts a builder is made of; see [`Builder`].
+pub(crate) struct BuilderParts {
+    pub(crate) config: BuilderConfig,
+    pub(crate) keys: VolumeKeys,
+    pub(crate) labels: LabelKey,
+    pub(crate) dice: Dice,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) staging: Staging,
+}
+
+impl Builder {
+    pub(crate) fn new(parts: BuilderParts) -> Builder {
+        Builder {
+            config: parts.config,
+            keys: parts.keys,
+            labels: parts.labels,
+            dice: parts.dice,
+            clock: parts.clock,
+            ledger: parts.ledger,
+            staging: parts.staging,
+            source: RwLock::default(),
+            gate: Mutex::default(),
+            open_bytes: AtomicU64::new(0),
+            open: RwLock::default(),
+            room: Condvar::new(),
+            wake: Notify::new(),
+        }
+    }
+
+    pub(crate) fn attach(&self, source: Arc<dyn DeltaSource>) {
+        *self.source.write() = Some(source);
+    }
+
+    fn source(&self) -> Option<Arc<dyn DeltaSource>> {
+        self.source.read().clone()
+    }
+
+    /// Where a chunk lies: in the open pack, or in one that was sealed.
+    pub(crate) fn find(&self, id: ChunkId) -> Result<Option<Place>, StoreError> {
+        if let Some(place) = self.open.read().get(&id) {
+            return Ok(Some(*place));
+        }
+        self.ledger.locate(id)
+    }
+
+    /// The truth at this instant. `Open` means: in the pack that takes appends, or that is being cut.
+    pub(crate) fn standing(&self, id: ChunkId) -> Result<Standing, StoreError> {
+        if self.open.read().contains_key(&id) {
+            return Ok(Standing::Open);
+        }
+        self.ledger.standing(id)
+    }
+
+    /// See [`crate::ChunkStore::submit`].
+    pub(crate) fn submit(&self, id: ChunkId, plaintext: &[u8]) -> Result<(), StoreError> {
+        assert!((1..=CHUNK_BYTES).contains(&plaintext.len()), "a chunk has 1..=1 MiB");
+        if self.standing(id)? > Standing::Unknown {
+            return Ok(());
+        }
+        let mut sealed = Vec::with_capacity(plaintext.len() + SEAL_OVERHEAD);
+        self.keys
+            .seal(FrameId::Chunk(id), plaintext, &mut self.dice.clone(), &mut sealed);
+        let mut gate = self.gate.lock();
+        loop {
+            if gate.stopped {
+                return Err(stopped());
+            }
+            // Asked again: another thread may have brought it while this one sealed or waited.
+            if self.standing(id)? > Standing::Unknown {
+                return Ok(());
+            }
+            if !self.fits(&gate, sealed.len()) {
+                gate.full = true;
+                self.wake.notify_one();
+            } else if !self.over_bound(sealed.len()) {
+                break;
+            }
+            self.room.wait(&mut gate);
+        }
+        self.append(&mut gate, id, &sealed)
+    }
+
+    /// Whether a frame fits the open pack with the delta, the directory and the footer still to come. The first always does.
+    fn fits(&self, gate: &Gate, frame_bytes: usize) -> bool {
+        let Some(pack) = gate.pack.as_ref().filter(|pack| !pack.chunks.is_empty()) else {
+            return true;
+        };
+        let directory = directory_sealed_bytes(pack.chunks.len() as u64 + 1, 1);
+        // A delta larger than half a pack grows the pack by segments; it must not starve the chunks.
+        let delta = gate.delta_reserve.min(self.config.target_bytes / 2);
+        pack.len + frame_bytes as u64 + delta + directory + FOOTER_SEALED_BYTES as u64 <= self.config.target_bytes
+    }
+
+    fn over_bound(&self, frame_bytes: usize) -> bool {
+        self.unsent_bytes() + frame_bytes as u64 > self.config.backlog_bound_bytes
+    }
+
+    fn unsent_bytes(&self) -> u64 {
+        self.ledger.unsent_bytes() + self.open_bytes.load(Ordering::Relaxed)
+    }
+
+    fn append(&self, gate: &mut Gate, id: ChunkId, sealed: &[u8]) -> Result<(), StoreError> {
+        if gate.pack.is_none() {
+            gate.pack = Some(self.begin()?);
+        }
+        let pack = gate.pack.as_mut().expect("filled just above");
+        let entry = pack.append_chunk(id, sealed)?;
+        self.open.write().insert(id, Place::new(pack.seq, &entry));
+        self.open_bytes.store(pack.len, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn begin(&self) -> Result<OpenPack, StoreError> {
+        let seq = self.ledger.take_seq();
+        let label = PackLabel {
+            volume: self.keys.volume(),
+            seq,
+            epoch: self.config.epoch,
+            kind: PackKind::Data,
+        };
+        OpenPack::create(
+            self.keys.clone(),
+            self.dice.clone(),
+            &self.staging,
+            label,
+            self.clock.monotonic(),
+        )
+    }
+
+    /// Remembers that metadata changed, so that the pack ages even if no chunk comes.
+    pub(crate) fn note_change(&self) {
+        let now = self.clock.monotonic();
+        self.gate.lock().changed_at.get_or_insert(now);
+    }
+
+    pub(crate) fn backlog(&self) -> Backlog {
+        Backlog {
+            unsent_bytes: self.unsent_bytes(),
+            bound_bytes: self.config.backlog_bound_bytes,
+        }
+    }
+
+    /// Lets waiting submits look again: a pack was confirmed.
+    pub(crate) fn wake_submitters(&self) {
+        let _gate = self.gate.lock();
+        self.room.notify_all();
+    }
+
+    /// No more appends; waiting submits fail. Waits for a sealing under way.
+    pub(crate) fn halt(&self) {
+        let mut gate = self.gate.lock();
+        gate.stopped = true;
+        self.room.notify_all();
+    }
+
+    /// Halts, lets go of the delta's source and throws the open pack away: its chunks are still dirty at their owner.
+    pub(crate) fn stop(&self) {
+        self.halt();
+        *self.source.write() = None;
+        if let Some(pack) = self.gate.lock().pack.take() {
+            self.throw_away(pack.seq);
+        }
+    }
+
+    /// Why the open pack should be sealed now, if it should.
+    fn due(&self, gate: &mut Gate) -> Option<CutCause> {
+        let now = self.clock.monotonic();
+        let pending = self.source().and_then(|source| source.pending());
+        gate.delta_reserve = pending.map_or(0, |(_, bytes)| bytes + SEAL_OVERHEAD as u64);
+        let old = |since: Option<Duration>| since.is_some_and(|since| now.saturating_sub(since) >= self.config.age_max);
+        let delta_aged = pending.is_some_and(|(age, _)| age >= self.config.age_max);
+        let content_aged = old(gate.pack.as_ref().map(|pack| pack.begun_at));
+        match delta_aged || content_aged || old(gate.changed_at) {
+            true => Some(CutCause::Forced),
+            false => gate.full.then_some(CutCause::Full),
+        }
+    }
+
+    /// Seals the open pack if it is full or aged. Blocks on the disk.
+    pub(crate) fn seal_if_due(&self) -> Result<Option<PackSeq>, StoreError> {
+        let mut gate = self.gate.lock();
+        match self.due(&mut gate) {
+            Some(cause) => self.seal_gated(&mut gate, cause),
+            None => Ok(None),
+        }
+    }
+
+    /// Seals the open pack with whatever delta is pending; `None` if there is neither chunk nor delta. Blocks on the disk.
+    pub(crate) fn seal(&self, cause: CutCause) -> Result<Option<PackSeq>, StoreError> {
+        self.seal_gated(&mut self.gate.lock(), cause)
+    }
+
+    fn seal_gated(&self, gate: &mut Gate, cause: CutCause) -> Result<Option<PackSeq>, StoreError> {
+        if gate.stopped {
+            return Err(stopped());
+        }
+        gate.full = false;
+        gate.changed_at = None;
+        let pending = self.source().is_some_and(|source| source.pending().is_some());
+        let mut pack = match gate.pack.take() {
+            Some(pack) => pack,
+            None if pending => self.begin()?,
+            None => return Ok(None),
+        };
+        let sealed = match self.finish(&mut pack, cause) {
+            Ok(true) => self.journal(&pack).map(|()| Some(pack.seq)),
+            unsealed => {
+                if let Some(source) = self.source() {
+                    source.abandoned(pack.seq);
+                }
+                self.throw_away(pack.seq);
+                unsealed.map(|_| None)
+            }
+        };
+        // After the journal, never before: in between, a chunk's standing would be Unknown.
+        self.forget_open();
+        self.room.notify_all();
+        sealed
+    }
+
+    /// Cuts the delta and completes the body on disk; `false` if the pack would be empty.
+    fn finish(&self, pack: &mut OpenPack, cause: CutCause) -> Result<bool, StoreError> {
+        if let Some(source) = self.source() {
+            source.cut(pack.seq, cause, &mut |frame| pack.append_delta(frame))?;
+        }
+        if pack.chunks.is_empty() && pack.deltas.is_empty() {
+            return Ok(false);
+        }
+        pack.close()?;
+        self.staging.persist(&pack.file)?;
+        Ok(true)
+    }
+
+    /// One batch: the pack, its chunks' places, and what the delta's source has to say. An error here leaves the journal
+    /// poisoned, so the body stays: what is on disk decides at the next start.
+    fn journal(&self, pack: &OpenPack) -> Result<(), StoreError> {
+        let now_s = self.clock.wall().as_secs();
+        let record = PackRecord {
+            seq: pack.seq,
+            kind: pack.label.kind,
+            epoch: pack.label.epoch,
+            segments: pack.segments(),
+            chunks: pack.chunks.len() as u32,
+            deltas: pack.deltas.len() as u32,
+            label: self.labels.seal(&pack.label),
+            territory: self.config.territory.clone(),
+            state: PackState::Sealed,
+            blocked: None,
+            encoded: None,
+            intent: None,
+            columns: [Column::default(); COLUMNS],
+            sealed_at_s: now_s,
+            changed_at_s: now_s,
+        };
+        let mut batch = Batch::new();
+        for entry in &pack.chunks {
+            batch.put(Place::key(entry.id), Place::new(pack.seq, entry).encode());
+        }
+        if let Some(source) = self.source() {
+            source.sealed(pack.seq, &mut batch);
+        }
+        self.ledger.insert(record, batch)
+    }
+
+    fn forget_open(&self) {
+        self.open.write().clear();
+        self.open_bytes.store(0, Ordering::Relaxed);
+    }
+
+    fn throw_away(&self, seq: PackSeq) {
+        self.forget_open();
+        if let Err(error) = self.staging.remove(seq) {
+            // Harmless: the sweep at the next start knows no pack by this number.
+            tracing::warn!(seq = seq.0, %error, "staging file of an abandoned pack stays");
+        }
+    }
+}

@@ -1,0 +1,194 @@
+//! One connection to the chain's RPC, made when it is needed and made again after it broke.
+//!
+//! The methods are the long-standing ones that every Substrate node has (`chain_`, `state_`, `author_`), not the newer
+//! `chainHead_` ones: those need a subscription kept alive over the whole connection, which public endpoints limit.
+
+use super::fault::{away, fault};
+use super::shape;
+use crate::chain::{ChainError, Head};
+use crate::limits::{
+    CHAIN_ANSWER_BYTES_MAX, CHAIN_CONNECT_TIMEOUT, CHAIN_PAGE_ENTRIES, CHAIN_PING_INTERVAL, CHAIN_RECONNECT_PAUSE,
+    CHAIN_REQUEST_TIMEOUT, CHAIN_SILENCE_MAX,
+};
+use parking_lot::Mutex;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+use subxt::backend::LegacyBackend;
+use subxt::client::OnlineClientAtBlock;
+use subxt::config::RpcConfigFor;
+use subxt::ext::jsonrpsee::async_client::PingConfig;
+use subxt::ext::jsonrpsee::ws_client::WsClientBuilder;
+use subxt::rpcs::client::{RpcClient, RpcParams};
+use subxt::rpcs::methods::legacy::{LegacyRpcMethods, SystemProperties};
+use subxt::{OnlineClient, SubstrateConfig};
+
+/// A client at one block.
+pub(super) type At = OnlineClientAtBlock<SubstrateConfig>;
+
+/// Statuses of one transaction that may wait to be read.
+const SUBSCRIPTION_BUFFER_ITEMS: usize = 64;
+
+/// Where the RPC is, and the connection to it if there is one.
+pub(super) struct Dial {
+    url: String,
+    state: tokio::sync::Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    link: Option<Arc<Link>>,
+    failed: Option<(Instant, ChainError)>,
+}
+
+impl Dial {
+    pub(super) fn new(url: String) -> Dial {
+        Dial {
+            url,
+            state: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// The connection, made now if there is none. Tells also whether it was made before.
+    pub(super) async fn link(&self) -> Result<(Arc<Link>, bool), ChainError> {
+        let mut state = self.state.lock().await;
+        if let Some(link) = state.link.as_ref().filter(|link| !link.is_broken()) {
+            return Ok((link.clone(), true));
+        }
+        if let Some((when, error)) = &state.failed
+            && when.elapsed() < CHAIN_RECONNECT_PAUSE
+        {
+            return Err(error.clone());
+        }
+        match Link::connect(&self.url).await {
+            Ok(link) => {
+                let link = Arc::new(link);
+                *state = State {
+                    link: Some(link.clone()),
+                    failed: None,
+                };
+                Ok((link, false))
+            }
+            Err(error) => {
+                *state = State {
+                    link: None,
+                    failed: Some((Instant::now(), error.clone())),
+                };
+                Err(error)
+            }
+        }
+    }
+}
+
+/// A connection.
+pub(super) struct Link {
+    raw: RpcClient,
+    /// The long-standing methods.
+    pub(super) rpc: LegacyRpcMethods<RpcConfigFor<SubstrateConfig>>,
+    client: OnlineClient<SubstrateConfig>,
+    /// What `system_chain` answers.
+    pub(super) name: String,
+    /// Verdicts by spec version, because a runtime upgrade changes the metadata under a living connection.
+    verdicts: Mutex<BTreeMap<u32, Result<(), ChainError>>>,
+    broken: std::sync::atomic::AtomicBool,
+}
+
+impl Link {
+    async fn connect(url: &str) -> Result<Link, ChainError> {
+        let connect = async {
+            let socket = WsClientBuilder::default()
+                .connection_timeout(CHAIN_CONNECT_TIMEOUT)
+                .request_timeout(CHAIN_REQUEST_TIMEOUT)
+                .max_response_size(CHAIN_ANSWER_BYTES_MAX)
+                .max_buffer_capacity_per_subscription(SUBSCRIPTION_BUFFER_ITEMS)
+                .enable_ws_ping(
+                    PingConfig::new()
+                        .ping_interval(CHAIN_PING_INTERVAL)
+                        .inactive_limit(CHAIN_SILENCE_MAX)
+                        .max_failures(1),
+                )
+                .build(url)
+                .await
+                .map_err(|e| away(&e))?;
+            let raw = RpcClient::new(socket);
+            let rpc = LegacyRpcMethods::new(raw.clone());
+            let backend = LegacyBackend::builder()
+                .storage_page_size(CHAIN_PAGE_ENTRIES)
+                .build(raw.clone());
+            let client = OnlineClient::from_backend(Arc::new(backend)).await.map_err(fault)?;
+            let name = rpc.system_chain().await.map_err(fault)?;
+            let (verdicts, broken) = Default::default();
+            Ok(Link {
+                raw,
+                rpc,
+                client,
+                name,
+                verdicts,
+                broken,
+            })
+        };
+        // Three answers at most; each has its own limit, and the whole one too.
+        limited(CHAIN_CONNECT_TIMEOUT + CHAIN_REQUEST_TIMEOUT, connect).await
+    }
+
+    /// Nobody shall use this connection again.
+    pub(super) fn give_up(&self) {
+        self.broken.store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn is_broken(&self) -> bool {
+        self.broken.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// A client at a head, on a chain whose shape is known.
+    pub(super) async fn at(&self, head: Head) -> Result<At, ChainError> {
+        let at = match head {
+            Head::Finalized => self.client.at_current_block().await.map_err(fault)?,
+            Head::Best => {
+                let best = self.rpc.chain_get_block_hash(None).await.map_err(fault)?;
+                let best = best.ok_or_else(|| ChainError::Away("the node has no best block".into()))?;
+                self.client.at_block(best).await.map_err(fault)?
+            }
+        };
+        let known = self.verdicts.lock().get(&at.spec_version()).cloned();
+        match known {
+            Some(verdict) => verdict?,
+            None => {
+                let verdict = shape::check(&at);
+                self.verdicts.lock().insert(at.spec_version(), verdict.clone());
+                verdict?;
+            }
+        }
+        Ok(at)
+    }
+
+    pub(super) fn genesis(&self) -> [u8; 32] {
+        self.client.genesis_hash().0
+    }
+
+    /// The first token symbol that `system_properties` tells, or none.
+    pub(super) async fn token_symbol(&self) -> Result<Option<String>, ChainError> {
+        let properties: SystemProperties = self.rpc.system_properties().await.map_err(fault)?;
+        let symbol = properties.get("tokenSymbol");
+        let first = symbol.and_then(|symbol| symbol.get(0)).or(symbol);
+        Ok(first.and_then(|symbol| symbol.as_str()).map(str::to_owned))
+    }
+
+    /// Calls a method that is not part of Substrate.
+    pub(super) async fn request(&self, method: &str, argument: &str) -> Result<serde_json::Value, ChainError> {
+        let mut params = RpcParams::new();
+        params.push(argument).expect("text is JSON");
+        self.raw.request(method, params).await.map_err(fault)
+    }
+}
+
+/// Runs `work` within a time; late is away.
+pub(super) async fn limited<T>(
+    time: Duration,
+    work: impl Future<Output = Result<T, ChainError>>,
+) -> Result<T, ChainError> {
+    match tokio::time::timeout(time, work).await {
+        Ok(result) => result,
+        Err(_) => Err(ChainError::Away(format!("no answer within {time:?}"))),
+    }
+}

@@ -1,0 +1,180 @@
+//! Whether a chain is one that cessfs knows: every call, storage item and constant it uses, checked before first use.
+//!
+//! Encoding and decoding go by the chain's metadata, so a chain that renames or retypes something would only be noticed in
+//! the middle of an upload. One look at the metadata after connecting (and after a runtime upgrade) notices it before.
+
+use super::calls;
+use crate::chain::{ChainError, Declaration, SegmentHashes};
+use crate::fragment_store::{Fid, Sha256Hash};
+use crate::limits::{COLUMNS, PACK_SEGMENTS_MAX};
+use cessfs_crypto::AccountId;
+use subxt::SubstrateConfig;
+use subxt::client::{ClientAtBlock, OfflineClientAtBlockT};
+use subxt::ext::scale_encode::EncodeAsFields;
+use subxt::metadata::Metadata;
+use subxt::tx::DynamicPayload;
+
+/// Storage values and the fields of them that are read. Lists and one-field wrappers are looked through.
+const VALUES: [(&str, &str, &[&str]); 7] = [
+    ("System", "Account", &["nonce", "data.free"]),
+    (
+        "FileBank",
+        "DealMap",
+        &[
+            "segment_list.hash",
+            "segment_list.fragment_list",
+            "user.user",
+            "user.file_name",
+            "user.territory_name",
+            "complete_list.index",
+            "complete_list.miner",
+        ],
+    ),
+    (
+        "FileBank",
+        "File",
+        &[
+            "segment_list.hash",
+            "segment_list.fragment_list.hash",
+            "segment_list.fragment_list.miner",
+            "owner.user",
+            "owner.file_name",
+            "owner.territory_name",
+            "file_size",
+        ],
+    ),
+    ("FileBank", "UserHoldFileList", &["file_hash"]),
+    (
+        "StorageHandler",
+        "Territory",
+        &[
+            "total_space",
+            "used_space",
+            "locked_space",
+            "remaining_space",
+            "start",
+            "deadline",
+            "state",
+        ],
+    ),
+    ("StorageHandler", "UnitPrice", &[]),
+    ("Sminer", "MinerItems", &["endpoint", "state", "idle_space"]),
+];
+
+/// Checks a chain by its metadata.
+pub(super) fn check<C>(at: &ClientAtBlock<SubstrateConfig, C>) -> Result<(), ChainError>
+where
+    C: OfflineClientAtBlockT<SubstrateConfig>,
+{
+    check_calls(at)?;
+    for (pallet, item, fields) in VALUES {
+        for field in fields {
+            check_field(at.metadata_ref(), pallet, item, field)?;
+        }
+        if fields.is_empty() {
+            value_type(at.metadata_ref(), pallet, item)?;
+        }
+    }
+    let constants = at.constants();
+    let wrong = |what: &str, error: &dyn std::fmt::Display| shape(format!("{what}: {error}"));
+    let segments = constants
+        .entry(calls::segment_count())
+        .map_err(|e| wrong("FileBank.SegmentCount", &e))?;
+    let fragments = constants
+        .entry(calls::fragment_count())
+        .map_err(|e| wrong("FileBank.FragmentCount", &e))?;
+    constants
+        .entry(calls::existential_deposit())
+        .map_err(|e| wrong("Balances.ExistentialDeposit", &e))?;
+    if fragments as usize != COLUMNS {
+        return Err(shape(format!("{fragments} fragments per segment instead of {COLUMNS}")));
+    }
+    if segments == 0 || segments as usize > PACK_SEGMENTS_MAX {
+        return Err(shape(format!(
+            "{segments} segments per file, of which cessfs knows 1 to {PACK_SEGMENTS_MAX}"
+        )));
+    }
+    Ok(())
+}
+
+/// Encodes one of each: a field that is missing, unknown or of another type makes that fail.
+fn check_calls<C>(at: &ClientAtBlock<SubstrateConfig, C>) -> Result<(), ChainError>
+where
+    C: OfflineClientAtBlockT<SubstrateConfig>,
+{
+    let nobody = AccountId([0; 32]);
+    let hash = Sha256Hash([0; 32]);
+    let declaration = Declaration {
+        fid: Fid([0; 32]),
+        segments: vec![SegmentHashes {
+            segment: hash,
+            fragments: [hash; COLUMNS],
+        }],
+        label: "label".into(),
+        territory: "territory".into(),
+        size: 0,
+    };
+    check_call(at, &calls::upload_declaration(nobody, &declaration))?;
+    check_call(at, &calls::delete_file(nobody, declaration.fid))?;
+    check_call(at, &calls::mint_territory("territory", 1, 30))?;
+    check_call(at, &calls::expanding_territory("territory", 1))?;
+    check_call(at, &calls::renewal_territory("territory", 1))
+}
+
+fn check_call<C, F>(at: &ClientAtBlock<SubstrateConfig, C>, call: &DynamicPayload<F>) -> Result<(), ChainError>
+where
+    C: OfflineClientAtBlockT<SubstrateConfig>,
+    F: EncodeAsFields,
+{
+    let name = format!("{}.{}", call.pallet_name(), call.call_name());
+    at.tx()
+        .call_data(call)
+        .map_err(|e| shape(format!("call {name}: {e}")))?;
+    Ok(())
+}
+
+fn shape(text: String) -> ChainError {
+    ChainError::Shape(text)
+}
+
+fn value_type(metadata: &Metadata, pallet: &str, item: &str) -> Result<u32, ChainError> {
+    metadata
+        .pallet_by_name(pallet)
+        .and_then(|pallet| pallet.storage()?.entry_by_name(item))
+        .map(|entry| entry.value_ty())
+        .ok_or_else(|| shape(format!("no storage {pallet}.{item}")))
+}
+
+fn check_field(metadata: &Metadata, pallet: &str, item: &str, path: &str) -> Result<(), ChainError> {
+    let mut id = value_type(metadata, pallet, item)?;
+    for name in path.split('.') {
+        id = field_type(metadata, id, name)
+            .ok_or_else(|| shape(format!("storage {pallet}.{item} has no field {path}")))?;
+    }
+    Ok(())
+}
+
+/// The type of a named field, through lists and wrappers around the struct that has it.
+fn field_type(metadata: &Metadata, mut id: u32, name: &str) -> Option<u32> {
+    use scale_info::TypeDef;
+    loop {
+        id = match &metadata.types().resolve(id)?.type_def {
+            TypeDef::Composite(composite) => {
+                if let Some(field) = composite
+                    .fields
+                    .iter()
+                    .find(|field| field.name.as_deref() == Some(name))
+                {
+                    return Some(field.ty.id);
+                }
+                match &composite.fields[..] {
+                    [wrapped] => wrapped.ty.id,
+                    _ => return None,
+                }
+            }
+            TypeDef::Sequence(list) => list.type_param.id,
+            TypeDef::Array(list) => list.type_param.id,
+            _ => return None,
+        };
+    }
+}

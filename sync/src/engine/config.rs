@@ -1,0 +1,63 @@
+//! What the engine is told (settings) and what it is given (seams).
+
+use crate::chain::Chain;
+use crate::clock::Clock;
+use crate::fragment_store::FragmentStore;
+use crate::limits::{BACKLOG_BOUND_BYTES, PACK_AGE_MAX, PACK_TARGET_BYTES};
+use crate::store::MetaStore;
+use cessfs_crypto::{Entropy, LabelKey, VolumeKeys};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::runtime::Handle;
+
+/// Settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where bodies of unconfirmed packs lie; belongs to the engine alone.
+    pub staging_dir: PathBuf,
+    /// Territory that packs are charged to.
+    pub territory: String,
+    /// Epoch of this writer (I10).
+    pub epoch: u32,
+    /// Bytes at which the open pack is full.
+    pub pack_target_bytes: u64,
+    /// How long content may wait in the open pack.
+    pub pack_age_max: Duration,
+    /// Unsent bytes at which `submit` blocks; at least two full packs, whatever is set.
+    pub backlog_bound_bytes: u64,
+}
+
+impl Config {
+    /// Defaults for a staging directory and a territory.
+    pub fn new(staging_dir: impl Into<PathBuf>, territory: impl Into<String>) -> Config {
+        Config {
+            staging_dir: staging_dir.into(),
+            territory: territory.into(),
+            epoch: 1,
+            pack_target_bytes: PACK_TARGET_BYTES,
+            pack_age_max: PACK_AGE_MAX,
+            backlog_bound_bytes: BACKLOG_BOUND_BYTES,
+        }
+    }
+}
+
+/// Everything outside: each has a real and a simulated side.
+pub struct Seams {
+    /// The chain.
+    pub chain: Arc<dyn Chain>,
+    /// The miners' data plane.
+    pub fragments: Arc<dyn FragmentStore>,
+    /// The journal, shared with vfs.
+    pub store: Arc<dyn MetaStore>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Keys of the volume.
+    pub keys: VolumeKeys,
+    /// Key of pack names.
+    pub labels: LabelKey,
+    /// Nonces, choices and jitter.
+    pub entropy: Box<dyn Entropy>,
+    /// Where tasks run; needs at least one worker beside blocking threads.
+    pub runtime: Handle,
+}

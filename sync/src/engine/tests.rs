@@ -1,0 +1,114 @@
+//! Engine, chain and miners together, in a simulated world. Time runs a hundred times faster there.
+
+mod blocked;
+mod builder;
+mod crash;
+mod faults;
+mod rig;
+
+use crate::chunk_store::{ChunkStore, FetchError, Standing};
+use crate::ledger::PackState;
+use crate::limits::COLUMNS;
+use crate::sim::{Fault, SimMiners};
+use rig::{Rig, eventually};
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn chunks_are_readable_with_eight_of_twelve_miners_gone() {
+    let rig = Rig::new(13, 1);
+    // Ten of them are a whole MiB: one frame straddles the border of two fragments.
+    let mut chunks = rig.chunks(10, 1 << 20);
+    chunks.extend(rig.chunks(3, 777));
+    let engine = rig.open();
+    rig.submit(&engine, &chunks);
+    assert!(chunks.iter().all(|(id, _)| engine.standing(*id) == Standing::Open));
+    rig.assert_fetch(&engine, &chunks).await;
+    engine.settle().await.expect("settle");
+    assert!(chunks.iter().all(|(id, _)| engine.standing(*id) == Standing::Confirmed));
+    eventually("the body is gone", || rig.staged() == 0).await;
+    assert_eq!(engine.backlog().unsent_bytes, 0);
+    assert_eq!(engine.status().packs[&PackState::Confirmed], 1);
+    assert_eq!(rig.world.miners.fragments(), COLUMNS);
+
+    let located = engine.locate(chunks[0].0).expect("locate").expect("known");
+    let holders: Vec<u8> = located
+        .miners
+        .iter()
+        .map(|holder| SimMiners::number(holder.as_ref().expect("confirmed").0))
+        .collect();
+    drop(engine);
+
+    // A fresh process has nothing cached.
+    let engine = rig.open();
+    for number in &holders[..8] {
+        rig.world.miners.set_fault(*number, Some(Fault::Gone));
+    }
+    rig.assert_fetch(&engine, &chunks).await;
+    drop(engine);
+
+    let engine = rig.open();
+    rig.world.miners.set_fault(holders[8], Some(Fault::Corrupts));
+    let error = engine
+        .fetch(chunks[0].0)
+        .await
+        .expect_err("three good fragments are too few");
+    assert!(matches!(&error, FetchError::Unavailable(_)), "{error}");
+    assert!(
+        error.to_string().contains("pack 1") && error.to_string().contains("3 of 12"),
+        "{error}"
+    );
+    rig.world.miners.set_fault(holders[8], None);
+    rig.assert_fetch(&engine, &chunks).await;
+    engine.shutdown().await.expect("shutdown");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn wrong_and_slow_miners_cost_time_but_never_wrong_bytes() {
+    let rig = Rig::new(12, 2);
+    let chunks = rig.chunks(9, 1 << 20);
+    let engine = rig.open();
+    rig.submit(&engine, &chunks);
+    engine.settle().await.expect("settle");
+    let located = engine.locate(chunks[0].0).expect("locate").expect("known");
+    let first = located.miners[0].as_ref().expect("confirmed").0;
+    drop(engine);
+
+    for fault in [Fault::Corrupts, Fault::Stalls] {
+        let engine = rig.open();
+        rig.world.miners.set_fault(SimMiners::number(first), Some(fault));
+        rig.assert_fetch(&engine, &chunks).await;
+        drop(engine);
+    }
+
+    // The column moves to a miner that did not exist before; the others keep only as many as are needed with it.
+    let newcomer = rig.world.miners.add();
+    let engine = rig.open();
+    rig.world.miners.copy(SimMiners::number(first), newcomer);
+    rig.world.chain.move_column(0, SimMiners::account(newcomer));
+    for holder in &located.miners[4..] {
+        let number = SimMiners::number(holder.as_ref().expect("confirmed").0);
+        rig.world.miners.set_fault(number, Some(Fault::Gone));
+    }
+    rig.world.miners.set_fault(SimMiners::number(first), Some(Fault::Gone));
+    rig.assert_fetch(&engine, &chunks).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn prefetched_chunks_are_there_when_asked_for_and_unknown_ones_are_errors() {
+    let rig = Rig::new(12, 3);
+    let chunks = rig.chunks(4, 5000);
+    let engine = rig.open();
+    rig.submit(&engine, &chunks);
+    engine.settle().await.expect("settle");
+    drop(engine);
+    let engine = rig.open();
+    let ids: Vec<_> = chunks.iter().map(|(id, _)| *id).collect();
+    engine.prefetch(&ids);
+    rig.assert_fetch(&engine, &chunks).await;
+    for number in 0..12 {
+        rig.world.miners.set_fault(number, Some(Fault::Gone));
+    }
+    rig.assert_fetch(&engine, &chunks).await;
+    let stranger = rig.chunks(1, 10)[0].0;
+    assert!(matches!(engine.fetch(stranger).await, Err(FetchError::Unknown)));
+    assert!(engine.locate(stranger).expect("locate").is_none());
+}

@@ -1,0 +1,221 @@
+//! What goes into which pack, and when.
+
+use super::rig::{Rig, eventually};
+use crate::chunk_store::{ChunkStore, CutCause, DeltaSource, Standing};
+use crate::engine::Engine;
+use crate::ledger::PackState;
+use crate::limits::{PACK_AGE_MAX, SEGMENT_BYTES};
+use crate::store::{Batch, MetaStore, StoreError};
+use cessfs_crypto::{ChunkId, PackSeq};
+use parking_lot::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// A delta source that writes down what it is asked.
+#[derive(Default)]
+struct Scribe {
+    pending: Mutex<Vec<Vec<u8>>>,
+    pending_age: Mutex<Duration>,
+    calls: Mutex<Vec<String>>,
+    fail: AtomicBool,
+    /// Chunks whose standing it asks from inside the cut.
+    engine: Mutex<Weak<Engine>>,
+    watched: Mutex<Vec<ChunkId>>,
+}
+
+impl DeltaSource for Scribe {
+    fn cut(
+        &self,
+        seq: PackSeq,
+        cause: CutCause,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.calls.lock().push(format!("cut {} {cause:?}", seq.0));
+        if let Some(engine) = self.engine.lock().upgrade() {
+            for id in self.watched.lock().iter() {
+                let standing = engine.standing(*id);
+                self.calls.lock().push(format!("{standing:?}"));
+            }
+        }
+        if self.fail.load(Ordering::SeqCst) {
+            return Err(StoreError::Full);
+        }
+        for frame in self.pending.lock().iter() {
+            sink(frame)?;
+        }
+        Ok(())
+    }
+
+    fn sealed(&self, seq: PackSeq, batch: &mut Batch) {
+        self.calls.lock().push(format!("sealed {}", seq.0));
+        self.pending.lock().clear();
+        batch.put("dscribe", seq.0.to_le_bytes());
+    }
+
+    fn abandoned(&self, seq: PackSeq) {
+        self.calls.lock().push(format!("abandoned {}", seq.0));
+    }
+
+    fn pending(&self) -> Option<(Duration, u64)> {
+        let pending = self.pending.lock();
+        let bytes = pending.iter().map(|frame| frame.len() as u64).sum();
+        (!pending.is_empty()).then(|| (*self.pending_age.lock(), bytes))
+    }
+}
+
+fn attached(rig: &Rig) -> (Arc<Engine>, Arc<Scribe>) {
+    let engine = rig.world.engine(rig.store.clone(), &rig.staging()).expect("open");
+    let engine = Arc::new(engine);
+    let scribe = Arc::new(Scribe::default());
+    *scribe.engine.lock() = Arc::downgrade(&engine);
+    engine.attach(scribe.clone());
+    (engine, scribe)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn settling_with_nothing_to_say_makes_no_pack() {
+    let rig = Rig::new(12, 61);
+    let (engine, scribe) = attached(&rig);
+    engine.start();
+    engine.settle().await.expect("settle");
+    engine.note_change();
+    engine.settle().await.expect("settle");
+    assert_eq!((scribe.calls.lock().len(), rig.staged()), (0, 0));
+
+    scribe.pending.lock().push(b"only metadata".to_vec());
+    engine.settle().await.expect("settle");
+    assert_eq!(*scribe.calls.lock(), ["cut 1 Forced", "sealed 1"]);
+    assert_eq!(engine.status().packs[&PackState::Confirmed], 1);
+    assert_eq!(
+        rig.store.get(b"dscribe").expect("get"),
+        Some(1u64.to_le_bytes().to_vec())
+    );
+    assert_eq!(rig.world.chain.stored().len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_chunk_that_is_known_costs_nothing() {
+    let rig = Rig::new(12, 62);
+    let (engine, scribe) = attached(&rig);
+    engine.start();
+    let chunks = rig.chunks(2, 10_000);
+    rig.submit(&engine, &chunks);
+    let open_bytes = engine.backlog().unsent_bytes;
+    rig.submit(&engine, &chunks);
+    assert_eq!(engine.backlog().unsent_bytes, open_bytes);
+    *scribe.watched.lock() = chunks.iter().map(|(id, _)| *id).collect();
+    engine.settle().await.expect("settle");
+    assert_eq!(*scribe.calls.lock(), ["cut 1 Forced", "Open", "Open", "sealed 1"]);
+    rig.submit(&engine, &chunks);
+    assert_eq!(engine.backlog().unsent_bytes, 0);
+    engine.settle().await.expect("settle");
+    assert_eq!(engine.status().packs[&PackState::Confirmed], 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_that_cannot_be_cut_is_abandoned_and_its_chunks_are_unknown() {
+    let rig = Rig::new(12, 63);
+    let (engine, scribe) = attached(&rig);
+    engine.start();
+    let chunks = rig.chunks(1, 100);
+    rig.submit(&engine, &chunks);
+    scribe.fail.store(true, Ordering::SeqCst);
+    let error = engine.settle().await.expect_err("the cut fails");
+    assert!(matches!(error, StoreError::Full));
+    assert_eq!(*scribe.calls.lock(), ["cut 1 Forced", "abandoned 1"]);
+    assert_eq!(engine.standing(chunks[0].0), Standing::Unknown);
+    assert_eq!((rig.staged(), engine.backlog().unsent_bytes), (0, 0));
+    scribe.fail.store(false, Ordering::SeqCst);
+    rig.submit(&engine, &chunks);
+    engine.settle().await.expect("settle");
+    assert_eq!(
+        engine.locate(chunks[0].0).expect("locate").expect("known").seq,
+        PackSeq(2)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn aged_content_and_aged_metadata_are_sealed_unasked() {
+    let rig = Rig::new(12, 64);
+    let (engine, scribe) = attached(&rig);
+    engine.start();
+    let chunks = rig.chunks(1, 100);
+    rig.submit(&engine, &chunks);
+    eventually("the chunk is confirmed", || {
+        engine.standing(chunks[0].0) == Standing::Confirmed
+    })
+    .await;
+    assert_eq!(scribe.calls.lock()[0], "cut 1 Forced");
+    scribe.pending.lock().push(b"renamed".to_vec());
+    *scribe.pending_age.lock() = PACK_AGE_MAX;
+    eventually("the metadata is sealed", || scribe.calls.lock().len() == 4).await;
+    assert_eq!(scribe.calls.lock()[2..], ["cut 2 Forced", "sealed 2"]);
+    scribe.pending.lock().push(b"renamed again".to_vec());
+    *scribe.pending_age.lock() = Duration::ZERO;
+    engine.note_change();
+    eventually("a noted change is sealed", || scribe.calls.lock().len() == 6).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_packs_are_sealed_and_the_backlog_has_a_bound() {
+    let rig = Rig::new(12, 65);
+    rig.world.chain.set_away(true);
+    let (engine, scribe) = attached(&rig);
+    engine.start();
+    let chunks = rig.chunks(80, 1 << 20);
+    let submitted = Arc::new(AtomicUsize::new(0));
+    let writer = {
+        let (engine, chunks, submitted) = (engine.clone(), chunks.clone(), submitted.clone());
+        std::thread::spawn(move || {
+            for (id, bytes) in &chunks {
+                engine.submit(*id, bytes)?;
+                submitted.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok::<(), StoreError>(())
+        })
+    };
+    // Two packs of 31 whole chunks each: a third would pass the bound of two segments.
+    eventually("the writer is held back", || submitted.load(Ordering::SeqCst) == 62).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(submitted.load(Ordering::SeqCst), 62);
+    assert!(engine.backlog().unsent_bytes <= engine.backlog().bound_bytes);
+    assert_eq!(engine.backlog().bound_bytes, 2 * SEGMENT_BYTES as u64);
+    assert!(scribe.calls.lock().contains(&"cut 1 Full".to_string()));
+    rig.world.chain.set_away(false);
+    engine.poke();
+    eventually("the writer goes on", || submitted.load(Ordering::SeqCst) == 80).await;
+    writer.join().expect("no panic").expect("all submitted");
+    engine.settle().await.expect("settle");
+    assert_eq!(engine.status().packs[&PackState::Confirmed], 3);
+    rig.assert_fetch(&engine, &chunks[60..64]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn shutdown_lets_nobody_wait_and_the_next_start_goes_on() {
+    let rig = Rig::new(12, 66);
+    rig.world.chain.set_away(true);
+    let (engine, _scribe) = attached(&rig);
+    engine.start();
+    let chunks = rig.chunks(2, 1000);
+    rig.submit(&engine, &chunks[..1]);
+    let settled = tokio::spawn(engine.settle());
+    eventually("the first chunk is sealed", || {
+        engine.standing(chunks[0].0) == Standing::Sealed
+    })
+    .await;
+    rig.submit(&engine, &chunks[1..]);
+    assert_eq!(rig.staged(), 2);
+    engine.shutdown().await.expect("shutdown");
+    assert!(settled.await.expect("no panic").is_err());
+    assert!(engine.submit(chunks[1].0, &chunks[1].1).is_err());
+    assert_eq!(rig.staged(), 1, "the open pack is thrown away, the sealed one stays");
+    drop(engine);
+
+    rig.world.chain.set_away(false);
+    let engine = rig.open();
+    assert_eq!(engine.standing(chunks[0].0), Standing::Sealed);
+    assert_eq!(engine.standing(chunks[1].0), Standing::Unknown);
+    engine.settle().await.expect("settle");
+    assert_eq!(engine.standing(chunks[0].0), Standing::Confirmed);
+}

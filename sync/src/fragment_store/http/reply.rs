@@ -1,0 +1,95 @@
+//! The miners' JSON answers: `{code, msg, data}`, where the code counts and the HTTP status does not.
+
+use super::{MinerError, MinerStatus, unreachable};
+use crate::limits::{MINER_REPLY_BYTES_MAX, MINER_TEXT_CHARS_MAX};
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Response, StatusCode};
+use serde::Deserialize;
+use serde_json::Value;
+
+/// What a miner answered.
+#[derive(Debug, Deserialize)]
+pub(super) struct Reply {
+    code: u16,
+    #[serde(default)]
+    msg: Value,
+    #[serde(default)]
+    data: Value,
+}
+
+impl Reply {
+    /// The data of a success.
+    pub(super) fn into_result(self) -> Result<Value, MinerError> {
+        if self.code == 200 {
+            Ok(self.data)
+        } else {
+            Err(self.into_error())
+        }
+    }
+
+    /// The error that the code means (facts 3.1); a success where an error or bytes were due is a wrong answer.
+    pub(super) fn into_error(self) -> MinerError {
+        let text = format!("{} {}", self.code, printable(&self.msg));
+        match self.code {
+            404 => MinerError::Missing(text),
+            // The miner's own trouble (disk, or its RPC node): later it may do what it cannot do now.
+            500.. => MinerError::Unreachable(text),
+            200 => MinerError::Wrong(format!("an answer without the bytes asked for: {text}")),
+            _ => MinerError::Refused(text),
+        }
+    }
+}
+
+/// Whether the answer is a reply rather than a fragment's bytes.
+pub(super) fn is_reply(response: &Response) -> bool {
+    response
+        .headers()
+        .get(CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("application/json"))
+}
+
+/// Reads a reply. Anything that is none (a web server that is no miner, a proxy's page) becomes an error by its status.
+pub(super) async fn read(mut response: Response) -> Result<Reply, MinerError> {
+    let status = response.status();
+    let mut body = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
+        if body.len() + chunk.len() > MINER_REPLY_BYTES_MAX {
+            return Err(not_a_reply(status));
+        }
+        body.extend_from_slice(&chunk);
+    }
+    serde_json::from_slice(&body).map_err(|_| not_a_reply(status))
+}
+
+fn not_a_reply(status: StatusCode) -> MinerError {
+    let text = format!("HTTP {status} without a miner's answer");
+    if status.is_server_error() {
+        MinerError::Unreachable(text)
+    } else if status == StatusCode::FORBIDDEN {
+        MinerError::Refused(text)
+    } else {
+        MinerError::Wrong(text)
+    }
+}
+
+/// The fields of `/status` that are used; a miner that leaves one out is not refused for it.
+pub(super) fn status(data: Value) -> MinerStatus {
+    MinerStatus {
+        state: data.get("state").map(printable).unwrap_or_default(),
+        idle_bytes: data.get("idle_space").and_then(Value::as_u64),
+    }
+}
+
+/// A stranger's text as it may stand in a log or on a terminal.
+fn printable(value: &Value) -> String {
+    let text = match value {
+        Value::String(text) => text.clone(),
+        Value::Null => String::new(),
+        other => other.to_string(),
+    };
+    text.chars()
+        .filter(|c| !c.is_control())
+        .take(MINER_TEXT_CHARS_MAX)
+        .collect()
+}

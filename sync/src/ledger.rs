@@ -1,0 +1,242 @@
+//! The ledger: what the journal knows of packs and of the chunks in them.
+//!
+//! Packs (`P`) are few and held in memory too; chunk locations (`K`) are many and asked from the store. A change is visible
+//! here only after it is in the store, and, where the caller asked for it, after it would survive a power cut.
+
+mod place;
+mod record;
+
+pub use place::Place;
+pub use record::{Blocked, Column, Encoded, Intent, PackRecord, PackState};
+
+use crate::chunk_store::Standing;
+use crate::store::{Batch, MetaStore, StoreError};
+use cessfs_crypto::{ChunkId, PackSeq};
+use parking_lot::{Mutex, RwLock};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use tokio::sync::watch;
+
+/// Highest number a pack ever had, so that numbers are not used again after packs are gone.
+const LAST_SEQ_KEY: &[u8] = b"Slast_seq";
+/// Records read per scan.
+const SCAN_RECORDS: usize = 256;
+
+/// Whether a change must survive a power cut before anything follows from it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Durable {
+    Now,
+    Eventually,
+}
+
+pub(crate) struct Ledger {
+    store: Arc<dyn MetaStore>,
+    packs: RwLock<BTreeMap<PackSeq, Arc<PackRecord>>>,
+    /// Serialises changes; held over the store's commit and barrier.
+    change: Mutex<()>,
+    last_seq: Mutex<PackSeq>,
+    /// Bytes of the packs that are not Confirmed.
+    unsent_bytes: AtomicU64,
+    /// Why nothing can change any more.
+    failed: Mutex<Option<StoreError>>,
+    version: watch::Sender<u64>,
+}
+
+fn pack_key(seq: PackSeq) -> Vec<u8> {
+    let mut key = vec![b'P'];
+    key.extend_from_slice(&seq.0.to_be_bytes());
+    key
+}
+
+fn unsent_bytes(pack: &PackRecord) -> u64 {
+    match pack.state {
+        PackState::Confirmed => 0,
+        _ => pack.body_bytes(),
+    }
+}
+
+impl Ledger {
+    /// Reads all pack records.
+    pub(crate) fn load(store: Arc<dyn MetaStore>) -> Result<Ledger, StoreError> {
+        let mut packs = BTreeMap::new();
+        let mut from = b"P".to_vec();
+        loop {
+            let found = store.scan(b"P", &from, SCAN_RECORDS)?;
+            let Some((last, _)) = found.last() else { break };
+            from = last.clone();
+            from.push(0);
+            for (key, value) in &found {
+                let record = PackRecord::decode(value)?;
+                if *key != pack_key(record.seq) {
+                    return Err(StoreError::Corrupt("pack record under another number".into()));
+                }
+                packs.insert(record.seq, Arc::new(record));
+            }
+        }
+        let stored = match store.get(LAST_SEQ_KEY)? {
+            None => 0,
+            Some(bytes) => u64::from_le_bytes(
+                bytes
+                    .try_into()
+                    .map_err(|_| StoreError::Corrupt("last pack number".into()))?,
+            ),
+        };
+        let unsent = packs.values().map(|pack: &Arc<PackRecord>| unsent_bytes(pack)).sum();
+        let highest = packs.last_key_value().map_or(0, |(seq, _)| seq.0);
+        Ok(Ledger {
+            store,
+            packs: RwLock::new(packs),
+            change: Mutex::new(()),
+            last_seq: Mutex::new(PackSeq(stored.max(highest))),
+            unsent_bytes: AtomicU64::new(unsent),
+            failed: Mutex::new(None),
+            version: watch::Sender::new(0),
+        })
+    }
+
+    /// A number no pack had before. It is journaled with the pack; one that never gets so far leaves no trace of it.
+    pub(crate) fn take_seq(&self) -> PackSeq {
+        let mut last = self.last_seq.lock();
+        last.0 += 1;
+        *last
+    }
+
+    pub(crate) fn get(&self, seq: PackSeq) -> Option<Arc<PackRecord>> {
+        self.packs.read().get(&seq).cloned()
+    }
+
+    /// Every pack, oldest first.
+    pub(crate) fn all(&self) -> Vec<Arc<PackRecord>> {
+        self.packs.read().values().cloned().collect()
+    }
+
+    /// Packs on their way, oldest first.
+    pub(crate) fn unconfirmed(&self) -> Vec<Arc<PackRecord>> {
+        let packs = self.packs.read();
+        let on_their_way = packs.values().filter(|pack| pack.state < PackState::Confirmed);
+        on_their_way.cloned().collect()
+    }
+
+    /// Bytes of the packs on their way.
+    pub(crate) fn unsent_bytes(&self) -> u64 {
+        self.unsent_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Where a chunk lies, if its pack was sealed.
+    pub(crate) fn locate(&self, id: ChunkId) -> Result<Option<Place>, StoreError> {
+        match self.store.get(&Place::key(id))? {
+            None => Ok(None),
+            Some(bytes) => Place::decode(&bytes).map(Some),
+        }
+    }
+
+    /// How far a chunk's pack has come. A location whose pack is unknown counts for nothing.
+    pub(crate) fn standing(&self, id: ChunkId) -> Result<Standing, StoreError> {
+        let Some(place) = self.locate(id)? else {
+            return Ok(Standing::Unknown);
+        };
+        Ok(match self.get(place.seq).map(|pack| pack.state) {
+            None => Standing::Unknown,
+            Some(PackState::Sealed | PackState::Declaring | PackState::Placing) => Standing::Sealed,
+            Some(PackState::Stored) => Standing::Stored,
+            Some(PackState::Confirmed) => Standing::Confirmed,
+        })
+    }
+
+    /// Journals a new pack with everything that belongs to it, durably. Blocks on the disk.
+    pub(crate) fn insert(&self, record: PackRecord, mut batch: Batch) -> Result<(), StoreError> {
+        let _change = self.change.lock();
+        let seq = record.seq;
+        batch.put(pack_key(seq), record.encode());
+        batch.put(LAST_SEQ_KEY, seq.0.to_le_bytes());
+        self.write(batch, Durable::Now)?;
+        self.unsent_bytes.fetch_add(unsent_bytes(&record), Ordering::Relaxed);
+        let before = self.packs.write().insert(seq, Arc::new(record));
+        assert!(before.is_none(), "pack {} was sealed twice", seq.0);
+        self.announce();
+        Ok(())
+    }
+
+    /// Changes a pack's record. Blocks on the disk if it must be durable.
+    pub(crate) fn update(
+        &self,
+        seq: PackSeq,
+        durable: Durable,
+        change: impl FnOnce(&mut PackRecord),
+    ) -> Result<Arc<PackRecord>, StoreError> {
+        let _change = self.change.lock();
+        let before = self.get(seq).expect("only packs of the ledger are changed");
+        let mut after = PackRecord::clone(&before);
+        change(&mut after);
+        if after == *before {
+            return Ok(before);
+        }
+        let mut batch = Batch::new();
+        batch.put(pack_key(seq), after.encode());
+        self.write(batch, durable)?;
+        self.unsent_bytes.fetch_add(unsent_bytes(&after), Ordering::Relaxed);
+        self.unsent_bytes.fetch_sub(unsent_bytes(&before), Ordering::Relaxed);
+        let after = Arc::new(after);
+        self.packs.write().insert(seq, after.clone());
+        self.announce();
+        Ok(after)
+    }
+
+    fn write(&self, batch: Batch, durable: Durable) -> Result<(), StoreError> {
+        let done = self.store.commit(batch).and_then(|()| match durable {
+            Durable::Now => self.store.barrier(),
+            Durable::Eventually => Ok(()),
+        });
+        if let Err(error) = &done {
+            self.fail(error.clone());
+        }
+        done
+    }
+
+    /// Nothing changes any more: whoever waits learns why.
+    fn fail(&self, error: StoreError) {
+        self.failed.lock().get_or_insert(error);
+        self.announce();
+    }
+
+    /// Ends all waiting; for shutdown.
+    pub(crate) fn close(&self) {
+        self.fail(stopped());
+    }
+
+    fn announce(&self) {
+        self.version.send_modify(|version| *version += 1);
+    }
+
+    /// Sees every later change.
+    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Waits until every pack that exists now is Confirmed.
+    pub(crate) async fn confirmed(&self) -> Result<(), StoreError> {
+        let mut changes = self.watch();
+        let last = self.packs.read().last_key_value().map(|(seq, _)| *seq);
+        loop {
+            changes.borrow_and_update();
+            if self.unconfirmed().iter().all(|pack| Some(pack.seq) > last) {
+                return Ok(());
+            }
+            if let Some(error) = self.failed.lock().clone() {
+                return Err(error);
+            }
+            changes.changed().await.map_err(|_| stopped())?;
+        }
+    }
+}
+
+/// The engine was shut down while somebody waited for it.
+pub(crate) fn stopped() -> StoreError {
+    let why = io::Error::new(io::ErrorKind::Interrupted, "the engine is stopped");
+    StoreError::Io(Arc::new(why))
+}
+
+#[cfg(test)]
+mod tests;

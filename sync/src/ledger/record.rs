@@ -1,0 +1,302 @@
+//! What the journal says about one pack, and its bytes: a version, then SCALE (canonical, bounded by its input).
+
+use crate::chain::SegmentHashes;
+use crate::fragment_store::{Fid, Sha256Hash};
+use crate::limits::{COLUMNS, SEGMENT_BYTES};
+use crate::store::StoreError;
+use cessfs_crypto::{AccountId, PackKind, PackSeq};
+use codec::{Decode, DecodeAll, Encode};
+use std::fmt;
+
+const RECORD_VERSION: u8 = 1;
+
+/// How far a pack has come. Every arrow is one journal record, written before what it allows happens.
+///
+/// ```text
+///            (builder: body durable,             finalized: deal
+///             locations and delta in             is ours
+///             the same batch)                  +------------------+
+///    [open] ------------------> Sealed         |                  v
+///                                 | encoded    |               Placing
+///                                 v            |                  |   File at a finalized head
+///                             Declaring -------+                  v
+///                              ^  |  File is there already      Stored
+///                              |  +-------------------------->    |   right answers from all twelve
+///                              |                                  v
+///                              +--- deal gone from Placing     Confirmed --> staging removed
+/// ```
+///
+/// Any state before Confirmed can be blocked: it keeps its place and tries again, see [`Blocked`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum PackState {
+    /// The body rests on this disk; nothing is known about its hashes.
+    Sealed,
+    /// Hashes and fid are known. With an intent: a declaration may be on its way.
+    Declaring,
+    /// The deal is open; twelve columns are being placed.
+    Placing,
+    /// The chain holds the file at a finalized head.
+    Stored,
+    /// All twelve miners gave back what they were given.
+    Confirmed,
+}
+
+impl fmt::Display for PackState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            PackState::Sealed => "sealed",
+            PackState::Declaring => "declaring",
+            PackState::Placing => "placing",
+            PackState::Stored => "stored",
+            PackState::Confirmed => "confirmed",
+        })
+    }
+}
+
+/// Why a pack stands still. Nothing is lost; the same step is tried again, sooner after `poke`.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Encode, Decode)]
+#[non_exhaustive]
+pub enum Blocked {
+    /// Fee or price exceed the balance.
+    #[error("the account has too little TCESS: {0}")]
+    NoFunds(String),
+    /// The territory has no room for the pack (F2).
+    #[error("the territory is full: {0}")]
+    TerritoryFull(String),
+    /// Frozen, expired or on consignment.
+    #[error("the territory takes no uploads: {0}")]
+    TerritoryInactive(String),
+    /// Not minted yet.
+    #[error("there is no such territory: {0}")]
+    NoTerritory(String),
+    /// Fewer than twelve miners are willing (F5).
+    #[error("too few miners are willing: {willing} of {wanted}")]
+    FewMiners {
+        /// Miners that answered and have room.
+        willing: u32,
+        /// Miners needed.
+        wanted: u32,
+    },
+    /// No answer from the RPC.
+    #[error("the chain cannot be reached: {0}")]
+    ChainAway(String),
+    /// Root paused the call.
+    #[error("the chain has paused this call: {0}")]
+    CallPaused(String),
+    /// Not the network cessfs knows (F1).
+    #[error("this chain is not one cessfs knows: {0}")]
+    Shape(String),
+    /// The chain refused for a reason of its own.
+    #[error("the chain refused: {0}")]
+    Refused(String),
+    /// A declaration's fate is unknown; declared again only when it is void (F4).
+    #[error("waiting to learn what became of the declaration: finalized block {now} of {until}")]
+    Undecided {
+        /// Finalized height now.
+        now: u32,
+        /// Height at which it is void.
+        until: u32,
+    },
+    /// Miners do not give back what they were given; the body stays staged.
+    #[error("not confirmed, the body stays on this disk and reading back is tried again: {0}")]
+    ReadBack(String),
+    /// The body cannot be read from the staging directory.
+    #[error("the staged body cannot be read: {0}")]
+    Staging(String),
+    /// The local journal takes no more.
+    #[error("the local journal failed: {0}")]
+    Journal(String),
+}
+
+/// Hashes of an encoded pack.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// The CESS file's id.
+    pub fid: Fid,
+    /// Segment and fragment hashes, in order.
+    pub segments: Vec<SegmentHashes>,
+}
+
+/// A declaration that was, or is about to be, submitted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Intent {
+    /// Finalized height read before it; void [`DECLARE_MORTAL_BLOCKS`](crate::limits::DECLARE_MORTAL_BLOCKS) later.
+    pub height: u32,
+    /// How many declarations of this pack there were, this one included.
+    pub attempt: u32,
+}
+
+/// Who holds, or shall hold, one fragment of every segment (F3).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Column {
+    /// The miner, once chosen.
+    pub miner: Option<AccountId>,
+    /// It took all its bytes.
+    pub delivered: bool,
+}
+
+/// One pack in the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PackRecord {
+    /// Its number.
+    pub seq: PackSeq,
+    /// Data or checkpoint.
+    pub kind: PackKind,
+    /// Writer's epoch.
+    pub epoch: u32,
+    /// Whole segments.
+    pub segments: u32,
+    /// Chunks inside.
+    pub chunks: u32,
+    /// Delta frames inside.
+    pub deltas: u32,
+    /// The public file name, sealed (F9).
+    pub label: String,
+    /// Territory it is charged to.
+    pub territory: String,
+    /// How far it has come.
+    pub state: PackState,
+    /// Why it stands still.
+    pub blocked: Option<Blocked>,
+    /// From Declaring on.
+    pub encoded: Option<Encoded>,
+    /// A declaration is out.
+    pub intent: Option<Intent>,
+    /// The twelve columns.
+    pub columns: [Column; COLUMNS],
+    /// Wall time of sealing, seconds since 1970.
+    pub sealed_at_s: u64,
+    /// Wall time of the last change of state.
+    pub changed_at_s: u64,
+}
+
+impl PackRecord {
+    /// Bytes of the body.
+    pub fn body_bytes(&self) -> u64 {
+        u64::from(self.segments) * SEGMENT_BYTES as u64
+    }
+
+    /// Hashes; a pack past Sealed has them.
+    pub fn encoded(&self) -> &Encoded {
+        self.encoded
+            .as_ref()
+            .expect("only a Sealed pack has no hashes; decode refuses others")
+    }
+
+    /// The record's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![RECORD_VERSION];
+        Wire::from(self).encode_to(&mut out);
+        out
+    }
+
+    /// Reads a record back.
+    ///
+    /// # Errors
+    /// `Corrupt` if it is not one, or breaks what each state promises.
+    pub fn decode(bytes: &[u8]) -> Result<PackRecord, StoreError> {
+        let corrupt = |why: &str| StoreError::Corrupt(format!("pack record: {why}"));
+        let Some((&RECORD_VERSION, mut rest)) = bytes.split_first() else {
+            return Err(corrupt("unknown version"));
+        };
+        let wire = Wire::decode_all(&mut rest).map_err(|error| corrupt(&error.to_string()))?;
+        let record = PackRecord::try_from(wire).map_err(corrupt)?;
+        let complete = record.columns.iter().all(|column| column.miner.is_some());
+        let hashes = record.encoded.as_ref().map(|encoded| encoded.segments.len() as u32);
+        match record.state {
+            PackState::Sealed => Ok(record),
+            _ if hashes != Some(record.segments) => Err(corrupt("no hashes")),
+            PackState::Stored | PackState::Confirmed if !complete => Err(corrupt("a column has no miner")),
+            _ => Ok(record),
+        }
+    }
+}
+
+type WireSegment = ([u8; 32], [[u8; 32]; COLUMNS]);
+
+/// Field order is the format.
+#[derive(Encode, Decode)]
+struct Wire {
+    seq: u64,
+    kind: u8,
+    epoch: u32,
+    segments: u32,
+    chunks: u32,
+    deltas: u32,
+    label: String,
+    territory: String,
+    state: PackState,
+    blocked: Option<Blocked>,
+    encoded: Option<([u8; 32], Vec<WireSegment>)>,
+    intent: Option<Intent>,
+    columns: [(Option<[u8; 32]>, bool); COLUMNS],
+    sealed_at_s: u64,
+    changed_at_s: u64,
+}
+
+impl From<&PackRecord> for Wire {
+    fn from(record: &PackRecord) -> Wire {
+        let segment = |hashes: &SegmentHashes| (hashes.segment.0, hashes.fragments.map(|fragment| fragment.0));
+        Wire {
+            seq: record.seq.0,
+            kind: record.kind as u8,
+            epoch: record.epoch,
+            segments: record.segments,
+            chunks: record.chunks,
+            deltas: record.deltas,
+            label: record.label.clone(),
+            territory: record.territory.clone(),
+            state: record.state,
+            blocked: record.blocked.clone(),
+            encoded: record
+                .encoded
+                .as_ref()
+                .map(|encoded| (encoded.fid.0, encoded.segments.iter().map(segment).collect())),
+            intent: record.intent,
+            columns: record
+                .columns
+                .map(|column| (column.miner.map(|miner| miner.0), column.delivered)),
+            sealed_at_s: record.sealed_at_s,
+            changed_at_s: record.changed_at_s,
+        }
+    }
+}
+
+impl TryFrom<Wire> for PackRecord {
+    type Error = &'static str;
+
+    fn try_from(wire: Wire) -> Result<PackRecord, &'static str> {
+        let kind = match wire.kind {
+            1 => PackKind::Data,
+            2 => PackKind::Checkpoint,
+            _ => return Err("unknown kind"),
+        };
+        let segment = |(segment, fragments): WireSegment| SegmentHashes {
+            segment: Sha256Hash(segment),
+            fragments: fragments.map(Sha256Hash),
+        };
+        Ok(PackRecord {
+            seq: PackSeq(wire.seq),
+            kind,
+            epoch: wire.epoch,
+            segments: wire.segments,
+            chunks: wire.chunks,
+            deltas: wire.deltas,
+            label: wire.label,
+            territory: wire.territory,
+            state: wire.state,
+            blocked: wire.blocked,
+            encoded: wire.encoded.map(|(fid, segments)| Encoded {
+                fid: Fid(fid),
+                segments: segments.into_iter().map(segment).collect(),
+            }),
+            intent: wire.intent,
+            columns: wire.columns.map(|(miner, delivered)| Column {
+                miner: miner.map(AccountId),
+                delivered,
+            }),
+            sealed_at_s: wire.sealed_at_s,
+            changed_at_s: wire.changed_at_s,
+        })
+    }
+}

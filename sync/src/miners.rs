@@ -1,0 +1,250 @@
+//! The miners as this process knows them: where they are, how they have behaved, whom to ask first.
+//!
+//! Every request to a miner goes through here, so that each one has a deadline and counts towards the miner's reputation.
+//! Reputation is kept in memory only: it orders choices, it never excludes a miner for good.
+
+mod latency;
+
+use crate::chain::{Chain, ChainError, Miner};
+use crate::clock::Clock;
+use crate::dice::Dice;
+use crate::fragment_store::{Fid, FragmentStore, MinerError, Sha256Hash};
+use crate::limits::{
+    EXPLORE_ONE_IN, FRAGMENT_BYTES, GET_DEADLINE, MINERS_REFRESH_MIN, PROBE_DEADLINE, PROBES_IN_FLIGHT, PUT_DEADLINE,
+};
+use bytes::Bytes;
+use cessfs_crypto::AccountId;
+use futures::StreamExt;
+use latency::Latencies;
+use parking_lot::Mutex;
+use std::collections::{HashMap, HashSet};
+use std::future::Future;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What is remembered of a miner.
+#[derive(Clone, Copy, Default, Debug)]
+struct Reputation {
+    /// Smoothed time of a ranged GET; `None` before the first.
+    latency: Option<Duration>,
+    /// Failures since the last success.
+    failures: u32,
+}
+
+#[derive(Default)]
+struct State {
+    known: HashMap<AccountId, Miner>,
+    asked_at: Option<Duration>,
+    reputations: HashMap<AccountId, Reputation>,
+    latencies: Latencies,
+}
+
+pub(crate) struct Miners {
+    chain: Arc<dyn Chain>,
+    fragments: Arc<dyn FragmentStore>,
+    clock: Arc<dyn Clock>,
+    dice: Dice,
+    state: Mutex<State>,
+    /// Held while the chain is asked, so that many readers of a lost miner ask once.
+    asking: tokio::sync::Mutex<()>,
+}
+
+impl Miners {
+    pub(crate) fn new(
+        chain: Arc<dyn Chain>,
+        fragments: Arc<dyn FragmentStore>,
+        clock: Arc<dyn Clock>,
+        dice: Dice,
+    ) -> Miners {
+        Miners {
+            chain,
+            fragments,
+            clock,
+            dice,
+            state: Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// Asks the chain for the miners, at most once per [`MINERS_REFRESH_MIN`]. An answer that fails leaves the old list.
+    async fn refresh(&self) -> Result<(), ChainError> {
+        let _asking = self.asking.lock().await;
+        let now = self.clock.monotonic();
+        let asked_at = self.state.lock().asked_at;
+        if asked_at.is_some_and(|at| now.saturating_sub(at) < MINERS_REFRESH_MIN) {
+            return Ok(());
+        }
+        let miners = self.chain.miners().await?;
+        let mut state = self.state.lock();
+        state.known = miners.into_iter().map(|miner| (miner.account, miner)).collect();
+        state.asked_at = Some(now);
+        let State { known, reputations, .. } = &mut *state;
+        reputations.retain(|account, _| known.contains_key(account));
+        Ok(())
+    }
+
+    /// Where a miner is, as far as known, without asking anybody.
+    pub(crate) fn known_endpoint(&self, account: AccountId) -> Option<String> {
+        let state = self.state.lock();
+        state.known.get(&account).map(|miner| miner.endpoint.clone())
+    }
+
+    async fn endpoint(&self, account: AccountId) -> Result<String, MinerError> {
+        if let Some(endpoint) = self.known_endpoint(account) {
+            return Ok(endpoint);
+        }
+        let asked = self.refresh().await;
+        self.known_endpoint(account).ok_or_else(|| {
+            MinerError::Unreachable(match asked {
+                Ok(()) => "the chain does not list it".into(),
+                Err(error) => format!("its endpoint is unknown: {error}"),
+            })
+        })
+    }
+
+    /// Runs a request with a deadline and books its outcome; an unreachable miner may have moved, so its address is asked.
+    async fn request<T>(
+        &self,
+        account: AccountId,
+        deadline: Duration,
+        request: impl Future<Output = Result<T, MinerError>>,
+    ) -> Result<T, MinerError> {
+        let outcome = tokio::select! {
+            outcome = request => outcome,
+            () = self.clock.sleep(deadline) => Err(MinerError::Unreachable(format!("no answer in {deadline:?}"))),
+        };
+        match &outcome {
+            Ok(_) => self.reputation(account, |reputation| reputation.failures = 0),
+            Err(error) => {
+                self.failed(account);
+                if matches!(error, MinerError::Unreachable(_)) {
+                    // Its failure says nothing about this request: the old address stays in use.
+                    let _ = self.refresh().await;
+                }
+            }
+        }
+        outcome
+    }
+
+    fn reputation(&self, account: AccountId, change: impl FnOnce(&mut Reputation)) {
+        change(self.state.lock().reputations.entry(account).or_default());
+    }
+
+    /// Books a failure found by somebody else: bytes that were not what they should be.
+    pub(crate) fn failed(&self, account: AccountId) {
+        self.reputation(account, |reputation| {
+            reputation.failures = reputation.failures.saturating_add(1);
+        });
+    }
+
+    pub(crate) async fn put(
+        &self,
+        account: AccountId,
+        fid: Fid,
+        fragment: Sha256Hash,
+        body: Bytes,
+    ) -> Result<(), MinerError> {
+        let endpoint = self.endpoint(account).await?;
+        let request = self.fragments.put(&endpoint, fid, fragment, body);
+        self.request(account, PUT_DEADLINE, request).await
+    }
+
+    /// A range of a fragment; its length is checked, its content is not.
+    pub(crate) async fn get(
+        &self,
+        account: AccountId,
+        fid: Fid,
+        fragment: Sha256Hash,
+        range: Range<u32>,
+    ) -> Result<Bytes, MinerError> {
+        let endpoint = self.endpoint(account).await?;
+        let whole = range.len() == FRAGMENT_BYTES;
+        let began = self.clock.monotonic();
+        let request = self.fragments.get(&endpoint, fid, fragment, range.clone());
+        let body = self.request(account, GET_DEADLINE, request).await?;
+        if body.len() != range.len() {
+            self.failed(account);
+            return Err(MinerError::Wrong(format!(
+                "{} bytes instead of {}",
+                body.len(),
+                range.len()
+            )));
+        }
+        if !whole {
+            self.took(account, self.clock.monotonic().saturating_sub(began));
+        }
+        Ok(body)
+    }
+
+    fn took(&self, account: AccountId, latency: Duration) {
+        self.state.lock().latencies.add(latency);
+        self.reputation(account, |reputation| {
+            reputation.latency = Some(reputation.latency.map_or(latency, |old| (old * 3 + latency) / 4));
+        });
+    }
+
+    /// How long a ranged GET may take before others are asked too: the p95 of the recent ones, within bounds.
+    pub(crate) fn hedge_delay(&self) -> Duration {
+        self.state.lock().latencies.hedge_delay()
+    }
+
+    /// Puts holders into the order in which to ask them: healthy before failing, fast before slow. One choice in
+    /// [`EXPLORE_ONE_IN`] is random: a miner that once was slow would otherwise never get a chance to do better.
+    pub(crate) fn rank<T>(&self, holders: &mut [(AccountId, T)]) {
+        self.dice.shuffle(holders);
+        if self.dice.below(EXPLORE_ONE_IN) == 0 {
+            return;
+        }
+        let state = self.state.lock();
+        holders.sort_by_key(|(account, _)| {
+            let reputation = state.reputations.get(account).copied().unwrap_or_default();
+            (reputation.failures, reputation.latency)
+        });
+    }
+
+    /// Up to `wanted` miners outside `skip` that are positive, have `room_bytes` and answer, in random order, those that
+    /// failed lately last.
+    pub(crate) async fn willing(
+        &self,
+        room_bytes: u64,
+        wanted: usize,
+        skip: &HashSet<AccountId>,
+    ) -> Result<Vec<AccountId>, ChainError> {
+        if let Err(error) = self.refresh().await
+            && self.state.lock().known.is_empty()
+        {
+            return Err(error);
+        }
+        let mut candidates: Vec<Miner> = {
+            let state = self.state.lock();
+            let able = |miner: &&Miner| miner.positive && miner.idle_bytes >= u128::from(room_bytes);
+            let outside = |miner: &&Miner| !skip.contains(&miner.account);
+            state.known.values().filter(able).filter(outside).cloned().collect()
+        };
+        // The map's order is not ours to rely on; the dice's is.
+        candidates.sort_by_key(|miner| miner.account);
+        self.dice.shuffle(&mut candidates);
+        candidates.sort_by_key(|miner| {
+            let state = self.state.lock();
+            state
+                .reputations
+                .get(&miner.account)
+                .map_or(0, |reputation| reputation.failures)
+        });
+        let probes = candidates.into_iter().map(|miner| self.answers(miner, room_bytes));
+        Ok(futures::stream::iter(probes)
+            .buffered(PROBES_IN_FLIGHT)
+            .filter_map(|willing| async move { willing })
+            .take(wanted)
+            .collect()
+            .await)
+    }
+
+    async fn answers(&self, miner: Miner, room_bytes: u64) -> Option<AccountId> {
+        let request = self.fragments.probe(&miner.endpoint);
+        let status = self.request(miner.account, PROBE_DEADLINE, request).await.ok()?;
+        let room = status.idle_bytes.is_none_or(|idle| idle >= room_bytes);
+        room.then_some(miner.account)
+    }
+}

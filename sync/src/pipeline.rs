@@ -1,0 +1,261 @@
+//! The pipeline: takes every sealed pack to twelve miners and the chain, however often it is interrupted.
+//!
+//! One driver task per pack walks [`PackState`]. Each step reads the journal, does its part and journals the outcome; a step
+//! that cannot go on says why ([`Blocked`]) and is tried again. A restart is the same as a retry: the journal says where the
+//! pack is, then `File(fid)` and `DealMap(fid)` at a finalized head are asked, and the chain wins.
+//!
+//! Promises: a fid is declared only while chain and journal both say that no declaration of it can be alive (I2); the staged
+//! body goes only after all twelve miners gave back what they were given (I1). Refuses to guess: an unknown answer is waited
+//! out, never assumed.
+//!
+//! Order: at most [`PACKS_IN_FLIGHT`] packs have bytes to send, oldest first. A pack whose bytes are all with miners waits for
+//! reports without holding up the next.
+
+mod backoff;
+mod body;
+mod column;
+mod declare;
+mod encode;
+mod place;
+mod progress;
+mod reconcile;
+mod verify;
+
+pub use progress::ColumnProgress;
+pub(crate) use progress::ProgressBoard;
+
+use crate::builder::Builder;
+use crate::chain::{Chain, ChainError, ChainInfo};
+use crate::clock::Clock;
+use crate::dice::Dice;
+use crate::engine::Errors;
+use crate::ledger::{Blocked, Durable, Ledger, PackRecord, PackState, stopped};
+use crate::limits::{
+    FRAGMENTS_IN_FLIGHT, PACKS_IN_FLIGHT, PACKS_IN_VERIFY, RETRY_DELAY_MAX, RETRY_DELAY_MIN, SEGMENTS_IN_ENCODE,
+};
+use crate::miners::Miners;
+use crate::staging::Staging;
+use crate::store::StoreError;
+use backoff::Backoff;
+use cessfs_crypto::PackSeq;
+use std::collections::BTreeSet;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+/// What the pipeline works with.
+pub(crate) struct PipelineParts {
+    pub(crate) chain: Arc<dyn Chain>,
+    pub(crate) miners: Arc<Miners>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) builder: Arc<Builder>,
+    pub(crate) staging: Staging,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) dice: Dice,
+    pub(crate) errors: Arc<Errors>,
+    pub(crate) runtime: Handle,
+}
+
+pub(crate) struct Pipeline {
+    chain: Arc<dyn Chain>,
+    miners: Arc<Miners>,
+    ledger: Arc<Ledger>,
+    builder: Arc<Builder>,
+    staging: Staging,
+    clock: Arc<dyn Clock>,
+    dice: Dice,
+    errors: Arc<Errors>,
+    runtime: Handle,
+    /// What the chain said about itself; asked once.
+    info: OnceLock<ChainInfo>,
+    encodes: Semaphore,
+    packs: Arc<Semaphore>,
+    fragments: Semaphore,
+    verifies: Semaphore,
+    poke: Notify,
+    pub(crate) progress: ProgressBoard,
+}
+
+impl Pipeline {
+    pub(crate) fn new(parts: PipelineParts) -> Pipeline {
+        Pipeline {
+            chain: parts.chain,
+            miners: parts.miners,
+            ledger: parts.ledger,
+            builder: parts.builder,
+            staging: parts.staging,
+            clock: parts.clock,
+            dice: parts.dice,
+            errors: parts.errors,
+            runtime: parts.runtime,
+            info: OnceLock::new(),
+            encodes: Semaphore::new(SEGMENTS_IN_ENCODE),
+            packs: Arc::new(Semaphore::new(PACKS_IN_FLIGHT)),
+            fragments: Semaphore::new(FRAGMENTS_IN_FLIGHT),
+            verifies: Semaphore::new(PACKS_IN_VERIFY),
+            poke: Notify::new(),
+            progress: ProgressBoard::default(),
+        }
+    }
+
+    /// Takes every pack of the ledger that is not Confirmed, oldest first, and every one that is sealed from now on.
+    /// Runs until it is aborted, which aborts the drivers too.
+    pub(crate) async fn run(self: Arc<Self>) {
+        let mut changes = self.ledger.watch();
+        let mut drivers = JoinSet::new();
+        let mut driven = BTreeSet::new();
+        loop {
+            changes.borrow_and_update();
+            while drivers.try_join_next().is_some() {}
+            let waiting = self.ledger.unconfirmed();
+            driven.retain(|seq| waiting.iter().any(|pack| pack.seq == *seq));
+            let next = waiting.into_iter().find(|pack| !driven.contains(&pack.seq));
+            let Some(pack) = next else {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let slot = self.packs.clone().acquire_owned().await;
+            let slot = slot.expect("the semaphore is never closed");
+            driven.insert(pack.seq);
+            drivers.spawn_on(self.clone().drive(pack.seq, slot), &self.runtime);
+        }
+    }
+
+    /// Wakes whatever waits between two attempts: the user minted a territory, the network is back.
+    pub(crate) fn poke(&self) {
+        self.poke.notify_waiters();
+    }
+
+    async fn drive(self: Arc<Self>, seq: PackSeq, slot: OwnedSemaphorePermit) {
+        let mut slot = Some(slot);
+        let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
+        loop {
+            let pack = self
+                .ledger
+                .get(seq)
+                .expect("a pack stays in the ledger while it is driven");
+            let step = match pack.state {
+                PackState::Sealed => self.encode(&pack).await,
+                PackState::Declaring => self.declare(&pack).await,
+                PackState::Placing => self.place(&pack, &mut slot).await,
+                PackState::Stored => {
+                    slot = None;
+                    self.verify(&pack).await
+                }
+                PackState::Confirmed => return self.finish(seq).await,
+            };
+            match step {
+                Ok(()) => backoff.reset(),
+                Err(reason) => {
+                    self.block(seq, reason);
+                    self.pause(backoff.next(&self.dice)).await;
+                }
+            }
+        }
+    }
+
+    /// The body has done its duty.
+    async fn finish(&self, seq: PackSeq) {
+        let (staging, builder) = (self.staging.clone(), self.builder.clone());
+        let removed = self.blocking(move || {
+            let removed = staging.remove(seq);
+            builder.wake_submitters();
+            removed
+        });
+        if let Err(error) = removed.await {
+            self.errors
+                .push(format!("pack {}: its staged body could not be removed: {error}", seq.0));
+        }
+        self.progress.forget(seq);
+    }
+
+    /// Makes visible why a pack stands still.
+    fn block(&self, seq: PackSeq, reason: Blocked) {
+        let known = self
+            .ledger
+            .get(seq)
+            .is_some_and(|pack| pack.blocked.as_ref() == Some(&reason));
+        if known {
+            return;
+        }
+        // That a declaration takes a few blocks to become final is no error.
+        if !matches!(reason, Blocked::Undecided { .. }) {
+            self.errors.push(format!("pack {}: {reason}", seq.0));
+        }
+        let journaled = self
+            .ledger
+            .update(seq, Durable::Eventually, |pack| pack.blocked = Some(reason));
+        if let Err(error) = journaled {
+            self.errors.push(format!("pack {}: {error}", seq.0));
+        }
+    }
+
+    /// Waits, or less if poked.
+    async fn pause(&self, duration: Duration) {
+        tokio::select! {
+            () = self.clock.sleep(duration) => {}
+            () = self.poke.notified() => {}
+        }
+    }
+
+    /// Moves a pack on: whatever blocked it is over. What may not be lost in a power cut asks for [`Durable::Now`].
+    async fn advance(
+        &self,
+        seq: PackSeq,
+        durable: Durable,
+        change: impl FnOnce(&mut PackRecord) + Send + 'static,
+    ) -> Result<Arc<PackRecord>, Blocked> {
+        let ledger = self.ledger.clone();
+        let now_s = self.clock.wall().as_secs();
+        let update = move || {
+            ledger.update(seq, durable, |pack| {
+                let before = pack.state;
+                change(pack);
+                pack.blocked = None;
+                if pack.state != before {
+                    pack.changed_at_s = now_s;
+                }
+            })
+        };
+        let advanced = match durable {
+            Durable::Now => self.blocking(update).await,
+            Durable::Eventually => update(),
+        };
+        advanced.map_err(|error| Blocked::Journal(error.to_string()))
+    }
+
+    /// Runs work that blocks on disk or processor off the async threads.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        match self.runtime.spawn_blocking(work).await {
+            Ok(done) => done,
+            Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+            Err(_) => Err(stopped()),
+        }
+    }
+}
+
+impl From<ChainError> for Blocked {
+    fn from(error: ChainError) -> Blocked {
+        match error {
+            ChainError::Away(why) => Blocked::ChainAway(why),
+            ChainError::NoFunds(why) => Blocked::NoFunds(why),
+            ChainError::TerritoryFull(why) => Blocked::TerritoryFull(why),
+            ChainError::TerritoryInactive(why) => Blocked::TerritoryInactive(why),
+            ChainError::NoTerritory(why) => Blocked::NoTerritory(why),
+            ChainError::Paused(why) => Blocked::CallPaused(why),
+            ChainError::Refused(why) => Blocked::Refused(why),
+            ChainError::Shape(why) => Blocked::Shape(why),
+        }
+    }
+}
+
+fn staging_lost(error: impl std::fmt::Display) -> Blocked {
+    Blocked::Staging(error.to_string())
+}

@@ -1,0 +1,185 @@
+//! One column of a pack: one fragment of every segment to one miner, and its report.
+//!
+//! ```text
+//! choose a miner --> send all segments --> wait for its report --> done
+//!       ^                  | attempts used up       | deadline passed
+//!       +------------------+------------------------+
+//! ```
+
+use super::backoff::Backoff;
+use super::body::read_column;
+use super::place::Placement;
+use super::{Pipeline, staging_lost};
+use crate::fragment_store::MinerError;
+use crate::ledger::{Blocked, Column, Durable};
+use crate::limits::{COLUMNS, FRAGMENT_BYTES, PUT_ATTEMPTS_MAX, REPORT_DEADLINE, RETRY_DELAY_MAX, RETRY_DELAY_MIN};
+use crate::staging::store_error;
+use cessfs_crypto::AccountId;
+use std::collections::HashSet;
+
+/// Why a column starts over.
+enum Setback {
+    /// This miner will not do.
+    Miner(AccountId, String),
+    /// Something that another miner would not change.
+    Blocked(Blocked),
+}
+
+impl From<Blocked> for Setback {
+    fn from(reason: Blocked) -> Setback {
+        Setback::Blocked(reason)
+    }
+}
+
+impl Pipeline {
+    /// Ends when the chain has a report for the column.
+    pub(super) async fn column(&self, placement: &Placement, column: u8) {
+        let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
+        loop {
+            let setback = tokio::select! {
+                () = reported(placement, column) => return,
+                tried = self.try_column(placement, column) => tried,
+            };
+            match setback {
+                Setback::Miner(miner, why) => {
+                    let trouble = format!("{} replaced: {why}", miner.to_ss58(cessfs_crypto::SS58_PREFIX));
+                    self.errors
+                        .push(format!("pack {} column {column}: {trouble}", placement.pack.seq.0));
+                    self.progress
+                        .change(placement.pack.seq, column, |progress| progress.trouble = Some(trouble));
+                    placement.shunned.lock().await.insert(miner);
+                    self.unassign(placement, column, miner).await;
+                }
+                Setback::Blocked(reason) => self.block(placement.pack.seq, reason),
+            }
+            self.pause(backoff.next(&self.dice)).await;
+        }
+    }
+
+    /// One miner's turn; comes back only with the reason why it is over without a report.
+    async fn try_column(&self, placement: &Placement, column: u8) -> Setback {
+        let (miner, delivered) = match self.assigned(placement, column).await {
+            Ok(assigned) => assigned,
+            Err(reason) => return reason.into(),
+        };
+        if !delivered && let Err(setback) = self.deliver(placement, column, miner).await {
+            return setback;
+        }
+        self.clock.sleep(REPORT_DEADLINE).await;
+        Setback::Miner(
+            miner,
+            format!("took its fragments but did not report in {REPORT_DEADLINE:?}"),
+        )
+    }
+
+    /// The column's miner, chosen now if it has none: outside the other columns, and not one that failed this pack if there
+    /// is any other.
+    async fn assigned(&self, placement: &Placement, column: u8) -> Result<(AccountId, bool), Blocked> {
+        let seq = placement.pack.seq;
+        let shunned = placement.shunned.lock().await;
+        let record = self
+            .ledger
+            .get(seq)
+            .expect("a pack stays in the ledger while it is driven");
+        let Column { miner, delivered } = record.columns[usize::from(column)];
+        if let Some(miner) = miner {
+            return Ok((miner, delivered));
+        }
+        let taken: HashSet<AccountId> = record.columns.iter().filter_map(|column| column.miner).collect();
+        let room = u64::from(record.segments) * FRAGMENT_BYTES as u64;
+        let avoided = &taken | &shunned;
+        let mut willing = self.miners.willing(room, 1, &avoided).await?;
+        if willing.is_empty() {
+            willing = self.miners.willing(room, 1, &taken).await?;
+        }
+        let Some(miner) = willing.pop() else {
+            return Err(Blocked::FewMiners {
+                willing: taken.len() as u32,
+                wanted: COLUMNS as u32,
+            });
+        };
+        self.advance(seq, Durable::Eventually, move |pack| {
+            pack.columns[usize::from(column)] = Column {
+                miner: Some(miner),
+                delivered: false,
+            };
+        })
+        .await?;
+        Ok((miner, false))
+    }
+
+    async fn unassign(&self, placement: &Placement, column: u8, miner: AccountId) {
+        let unassigned = self.advance(placement.pack.seq, Durable::Eventually, move |pack| {
+            let column = &mut pack.columns[usize::from(column)];
+            if column.miner == Some(miner) {
+                *column = Column::default();
+            }
+        });
+        if let Err(reason) = unassigned.await {
+            self.block(placement.pack.seq, reason);
+        }
+    }
+
+    async fn deliver(&self, placement: &Placement, column: u8, miner: AccountId) -> Result<(), Setback> {
+        let seq = placement.pack.seq;
+        self.progress.change(seq, column, |progress| progress.sent_bytes = 0);
+        for segment in 0..placement.pack.segments {
+            self.deliver_fragment(placement, segment, column, miner).await?;
+            self.progress
+                .change(seq, column, |progress| progress.sent_bytes += FRAGMENT_BYTES as u64);
+        }
+        self.advance(seq, Durable::Eventually, move |pack| {
+            let column = &mut pack.columns[usize::from(column)];
+            // Meanwhile the chain may have attributed the column to somebody else.
+            column.delivered |= column.miner == Some(miner);
+        })
+        .await?;
+        Ok(())
+    }
+
+    async fn deliver_fragment(
+        &self,
+        placement: &Placement,
+        segment: u32,
+        column: u8,
+        miner: AccountId,
+    ) -> Result<(), Setback> {
+        let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
+        for attempt in 1.. {
+            let Err(error) = self.put_fragment(placement, segment, column, miner).await? else {
+                break;
+            };
+            if attempt == PUT_ATTEMPTS_MAX {
+                return Err(Setback::Miner(miner, error.to_string()));
+            }
+            self.pause(backoff.next(&self.dice)).await;
+        }
+        Ok(())
+    }
+
+    /// Makes the fragment and sends it; it is in memory only while it is being sent.
+    async fn put_fragment(
+        &self,
+        placement: &Placement,
+        segment: u32,
+        column: u8,
+        miner: AccountId,
+    ) -> Result<Result<(), MinerError>, Blocked> {
+        let _permit = self.fragments.acquire().await.expect("the semaphore is never closed");
+        let (staging, seq) = (self.staging.clone(), placement.pack.seq);
+        let fragment = self.blocking(move || {
+            let body = staging.body(seq).map_err(store_error)?;
+            read_column(&body, segment, column, 0..FRAGMENT_BYTES as u32).map_err(store_error)
+        });
+        let fragment = fragment.await.map_err(staging_lost)?;
+        let encoded = placement.pack.encoded();
+        let hash = encoded.segments[segment as usize].fragments[usize::from(column)];
+        Ok(self.miners.put(miner, encoded.fid, hash, fragment.into()).await)
+    }
+}
+
+async fn reported(placement: &Placement, column: u8) {
+    let mut reports = placement.reported.subscribe();
+    // The sender lives in the placement, which outlives this future.
+    let _ = reports.wait_for(|reported| reported[usize::from(column)]).await;
+}

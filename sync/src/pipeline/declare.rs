@@ -1,0 +1,143 @@
+//! Declaring -> Placing: the one step that must not happen twice (F4, I2).
+//!
+//! ```text
+//! ask chain --File--> Stored        ask chain --Deal--> Placing
+//!     | nothing
+//!     | intent in the journal and not yet void? wait
+//!     v
+//! territory has room, twelve miners answer (F5)
+//!     v
+//! journal the intent, barrier
+//!     v
+//! declare --definite refusal--> intent withdrawn, blocked
+//!     | done, or unknown
+//!     v
+//! ask chain again: only its answer leads on
+//! ```
+
+use super::Pipeline;
+use super::reconcile::OnChain;
+use crate::chain::{ChainError, Declaration, Head, TerritoryState};
+use crate::ledger::{Blocked, Column, Durable, Intent, PackRecord};
+use crate::limits::{COLUMNS, DECLARE_MORTAL_BLOCKS, FRAGMENT_BYTES, SEGMENT_CHARGE_BYTES, SPARE_MINERS};
+use cessfs_crypto::AccountId;
+use std::collections::HashSet;
+
+impl Pipeline {
+    pub(super) async fn declare(&self, pack: &PackRecord) -> Result<(), Blocked> {
+        let height = match self.reconcile(pack).await? {
+            OnChain::File(file) => return self.enter_stored(pack, &file).await,
+            OnChain::Deal(deal) => return self.enter_placing(pack, &deal).await,
+            OnChain::Nothing { height } => height,
+        };
+        self.assert_void(pack, height).await?;
+        self.check_shape(pack).await?;
+        self.check_territory(pack).await?;
+        let miners = self.choose_miners(pack).await?;
+        let intent = Intent {
+            height,
+            attempt: pack.intent.map_or(0, |intent| intent.attempt) + 1,
+        };
+        let intended = self.advance(pack.seq, Durable::Now, move |pack| {
+            pack.intent = Some(intent);
+            pack.columns = miners.map(|miner| Column {
+                miner: Some(miner),
+                delivered: false,
+            });
+        });
+        let pack = intended.await?;
+        self.submit_declaration(&pack).await
+    }
+
+    /// No declaration of this pack can be alive: none is journaled, or its era is over. The best head is asked too, because
+    /// what stands there will most likely be final soon.
+    async fn assert_void(&self, pack: &PackRecord, now: u32) -> Result<(), Blocked> {
+        if let Some(intent) = pack.intent {
+            let until = intent.height.saturating_add(DECLARE_MORTAL_BLOCKS);
+            if now <= until {
+                return Err(Blocked::Undecided { now, until });
+            }
+        }
+        let fid = pack.encoded().fid;
+        let best =
+            self.chain.deal(fid, Head::Best).await?.is_some() || self.chain.file(fid, Head::Best).await?.is_some();
+        match best {
+            true => Err(Blocked::Undecided { now, until: now + 1 }),
+            false => Ok(()),
+        }
+    }
+
+    /// F1: write only to a chain whose constants are the ones this code was written for.
+    async fn check_shape(&self, pack: &PackRecord) -> Result<(), Blocked> {
+        let info = match self.info.get() {
+            Some(info) => info,
+            None => {
+                let asked = self.chain.info().await?;
+                self.info.get_or_init(|| asked)
+            }
+        };
+        if info.fragment_count as usize != COLUMNS {
+            return Err(Blocked::Shape(format!("{} fragments per segment", info.fragment_count)));
+        }
+        if info.segment_count_max < pack.segments {
+            return Err(Blocked::Shape(format!("at most {} segments", info.segment_count_max)));
+        }
+        Ok(())
+    }
+
+    async fn check_territory(&self, pack: &PackRecord) -> Result<(), Blocked> {
+        let name = pack.territory.as_str();
+        let Some(territory) = self.chain.territory(name).await? else {
+            return Err(Blocked::NoTerritory(name.into()));
+        };
+        if territory.state != TerritoryState::Active {
+            return Err(Blocked::TerritoryInactive(format!("{name} is {:?}", territory.state)));
+        }
+        let needed = u128::from(pack.segments) * u128::from(SEGMENT_CHARGE_BYTES);
+        // Strictly more than needed must remain (facts 1.5).
+        if territory.remaining_bytes <= needed {
+            return Err(Blocked::TerritoryFull(format!(
+                "{name} has {} bytes left, the pack needs more than {needed}",
+                territory.remaining_bytes
+            )));
+        }
+        Ok(())
+    }
+
+    /// Twelve miners that are willing now, chosen at random: a deal cannot be called back (F5).
+    async fn choose_miners(&self, pack: &PackRecord) -> Result<[AccountId; COLUMNS], Blocked> {
+        let room = u64::from(pack.segments) * FRAGMENT_BYTES as u64;
+        let mut willing = self
+            .miners
+            .willing(room, COLUMNS + SPARE_MINERS, &HashSet::new())
+            .await?;
+        willing.truncate(COLUMNS);
+        let found = willing.len();
+        let chosen: Result<[AccountId; COLUMNS], _> = willing.try_into();
+        chosen.map_err(|_| Blocked::FewMiners {
+            willing: found as u32,
+            wanted: COLUMNS as u32,
+        })
+    }
+
+    async fn submit_declaration(&self, pack: &PackRecord) -> Result<(), Blocked> {
+        assert!(pack.intent.is_some(), "I2: no declaration without a journaled intent");
+        let declaration = Declaration {
+            fid: pack.encoded().fid,
+            segments: pack.encoded().segments.clone(),
+            label: pack.label.clone(),
+            territory: pack.territory.clone(),
+            size: u128::from(pack.body_bytes()),
+        };
+        match self.chain.declare(declaration).await {
+            // Done: the driver comes here again and finds the deal.
+            Ok(()) => Ok(()),
+            Err(ChainError::Away(why)) => Err(Blocked::ChainAway(why)),
+            Err(refused) => {
+                self.advance(pack.seq, Durable::Eventually, |pack| pack.intent = None)
+                    .await?;
+                Err(refused.into())
+            }
+        }
+    }
+}

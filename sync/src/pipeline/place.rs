@@ -1,0 +1,103 @@
+//! Placing -> Stored: twelve columns in parallel, until the chain says that the file exists.
+
+use super::Pipeline;
+use super::reconcile::OnChain;
+use crate::chain::Deal;
+use crate::ledger::{Blocked, Durable, Intent, PackRecord, PackState};
+use crate::limits::{CHAIN_POLL, COLUMNS};
+use cessfs_crypto::{AccountId, PackSeq};
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use std::collections::HashSet;
+use std::sync::Arc;
+use tokio::sync::{OwnedSemaphorePermit, watch};
+
+/// What the columns of one pack share while it is being placed.
+pub(super) struct Placement {
+    pub(super) pack: Arc<PackRecord>,
+    /// Which columns the chain has a report for.
+    pub(super) reported: watch::Sender<[bool; COLUMNS]>,
+    /// Miners that failed this pack; asked again only when nobody else is left. Also the lock under which one is chosen.
+    pub(super) shunned: tokio::sync::Mutex<HashSet<AccountId>>,
+}
+
+impl Pipeline {
+    /// Runs the columns and watches the deal; the watch alone decides when this is over, and what is still being sent then
+    /// is dropped.
+    pub(super) async fn place(
+        &self,
+        pack: &Arc<PackRecord>,
+        slot: &mut Option<OwnedSemaphorePermit>,
+    ) -> Result<(), Blocked> {
+        let placement = Placement {
+            pack: pack.clone(),
+            reported: watch::Sender::new([false; COLUMNS]),
+            shunned: tokio::sync::Mutex::default(),
+        };
+        let columns = async {
+            let mut columns: FuturesUnordered<_> = (0..COLUMNS as u8)
+                .map(|column| self.column(&placement, column))
+                .collect();
+            while columns.next().await.is_some() {}
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            outcome = self.watch_deal(&placement, slot) => outcome,
+            () = columns => unreachable!("the columns never end by themselves"),
+        }
+    }
+
+    async fn watch_deal(&self, placement: &Placement, slot: &mut Option<OwnedSemaphorePermit>) -> Result<(), Blocked> {
+        let seq = placement.pack.seq;
+        loop {
+            match self.reconcile(&placement.pack).await {
+                Ok(OnChain::File(file)) => return self.enter_stored(&placement.pack, &file).await,
+                Ok(OnChain::Deal(deal)) => self.book_reports(placement, &deal).await?,
+                Ok(OnChain::Nothing { height }) => return self.deal_gone(seq, height).await,
+                // The columns go on: miners may well be reachable while the RPC is not.
+                Err(reason) => self.block(seq, reason),
+            }
+            let record = self
+                .ledger
+                .get(seq)
+                .expect("a pack stays in the ledger while it is driven");
+            if record.columns.iter().all(|column| column.delivered) {
+                // All bytes are with miners: the next pack may send.
+                *slot = None;
+            }
+            self.pause(CHAIN_POLL).await;
+        }
+    }
+
+    async fn book_reports(&self, placement: &Placement, deal: &Deal) -> Result<(), Blocked> {
+        let mut reported = [false; COLUMNS];
+        for (column, _) in &deal.reported {
+            if let Some(flag) = reported.get_mut(usize::from(*column)) {
+                *flag = true;
+                self.progress.change(placement.pack.seq, *column, |progress| {
+                    progress.reported = true;
+                    progress.trouble = None;
+                });
+            }
+        }
+        self.enter_placing(&placement.pack, deal).await?;
+        placement.reported.send_if_modified(|known| {
+            let news = *known != reported;
+            *known = reported;
+            news
+        });
+        Ok(())
+    }
+
+    /// The deal is no more and no file came of it: the territory expired under it (facts 1.5), or this RPC lags. Back to
+    /// Declaring, with the intent moved to now: it is declared again only when nothing can be on its way any more.
+    async fn deal_gone(&self, seq: PackSeq, height: u32) -> Result<(), Blocked> {
+        self.advance(seq, Durable::Now, move |pack| {
+            pack.state = PackState::Declaring;
+            let attempt = pack.intent.map_or(0, |intent| intent.attempt);
+            pack.intent = Some(Intent { height, attempt });
+        })
+        .await?;
+        Ok(())
+    }
+}

@@ -1,0 +1,113 @@
+//! What the chain says about a pack. It wins over whatever the journal hoped for.
+
+use super::Pipeline;
+use crate::chain::{Deal, Head, StoredFile};
+use crate::fragment_store::Fid;
+use crate::ledger::{Blocked, Column, Durable, PackRecord, PackState};
+use crate::limits::COLUMNS;
+use std::collections::HashSet;
+
+/// A fid at a finalized head.
+pub(super) enum OnChain {
+    /// Stored, and ours.
+    File(StoredFile),
+    /// Declared, and ours.
+    Deal(Deal),
+    /// Neither, at a head that is at least this high.
+    Nothing {
+        /// Finalized height read before file and deal were.
+        height: u32,
+    },
+}
+
+impl Pipeline {
+    /// Asks for height, file and deal, in this order, so that "nothing" holds at the height given or later.
+    pub(super) async fn reconcile(&self, pack: &PackRecord) -> Result<OnChain, Blocked> {
+        let fid = pack.encoded().fid;
+        let height = self.chain.height(Head::Finalized).await?;
+        if let Some(file) = self.our_file(pack, fid).await? {
+            return Ok(OnChain::File(file));
+        }
+        if let Some(deal) = self.chain.deal(fid, Head::Finalized).await? {
+            let ours = deal.owner == self.chain.account() && deal.segments == pack.encoded().segments;
+            return match ours {
+                true => Ok(OnChain::Deal(deal)),
+                false => Err(Blocked::Refused(format!(
+                    "somebody else's deal stands under fid {}",
+                    hex::encode(fid.0)
+                ))),
+            };
+        }
+        // The deal may have become a file between the two questions.
+        Ok(match self.our_file(pack, fid).await? {
+            Some(file) => OnChain::File(file),
+            None => OnChain::Nothing { height },
+        })
+    }
+
+    async fn our_file(&self, pack: &PackRecord, fid: Fid) -> Result<Option<StoredFile>, Blocked> {
+        let Some(file) = self.chain.file(fid, Head::Finalized).await? else {
+            return Ok(None);
+        };
+        let account = self.chain.account();
+        let owned = file.owners.iter().any(|(owner, _, _)| *owner == account);
+        let same = file
+            .segments
+            .iter()
+            .map(|(hashes, _)| hashes)
+            .eq(&pack.encoded().segments);
+        match owned && same {
+            true => Ok(Some(file)),
+            false => Err(Blocked::Refused(format!(
+                "somebody else's file stands under fid {}",
+                hex::encode(fid.0)
+            ))),
+        }
+    }
+
+    /// -> Stored: who holds what is what the chain says.
+    pub(super) async fn enter_stored(&self, pack: &PackRecord, file: &StoredFile) -> Result<(), Blocked> {
+        let (_, holders) = file
+            .segments
+            .first()
+            .expect("compared with our segments, of which there is one");
+        let distinct: HashSet<_> = holders.iter().collect();
+        assert_eq!(
+            distinct.len(),
+            COLUMNS,
+            "I8: the chain attributes two columns to one miner"
+        );
+        let columns = holders.map(|miner| Column {
+            miner: Some(miner),
+            delivered: true,
+        });
+        self.advance(pack.seq, Durable::Eventually, move |pack| {
+            pack.columns = columns;
+            pack.state = PackState::Stored;
+        })
+        .await?;
+        Ok(())
+    }
+
+    /// Takes the deal's reports into the record; Placing from here on.
+    pub(super) async fn enter_placing(&self, pack: &PackRecord, deal: &Deal) -> Result<(), Blocked> {
+        let reported = deal.reported.clone();
+        self.advance(pack.seq, Durable::Eventually, move |pack| {
+            pack.state = PackState::Placing;
+            for (column, miner) in reported {
+                // A miner counts for one column only; wherever else it was tried, another has to take its place.
+                for other in pack.columns.iter_mut().filter(|other| other.miner == Some(miner)) {
+                    *other = Column::default();
+                }
+                if let Some(column) = pack.columns.get_mut(usize::from(column)) {
+                    *column = Column {
+                        miner: Some(miner),
+                        delivered: true,
+                    };
+                }
+            }
+        })
+        .await?;
+        Ok(())
+    }
+}

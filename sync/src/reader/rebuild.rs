@@ -1,0 +1,122 @@
+//! A whole segment out of any four of its twelve fragments, each checked against its hash on chain.
+
+use super::Reader;
+use crate::chain::Head;
+use crate::chunk_store::FetchError;
+use crate::erasure::{decode, sha256};
+use crate::fragment_store::MinerError;
+use crate::ledger::PackRecord;
+use crate::limits::{
+    COLUMNS, DATA_FRAGMENTS, FRAGMENT_BYTES, REBUILD_FRAGMENTS_MAX, REBUILD_HEDGE_DELAY, SEGMENT_BYTES,
+};
+use crate::pack::Piece;
+use bytes::Bytes;
+use cessfs_crypto::AccountId;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
+use std::sync::Arc;
+
+/// What a piece names, out of its whole segment.
+pub(super) fn slice<'a>(segment: &'a [u8], piece: &Piece) -> &'a [u8] {
+    let base = usize::from(piece.column) * FRAGMENT_BYTES;
+    &segment[base + piece.range.start as usize..base + piece.range.end as usize]
+}
+
+/// Four distinct columns and their fragments.
+type Quorum = [(u8, Bytes); DATA_FRAGMENTS];
+
+impl Reader {
+    /// The 32 MiB of a segment.
+    pub(super) async fn segment(&self, pack: &PackRecord, segment: u32) -> Result<Bytes, FetchError> {
+        let _permit = self.rebuilds.acquire().await.expect("the semaphore is never closed");
+        let key = (pack.encoded().fid, segment);
+        if let Some(bytes) = self.segments.lock().get(&key) {
+            return Ok(bytes.clone());
+        }
+        let mut gathered = self.gather(pack, segment).await;
+        if gathered.is_err() && self.ask_holders(pack, segment).await {
+            gathered = self.gather(pack, segment).await;
+        }
+        let quorum = gathered.map_err(|good| {
+            let seq = pack.seq.0;
+            FetchError::Unavailable(format!(
+                "pack {seq} segment {segment}: {good} of {COLUMNS} miners gave a good fragment, {DATA_FRAGMENTS} are needed"
+            ))
+        })?;
+        let decoded = self.parts.runtime.spawn_blocking(move || {
+            let mut out = vec![0; SEGMENT_BYTES];
+            let columns = quorum.each_ref().map(|(column, bytes)| (*column, &bytes[..]));
+            decode(columns, &mut out).expect("four distinct columns of 8 MiB each");
+            Bytes::from(out)
+        });
+        let bytes = decoded
+            .await
+            .map_err(|error| FetchError::Unavailable(error.to_string()))?;
+        self.segments.lock().put(key, bytes.clone());
+        Ok(bytes)
+    }
+
+    /// Asks four miners, another one for each that fails, and one more whenever all of them take long. The number of good
+    /// fragments if that was not enough.
+    async fn gather(&self, pack: &PackRecord, segment: u32) -> Result<Quorum, usize> {
+        let holders = self.holders(pack, segment);
+        let mut order: Vec<(AccountId, u8)> = holders.into_iter().zip(0..).collect();
+        self.parts.miners.rank(&mut order);
+        let mut order = order.into_iter();
+        let mut asked = FuturesUnordered::new();
+        let mut good: Vec<(u8, Bytes)> = Vec::with_capacity(DATA_FRAGMENTS);
+        let mut wanted = DATA_FRAGMENTS;
+        while good.len() < DATA_FRAGMENTS {
+            while good.len() + asked.len() < wanted
+                && let Some((holder, column)) = order.next()
+            {
+                asked.push(self.whole_fragment(pack, segment, column, holder));
+            }
+            if asked.is_empty() {
+                return Err(good.len());
+            }
+            tokio::select! {
+                Some(answer) = asked.next() => good.extend(answer.ok()),
+                () = self.parts.clock.sleep(REBUILD_HEDGE_DELAY) => wanted = (wanted + 1).min(REBUILD_FRAGMENTS_MAX),
+            }
+        }
+        Ok(good.try_into().expect("the loop ends at four"))
+    }
+
+    async fn whole_fragment(
+        &self,
+        pack: &PackRecord,
+        segment: u32,
+        column: u8,
+        holder: AccountId,
+    ) -> Result<(u8, Bytes), MinerError> {
+        let encoded = pack.encoded();
+        let hash = encoded.segments[segment as usize].fragments[usize::from(column)];
+        let whole = 0..FRAGMENT_BYTES as u32;
+        let bytes = self.parts.miners.get(holder, encoded.fid, hash, whole).await?;
+        let hashed = self
+            .parts
+            .runtime
+            .spawn_blocking(move || (sha256(&bytes) == hash, bytes));
+        match hashed.await {
+            Ok((true, bytes)) => Ok((column, bytes)),
+            Ok((false, _)) => {
+                self.parts.miners.failed(holder);
+                Err(MinerError::Wrong("the fragment does not match its hash".into()))
+            }
+            Err(error) => Err(MinerError::Unreachable(error.to_string())),
+        }
+    }
+
+    /// Miners repair among themselves: the chain may name other holders than it did. Whether it does.
+    async fn ask_holders(&self, pack: &PackRecord, segment: u32) -> bool {
+        let before = self.holders(pack, segment);
+        let fid = pack.encoded().fid;
+        let Ok(Some(file)) = self.parts.chain.file(fid, Head::Finalized).await else {
+            return false;
+        };
+        let holders = file.segments.iter().map(|(_, holders)| *holders).collect();
+        self.holders.lock().put(fid, Arc::new(holders));
+        self.holders(pack, segment) != before
+    }
+}

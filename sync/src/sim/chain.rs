@@ -1,0 +1,350 @@
+//! A chain with the rules of `FileBank` that the pipeline lives by (facts 1.5), including the dangerous ones: a second
+//! declaration of an open deal is taken, resets it and locks space again. What happens becomes final two blocks later.
+
+use crate::chain::{
+    Chain, ChainError, ChainInfo, Deal, Declaration, Head, Miner, Planck, StoredFile, Territory, TerritoryState,
+};
+use crate::clock::Clock;
+use crate::fragment_store::{Fid, Sha256Hash};
+use crate::limits::{COLUMNS, DECLARE_MORTAL_BLOCKS, SEGMENT_CHARGE_BYTES};
+use crate::sim::SimClock;
+use cessfs_crypto::AccountId;
+use futures::FutureExt;
+use futures::future::{BoxFuture, ready};
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+const BLOCK: Duration = Duration::from_secs(6);
+const FINALITY_BLOCKS: u32 = 2;
+
+/// What happens to one declaration.
+#[derive(Clone, Debug)]
+pub enum DeclareFault {
+    /// It counts, but the answer is lost.
+    ReplyLost,
+    /// It is lost.
+    Lost,
+    /// The answer is lost, and it counts only so many blocks later.
+    Late(u32),
+    /// The chain refuses it.
+    Refused(ChainError),
+}
+
+#[derive(Clone)]
+struct SimDeal {
+    born: u32,
+    declaration: Declaration,
+    /// Column, miner, height.
+    reported: Vec<(u8, AccountId, u32)>,
+}
+
+#[derive(Default)]
+struct State {
+    deals: HashMap<Fid, SimDeal>,
+    files: HashMap<Fid, (u32, StoredFile)>,
+    /// Declarations that were taken, by fid: more than one is what F4 warns of.
+    taken: HashMap<Fid, u32>,
+    late: Vec<(u32, Declaration)>,
+    faults: VecDeque<DeclareFault>,
+    territory: Option<Territory>,
+    miners: Vec<Miner>,
+    away: bool,
+    fragment_count: u32,
+}
+
+/// See the module head.
+pub struct SimChain {
+    clock: Arc<SimClock>,
+    account: AccountId,
+    state: Mutex<State>,
+}
+
+impl SimChain {
+    /// A chain with an Active territory `main` of 1 TiB.
+    pub fn new(clock: Arc<SimClock>, account: AccountId) -> SimChain {
+        let chain = SimChain {
+            clock,
+            account,
+            state: Mutex::default(),
+        };
+        chain.state.lock().fragment_count = COLUMNS as u32;
+        chain.set_territory(Some((1 << 40, TerritoryState::Active)));
+        chain
+    }
+
+    /// Gives or takes the territory `main`: bytes remaining, and state.
+    pub fn set_territory(&self, territory: Option<(u128, TerritoryState)>) {
+        self.state.lock().territory = territory.map(|(remaining_bytes, state)| Territory {
+            name: "main".into(),
+            total_bytes: remaining_bytes,
+            used_bytes: 0,
+            locked_bytes: 0,
+            remaining_bytes,
+            start_block: 0,
+            deadline_block: u32::MAX,
+            state,
+        });
+    }
+
+    /// Whether the RPC can be reached.
+    pub fn set_away(&self, away: bool) {
+        self.state.lock().away = away;
+    }
+
+    /// What the chain says is its number of fragments per segment.
+    pub fn set_fragment_count(&self, count: u32) {
+        self.state.lock().fragment_count = count;
+    }
+
+    /// What happens to the next declarations, one each.
+    pub fn fail_declarations(&self, faults: impl IntoIterator<Item = DeclareFault>) {
+        self.state.lock().faults.extend(faults);
+    }
+
+    /// How often each fid was declared.
+    pub fn declarations(&self) -> Vec<(Fid, u32)> {
+        let mut taken: Vec<_> = self
+            .state
+            .lock()
+            .taken
+            .iter()
+            .map(|(fid, times)| (*fid, *times))
+            .collect();
+        taken.sort();
+        taken
+    }
+
+    /// Drops an open deal, as an expiring territory does.
+    pub fn drop_deals(&self) {
+        self.state.lock().deals.clear();
+    }
+
+    /// Fids stored at the best head.
+    pub fn stored(&self) -> Vec<Fid> {
+        self.state.lock().files.keys().copied().collect()
+    }
+
+    /// Attributes one column of all files to another miner, as a repair among miners does.
+    pub fn move_column(&self, column: usize, miner: AccountId) {
+        for (_, file) in self.state.lock().files.values_mut() {
+            for (_, holders) in &mut file.segments {
+                holders[column] = miner;
+            }
+        }
+    }
+
+    pub(super) fn register(&self, miner: Miner) {
+        self.state.lock().miners.push(miner);
+    }
+
+    fn now(&self) -> u32 {
+        100 + (self.clock.monotonic().as_millis() / BLOCK.as_millis()) as u32
+    }
+
+    fn height_of(&self, head: Head) -> u32 {
+        match head {
+            Head::Best => self.now(),
+            Head::Finalized => self.now() - FINALITY_BLOCKS,
+        }
+    }
+
+    /// The state with everything in it that has happened by now.
+    fn settled(&self) -> parking_lot::MutexGuard<'_, State> {
+        let now = self.now();
+        let mut state = self.state.lock();
+        let (landed, later) = state.late.drain(..).partition(|(height, _)| *height <= now);
+        state.late = later;
+        for (height, declaration) in landed {
+            take(&mut state, declaration, height);
+        }
+        state
+    }
+
+    fn answer<T: Send + 'static>(&self, value: impl FnOnce(&State) -> T) -> BoxFuture<'static, Result<T, ChainError>> {
+        let state = self.settled();
+        let answer = match state.away {
+            true => Err(ChainError::Away("no route".into())),
+            false => Ok(value(&state)),
+        };
+        ready(answer).boxed()
+    }
+
+    /// The column that a fragment of an open deal belongs to.
+    pub(super) fn column_of(&self, fid: Fid, fragment: Sha256Hash) -> Option<(u8, Vec<Sha256Hash>)> {
+        let state = self.settled();
+        let segments = &state.deals.get(&fid)?.declaration.segments;
+        let column = segments
+            .iter()
+            .find_map(|segment| segment.fragments.iter().position(|hash| *hash == fragment))?;
+        let all = segments.iter().map(|segment| segment.fragments[column]).collect();
+        Some((column as u8, all))
+    }
+
+    /// `transfer_report`: each column and each miner once; the twelfth makes the file.
+    pub(super) fn report(&self, fid: Fid, column: u8, miner: AccountId) {
+        let now = self.now();
+        let mut state = self.settled();
+        let Some(deal) = state.deals.get_mut(&fid) else { return };
+        if deal.reported.iter().any(|(c, m, _)| *c == column || *m == miner) {
+            return;
+        }
+        deal.reported.push((column, miner, now));
+        if deal.reported.len() < COLUMNS {
+            return;
+        }
+        let mut holders = [AccountId([0; 32]); COLUMNS];
+        for (column, miner, _) in &deal.reported {
+            holders[usize::from(*column)] = *miner;
+        }
+        let declaration = deal.declaration.clone();
+        let file = StoredFile {
+            owners: vec![(self.account, declaration.label.into(), declaration.territory.into())],
+            segments: declaration
+                .segments
+                .into_iter()
+                .map(|hashes| (hashes, holders))
+                .collect(),
+            size: declaration.size,
+        };
+        state.files.insert(fid, (now, file));
+    }
+}
+
+/// `upload_declaration` as the pallet does it: an open deal is overwritten.
+fn take(state: &mut State, declaration: Declaration, height: u32) {
+    let charge = declaration.segments.len() as u128 * u128::from(SEGMENT_CHARGE_BYTES);
+    if let Some(territory) = &mut state.territory {
+        territory.remaining_bytes = territory.remaining_bytes.saturating_sub(charge);
+        territory.locked_bytes += charge;
+    }
+    *state.taken.entry(declaration.fid).or_default() += 1;
+    let deal = SimDeal {
+        born: height,
+        declaration: declaration.clone(),
+        reported: Vec::new(),
+    };
+    state.deals.insert(declaration.fid, deal);
+}
+
+impl Chain for SimChain {
+    fn account(&self) -> AccountId {
+        self.account
+    }
+
+    fn info(&self) -> BoxFuture<'static, Result<ChainInfo, ChainError>> {
+        self.answer(|state| ChainInfo {
+            name: "simulated".into(),
+            spec_version: 137,
+            genesis: [0; 32],
+            segment_count_max: 1000,
+            fragment_count: state.fragment_count,
+            existential_deposit: 1,
+            unit_price: None,
+            token_symbol: "TCESS".into(),
+        })
+    }
+
+    fn balance(&self, _account: AccountId) -> BoxFuture<'static, Result<Planck, ChainError>> {
+        self.answer(|_| 0)
+    }
+
+    fn height(&self, head: Head) -> BoxFuture<'static, Result<u32, ChainError>> {
+        let height = self.height_of(head);
+        self.answer(|_| height)
+    }
+
+    fn territory(&self, name: &str) -> BoxFuture<'static, Result<Option<Territory>, ChainError>> {
+        self.answer(|state| state.territory.clone().filter(|territory| territory.name == name))
+    }
+
+    fn mint_territory(&self, _name: &str, _gib: u32, _days: u32) -> BoxFuture<'static, Result<(), ChainError>> {
+        ready(Err(ChainError::Refused("not simulated".into()))).boxed()
+    }
+
+    fn expand_territory(&self, _name: &str, _gib: u32) -> BoxFuture<'static, Result<(), ChainError>> {
+        ready(Err(ChainError::Refused("not simulated".into()))).boxed()
+    }
+
+    fn renew_territory(&self, _name: &str, _days: u32) -> BoxFuture<'static, Result<(), ChainError>> {
+        ready(Err(ChainError::Refused("not simulated".into()))).boxed()
+    }
+
+    fn miners(&self) -> BoxFuture<'static, Result<Vec<Miner>, ChainError>> {
+        self.answer(|state| state.miners.clone())
+    }
+
+    fn deal(&self, fid: Fid, head: Head) -> BoxFuture<'static, Result<Option<Deal>, ChainError>> {
+        let height = self.height_of(head);
+        self.answer(|state| {
+            let completed = state.files.get(&fid).is_some_and(|(born, _)| *born <= height);
+            let deal = state.deals.get(&fid).filter(|deal| deal.born <= height && !completed)?;
+            let seen = deal.reported.iter().filter(|(_, _, at)| *at <= height);
+            Some(Deal {
+                owner: self.account,
+                label: deal.declaration.label.clone().into(),
+                segments: deal.declaration.segments.clone(),
+                reported: seen.map(|(column, miner, _)| (*column, *miner)).collect(),
+            })
+        })
+    }
+
+    fn file(&self, fid: Fid, head: Head) -> BoxFuture<'static, Result<Option<StoredFile>, ChainError>> {
+        let height = self.height_of(head);
+        self.answer(|state| {
+            let (_, file) = state.files.get(&fid).filter(|(born, _)| *born <= height)?;
+            Some(file.clone())
+        })
+    }
+
+    fn declare(&self, declaration: Declaration) -> BoxFuture<'static, Result<(), ChainError>> {
+        let next = self.now() + 1;
+        let mut state = self.settled();
+        if state.away {
+            return ready(Err(ChainError::Away("no route".into()))).boxed();
+        }
+        let away = |why: &str| Err(ChainError::Away(why.into()));
+        let answer = match state.faults.pop_front() {
+            None => {
+                state.late.push((next, declaration));
+                Ok(())
+            }
+            Some(DeclareFault::Lost) => away("broken pipe"),
+            Some(DeclareFault::ReplyLost) => {
+                state.late.push((next, declaration));
+                away("connection reset")
+            }
+            Some(DeclareFault::Late(blocks)) => {
+                assert!(blocks < DECLARE_MORTAL_BLOCKS, "a later one would be void");
+                state.late.push((next + blocks, declaration));
+                away("timed out")
+            }
+            Some(DeclareFault::Refused(error)) => Err(error),
+        };
+        let final_at = self.clock.sleep(BLOCK * (FINALITY_BLOCKS + 2));
+        async move {
+            if answer.is_ok() {
+                final_at.await;
+            }
+            answer
+        }
+        .boxed()
+    }
+
+    fn delete(&self, _fid: Fid) -> BoxFuture<'static, Result<(), ChainError>> {
+        ready(Err(ChainError::Refused("not simulated".into()))).boxed()
+    }
+
+    fn files(&self) -> BoxFuture<'static, Result<Vec<Fid>, ChainError>> {
+        let height = self.height_of(Head::Finalized);
+        self.answer(|state| {
+            let born = state.files.iter().filter(|(_, (born, _))| *born <= height);
+            born.map(|(fid, _)| *fid).collect()
+        })
+    }
+
+    fn faucet(&self) -> BoxFuture<'static, Result<(), ChainError>> {
+        ready(Err(ChainError::Refused("not simulated".into()))).boxed()
+    }
+}

@@ -1,0 +1,201 @@
+//! Miners that keep fragments in memory, report to the simulated chain, and fail as told.
+
+use crate::chain::Miner;
+use crate::clock::Clock;
+use crate::erasure::sha256;
+use crate::fragment_store::{Fid, FragmentStore, MinerError, MinerStatus, Sha256Hash};
+use crate::limits::FRAGMENT_BYTES;
+use crate::sim::{SimChain, SimClock};
+use bytes::Bytes;
+use cessfs_crypto::AccountId;
+use futures::FutureExt;
+use futures::future::{BoxFuture, pending, ready};
+use parking_lot::Mutex;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// How a miner misbehaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fault {
+    /// No answer to anything: connections are refused.
+    Gone,
+    /// Takes connections and never answers puts and gets.
+    Stalls,
+    /// Refuses every put.
+    Refuses,
+    /// Takes fragments and never reports.
+    Silent,
+    /// Gives back bytes with one bit wrong.
+    Corrupts,
+    /// Reports what it has and then does not have it.
+    Forgets,
+}
+
+#[derive(Default)]
+struct SimMiner {
+    fragments: HashMap<(Fid, Sha256Hash), Bytes>,
+    fault: Option<Fault>,
+}
+
+/// See the module head. Endpoints are numbers: `sim:0`, `sim:1`, ...
+pub struct SimMiners {
+    chain: Arc<SimChain>,
+    clock: Arc<SimClock>,
+    miners: Mutex<Vec<SimMiner>>,
+}
+
+const LATENCY: Duration = Duration::from_millis(50);
+
+impl SimMiners {
+    pub(super) fn new(chain: Arc<SimChain>, clock: Arc<SimClock>, count: u8) -> SimMiners {
+        let miners = SimMiners {
+            chain,
+            clock,
+            miners: Mutex::default(),
+        };
+        for _ in 0..count {
+            miners.add();
+        }
+        miners
+    }
+
+    /// One more good miner; its number.
+    pub fn add(&self) -> u8 {
+        let mut miners = self.miners.lock();
+        let number = miners.len() as u8;
+        miners.push(SimMiner::default());
+        self.chain.register(Miner {
+            account: SimMiners::account(number),
+            endpoint: format!("sim:{number}"),
+            positive: true,
+            idle_bytes: 1 << 40,
+        });
+        number
+    }
+
+    /// The account of a miner by its number.
+    pub fn account(number: u8) -> AccountId {
+        AccountId([number + 1; 32])
+    }
+
+    /// The number of a miner by its account.
+    pub fn number(account: AccountId) -> u8 {
+        account.0[0] - 1
+    }
+
+    /// Makes a miner misbehave, or good again.
+    pub fn set_fault(&self, number: u8, fault: Option<Fault>) {
+        self.miners.lock()[usize::from(number)].fault = fault;
+    }
+
+    /// Copies everything one miner holds to another, as a repair does.
+    pub fn copy(&self, from: u8, to: u8) {
+        let mut miners = self.miners.lock();
+        let held = miners[usize::from(from)].fragments.clone();
+        miners[usize::from(to)].fragments.extend(held);
+    }
+
+    /// Fragments held in all.
+    pub fn fragments(&self) -> usize {
+        self.miners.lock().iter().map(|miner| miner.fragments.len()).sum()
+    }
+
+    fn later<T: Send + 'static>(&self, value: Result<T, MinerError>) -> BoxFuture<'static, Result<T, MinerError>> {
+        let latency = self.clock.sleep(LATENCY);
+        async move {
+            latency.await;
+            value
+        }
+        .boxed()
+    }
+}
+
+fn number_of(endpoint: &str) -> u8 {
+    endpoint
+        .strip_prefix("sim:")
+        .and_then(|number| number.parse().ok())
+        .expect("endpoints of this simulation")
+}
+
+fn gone<T: Send + 'static>() -> BoxFuture<'static, Result<T, MinerError>> {
+    ready(Err(MinerError::Unreachable("connection refused".into()))).boxed()
+}
+
+impl FragmentStore for SimMiners {
+    fn put(
+        &self,
+        endpoint: &str,
+        fid: Fid,
+        fragment: Sha256Hash,
+        body: Bytes,
+    ) -> BoxFuture<'static, Result<(), MinerError>> {
+        let number = number_of(endpoint);
+        let refuse = |why: &str| ready(Err(MinerError::Refused(why.into()))).boxed();
+        let fault = self.miners.lock()[usize::from(number)].fault;
+        match fault {
+            Some(Fault::Gone) => return gone(),
+            Some(Fault::Stalls) => return pending().boxed(),
+            Some(Fault::Refuses) => return refuse("disk full"),
+            _ => {}
+        }
+        if body.len() != FRAGMENT_BYTES || sha256(&body) != fragment {
+            return refuse("size or hash");
+        }
+        let Some((column, needed)) = self.chain.column_of(fid, fragment) else {
+            return refuse("not in a deal");
+        };
+        let complete = {
+            let held = &mut self.miners.lock()[usize::from(number)].fragments;
+            held.insert((fid, fragment), body);
+            let complete = needed.iter().all(|hash| held.contains_key(&(fid, *hash)));
+            if complete && fault == Some(Fault::Forgets) {
+                held.clear();
+            }
+            complete
+        };
+        if complete && fault != Some(Fault::Silent) {
+            self.chain.report(fid, column, SimMiners::account(number));
+        }
+        self.later(Ok(()))
+    }
+
+    fn get(
+        &self,
+        endpoint: &str,
+        fid: Fid,
+        fragment: Sha256Hash,
+        range: Range<u32>,
+    ) -> BoxFuture<'static, Result<Bytes, MinerError>> {
+        let miners = self.miners.lock();
+        let miner = &miners[usize::from(number_of(endpoint))];
+        match miner.fault {
+            Some(Fault::Gone) => return gone(),
+            Some(Fault::Stalls) => return pending().boxed(),
+            _ => {}
+        }
+        let Some(held) = miner.fragments.get(&(fid, fragment)) else {
+            return self.later(Err(MinerError::Missing("404".into())));
+        };
+        let mut bytes = held.slice(range.start as usize..range.end as usize);
+        if miner.fault == Some(Fault::Corrupts) {
+            let mut wrong = bytes.to_vec();
+            let middle = wrong.len() / 2;
+            wrong[middle] ^= 1;
+            bytes = wrong.into();
+        }
+        self.later(Ok(bytes))
+    }
+
+    fn probe(&self, endpoint: &str) -> BoxFuture<'static, Result<MinerStatus, MinerError>> {
+        let fault = self.miners.lock()[usize::from(number_of(endpoint))].fault;
+        if fault == Some(Fault::Gone) {
+            return gone();
+        }
+        self.later(Ok(MinerStatus {
+            state: "positive".into(),
+            idle_bytes: None,
+        }))
+    }
+}

@@ -1,0 +1,271 @@
+//! Bad input and bad days: each gets a clear error that says what to do, a non-zero exit, and loses nothing.
+
+use anyhow::{Context, Result};
+use cessfs_tests::process::{fail, succeed};
+use cessfs_tests::{InitOptions, Mount, Network, Volume, can_mount, tree};
+use std::path::Path;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+fn scene(options: &InitOptions, miners: usize) -> Result<(tempfile::TempDir, Network, Volume)> {
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), miners)?;
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, options)?;
+    Ok((dir, network, volume))
+}
+
+/// An error must say what happened (`words`) and what to do (`hint:`).
+fn says(stderr: &str, words: &[&str]) {
+    let said = stderr.to_lowercase();
+    assert!(
+        words.iter().any(|word| said.contains(word)),
+        "none of {words:?} in: {stderr}"
+    );
+    assert!(said.contains("hint"), "no hint what to do in: {stderr}");
+}
+
+#[test]
+fn wrong_secrets_and_unreachable_networks() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let passphrase = dir.path().join("passphrase");
+    std::fs::write(&passphrase, "pw")?;
+    let phrase = dir.path().join("phrase");
+    std::fs::write(&phrase, "abandon abandon notaword")?;
+    let mut volume = cessfs_tests::process::command("cessfs")?;
+    volume
+        .arg("--home")
+        .arg(dir.path().join("home"))
+        .args(["init", "v", "--rpc", "ws://127.0.0.1:9"]);
+    volume
+        .arg("--passphrase-file")
+        .arg(&passphrase)
+        .arg("--phrase-file")
+        .arg(&phrase);
+    let (_, stderr) = fail(&mut volume)?;
+    says(&stderr, &["phrase", "24"]);
+    let mut volume = cessfs_tests::process::command("cessfs")?;
+    volume
+        .arg("--home")
+        .arg(dir.path().join("home"))
+        .args(["init", "v", "--rpc", "ws://127.0.0.1:9"]);
+    volume
+        .arg("--passphrase-file")
+        .arg(&passphrase)
+        .arg("--new-phrase-file")
+        .arg(dir.path().join("new"));
+    let (_, stderr) = fail(&mut volume)?;
+    says(&stderr, &["reach", "connect"]);
+    assert!(
+        !dir.path().join("home/volumes/v").exists(),
+        "a failed init leaves nothing behind"
+    );
+    let mut volume = cessfs_tests::process::command("cessfs")?;
+    volume
+        .arg("--home")
+        .arg(dir.path().join("home"))
+        .args(["status", "nosuch"]);
+    let (_, stderr) = fail(&mut volume)?;
+    says(&stderr, &["no volume", "nosuch"]);
+    Ok(())
+}
+
+#[test]
+fn mounting_what_cannot_be_mounted() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, _network, volume) = scene(&InitOptions::default(), 12)?;
+    let mount = |at: &Path, passphrase: &Path| -> Result<std::process::Command> {
+        let mut mount = volume.cessfs()?;
+        mount.args(["mount", &volume.name]).arg(at);
+        mount.arg("-o").arg(format!("passphrase-file={}", passphrase.display()));
+        Ok(mount)
+    };
+    let good = volume.passphrase_file();
+    let (_, stderr) = fail(&mut mount(&dir.path().join("nowhere"), &good)?)?;
+    says(&stderr, &["does not exist", "no such"]);
+    let full = dir.path().join("full");
+    std::fs::create_dir(&full)?;
+    std::fs::write(full.join("file"), "")?;
+    let (_, stderr) = fail(&mut mount(&full, &good)?)?;
+    says(&stderr, &["not empty"]);
+    let wrong = dir.path().join("wrong");
+    std::fs::write(&wrong, "not the passphrase")?;
+    let at = dir.path().join("mnt");
+    std::fs::create_dir(&at)?;
+    let (_, stderr) = fail(&mut mount(&at, &wrong)?)?;
+    says(&stderr, &["passphrase"]);
+    let mut unknown = volume.cessfs()?;
+    unknown
+        .args(["mount", &volume.name])
+        .arg(&at)
+        .args(["-o", "no-such-option=1"]);
+    let (_, stderr) = fail(&mut unknown)?;
+    says(&stderr, &["no-such-option"]);
+
+    let first = volume.mount(&at)?;
+    let second_at = dir.path().join("second");
+    std::fs::create_dir(&second_at)?;
+    let (_, stderr) = fail(&mut mount(&second_at, &good)?)?;
+    says(&stderr, &["already"]);
+    std::fs::write(first.path().join("still"), "works")?;
+    first.umount()
+}
+
+#[test]
+fn a_config_key_that_does_not_exist() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (_dir, _network, volume) = scene(&InitOptions::default(), 12)?;
+    volume
+        .run(&["config", "check"])
+        .or_else(|_| succeed(volume.cessfs()?.args(["config", "check", &volume.name])))?;
+    let path = volume.home().join("volumes").join(&volume.name).join("volume.toml");
+    let text = std::fs::read_to_string(&path)?;
+    std::fs::write(&path, format!("writeback_dealy = \"1s\"\n{text}"))?;
+    let (_, stderr) = fail(volume.cessfs()?.args(["config", "check", &volume.name]))?;
+    says(&stderr, &["writeback_dealy"]);
+    std::fs::write(&path, text)?;
+    Ok(())
+}
+
+/// Writes, sees `sync --wait` give up and status name the reason, heals, and everything arrives.
+fn blocked_then_healed(volume: &Volume, mount: Mount, words: &[&str], heal: impl FnOnce() -> Result<()>) -> Result<()> {
+    let expected = tree::manifest(mount.path())?;
+    assert!(
+        volume.run(&["sync", "--wait", "--timeout", "3"]).is_err(),
+        "sync cannot succeed yet"
+    );
+    volume.status_says(words, PATIENCE)?;
+    std::fs::write(mount.path().join("meanwhile"), "the mount works on")?;
+    assert_eq!(
+        std::fs::read_to_string(mount.path().join("meanwhile"))?,
+        "the mount works on"
+    );
+    std::fs::remove_file(mount.path().join("meanwhile"))?;
+    heal()?;
+    volume.sync(PATIENCE)?;
+    volume.evict()?;
+    cessfs_tests::process::drop_kernel_caches()?;
+    assert_eq!(
+        tree::differences(&expected, &tree::manifest(mount.path())?),
+        Vec::<String>::new()
+    );
+    mount.umount()
+}
+
+#[test]
+fn fewer_than_twelve_willing_miners() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, network, volume) = scene(&InitOptions::default(), 13)?;
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    network.miner("stop", &[0, 1])?;
+    tree::write_noise(&mount.path().join("file"), 1, 2)?;
+    blocked_then_healed(&volume, mount, &["miners"], || network.miner("start", &[0, 1]))?;
+    assert_eq!(
+        network.events("UploadDeclaration")?,
+        network.events("StorageCompleted")?
+    );
+    Ok(())
+}
+
+#[test]
+fn a_full_territory() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    // 1 GiB holds ten segments, and remaining space must stay strictly greater: 400 MiB cannot go in.
+    let (dir, _network, volume) = scene(
+        &InitOptions {
+            gib: 1,
+            ..InitOptions::default()
+        },
+        12,
+    )?;
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    tree::write_noise(&mount.path().join("file"), 2, 400)?;
+    blocked_then_healed(&volume, mount, &["territory"], || {
+        volume.run(&["territory", "expand", "--gib", "2"]).or_else(|_| {
+            succeed(
+                volume
+                    .cessfs()?
+                    .args(["territory", "expand", &volume.name, "--gib", "2"]),
+            )
+        })?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_frozen_territory() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, network, volume) = scene(&InitOptions::default(), 12)?;
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    let account = volume.status()?["account"]
+        .as_str()
+        .context("status has the account")?
+        .to_string();
+    network.run(&["territory", "freeze", &account, "docs"])?;
+    tree::write_noise(&mount.path().join("file"), 3, 2)?;
+    blocked_then_healed(&volume, mount, &["territory", "frozen"], || {
+        volume.run(&["territory", "renew", "--days", "30"]).or_else(|_| {
+            succeed(
+                volume
+                    .cessfs()?
+                    .args(["territory", "renew", &volume.name, "--days", "30"]),
+            )
+        })?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_full_disk_says_so_and_loses_nothing() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 12)?;
+    let small = dir.path().join("volume");
+    std::fs::create_dir(&small)?;
+    let tmpfs = nix::mount::mount(
+        Some("tmpfs"),
+        &small,
+        Some("tmpfs"),
+        nix::mount::MsFlags::empty(),
+        Some("size=96m"),
+    );
+    tmpfs.context("mount a small tmpfs")?;
+    let result = fill_the_disk(&small, &network, &dir.path().join("mnt"));
+    nix::mount::umount2(&small, nix::mount::MntFlags::MNT_DETACH)?;
+    result
+}
+
+fn fill_the_disk(small: &Path, network: &Network, at: &Path) -> Result<()> {
+    let volume = Volume::init(small, &network.ws, &InitOptions::default())?;
+    let mount = volume.mount(at)?;
+    std::fs::write(mount.path().join("early"), "kept")?;
+    std::fs::File::open(mount.path().join("early"))?.sync_all()?;
+    let write = || -> std::io::Result<()> {
+        use std::io::Write;
+        let mut file = std::fs::File::create(mount.path().join("too-much"))?;
+        for i in 0..160 {
+            file.write_all(&tree::noise(i, 1 << 20))?;
+        }
+        file.sync_all()
+    };
+    let error = write().expect_err("160 MiB cannot fit");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+    std::fs::remove_file(mount.path().join("too-much"))?;
+    assert_eq!(std::fs::read_to_string(mount.path().join("early"))?, "kept");
+    mount.umount()?;
+    let mount = volume.mount(at)?;
+    assert_eq!(std::fs::read_to_string(mount.path().join("early"))?, "kept");
+    mount.umount()
+}

@@ -1,0 +1,183 @@
+//! kill -9 of the daemon in each state of a pack: after a remount everything reaches the network, and no pack is declared
+//! twice.
+
+use anyhow::Result;
+use cessfs_tests::network::eventually;
+use cessfs_tests::{InitOptions, Mount, Network, Volume, can_mount, tree};
+use std::fs::File;
+use std::path::Path;
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// A network, a volume and a mount with one fsynced file that is not on the network yet.
+struct Scene {
+    dir: tempfile::TempDir,
+    network: Network,
+    volume: Volume,
+}
+
+impl Scene {
+    fn set() -> Result<(Scene, Mount)> {
+        let dir = tempfile::tempdir()?;
+        let network = Network::up(&dir.path().join("net"), 16)?;
+        let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
+        let mount = volume.mount(&dir.path().join("mnt"))?;
+        Ok((Scene { dir, network, volume }, mount))
+    }
+
+    /// `sync --wait` in the background; it is expected to die with the daemon.
+    fn start_sync(&self) -> Result<std::process::Child> {
+        let mut sync = self.volume.cessfs()?;
+        sync.args(["sync", &self.volume.name, "--wait", "--timeout", "60"]);
+        sync.stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null());
+        Ok(sync.spawn()?)
+    }
+
+    fn wait_for_pack(&self, states: &[&str]) -> Result<()> {
+        eventually(&format!("a pack in {states:?}"), PATIENCE, || {
+            Ok(states.iter().any(|state| self.volume.packs(state).unwrap_or(0) > 0))
+        })
+    }
+
+    /// Kills, heals the network, mounts again, syncs, and compares through an emptied cache.
+    fn kill_and_recover(self, mount: Mount, heal: impl FnOnce(&Network) -> Result<()>) -> Result<()> {
+        let expected = tree::manifest(mount.path())?;
+        mount.kill()?;
+        heal(&self.network)?;
+        let mount = self.volume.mount(&self.dir.path().join("mnt"))?;
+        assert_eq!(
+            tree::differences(&expected, &tree::manifest(mount.path())?),
+            Vec::<String>::new(),
+            "after remount"
+        );
+        self.volume.sync(PATIENCE)?;
+        let declared = self.network.events("UploadDeclaration")?;
+        assert_eq!(
+            declared,
+            self.network.events("StorageCompleted")?,
+            "a deal was declared twice or left open"
+        );
+        self.volume.evict()?;
+        cessfs_tests::process::drop_kernel_caches()?;
+        assert_eq!(
+            tree::differences(&expected, &tree::manifest(mount.path())?),
+            Vec::<String>::new(),
+            "from the network"
+        );
+        mount.umount()
+    }
+}
+
+/// Writes a file and fsyncs it and its directory.
+fn write_durably(dir: &Path, name: &str, seed: u64) -> Result<()> {
+    let path = dir.join(name);
+    tree::write_noise(&path, seed, 3)?;
+    std::fs::write(dir.join(format!("{name}.small")), format!("small {seed}"))?;
+    for path in [path, dir.join(format!("{name}.small"))] {
+        File::open(path)?.sync_all()?;
+    }
+    Ok(File::open(dir)?.sync_all()?)
+}
+
+#[test]
+fn killed_before_anything_was_submitted() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (scene, mount) = Scene::set()?;
+    write_durably(mount.path(), "file", 1)?;
+    scene.kill_and_recover(mount, |_| Ok(()))
+}
+
+#[test]
+fn killed_while_sealed() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (scene, mount) = Scene::set()?;
+    scene.network.miner("stop", &[0, 1, 2, 3, 4])?;
+    write_durably(mount.path(), "file", 2)?;
+    let mut sync = scene.start_sync()?;
+    scene.volume.status_says(&["miners"], PATIENCE)?;
+    scene.wait_for_pack(&["sealed", "blocked"])?;
+    let result = scene.kill_and_recover(mount, |network| network.miner("start", &[0, 1, 2, 3, 4]));
+    sync.wait()?;
+    result
+}
+
+#[test]
+fn killed_while_declaring() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (scene, mount) = Scene::set()?;
+    write_durably(mount.path(), "file", 3)?;
+    scene.network.run(&["chain", "pause"])?;
+    let mut sync = scene.start_sync()?;
+    scene.wait_for_pack(&["declaring"])?;
+    let result = scene.kill_and_recover(mount, |network| network.run(&["chain", "resume"]).map(drop));
+    sync.wait()?;
+    result
+}
+
+#[test]
+fn killed_while_placing() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (scene, mount) = Scene::set()?;
+    write_durably(mount.path(), "file", 4)?;
+    let all: Vec<usize> = (0..16).collect();
+    let slow: Vec<&str> = ["miner", "slow", "--ms", "1500"].to_vec();
+    let indexes: Vec<String> = all.iter().map(usize::to_string).collect();
+    let set = |network: &Network, ms: &'static str| {
+        let mut arguments = slow.clone();
+        arguments[3] = ms;
+        arguments.extend(indexes.iter().map(String::as_str));
+        network.run(&arguments).map(drop)
+    };
+    set(&scene.network, "1500")?;
+    let mut sync = scene.start_sync()?;
+    scene.wait_for_pack(&["placing"])?;
+    let result = scene.kill_and_recover(mount, |network| set(network, "0"));
+    sync.wait()?;
+    result
+}
+
+#[test]
+fn killed_while_stored_but_not_confirmed() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (scene, mount) = Scene::set()?;
+    write_durably(mount.path(), "file", 5)?;
+    let mut sync = scene.start_sync()?;
+    scene.wait_for_pack(&["stored", "confirmed"])?;
+    let result = scene.kill_and_recover(mount, |_| Ok(()));
+    sync.wait()?;
+    result
+}
+
+#[test]
+fn killed_again_and_again_while_writing() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (scene, mut mount) = Scene::set()?;
+    for round in 0..4u64 {
+        write_durably(mount.path(), &format!("round-{round}"), 100 + round)?;
+        let mut sync = scene.start_sync()?;
+        std::thread::sleep(Duration::from_millis(150 + 400 * round));
+        let expected = tree::manifest(mount.path())?;
+        mount.kill()?;
+        sync.wait()?;
+        mount = scene.volume.mount(&scene.dir.path().join("mnt"))?;
+        assert_eq!(
+            tree::differences(&expected, &tree::manifest(mount.path())?),
+            Vec::<String>::new()
+        );
+    }
+    scene.kill_and_recover(mount, |_| Ok(()))
+}

@@ -1,0 +1,97 @@
+//! Miners that corrupt, forget, stall or vanish: reads stay right, uploads find other miners.
+
+use anyhow::Result;
+use cessfs_tests::process::drop_kernel_caches;
+use cessfs_tests::volume::miners_of;
+use cessfs_tests::{InitOptions, Network, Volume, can_mount, tree};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(180);
+
+#[test]
+fn reads_stay_right_while_miners_corrupt_forget_and_stall() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 14)?;
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    tree::write_noise(&mount.path().join("file"), 9, 24)?;
+    let expected = tree::manifest(mount.path())?;
+    volume.sync(PATIENCE)?;
+
+    let explained = volume.explain(&mount.path().join("file"))?;
+    let holders = network.indexes(&miners_of(&explained["chunks"][0]))?;
+    assert_eq!(holders.len(), 12);
+    network.miner("corrupt", &holders[0..3])?;
+    network.miner("forget", &holders[3..6])?;
+    let slow: Vec<String> = holders[6..8].iter().map(usize::to_string).collect();
+    let mut arguments = vec!["miner", "slow", "--ms", "4000"];
+    arguments.extend(slow.iter().map(String::as_str));
+    network.run(&arguments)?;
+
+    volume.evict()?;
+    drop_kernel_caches()?;
+    assert_eq!(
+        tree::differences(&expected, &tree::manifest(mount.path())?),
+        Vec::<String>::new()
+    );
+    mount.umount()
+}
+
+#[test]
+fn with_fewer_than_four_good_miners_a_read_fails_and_says_so() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 12)?;
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    tree::write_noise(&mount.path().join("file"), 10, 2)?;
+    let expected = tree::manifest(mount.path())?;
+    volume.sync(PATIENCE)?;
+    volume.evict()?;
+    drop_kernel_caches()?;
+    network.miner("stop", &[0, 1, 2, 3, 4, 5, 6, 7, 8])?;
+    let error = std::fs::read(mount.path().join("file")).expect_err("three miners cannot give a file");
+    assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
+    let errors = volume.status()?["errors"].to_string();
+    assert!(
+        errors.contains("file") || errors.contains("inode"),
+        "status names what could not be read: {errors}"
+    );
+
+    network.miner("start", &[0])?;
+    assert_eq!(
+        tree::differences(&expected, &tree::manifest(mount.path())?),
+        Vec::<String>::new(),
+        "four miners are enough"
+    );
+    mount.umount()
+}
+
+#[test]
+fn an_upload_moves_away_from_a_miner_that_dies_under_it() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 16)?;
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    tree::write_noise(&mount.path().join("file"), 11, 60)?;
+    let mut sync = volume.cessfs()?;
+    let mut sync = sync
+        .args(["sync", &volume.name, "--wait", "--timeout", "180"])
+        .spawn()?;
+    cessfs_tests::network::eventually("a deal", PATIENCE, || Ok(network.events("UploadDeclaration")? > 0))?;
+    network.miner("stop", &[0, 5, 9])?;
+    assert!(sync.wait()?.success(), "sync --wait: {}", volume.status()?);
+    assert_eq!(
+        network.events("UploadDeclaration")?,
+        network.events("StorageCompleted")?
+    );
+    mount.umount()
+}
