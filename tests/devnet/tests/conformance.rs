@@ -15,7 +15,13 @@ use std::{collections::HashSet, fmt::Write as _, path::PathBuf};
 /// Pallets that are CESS's own: all we have must be as theirs, and events and errors complete.
 const CESS: [&str; 5] = ["FileBank", "Sminer", "StorageHandler", "Oss", "TxPause"];
 /// Generated unions over all pallets, which differ because we have fewer.
-const UNIONS: [&str; 5] = ["RuntimeCall", "RuntimeEvent", "RuntimeError", "RuntimeHoldReason", "RuntimeFreezeReason"];
+const UNIONS: [&str; 5] = [
+    "RuntimeCall",
+    "RuntimeEvent",
+    "RuntimeError",
+    "RuntimeHoldReason",
+    "RuntimeFreezeReason",
+];
 
 type Side = RuntimeMetadataV15;
 type Verdict = Result<(), String>;
@@ -50,7 +56,10 @@ fn theirs() -> Option<Side> {
 }
 
 fn pallet<'a>(side: &'a Side, name: &str) -> &'a PalletMetadata<PortableForm> {
-    side.pallets.iter().find(|p| p.name == name).unwrap_or_else(|| panic!("no pallet {name}"))
+    side.pallets
+        .iter()
+        .find(|p| p.name == name)
+        .unwrap_or_else(|| panic!("no pallet {name}"))
 }
 
 fn variants(side: &Side, ty: u32) -> &[Variant<PortableForm>] {
@@ -69,7 +78,11 @@ struct Comparison<'a> {
 
 impl<'a> Comparison<'a> {
     fn new(a: &'a Side, b: &'a Side) -> Self {
-        Self { a, b, seen: HashSet::new() }
+        Self {
+            a,
+            b,
+            seen: HashSet::new(),
+        }
     }
 
     fn types(&mut self, a: u32, b: u32) -> Verdict {
@@ -91,9 +104,11 @@ impl<'a> Comparison<'a> {
             (TypeDef::Array(x), TypeDef::Array(y)) if x.len == y.len => self.types(x.type_param.id, y.type_param.id),
             (TypeDef::Compact(x), TypeDef::Compact(y)) => self.types(x.type_param.id, y.type_param.id),
             (TypeDef::Primitive(x), TypeDef::Primitive(y)) if x == y => Ok(()),
-            (TypeDef::Tuple(x), TypeDef::Tuple(y)) if x.fields.len() == y.fields.len() => {
-                x.fields.iter().zip(&y.fields).try_for_each(|(x, y)| self.types(x.id, y.id))
-            }
+            (TypeDef::Tuple(x), TypeDef::Tuple(y)) if x.fields.len() == y.fields.len() => x
+                .fields
+                .iter()
+                .zip(&y.fields)
+                .try_for_each(|(x, y)| self.types(x.id, y.id)),
             (x, y) => Err(format!("{x:?} vs {y:?}")),
         };
         outcome.map_err(|e| format!("{}: {e}", name.map_or("", String::as_str)))
@@ -107,16 +122,21 @@ impl<'a> Comparison<'a> {
             if a.name != b.name {
                 return Err(format!("field {:?} vs {:?}", a.name, b.name));
             }
-            self.types(a.ty.id, b.ty.id).map_err(|e| format!("{}: {e}", a.name.clone().unwrap_or_default()))
+            self.types(a.ty.id, b.ty.id)
+                .map_err(|e| format!("{}: {e}", a.name.clone().unwrap_or_default()))
         })
     }
 
     fn variant(&mut self, a: &Variant<PortableForm>, b: &[Variant<PortableForm>]) -> Verdict {
-        let b = b.iter().find(|b| b.name == a.name).ok_or_else(|| format!("{} is not there", a.name))?;
+        let b = b
+            .iter()
+            .find(|b| b.name == a.name)
+            .ok_or_else(|| format!("{} is not there", a.name))?;
         if a.index != b.index {
             return Err(format!("{}: index {} vs {}", a.name, a.index, b.index));
         }
-        self.fields(&a.fields, &b.fields).map_err(|e| format!("{}: {e}", a.name))
+        self.fields(&a.fields, &b.fields)
+            .map_err(|e| format!("{}: {e}", a.name))
     }
 
     fn unions(&mut self, a: &[Variant<PortableForm>], b: &[Variant<PortableForm>]) -> Verdict {
@@ -141,7 +161,11 @@ impl<'a> Comparison<'a> {
             (StorageEntryType::Plain(x), StorageEntryType::Plain(y)) => self.types(x.id, y.id),
             (
                 StorageEntryType::Map { hashers, key, value },
-                StorageEntryType::Map { hashers: their_hashers, key: their_key, value: their_value },
+                StorageEntryType::Map {
+                    hashers: their_hashers,
+                    key: their_key,
+                    value: their_value,
+                },
             ) if hashers == their_hashers => {
                 self.types(key.id, their_key.id)?;
                 self.types(value.id, their_value.id)
@@ -203,10 +227,16 @@ fn cess_pallets_are_those_of_spec_137() {
         let verdict = comparison.unions(errors(&ours, mine), errors(&theirs, real));
         report.note(format!("errors of {name}"), verdict);
         for entry in &mine.storage.as_ref().unwrap().entries {
-            report.note(format!("storage {name}.{}", entry.name), comparison.storage(name, &entry.name));
+            report.note(
+                format!("storage {name}.{}", entry.name),
+                comparison.storage(name, &entry.name),
+            );
         }
         for constant in &mine.constants {
-            report.note(format!("constant {name}.{}", constant.name), comparison.constant(name, &constant.name));
+            report.note(
+                format!("constant {name}.{}", constant.name),
+                comparison.constant(name, &constant.name),
+            );
         }
     }
     report.finish(70);
@@ -229,12 +259,17 @@ fn the_frame_around_them_is_the_real_one_where_clients_look() {
         let mine = calls(&ours).iter().find(|c| c.name == call).unwrap();
         report.note(format!("call {name}.{call}"), comparison.variant(mine, calls(&theirs)));
     }
-    for (name, event) in
-        [("System", "ExtrinsicSuccess"), ("Balances", "Transfer"), ("TransactionPayment", "TransactionFeePaid")]
-    {
+    for (name, event) in [
+        ("System", "ExtrinsicSuccess"),
+        ("Balances", "Transfer"),
+        ("TransactionPayment", "TransactionFeePaid"),
+    ] {
         let events = |side| variants(side, pallet(side, name).event.as_ref().unwrap().ty.id);
         let mine = events(&ours).iter().find(|e| e.name == event).unwrap();
-        report.note(format!("event {name}.{event}"), comparison.variant(mine, events(&theirs)));
+        report.note(
+            format!("event {name}.{event}"),
+            comparison.variant(mine, events(&theirs)),
+        );
     }
     for (name, entry) in [
         ("System", "Account"),
@@ -255,7 +290,10 @@ fn the_frame_around_them_is_the_real_one_where_clients_look() {
         ("Balances", "ExistentialDeposit"),
         ("TransactionPayment", "OperationalFeeMultiplier"),
     ] {
-        report.note(format!("constant {name}.{constant}"), comparison.constant(name, constant));
+        report.note(
+            format!("constant {name}.{constant}"),
+            comparison.constant(name, constant),
+        );
     }
     report.finish(21);
 }
@@ -283,12 +321,24 @@ fn transactions_are_signed_over_the_same_bytes() {
     assert_eq!(mine.version, real.version);
     let mut comparison = Comparison::new(&ours, &theirs);
     comparison.types(mine.address_ty.id, real.address_ty.id).unwrap();
-    comparison.types(mine.signature_ty.id, real.signature_ty.id).unwrap();
-    let names = |side: &Side| side.extrinsic.signed_extensions.iter().map(|e| e.identifier.clone()).collect::<Vec<_>>();
+    // A newer framework knows one more scheme; those the network has must be where they are there.
+    for scheme in variants(&theirs, real.signature_ty.id) {
+        let ours_has = variants(&ours, mine.signature_ty.id);
+        Comparison::new(&theirs, &ours).variant(scheme, ours_has).unwrap();
+    }
+    let names = |side: &Side| {
+        side.extrinsic
+            .signed_extensions
+            .iter()
+            .map(|e| e.identifier.clone())
+            .collect::<Vec<_>>()
+    };
     assert_eq!(names(&ours), names(&theirs));
     for (mine, real) in mine.signed_extensions.iter().zip(&real.signed_extensions) {
         comparison.types(mine.ty.id, real.ty.id).unwrap();
-        comparison.types(mine.additional_signed.id, real.additional_signed.id).unwrap();
+        comparison
+            .types(mine.additional_signed.id, real.additional_signed.id)
+            .unwrap();
     }
 }
 
@@ -307,7 +357,20 @@ fn the_comparison_sees_differences() {
     assert!(comparison.types(field("File"), field("DealMap")).is_err());
     let mut changed = ours.clone();
     let count = changed.pallets.iter_mut().find(|p| p.name == "FileBank").unwrap();
-    count.constants.iter_mut().find(|c| c.name == "SegmentCount").unwrap().value[0] ^= 1;
-    assert!(Comparison::new(&ours, &changed).constant("FileBank", "SegmentCount").is_err());
-    assert!(Comparison::new(&ours, &changed).constant("FileBank", "FragmentCount").is_ok());
+    count
+        .constants
+        .iter_mut()
+        .find(|c| c.name == "SegmentCount")
+        .unwrap()
+        .value[0] ^= 1;
+    assert!(
+        Comparison::new(&ours, &changed)
+            .constant("FileBank", "SegmentCount")
+            .is_err()
+    );
+    assert!(
+        Comparison::new(&ours, &changed)
+            .constant("FileBank", "FragmentCount")
+            .is_ok()
+    );
 }
