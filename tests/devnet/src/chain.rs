@@ -117,11 +117,18 @@ impl Chain {
         let root = self.nodes.apply(Nodes::empty_root(), &changes)?;
         let no_extrinsics = Nodes::empty_root();
         let header = Header::new(0, no_extrinsics, root, H256::zero(), Default::default());
-        self.commit(Record { header, body: Vec::new(), changes })
+        self.commit(Record {
+            header,
+            body: Vec::new(),
+            changes,
+        })
     }
 
     fn replay(&mut self, record: Record) -> Result<(), ChainError> {
-        let parent = self.blocks.last().map_or_else(Nodes::empty_root, |block| *block.header.state_root());
+        let parent = self
+            .blocks
+            .last()
+            .map_or_else(Nodes::empty_root, |block| *block.header.state_root());
         let root = self.nodes.apply(parent, &record.changes)?;
         if root != *record.header.state_root() {
             return Err(ChainError::RootMismatch(*record.header.number()));
@@ -141,7 +148,11 @@ impl Chain {
         self.events.count(&record.changes);
         let hash = record.header.hash();
         self.by_hash.insert(hash, self.blocks.len());
-        self.blocks.push(Block { hash, header: record.header, body: record.body });
+        self.blocks.push(Block {
+            hash,
+            header: record.header,
+            body: record.body,
+        });
     }
 
     /// The newest block.
@@ -199,7 +210,8 @@ impl Chain {
         count: usize,
         start: Option<&[u8]>,
     ) -> Result<Vec<Vec<u8>>, ChainError> {
-        self.nodes.keys(*self.block(at)?.header.state_root(), prefix, count, start)
+        self.nodes
+            .keys(*self.block(at)?.header.state_root(), prefix, count, start)
     }
 }
 

@@ -67,7 +67,9 @@ impl State {
 
     /// Hash of the newest final block.
     pub fn finalized_hash(&self) -> H256 {
-        self.chain.at_height(self.finalized).map_or(self.chain.genesis_hash(), |block| block.hash)
+        self.chain
+            .at_height(self.finalized)
+            .map_or(self.chain.genesis_hash(), |block| block.hash)
     }
 
     /// True while no blocks are made.
@@ -136,7 +138,11 @@ impl Node {
         if let Some(replaced) = replaced {
             state.watchers.end(replaced, TransactionStatus::Usurped(hash));
         }
-        let first = if state.pool.is_ready(hash) { TransactionStatus::Ready } else { TransactionStatus::Future };
+        let first = if state.pool.is_ready(hash) {
+            TransactionStatus::Ready
+        } else {
+            TransactionStatus::Future
+        };
         Ok(state.watchers.watch(hash, first))
     }
 
@@ -201,7 +207,9 @@ impl State {
         let mut fresh = Vec::new();
         while self.finalized < target {
             self.finalized += 1;
-            let Some(block) = self.chain.at_height(self.finalized) else { break };
+            let Some(block) = self.chain.at_height(self.finalized) else {
+                break;
+            };
             for extrinsic in &block.body {
                 let status = TransactionStatus::Finalized(block.hash);
                 self.watchers.end(crate::chain::transaction_hash(extrinsic), status);

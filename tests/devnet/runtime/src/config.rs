@@ -2,9 +2,8 @@
 
 use crate::{
     AccountId, Balance, Balances, Block, BlockNumber, Nonce, PalletInfo, Runtime, RuntimeCall, RuntimeEvent,
-    RuntimeFreezeReason,
-    RuntimeHoldReason, RuntimeOrigin, RuntimeTask, System, TxPause,
-    apis::RUNTIME_API_VERSIONS,
+    RuntimeFreezeReason, RuntimeHoldReason, RuntimeOrigin, RuntimeTask, System, TxPause,
+    assembly::RUNTIME_API_VERSIONS,
     cess::{FRAGMENT_COUNT, NAME_LIMIT, ONE_DAY, REWARD_PALLET_ID, SEGMENT_COUNT, TCESS},
     devnet, file_bank, oss, sminer, storage_handler, tx_pause,
 };
@@ -71,12 +70,21 @@ fn block_weights() -> Weights {
         .build_or_panic()
 }
 
+fn block_length() -> BlockLength {
+    BlockLength::builder()
+        .max_length(BLOCK_LENGTH_MAX)
+        .modify_max_length_for_class(DispatchClass::Normal, |length| {
+            *length = NORMAL_SHARE * BLOCK_LENGTH_MAX
+        })
+        .build()
+}
+
 parameter_types! {
     pub const BlockHashCount: BlockNumber = 2400;
     pub const SS58Prefix: u16 = SS58_PREFIX;
     pub const Version: RuntimeVersion = VERSION;
     pub RuntimeBlockWeights: Weights = block_weights();
-    pub RuntimeBlockLength: BlockLength = BlockLength::max_with_normal_ratio(BLOCK_LENGTH_MAX, NORMAL_SHARE);
+    pub RuntimeBlockLength: BlockLength = block_length();
     pub const RewardPalletId: PalletId = REWARD_PALLET_ID;
     pub const TargetBlockFullness: Perquintill = Perquintill::from_percent(25);
     pub AdjustmentVariable: Multiplier = Multiplier::saturating_from_rational(1, 100_000);

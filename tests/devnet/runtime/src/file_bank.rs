@@ -12,18 +12,21 @@
 mod deal;
 mod ownership;
 mod purge;
-mod types;
+mod record;
 
 pub use pallet::*;
-pub use types::{
+pub use record::{
     CompleteInfo, DealInfo, FileInfo, FileState, FragmentInfo, OWNER_LIMIT, SegmentInfo, SegmentList, USER_FILE_LIMIT,
     UserBrief, UserFileSliceInfo,
 };
 
+#[cfg(test)]
+mod tests;
+
 #[frame_support::pallet]
 #[allow(missing_docs)] // generated items; ours are documented
 pub mod pallet {
-    use super::types::{Segments, USER_FILE_LIMIT};
+    use super::record::{Segments, USER_FILE_LIMIT};
     use super::{DealInfo, FileInfo, FileState, UserBrief, UserFileSliceInfo};
     use crate::{
         cess::{Hash, SEGMENT_CHARGE, TerrName},

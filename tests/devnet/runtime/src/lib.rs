@@ -5,20 +5,21 @@
 //! compiled natively and run inside the node's process; there is no wasm and no consensus. What the chain does not check
 //! (hashes, sizes) is not checked here either, and its traps are kept: a devnet kinder than the network is worth nothing.
 
-mod apis;
+mod assembly;
 pub mod cess;
 mod config;
 pub mod devnet;
 pub mod file_bank;
+#[cfg(test)]
+mod fixture;
 pub mod oss;
 pub mod sminer;
 pub mod storage_handler;
 pub mod tx_pause;
 
-pub use apis::api;
+pub use assembly::*;
 pub use config::{SS58_PREFIX, VERSION};
 
-use frame_support::construct_runtime;
 use sp_runtime::{
     MultiSignature, generic,
     traits::{BlakeTwo256, IdentifyAccount, Verify},
@@ -58,18 +59,3 @@ pub type Block = generic::Block<Header, UncheckedExtrinsic>;
 /// Runs blocks.
 pub type Executive =
     frame_executive::Executive<Runtime, Block, frame_system::ChainContext<Runtime>, Runtime, AllPalletsWithSystem>;
-
-construct_runtime!(
-    pub enum Runtime {
-        System: frame_system = 0,
-        Timestamp: pallet_timestamp = 3,
-        Balances: pallet_balances = 6,
-        TransactionPayment: pallet_transaction_payment = 7,
-        TxPause: tx_pause = 69,
-        FileBank: file_bank = 104,
-        Sminer: sminer = 105,
-        StorageHandler: storage_handler = 107,
-        Oss: oss = 108,
-        Devnet: devnet = 250,
-    }
-);

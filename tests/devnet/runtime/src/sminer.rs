@@ -4,9 +4,9 @@
 //! idle again at once, as if the miner had proved it in the same block.
 
 pub use pallet::*;
-pub use types::MinerInfo;
+pub use record::MinerInfo;
 
-mod types;
+mod record;
 
 #[frame_support::pallet]
 #[allow(missing_docs)] // generated items; ours are documented

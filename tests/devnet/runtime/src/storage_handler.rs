@@ -10,11 +10,14 @@
 //! (by `file_bank`). Prices are `GiB x days x UnitPrice`, as the real code computes them, except reactivation, which
 //! takes a thirtieth of that. Selling territories (consignment) is not offered.
 
+mod record;
 mod territory;
-mod types;
 
 pub use pallet::*;
-pub use types::{OrderInfo, OrderType, TerritoryInfo, TerritoryState};
+pub use record::{OrderInfo, OrderType, TerritoryInfo, TerritoryState};
+
+#[cfg(test)]
+mod tests;
 
 #[frame_support::pallet]
 #[allow(missing_docs)] // generated items; ours are documented

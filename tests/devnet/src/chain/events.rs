@@ -20,8 +20,15 @@ static NAMES: LazyLock<BTreeMap<[u8; 2], &'static str>> = LazyLock::new(|| {
     ];
     let mut names = BTreeMap::new();
     for (pallet, info) in tables {
-        let TypeDef::Variant(events) = info.type_def else { continue };
-        names.extend(events.variants.into_iter().map(|event| ([pallet, event.index], event.name)));
+        let TypeDef::Variant(events) = info.type_def else {
+            continue;
+        };
+        names.extend(
+            events
+                .variants
+                .into_iter()
+                .map(|event| ([pallet, event.index], event.name)),
+        );
     }
     names
 });
@@ -34,10 +41,14 @@ impl EventCounts {
     /// Adds the events that a block's changes put into the state.
     pub(super) fn count(&mut self, changes: &[Change]) {
         let key = frame_support::storage::storage_prefix(b"System", b"Events");
-        let Some((_, Some(events))) = changes.iter().find(|(k, _)| *k == key) else { return };
+        let Some((_, Some(events))) = changes.iter().find(|(k, _)| *k == key) else {
+            return;
+        };
         let events = Vec::<EventRecord<RuntimeEvent, H256>>::decode(&mut events.as_slice()).unwrap_or_default();
         for record in events {
-            let [pallet, event, ..] = record.event.encode()[..] else { continue };
+            let [pallet, event, ..] = record.event.encode()[..] else {
+                continue;
+            };
             if let Some(name) = NAMES.get(&[pallet, event]) {
                 *self.0.entry(name).or_default() += 1;
             }

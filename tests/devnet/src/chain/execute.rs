@@ -63,8 +63,7 @@ impl Chain {
         let state = nodes.state(root);
         let mut externalities = Ext::new(overlay, &state, None);
         let guarded = || catch_unwind(AssertUnwindSafe(work));
-        sp_externalities::set_and_run_with_externalities(&mut externalities, guarded)
-            .map_err(|_| ChainError::Panicked)
+        sp_externalities::set_and_run_with_externalities(&mut externalities, guarded).map_err(|_| ChainError::Panicked)
     }
 
     /// Runs `work` on the state after a block; it may read storage by the pallets' types. What it writes is forgotten.
@@ -121,7 +120,13 @@ impl Chain {
             let best = self.best();
             (best.hash, *best.header.state_root(), best.header.number() + 1)
         };
-        let start = Header::new(number, Default::default(), Default::default(), parent, Default::default());
+        let start = Header::new(
+            number,
+            Default::default(),
+            Default::default(),
+            parent,
+            Default::default(),
+        );
         let mut overlay = OverlayedChanges::default();
         let (header, draft) = Self::run(&self.nodes, root, &mut overlay, || {
             dispatch("Core_initialize_block", &start.encode())?;
@@ -133,9 +138,19 @@ impl Chain {
             Ok::<_, ChainError>((header, draft))
         })??;
         let changes = self.take_changes(&mut overlay, root, &header)?;
-        self.commit(Record { header: header.clone(), body: draft.body, changes })?;
+        self.commit(Record {
+            header: header.clone(),
+            body: draft.body,
+            changes,
+        })?;
         let hash = self.best().hash;
-        Ok(Sealed { hash, header, included: draft.included, invalid: draft.invalid, forced: draft.forced })
+        Ok(Sealed {
+            hash,
+            header,
+            included: draft.included,
+            invalid: draft.invalid,
+            forced: draft.forced,
+        })
     }
 
     fn take_changes(

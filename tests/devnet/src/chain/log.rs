@@ -70,8 +70,19 @@ impl Log {
             return Err(LogError::Foreign);
         }
         let whole = Arc::new(AtomicU64::new(MAGIC.len() as u64));
-        let records = Records { reader: BufReader::new(file.try_clone()?), whole: whole.clone(), record: PhantomData };
-        Ok((Self { file, whole, poisoned: false }, records))
+        let records = Records {
+            reader: BufReader::new(file.try_clone()?),
+            whole: whole.clone(),
+            record: PhantomData,
+        };
+        Ok((
+            Self {
+                file,
+                whole,
+                poisoned: false,
+            },
+            records,
+        ))
     }
 
     /// Cuts off what a crash left behind the last whole record.
@@ -92,11 +103,13 @@ impl Log {
             return Err(LogError::Poisoned);
         }
         let payload = record.encode();
-        let length = u32::try_from(payload.len()).ok().filter(|_| payload.len() <= RECORD_BYTES_MAX);
+        let length = u32::try_from(payload.len())
+            .ok()
+            .filter(|_| payload.len() <= RECORD_BYTES_MAX);
         let length = length.ok_or(LogError::TooLarge(payload.len()))?;
         let mut bytes = Vec::with_capacity(HEAD_BYTES + payload.len());
         bytes.extend_from_slice(&length.to_le_bytes());
-        bytes.extend_from_slice(&sp_core::twox_64(&payload));
+        bytes.extend_from_slice(&sp_core::hashing::twox_64(&payload));
         bytes.extend_from_slice(&payload);
         self.poisoned = true; // until the write is known to be whole
         self.file.write_all(&bytes)?;
@@ -126,7 +139,7 @@ impl<R> Records<R> {
             return Ok(None);
         }
         let mut payload = vec![0; length];
-        let whole = read_whole(&mut self.reader, &mut payload)? && sp_core::twox_64(&payload) == *checksum;
+        let whole = read_whole(&mut self.reader, &mut payload)? && sp_core::hashing::twox_64(&payload) == *checksum;
         Ok(whole.then_some(payload))
     }
 }
@@ -139,7 +152,8 @@ impl<R: Decode> Iterator for Records<R> {
         Some(payload.and_then(|payload| {
             let start = self.whole.load(Ordering::Relaxed);
             let record = R::decode_all(&mut payload.as_slice()).map_err(|_| LogError::Damaged(start))?;
-            self.whole.store(start + (HEAD_BYTES + payload.len()) as u64, Ordering::Relaxed);
+            self.whole
+                .store(start + (HEAD_BYTES + payload.len()) as u64, Ordering::Relaxed);
             Ok(record)
         }))
     }

@@ -1,6 +1,6 @@
 //! Trie nodes of every state, by position and hash. Grows only.
 
-use super::{Change, ChainError};
+use super::{ChainError, Change};
 use hash_db::Prefix;
 use sp_core::{H256, storage::StateVersion};
 use sp_runtime::traits::BlakeTwo256;
@@ -45,7 +45,9 @@ impl Nodes {
 
     /// A value.
     pub(super) fn value(&self, root: H256, key: &[u8]) -> Result<Option<Vec<u8>>, ChainError> {
-        self.state(root).storage(key).map_err(|e| ChainError::State(e.to_string()))
+        self.state(root)
+            .storage(key)
+            .map_err(|e| ChainError::State(e.to_string()))
     }
 
     /// Keys with a prefix, after `start`.
@@ -62,6 +64,8 @@ impl Nodes {
         args.start_at_exclusive = start.is_some();
         let state = self.state(root);
         let keys = state.keys(args).map_err(|e| ChainError::State(e.to_string()))?;
-        keys.take(count).map(|key| key.map_err(|e| ChainError::State(e.to_string()))).collect()
+        keys.take(count)
+            .map(|key| key.map_err(|e| ChainError::State(e.to_string())))
+            .collect()
     }
 }

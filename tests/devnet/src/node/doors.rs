@@ -44,12 +44,21 @@ impl Node {
             state.forced.push((call(next), sender));
             receiver
         };
-        let outcome = tokio::time::timeout(EFFECT_TIMEOUT, outcome).await.map_err(|_| DoorError::TimedOut)?;
-        outcome.map_err(|_| DoorError::TimedOut)?.map_err(|e| DoorError::Refused(describe(e)))
+        let outcome = tokio::time::timeout(EFFECT_TIMEOUT, outcome)
+            .await
+            .map_err(|_| DoorError::TimedOut)?;
+        outcome
+            .map_err(|_| DoorError::TimedOut)?
+            .map_err(|e| DoorError::Refused(describe(e)))
     }
 
     async fn as_root(&self, call: impl FnOnce(u32) -> RuntimeCall) -> Result<H256, DoorError> {
-        self.force(|next| RuntimeCall::Devnet(devnet::Call::as_root { call: Box::new(call(next)) })).await
+        self.force(|next| {
+            RuntimeCall::Devnet(devnet::Call::as_root {
+                call: Box::new(call(next)),
+            })
+        })
+        .await
     }
 
     /// Makes `planck` for an account; returns the block.
@@ -57,7 +66,8 @@ impl Node {
     /// # Errors
     /// If no block takes it.
     pub async fn fund(&self, who: AccountId, planck: u128) -> Result<H256, DoorError> {
-        self.force(|_| RuntimeCall::Devnet(devnet::Call::fund { who, amount: planck })).await
+        self.force(|_| RuntimeCall::Devnet(devnet::Call::fund { who, amount: planck }))
+            .await
     }
 
     /// Puts a miner into a state such as `positive`, `frozen` or `exit`.
@@ -66,7 +76,8 @@ impl Node {
     /// If there is no such miner or state.
     pub async fn set_miner_state(&self, miner: AccountId, state: &str) -> Result<H256, DoorError> {
         let state = state.as_bytes().to_vec();
-        self.force(|_| RuntimeCall::Devnet(devnet::Call::set_miner_state { miner, state })).await
+        self.force(|_| RuntimeCall::Devnet(devnet::Call::set_miner_state { miner, state }))
+            .await
     }
 
     /// Sets the price of territory, planck per GiB and day.
@@ -74,7 +85,8 @@ impl Node {
     /// # Errors
     /// If no block takes it.
     pub async fn set_price(&self, price: u128) -> Result<H256, DoorError> {
-        self.as_root(|_| storage_handler::Call::define_update_price { price }.into()).await
+        self.as_root(|_| storage_handler::Call::define_update_price { price }.into())
+            .await
     }
 
     /// Switches a call off, or on again.
@@ -106,8 +118,13 @@ impl Node {
 
     fn territory(&self, owner: &AccountId, name: &TerrName) -> Result<TerritoryInfo, DoorError> {
         let state = self.read();
-        let found = state.chain.query(None, || storage_handler::Territory::<Runtime>::get(owner, name));
-        found.ok().flatten().ok_or_else(|| DoorError::Unknown("the account has no territory of that name".into()))
+        let found = state
+            .chain
+            .query(None, || storage_handler::Territory::<Runtime>::get(owner, name));
+        found
+            .ok()
+            .flatten()
+            .ok_or_else(|| DoorError::Unknown("the account has no territory of that name".into()))
     }
 
     /// Moves a territory's deadline to now and waits until it is frozen.
@@ -121,7 +138,12 @@ impl Node {
         }
         let (user, terr_name) = (owner.clone(), name.clone());
         self.as_root(|next| {
-            storage_handler::Call::update_user_territory_life { user, terr_name, deadline: next + 1 }.into()
+            storage_handler::Call::update_user_territory_life {
+                user,
+                terr_name,
+                deadline: next + 1,
+            }
+            .into()
         })
         .await?;
         self.wait_for(&owner, &name, TerritoryState::Frozen).await
@@ -143,7 +165,12 @@ impl Node {
         let grace = <Runtime as storage_handler::Config>::FrozenDays::get();
         let (old_block, token) = (territory.deadline.saturating_add(grace), territory.token);
         self.as_root(|next| {
-            storage_handler::Call::update_expired_exec { old_block, new_block: next + 1, token }.into()
+            storage_handler::Call::update_expired_exec {
+                old_block,
+                new_block: next + 1,
+                token,
+            }
+            .into()
         })
         .await?;
         self.wait_for(&owner, &name, TerritoryState::Expired).await
@@ -157,7 +184,9 @@ impl Node {
                 return Ok(());
             }
             // A missed head is as good as one: the state is read afresh.
-            let _ = tokio::time::timeout_at(deadline, heads.recv()).await.map_err(|_| DoorError::TimedOut)?;
+            let _ = tokio::time::timeout_at(deadline, heads.recv())
+                .await
+                .map_err(|_| DoorError::TimedOut)?;
         }
         Err(DoorError::TimedOut)
     }
@@ -167,9 +196,15 @@ impl Node {
 fn describe(error: DispatchError) -> String {
     use frame_support::traits::PalletInfoAccess;
     use scale_info::{TypeDef, TypeInfo};
-    let DispatchError::Module(module) = error else { return format!("{error:?}") };
+    let DispatchError::Module(module) = error else {
+        return format!("{error:?}");
+    };
     let tables = [
-        (tx_pause::Pallet::<Runtime>::index(), "TxPause", tx_pause::Error::<Runtime>::type_info()),
+        (
+            tx_pause::Pallet::<Runtime>::index(),
+            "TxPause",
+            tx_pause::Error::<Runtime>::type_info(),
+        ),
         (
             storage_handler::Pallet::<Runtime>::index(),
             "StorageHandler",
@@ -182,7 +217,9 @@ fn describe(error: DispatchError) -> String {
         ),
     ];
     for (index, pallet, info) in tables {
-        let TypeDef::Variant(errors) = info.type_def else { continue };
+        let TypeDef::Variant(errors) = info.type_def else {
+            continue;
+        };
         let named = errors.variants.iter().find(|v| v.index == module.error[0]);
         if let (true, Some(variant)) = (index == usize::from(module.index), named) {
             return format!("{pallet}.{}", variant.name);

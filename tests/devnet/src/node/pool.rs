@@ -73,21 +73,23 @@ pub struct Pool {
 
 impl Pool {
     /// Takes a transaction; returns its hash and that of the one it replaced.
-    pub(super) fn submit(
-        &mut self,
-        chain: &Chain,
-        extrinsic: Vec<u8>,
-    ) -> Result<(H256, Option<H256>), PoolError> {
+    pub(super) fn submit(&mut self, chain: &Chain, extrinsic: Vec<u8>) -> Result<(H256, Option<H256>), PoolError> {
         let hash = transaction_hash(&extrinsic);
         if self.waiting.iter().any(|w| w.hash == hash) {
             return Err(PoolError::AlreadyImported(hash));
         }
         let valid = chain.validate(&extrinsic).map_err(PoolError::Refused)?;
-        let rival = self.waiting.iter().position(|w| w.provides.iter().any(|tag| valid.provides.contains(tag)));
+        let rival = self
+            .waiting
+            .iter()
+            .position(|w| w.provides.iter().any(|tag| valid.provides.contains(tag)));
         let replaced = match rival {
             Some(at) if valid.priority > self.waiting[at].priority => Some(self.waiting.remove(at).hash),
             Some(at) => {
-                return Err(PoolError::TooLowPriority { old: self.waiting[at].priority, new: valid.priority });
+                return Err(PoolError::TooLowPriority {
+                    old: self.waiting[at].priority,
+                    new: valid.priority,
+                });
             }
             None if self.waiting.len() >= POOL_TRANSACTIONS_MAX => return Err(PoolError::Full),
             None => None,
@@ -156,11 +158,7 @@ pub(super) struct Watchers(HashMap<H256, Vec<mpsc::UnboundedSender<TransactionSt
 
 impl Watchers {
     /// Starts watching with a first status. The channel's length is bounded by the few statuses a transaction has.
-    pub(super) fn watch(
-        &mut self,
-        hash: H256,
-        first: TransactionStatus,
-    ) -> mpsc::UnboundedReceiver<TransactionStatus> {
+    pub(super) fn watch(&mut self, hash: H256, first: TransactionStatus) -> mpsc::UnboundedReceiver<TransactionStatus> {
         let (sender, receiver) = mpsc::unbounded_channel();
         sender.send(first).expect("the receiver is right here");
         self.0.entry(hash).or_default().push(sender);

@@ -20,8 +20,13 @@ impl MinerKeys {
     pub fn derive(seed: &[u8; 32], count: usize) -> Self {
         let root = sr25519::Pair::from_seed(seed);
         let key = |index| {
-            let path = [sp_core::DeriveJunction::hard("miner"), sp_core::DeriveJunction::hard(index as u64)];
-            root.derive(path.into_iter(), None).expect("hard derivation does not fail").0
+            let path = [
+                sp_core::DeriveJunction::hard("miner"),
+                sp_core::DeriveJunction::hard(index as u64),
+            ];
+            root.derive(path.into_iter(), None)
+                .expect("hard derivation does not fail")
+                .0
         };
         Self((0..count).map(key).collect())
     }
@@ -32,7 +37,9 @@ impl MinerKeys {
     }
 
     fn index_of(&self, account: &AccountId) -> Option<usize> {
-        self.0.iter().position(|pair| AccountId::from(pair.public()) == *account)
+        self.0
+            .iter()
+            .position(|pair| AccountId::from(pair.public()) == *account)
     }
 }
 
@@ -52,12 +59,17 @@ impl Node {
 impl State {
     /// The nonce an account's next transaction needs, counting those that wait.
     pub fn next_nonce(&self, account: &AccountId) -> u32 {
-        let in_state = self.chain.query(None, || System::account_nonce(account)).unwrap_or_default();
-        (in_state..).find(|nonce| !self.pool.provides(&(account, nonce).encode())).unwrap_or(in_state)
+        let in_state = self
+            .chain
+            .query(None, || System::account_nonce(account))
+            .unwrap_or_default();
+        (in_state..)
+            .find(|nonce| !self.pool.provides(&(account, nonce).encode()))
+            .unwrap_or(in_state)
     }
 }
 
-fn sign(pair: &sr25519::Pair, call: RuntimeCall, nonce: u32, genesis: H256) -> UncheckedExtrinsic {
+pub(super) fn sign(pair: &sr25519::Pair, call: RuntimeCall, nonce: u32, genesis: H256) -> UncheckedExtrinsic {
     let extension: TxExtension = (
         frame_system::CheckNonZeroSender::new(),
         frame_system::CheckSpecVersion::new(),
@@ -68,7 +80,16 @@ fn sign(pair: &sr25519::Pair, call: RuntimeCall, nonce: u32, genesis: H256) -> U
         frame_system::CheckWeight::new(),
         pallet_transaction_payment::ChargeTransactionPayment::from(0),
     );
-    let implicit = ((), VERSION.spec_version, VERSION.transaction_version, genesis, genesis, (), (), ());
+    let implicit = (
+        (),
+        VERSION.spec_version,
+        VERSION.transaction_version,
+        genesis,
+        genesis,
+        (),
+        (),
+        (),
+    );
     let payload = SignedPayload::from_raw(call, extension, implicit);
     let signature = payload.using_encoded(|bytes| pair.sign(bytes));
     let (call, extension, _) = payload.deconstruct();
@@ -80,14 +101,21 @@ impl ChainView for MinerView {
     fn deal(&self, fid: &str) -> Option<Deal> {
         let hash = Hash::from_text(fid)?;
         let state = self.node.read();
-        let info = state.chain.query(None, || file_bank::DealMap::<Runtime>::get(hash)).ok()??;
+        let info = state
+            .chain
+            .query(None, || file_bank::DealMap::<Runtime>::get(hash))
+            .ok()??;
         let fragments = |segment: &file_bank::SegmentList| -> Option<[String; FRAGMENT_COUNT as usize]> {
             let texts: Vec<String> = segment.fragment_list.iter().map(Hash::to_text).collect();
             texts.try_into().ok()
         };
         Some(Deal {
             segments: info.segment_list.iter().map(fragments).collect::<Option<_>>()?,
-            reported: info.complete_list.iter().map(|done| (done.index, self.keys.index_of(&done.miner))).collect(),
+            reported: info
+                .complete_list
+                .iter()
+                .map(|done| (done.index, self.keys.index_of(&done.miner)))
+                .collect(),
         })
     }
 
@@ -98,15 +126,28 @@ impl ChainView for MinerView {
         let state = &mut *self.node.state.write();
         let nonce = state.next_nonce(&pair.public().into());
         let extrinsic = sign(pair, call, nonce, state.chain.genesis_hash()).encode();
-        state.pool.submit(&state.chain, extrinsic).map(|_| ()).map_err(|e: PoolError| e.to_string())
+        state
+            .pool
+            .submit(&state.chain, extrinsic)
+            .map(|_| ())
+            .map_err(|e: PoolError| e.to_string())
     }
 
     fn stored(&self, fid: &str, miner: usize) -> bool {
-        let (Some(hash), Some(pair)) = (Hash::from_text(fid), self.keys.0.get(miner)) else { return false };
+        let (Some(hash), Some(pair)) = (Hash::from_text(fid), self.keys.0.get(miner)) else {
+            return false;
+        };
         let account = AccountId::from(pair.public());
-        let file = self.node.read().chain.query(None, || file_bank::File::<Runtime>::get(hash));
+        let file = self
+            .node
+            .read()
+            .chain
+            .query(None, || file_bank::File::<Runtime>::get(hash));
         let holds = |file: file_bank::FileInfo| {
-            file.segment_list.iter().flat_map(|s| &s.fragment_list).any(|fragment| fragment.miner == account)
+            file.segment_list
+                .iter()
+                .flat_map(|s| &s.fragment_list)
+                .any(|fragment| fragment.miner == account)
         };
         file.ok().flatten().is_some_and(holds)
     }

@@ -25,14 +25,22 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
         node.submit(extrinsic).map_err(refusal)
     })?;
     module.register_method("author_pendingExtrinsics", |_, node, _| -> Vec<String> {
-        node.read().pool().candidates().iter().map(|extrinsic| to_hex(extrinsic)).collect()
+        node.read()
+            .pool()
+            .candidates()
+            .iter()
+            .map(|extrinsic| to_hex(extrinsic))
+            .collect()
     })?;
     module.register_subscription(
         "author_submitAndWatchExtrinsic",
         "author_extrinsicUpdate",
         "author_unwatchExtrinsic",
         |params, pending, node, _| async move {
-            let extrinsic = params.one::<String>().map_err(super::invalid).and_then(|text| from_hex(&text));
+            let extrinsic = params
+                .one::<String>()
+                .map_err(super::invalid)
+                .and_then(|text| from_hex(&text));
             let watched = extrinsic.and_then(|extrinsic| node.submit_and_watch(extrinsic).map_err(refusal));
             let mut statuses = match watched {
                 Ok(statuses) => statuses,
@@ -73,9 +81,11 @@ fn refusal(error: PoolError) -> ErrorObjectOwned {
             };
             (INVALID_TRANSACTION, "Invalid Transaction", reason)
         }
-        PoolError::Refused(Refused::Invalid(TransactionValidityError::Unknown(e))) => {
-            (UNKNOWN_VALIDITY, "Unknown Transaction Validity", <&'static str>::from(e).to_owned())
-        }
+        PoolError::Refused(Refused::Invalid(TransactionValidityError::Unknown(e))) => (
+            UNKNOWN_VALIDITY,
+            "Unknown Transaction Validity",
+            <&'static str>::from(e).to_owned(),
+        ),
         PoolError::Refused(Refused::Malformed(reason)) => (BAD_FORMAT, "Extrinsic has invalid format", reason),
         PoolError::AlreadyImported(hash) => (ALREADY_IMPORTED, "Transaction Already Imported", format!("{hash:?}")),
         PoolError::TooLowPriority { old, new } => {
@@ -86,7 +96,11 @@ fn refusal(error: PoolError) -> ErrorObjectOwned {
                 Some(reason),
             );
         }
-        PoolError::Full => (IMMEDIATELY_DROPPED, "Immediately Dropped", "The pool is full.".to_owned()),
+        PoolError::Full => (
+            IMMEDIATELY_DROPPED,
+            "Immediately Dropped",
+            "The pool is full.".to_owned(),
+        ),
     };
     ErrorObjectOwned::owned(code, message, Some(data))
 }

@@ -14,7 +14,7 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
         module.register_method(name, |params, node, _| block_hash(&params, node))?;
     }
     for name in ["chain_getFinalizedHead", "chain_getFinalisedHead"] {
-        module.register_method(name, |_, node, _| node.read().finalized_hash())?;
+        module.register_method(name, |_, node, _| json!(node.read().finalized_hash()))?;
     }
     module.register_method("chain_getHeader", |params, node, _| -> Answer<Option<Header>> {
         let at: Option<H256> = params.sequence().optional_next()?;
@@ -23,7 +23,9 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
     module.register_method("chain_getBlock", |params, node, _| -> Answer<Value> {
         let at: Option<H256> = params.sequence().optional_next()?;
         let state = node.read();
-        let Ok(block) = state.chain().block(at) else { return Ok(Value::Null) };
+        let Ok(block) = state.chain().block(at) else {
+            return Ok(Value::Null);
+        };
         let extrinsics: Vec<String> = block.body.iter().map(|extrinsic| to_hex(extrinsic)).collect();
         Ok(json!({ "block": { "header": block.header, "extrinsics": extrinsics }, "justifications": null }))
     })?;
@@ -40,15 +42,26 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
         })?;
     }
     let final_heads = [
-        ("chain_subscribeFinalizedHeads", "chain_finalizedHead", "chain_unsubscribeFinalizedHeads"),
-        ("chain_subscribeFinalisedHeads", "chain_finalisedHead", "chain_unsubscribeFinalisedHeads"),
+        (
+            "chain_subscribeFinalizedHeads",
+            "chain_finalizedHead",
+            "chain_unsubscribeFinalizedHeads",
+        ),
+        (
+            "chain_subscribeFinalisedHeads",
+            "chain_finalisedHead",
+            "chain_unsubscribeFinalisedHeads",
+        ),
     ];
     for (subscribe, notification, unsubscribe) in final_heads {
         module.register_subscription(subscribe, notification, unsubscribe, |_, pending, node, _| async move {
             let heads = node.finalized_heads();
             let first = {
                 let state = node.read();
-                state.chain().at_height(state.finalized()).map(|block| block.header.clone())
+                state
+                    .chain()
+                    .at_height(state.finalized())
+                    .map(|block| block.header.clone())
             };
             if let Some(first) = first {
                 follow(pending, first, heads).await;

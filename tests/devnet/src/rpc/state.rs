@@ -60,7 +60,7 @@ fn register_queries(module: &mut RpcModule<Arc<Node>>) -> Result<(), RegisterMet
         Ok(value(&params, node)?.map(|value| value.len()))
     })?;
     module.register_method("state_getStorageHash", |params, node, _| -> Answer<Option<H256>> {
-        Ok(value(&params, node)?.map(|value| sp_core::blake2_256(&value).into()))
+        Ok(value(&params, node)?.map(|value| sp_core::hashing::blake2_256(&value).into()))
     })?;
     for name in ["state_getKeysPaged", "state_getKeysPagedAt"] {
         module.register_method(name, |params, node, _| keys(&params, node))?;
@@ -83,8 +83,16 @@ fn register_queries(module: &mut RpcModule<Arc<Node>>) -> Result<(), RegisterMet
 
 fn register_subscriptions(module: &mut RpcModule<Arc<Node>>) -> Result<(), RegisterMethodError> {
     let versions = [
-        ("state_subscribeRuntimeVersion", "state_runtimeVersion", "state_unsubscribeRuntimeVersion"),
-        ("chain_subscribeRuntimeVersion", "chain_runtimeVersion", "chain_unsubscribeRuntimeVersion"),
+        (
+            "state_subscribeRuntimeVersion",
+            "state_runtimeVersion",
+            "state_unsubscribeRuntimeVersion",
+        ),
+        (
+            "chain_subscribeRuntimeVersion",
+            "chain_runtimeVersion",
+            "chain_unsubscribeRuntimeVersion",
+        ),
     ];
     for (subscribe, notification, unsubscribe) in versions {
         module.register_subscription(subscribe, notification, unsubscribe, |_, pending, _, _| async move {
@@ -100,7 +108,10 @@ fn register_subscriptions(module: &mut RpcModule<Arc<Node>>) -> Result<(), Regis
         "state_unsubscribeStorage",
         |params, pending, node, _| async move {
             let keys: Result<Option<Vec<String>>, _> = params.sequence().optional_next();
-            match keys.map_err(invalid).and_then(|keys| parse_keys(&keys.unwrap_or_default())) {
+            match keys
+                .map_err(invalid)
+                .and_then(|keys| parse_keys(&keys.unwrap_or_default()))
+            {
                 Ok(keys) => follow(pending, &node, keys).await,
                 Err(e) => pending.reject(e).await,
             }
@@ -162,12 +173,20 @@ fn keys(params: &Params<'_>, node: &Node) -> Answer<Vec<String>> {
     let start: Option<String> = params.optional_next()?;
     let at: Option<H256> = params.optional_next()?;
     if count > KEYS_PER_PAGE_MAX {
-        return Err(failed(format!("{count} keys are more than the {KEYS_PER_PAGE_MAX} of a page")));
+        return Err(failed(format!(
+            "{count} keys are more than the {KEYS_PER_PAGE_MAX} of a page"
+        )));
     }
     let prefix = prefix.map(|text| from_hex(&text)).transpose()?.unwrap_or_default();
-    let start = start.map(|text| from_hex(&text)).transpose()?.filter(|start| !start.is_empty());
+    let start = start
+        .map(|text| from_hex(&text))
+        .transpose()?
+        .filter(|start| !start.is_empty());
     let state = node.read();
-    let keys = state.chain().keys(at, &prefix, count as usize, start.as_deref()).map_err(failed)?;
+    let keys = state
+        .chain()
+        .keys(at, &prefix, count as usize, start.as_deref())
+        .map_err(failed)?;
     Ok(keys.iter().map(|key| to_hex(key)).collect())
 }
 

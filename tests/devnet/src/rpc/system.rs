@@ -15,12 +15,14 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
     module.register_method("system_name", |_, _, _| env!("CARGO_PKG_NAME"))?;
     module.register_method("system_version", |_, _, _| env!("CARGO_PKG_VERSION"))?;
     module.register_method("system_chainType", |_, _, _| "Development")?;
-    module.register_method("system_properties", |_, _, _| {
-        json!({ "ss58Format": SS58_PREFIX, "tokenDecimals": 18, "tokenSymbol": "TCESS" })
-    })?;
-    module.register_method("system_health", |_, _, _| {
-        json!({ "peers": 0, "isSyncing": false, "shouldHavePeers": false })
-    })?;
+    module.register_method(
+        "system_properties",
+        |_, _, _| json!({ "ss58Format": SS58_PREFIX, "tokenDecimals": 18, "tokenSymbol": "TCESS" }),
+    )?;
+    module.register_method(
+        "system_health",
+        |_, _, _| json!({ "peers": 0, "isSyncing": false, "shouldHavePeers": false }),
+    )?;
     module.register_method("system_nodeRoles", |_, _, _| json!(["Authority"]))?;
     module.register_method("system_peers", |_, _, _| json!([]))?;
     module.register_method("system_localListenAddresses", |_, _, _| json!([]))?;

@@ -2,7 +2,7 @@
 
 use super::{
     Config, Error, Event, Pallet, PurchasedSpace, Territory, TerritoryExpired, TerritoryFrozen, TerritoryFrozenCounter,
-    TerritoryInfo, TerritoryKey, TerritoryState, TotalIdleSpace, TotalServiceSpace, UnitPrice, types::OrderType,
+    TerritoryInfo, TerritoryKey, TerritoryState, TotalIdleSpace, TotalServiceSpace, UnitPrice, record::OrderType,
 };
 use crate::cess::{GIB, TerrName, TokenId};
 use codec::Encode;

@@ -1,7 +1,8 @@
 //! The runtime's doors for the node: what `state_call` can ask, by name.
 
+use super::InherentDataExt;
 use crate::{
-    AccountId, Balance, Block, Executive, Header, InherentDataExt, Nonce, Runtime, System, TransactionPayment, UncheckedExtrinsic,
+    AccountId, Balance, Block, Executive, Header, Nonce, Runtime, System, TransactionPayment, UncheckedExtrinsic,
     VERSION,
 };
 use frame_support::weights::Weight;
