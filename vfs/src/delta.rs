@@ -4,6 +4,7 @@
 //! marked records as they were at one instant, as frames ([`frame`], `docs/FORMAT-delta.md`). Only after the pack is
 //! durable are those marks cleared; a cut that is given up loses nothing.
 
+pub(crate) mod cut;
 pub mod frame;
 mod marks;
 

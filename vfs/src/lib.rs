@@ -4,6 +4,7 @@
 //! them. Never awaits the network while holding a lock: what must wait comes back as [`Later`].
 
 pub mod attr;
+mod backing;
 mod change;
 pub mod check;
 pub mod core;
@@ -18,8 +19,10 @@ mod ino_counter;
 pub mod inode;
 pub mod limits;
 pub mod records;
+mod recover;
 mod request;
 mod vfs;
+mod writeback;
 
 pub use attr::{Attr, Caller, DirEntry, ExtentInfo, FileKind, SetAttr, StatFs, TimeSet, Timestamp};
 pub use core::{AtRest, Core, VfsConfig, VfsParts};

@@ -23,6 +23,7 @@ use crate::attr::{FileKind, Timestamp};
 use crate::limits::CHUNK_BLOCKS;
 use cessfs_crypto::ChunkId;
 
+mod block_map;
 mod codec;
 mod keys;
 
