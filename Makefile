@@ -33,10 +33,12 @@ check: ## what must be clean before a commit: format, lints, unit tests, docs, l
 
 bench: ## how fast, beside the disk underneath
 	@scripts/setup --test
-	cargo build --release --workspace --bins
-	PATH="$(RELEASE):$$PATH" bench/run.sh $(ARGS)
+	cargo build --workspace --bins
+	cargo build --release -p cessfs
+	PATH="$(RELEASE):$(DEBUG):$$PATH" bench/run.sh
 
-deb: ## a Debian package, in target/debian
+deb: ## Debian packages, in target/debian
 	@scripts/setup
-	cargo build --release --bins -p cessfs -p cessfs-mount-helper
-	packaging/build-deb "$(RELEASE)" "$(abspath $(TARGET))/debian"
+	cargo build --release -p cessfs -p cessfs-mount-helper
+	cargo build --workspace --bins
+	CESSFS_BIN_DIR="$(RELEASE)" CESSFS_DEVNET_DIR="$(DEBUG)" packaging/deb.sh "$(abspath $(TARGET))/debian"

@@ -1,2 +1,55 @@
-//! Entry point.
-fn main() {}
+//! `mount.cessfs`: what mount(8) runs for `-t cessfs`.
+//!
+//! `mount.cessfs SOURCE DIR [-sfnvw] [-r] [-o OPTIONS] [-t TYPE]` becomes `cessfs mount NAME DIR -o OPTIONS`, which returns
+//! when the mount answers. Knows nothing of volumes; options are checked where they are understood. Ends with mount(8)'s
+//! codes: 0 mounted, 1 wrong usage, 32 not mounted.
+
+mod arguments;
+
+use arguments::{Invocation, Wrong};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+/// mount(8): incorrect invocation.
+const EXIT_USAGE: u8 = 1;
+/// mount(8): mount failure.
+const EXIT_FAILED: u8 = 32;
+/// `cessfs`: the command line, or an option, is wrong (docs/CLI_ABI.md).
+const CESSFS_USAGE: [i32; 2] = [2, 6];
+
+fn main() -> ExitCode {
+    let invocation = match Invocation::parse(std::env::args_os().skip(1)) {
+        Ok(invocation) => invocation,
+        Err(Wrong(what)) => {
+            eprintln!("mount.cessfs: {what}");
+            eprintln!("usage: mount.cessfs NAME DIR [-sfnvwr] [-o OPTIONS]");
+            return ExitCode::from(EXIT_USAGE);
+        }
+    };
+    if invocation.fake {
+        return ExitCode::SUCCESS;
+    }
+    let program = find_cessfs();
+    let status = match Command::new(&program).args(invocation.to_arguments()).status() {
+        Ok(status) => status,
+        Err(e) => {
+            eprintln!("mount.cessfs: cannot run {}: {e}", program.display());
+            return ExitCode::from(EXIT_FAILED);
+        }
+    };
+    match status.code() {
+        Some(0) => ExitCode::SUCCESS,
+        Some(code) if CESSFS_USAGE.contains(&code) => ExitCode::from(EXIT_USAGE),
+        _ => ExitCode::from(EXIT_FAILED),
+    }
+}
+
+/// Beside this program, then in PATH, then where the package puts it: mount(8) runs helpers with little in PATH.
+fn find_cessfs() -> PathBuf {
+    let beside = std::env::current_exe().ok().and_then(|me| me.parent().map(|dir| dir.join("cessfs")));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let in_path = std::env::split_paths(&path).map(|dir| dir.join("cessfs"));
+    let installed = PathBuf::from("/usr/bin/cessfs");
+    let is_program = |path: &PathBuf| path.is_absolute() && Path::is_file(path);
+    beside.into_iter().chain(in_path).find(is_program).unwrap_or(installed)
+}

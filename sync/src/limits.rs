@@ -103,8 +103,8 @@ pub const PACKS_IN_VERIFY: usize = 2;
 pub const PROBES_IN_FLIGHT: usize = 24;
 /// Willing miners wanted beyond the twelve before declaring, if the network has them: the first replacements.
 pub const SPARE_MINERS: usize = 4;
-/// How many blocks a declaration may wait for inclusion: its mortal era. A declaration whose fate is unknown is known
-/// to be void once the finalized head is this far past the head it was signed at (F4, I2).
+/// A declaration whose fate is unknown is known to be void once the finalized head is this far past a head after which
+/// none was signed (F4, I2): the life of a transaction, and as much again for nodes that disagree about the head.
 pub const DECLARE_MORTAL_BLOCKS: u32 = 64;
 /// Pause between two looks at the chain: one block (facts 1.2).
 pub const CHAIN_POLL: Duration = Duration::from_secs(6);
@@ -171,6 +171,7 @@ const MEMORY_BYTES: usize = FRAGMENTS_IN_FLIGHT * FRAGMENT_BYTES
     + FETCHES_IN_FLIGHT * 2 * CHUNK_BYTES;
 const _: () = assert!(MEMORY_BYTES < 400 << 20);
 const _: () = assert!(PACK_TARGET_BYTES as usize <= PACK_SEGMENTS_MAX * SEGMENT_BYTES);
+const _: () = assert!(DECLARE_MORTAL_BLOCKS as u64 >= 2 * TRANSACTION_LIFE_BLOCKS);
 const _: () = assert!(PREFETCHES_IN_FLIGHT < FETCHES_IN_FLIGHT);
 /// Bytes of changes that may wait for the journal's writer before `commit` blocks.
 pub const JOURNAL_QUEUE_BYTES_MAX: usize = 32 << 20;

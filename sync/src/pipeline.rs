@@ -38,7 +38,8 @@ use crate::staging::Staging;
 use crate::store::StoreError;
 use backoff::Backoff;
 use cessfs_crypto::PackSeq;
-use std::collections::BTreeSet;
+use parking_lot::Mutex;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -68,6 +69,8 @@ pub(crate) struct Pipeline {
     dice: Dice,
     errors: Arc<Errors>,
     runtime: Handle,
+    /// Packs with an intent of which it is known since when nothing was signed for them.
+    quiet: Mutex<HashSet<PackSeq>>,
     /// What the chain said about itself; asked once.
     info: OnceLock<ChainInfo>,
     encodes: Semaphore,
@@ -90,6 +93,7 @@ impl Pipeline {
             dice: parts.dice,
             errors: parts.errors,
             runtime: parts.runtime,
+            quiet: Mutex::default(),
             info: OnceLock::new(),
             encodes: Semaphore::new(SEGMENTS_IN_ENCODE),
             packs: Arc::new(Semaphore::new(PACKS_IN_FLIGHT)),
@@ -171,6 +175,7 @@ impl Pipeline {
                 .push(format!("pack {}: its staged body could not be removed: {error}", seq.0));
         }
         self.progress.forget(seq);
+        self.quiet.lock().remove(&seq);
     }
 
     /// Makes visible why a pack stands still.

@@ -29,6 +29,22 @@ pub enum FileKind {
     BlockDevice = 7,
 }
 
+impl FileKind {
+    /// The kind with this number.
+    pub fn from_u8(number: u8) -> Option<FileKind> {
+        Some(match number {
+            1 => FileKind::Regular,
+            2 => FileKind::Directory,
+            3 => FileKind::Symlink,
+            4 => FileKind::Fifo,
+            5 => FileKind::Socket,
+            6 => FileKind::CharDevice,
+            7 => FileKind::BlockDevice,
+            _ => return None,
+        })
+    }
+}
+
 /// What `stat` tells about an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attr {
@@ -125,4 +141,21 @@ pub struct StatFs {
     pub files: u64,
     /// Inodes that could still be made.
     pub files_free: u64,
+}
+
+/// One chunk of a file, for `explain`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExtentInfo {
+    /// Number of the chunk in the file.
+    pub index: u64,
+    /// What the network holds (or will) for it.
+    pub stored: Option<cessfs_crypto::ChunkId>,
+    /// Bytes.
+    pub len: u32,
+    /// The cache holds it.
+    pub resident: bool,
+    /// The cache is newer than the network.
+    pub dirty: bool,
+    /// The bytes rest in the metadata store (small files).
+    pub inline: bool,
 }

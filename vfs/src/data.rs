@@ -1,5 +1,395 @@
 //! File content: backing files, extents, reads and writes.
+//!
+//! A file is inline (its bytes are a record, up to 4096 of them) or cut into chunks of 1 MiB. A chunk is a hole, absent (the
+//! network has it), resident (the backing file has it), and if resident, dirty (nobody else has it).
+//!
+//! ```text
+//!   hole --write--> dirty --submitted and sealed--> clean --evict--> absent
+//!                     ^                              |  ^               |
+//!                     +------------write-------------+  +-----fetch-----+
+//!                     +-----------------write of the whole chunk--------+
+//! ```
+//!
+//! Promises: after [`fsync`](Data::fsync) everything written before survives a power cut; a later write that is not synced
+//! never takes that away. What a crash leaves of unsynced writes is a prefix in the order of the journal's batches. Bytes
+//! are never made up: what cannot be read is an error, and is told in [`errors`](Data::errors).
+//! Refuses: names, permissions, who may write.
+//!
+//! Locks, in the order they are taken: the mutation guard of [`Marks`](crate::delta::Marks), the inode's `state`, then small
+//! locks of this room that are never held while another is taken. Nobody waits for the network under any of them.
 
-/// The state of an open inode's content in memory.
-#[derive(Debug, Default)]
-pub struct DataState {}
+mod errors;
+mod fetch;
+mod inline;
+mod journal;
+mod piece;
+mod read;
+mod reclaim;
+mod size;
+pub(crate) mod state;
+mod write;
+
+use crate::backing::{self, Backing};
+use crate::core::Core;
+use crate::delta::cut::Cutter;
+use crate::error::VfsError;
+use crate::inode::{Inode, InodeState};
+use crate::limits::{BLOCK_BYTES, CACHE_SLACK_BYTES_MIN, RECENT_INODES_MAX, SCAN_PAGE};
+use crate::records::{self, Extent};
+use crate::writeback::{DirtyQueue, Workers};
+use crate::{EvictReport, ExtentInfo, Later};
+use cessfs_sync::limits::CHUNK_BYTES;
+use cessfs_sync::{Batch, DeltaSource};
+use errors::ErrorLog;
+use lru::LruCache;
+use parking_lot::Mutex;
+use reclaim::Reclaim;
+use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub(crate) use journal::HEARTBEAT_KEY;
+pub(crate) use piece::ChunkAt;
+pub use state::DataState;
+
+/// Bytes of a block, as an index.
+pub(crate) const BLOCK: usize = BLOCK_BYTES as usize;
+/// Bytes of a chunk, as an offset.
+pub(crate) const CHUNK: u64 = CHUNK_BYTES as u64;
+
+/// Content of all files of a volume. Cheap to clone.
+#[derive(Clone)]
+pub struct Data(Arc<Shared>);
+
+/// What the content room's parts share.
+pub(crate) struct Shared {
+    pub(crate) core: Arc<Core>,
+    pub(crate) backing: Arc<dyn Backing>,
+    /// Chunks that have to be written back, or were and wait for their pack.
+    pub(crate) dirty: Mutex<DirtyQueue>,
+    /// Inodes with content that is ahead of the store; kept alive by being here.
+    pending: Mutex<BTreeMap<u64, Arc<Inode>>>,
+    /// Space to give back once the journal is durable.
+    reclaim: Mutex<Vec<Reclaim>>,
+    /// Last use of inodes, for eviction.
+    pub(crate) recent: Mutex<LruCache<u64, Duration>>,
+    pub(crate) errors: ErrorLog,
+    /// Wall time of the last heartbeat that was journaled.
+    heartbeat: Mutex<Duration>,
+    /// One eviction at a time.
+    pub(crate) evicting: Mutex<()>,
+    cutter: Cutter,
+    workers: Workers,
+}
+
+impl Data {
+    /// Opens the backing files and what the last mount left to write back. Once per volume, after [`Core::new`].
+    ///
+    /// # Errors
+    /// The cache directory cannot be made or read; the store cannot be read.
+    pub fn open(core: Arc<Core>) -> Result<Data, VfsError> {
+        let config = &core.config;
+        let keys = core.keys.at_rest();
+        let backing = backing::open(&config.cache_dir, config.at_rest, keys, core.entropy.clone())?;
+        Data::over(core, backing)
+    }
+
+    /// The same over backing files of the caller's.
+    pub(crate) fn over(core: Arc<Core>, backing: Arc<dyn Backing>) -> Result<Data, VfsError> {
+        core.marks.open()?;
+        let remembered = NonZeroUsize::new(RECENT_INODES_MAX).expect("the limit is not zero");
+        let data = Data(Arc::new(Shared {
+            backing,
+            dirty: Mutex::new(DirtyQueue::default()),
+            pending: Mutex::new(BTreeMap::new()),
+            reclaim: Mutex::new(Vec::new()),
+            recent: Mutex::new(LruCache::new(remembered)),
+            errors: ErrorLog::default(),
+            heartbeat: Mutex::new(Duration::ZERO),
+            evicting: Mutex::new(()),
+            cutter: Cutter::default(),
+            workers: Workers::default(),
+            core,
+        }));
+        data.0.load_dirty()?;
+        data.0.resume_deletions()?;
+        Ok(data)
+    }
+
+    /// After an unclean end, once orphans are swept and before anything else: compares the cache with the journal.
+    ///
+    /// # Errors
+    /// The cache or the store cannot be read. Damage found is repaired or told in [`errors`](Data::errors), not returned.
+    pub fn recover(&self) -> Result<(), VfsError> {
+        self.0.recover()
+    }
+
+    /// Starts the background threads.
+    ///
+    /// # Errors
+    /// The system has no more threads.
+    pub fn start(&self) -> Result<(), VfsError> {
+        self.0.workers.start(&self.0)
+    }
+
+    /// Stops the background threads and brings the store up to date with memory. Making that durable is the caller's.
+    ///
+    /// # Errors
+    /// Something could not be synced or journaled.
+    pub fn stop(&self) -> Result<(), VfsError> {
+        self.0.workers.stop();
+        self.0.persist_all()?;
+        self.0.settle_submitted()?;
+        self.0.reclaim()
+    }
+
+    /// Reads at most `len` bytes; fewer only at the end of the file.
+    ///
+    /// # Errors
+    /// `Damaged` or `Disk` when the cache cannot give the bytes, `Fetch` when the network cannot, `Stale` when the inode is
+    /// gone.
+    pub fn read(&self, inode: &Arc<Inode>, offset: u64, len: u32) -> Result<Later<Vec<u8>>, VfsError> {
+        self.0.clone().read(inode, offset, len)
+    }
+
+    /// Writes `data`; updates size, times and blocks of the record. Takes the mutation guard and the inode's lock itself.
+    /// Returns how many bytes were written: fewer than asked when the disk filled up on the way.
+    ///
+    /// # Errors
+    /// `TooLarge`, `NoSpace` (also when the cache is full of data not sent yet), and those of [`read`](Data::read): a write
+    /// into a part of an absent chunk has to fetch it.
+    pub fn write(&self, inode: &Arc<Inode>, offset: u64, data: &[u8]) -> Result<Later<u32>, VfsError> {
+        self.0.clone().write(inode, offset, data)
+    }
+
+    /// Truncates or extends: changes `state.record` (size, blocks) and adds extents to `batch`; the caller, who holds the
+    /// mutation guard, adds the record and commits. Never needs the network. A truncation of a very large file commits
+    /// batches of its own, from the end of the file: a crash leaves it partly done.
+    ///
+    /// # Errors
+    /// `TooLarge`; the store or the cache disk fails.
+    pub fn set_size(
+        &self,
+        inode: &Inode,
+        state: &mut InodeState,
+        size: u64,
+        batch: &mut Batch,
+    ) -> Result<(), VfsError> {
+        self.0.set_size(inode.ino, state, size, batch)
+    }
+
+    /// Adds to `batch` what content has changed and not journaled yet. Called by whoever journals a regular file's record, so
+    /// that a size never runs ahead of the extents under it. Nothing in memory changes: staged twice is journaled twice.
+    ///
+    /// # Errors
+    /// None yet.
+    pub fn stage(&self, inode: &Inode, state: &mut InodeState, batch: &mut Batch) -> Result<(), VfsError> {
+        if !state.gone && !state.data.is_settled() {
+            state.data.stage(&self.0.core, inode.ino, batch);
+            if let Some(inode) = self.0.core.inodes.peek(inode.ino) {
+                self.0.keep_pending(&inode);
+            }
+        }
+        Ok(())
+    }
+
+    /// Everything written before is on this disk when it returns.
+    ///
+    /// # Errors
+    /// Whatever kept it from being so, also long before, in the background: once something could not be made durable, every
+    /// fsync of the inode fails.
+    pub fn fsync(&self, inode: &Arc<Inode>, _data_only: bool) -> Result<(), VfsError> {
+        self.0.fsync(inode)
+    }
+
+    /// Last link and last handle are gone: adds the deletion of the content's records to `batch`. The backing file goes once
+    /// that is durable.
+    ///
+    /// # Errors
+    /// None yet: what is long work happens later, in the background.
+    pub fn discard(&self, inode: &Inode, state: &mut InodeState, batch: &mut Batch) -> Result<(), VfsError> {
+        self.0.discard(inode.ino, state, batch);
+        Ok(())
+    }
+
+    /// The last handle was closed: brings the store up to date, without waiting for the disk.
+    pub fn released(&self, inode: &Arc<Inode>) {
+        if let Err(e) = self.0.journal(inode) {
+            self.0.errors.add(format!(
+                "inode {}: what was written cannot be journaled: {e}",
+                inode.ino
+            ));
+        }
+    }
+
+    /// The chunks of a file, for `explain`.
+    ///
+    /// # Errors
+    /// The store cannot be read.
+    pub fn extents(&self, inode: &Inode) -> Result<Vec<ExtentInfo>, VfsError> {
+        self.0.extents(inode)
+    }
+
+    /// Bytes of chunks not known to be in a sealed pack.
+    pub fn dirty_bytes(&self) -> u64 {
+        self.0.dirty.lock().bytes()
+    }
+
+    /// Bytes the backing files take on the disk.
+    pub fn cache_bytes(&self) -> u64 {
+        self.0.backing.used_bytes()
+    }
+
+    /// Everything dirty at the call has been submitted when it returns.
+    ///
+    /// # Errors
+    /// The pipeline's staging is full, or a dirty chunk cannot be read.
+    pub fn write_back_all(&self) -> Result<(), VfsError> {
+        self.0.write_back_all()
+    }
+
+    /// Drops every chunk from the cache that the network is known to hold.
+    ///
+    /// # Errors
+    /// The cache or the store fails.
+    pub fn evict_all(&self) -> Result<EvictReport, VfsError> {
+        self.0.evict_all()
+    }
+
+    /// What went wrong lately, newest last.
+    pub fn errors(&self) -> Vec<String> {
+        self.0.errors.all()
+    }
+
+    /// The other end of the pipeline's upcall.
+    pub fn delta_source(&self) -> Arc<dyn DeltaSource> {
+        self.0.clone()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn shared(&self) -> &Arc<Shared> {
+        &self.0
+    }
+}
+
+impl Shared {
+    /// The cache may grow.
+    fn has_room(&self) -> bool {
+        let max = self.core.config.cache_bytes_max;
+        let slack = (max / 8).max(CACHE_SLACK_BYTES_MIN);
+        self.backing.used_bytes() < max.saturating_add(slack)
+    }
+
+    /// Keeps the inode in memory until nothing of it is ahead of the store.
+    fn keep_pending(&self, inode: &Arc<Inode>) {
+        self.pending.lock().entry(inode.ino).or_insert_with(|| inode.clone());
+    }
+
+    fn touch_recent(&self, ino: u64) {
+        self.recent.lock().put(ino, self.core.clock.monotonic());
+    }
+
+    pub(crate) fn cutter(&self) -> &Cutter {
+        &self.cutter
+    }
+
+    pub(crate) fn workers(&self) -> &Workers {
+        &self.workers
+    }
+
+    fn extents(&self, inode: &Inode) -> Result<Vec<ExtentInfo>, VfsError> {
+        let state = inode.state.read();
+        if state.record.inline {
+            let info = ExtentInfo {
+                index: 0,
+                stored: None,
+                len: state.record.size as u32,
+                resident: true,
+                dirty: false,
+                inline: true,
+            };
+            return Ok(if state.record.size == 0 { Vec::new() } else { vec![info] });
+        }
+        let mut found: BTreeMap<u64, Extent> = BTreeMap::new();
+        self.each_extent(inode.ino, 0, &mut |chunk, extent| {
+            found.insert(chunk, extent);
+            Ok(())
+        })?;
+        let cache = state.data.chunks.lock();
+        for chunk in cache.numbers_from(0) {
+            if let Some((now, _)) = cache.peek(chunk) {
+                found.insert(chunk, now);
+            }
+        }
+        drop(cache);
+        let size = state.record.size;
+        let info = |(index, extent): (u64, Extent)| ExtentInfo {
+            index,
+            stored: extent.stored.map(|(id, _)| id),
+            len: chunk_len(size, index),
+            resident: extent.resident,
+            dirty: extent.dirty,
+            inline: false,
+        };
+        Ok(found
+            .into_iter()
+            .filter(|(_, extent)| *extent != Extent::default())
+            .map(info)
+            .collect())
+    }
+
+    /// Visits the extents of `ino` that the store has, from chunk `first` on.
+    pub(crate) fn each_extent(
+        &self,
+        ino: u64,
+        first: u64,
+        visit: &mut dyn FnMut(u64, Extent) -> Result<(), VfsError>,
+    ) -> Result<(), VfsError> {
+        let prefix = records::extent_prefix(ino);
+        let mut from = records::extent_key(ino, first);
+        loop {
+            let page = self.core.store.scan(&prefix, &from, SCAN_PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            from.clone_from(last);
+            from.push(0);
+            for (key, value) in &page {
+                let (_, chunk) = records::parse_extent_key(key)?;
+                visit(chunk, Extent::decode(value)?)?;
+            }
+        }
+    }
+}
+
+/// A run of bytes within one chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) chunk: u64,
+    /// Within the chunk.
+    pub(crate) range: Range<usize>,
+}
+
+/// Cuts `offset..end` at chunk boundaries.
+pub(crate) fn pieces(offset: u64, end: u64) -> Vec<Piece> {
+    let mut out = Vec::new();
+    let mut at = offset;
+    while at < end {
+        let chunk = at / CHUNK;
+        let stop = end.min((chunk + 1) * CHUNK);
+        out.push(Piece {
+            chunk,
+            range: (at - chunk * CHUNK) as usize..(stop - chunk * CHUNK) as usize,
+        });
+        at = stop;
+    }
+    out
+}
+
+/// Bytes of chunk `chunk` of a file of `size` bytes.
+pub(crate) fn chunk_len(size: u64, chunk: u64) -> u32 {
+    size.saturating_sub(chunk * CHUNK).min(CHUNK) as u32
+}
+
+#[cfg(test)]
+mod tests;

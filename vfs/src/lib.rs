@@ -4,14 +4,32 @@
 //! them. Never awaits the network while holding a lock: what must wait comes back as [`Later`].
 
 pub mod attr;
+mod backing;
+mod change;
+pub mod check;
+pub mod core;
 pub mod data;
+pub mod delta;
+mod dentry;
 pub mod error;
+mod evict;
+#[cfg(test)]
+mod fakes;
+mod ino_counter;
 pub mod inode;
 pub mod limits;
 pub mod records;
+mod recover;
+mod request;
+mod vfs;
+mod writeback;
 
-pub use attr::{Attr, Caller, DirEntry, FileKind, SetAttr, StatFs, TimeSet, Timestamp};
+pub use attr::{Attr, Caller, DirEntry, ExtentInfo, FileKind, SetAttr, StatFs, TimeSet, Timestamp};
+pub use core::{AtRest, Core, VfsConfig, VfsParts};
 pub use error::VfsError;
+pub use evict::EvictReport;
+pub use request::{OpenFlags, RenameFlags, XattrMode};
+pub use vfs::Vfs;
 
 /// An answer that is there, or one that has to wait for the network (as a future that holds no lock).
 pub enum Later<T> {

@@ -1,5 +1,7 @@
 //! Every bound of the vfs crate, by name.
 
+use std::time::Duration;
+
 /// Bytes of a name.
 pub const NAME_BYTES_MAX: usize = 255;
 /// Hard links of one inode.
@@ -14,3 +16,103 @@ pub const INLINE_BYTES_MAX: usize = 4096;
 pub const XATTR_VALUE_MAX: usize = 65_536;
 /// Largest file: what an `off_t` can say.
 pub const FILE_BYTES_MAX: u64 = i64::MAX as u64;
+/// Links of a directory (2 + subdirectories): what a signed 32-bit count can say, as XFS has it.
+pub const DIR_NLINK_MAX: u32 = i32::MAX as u32;
+/// Bytes of a symlink's target (Linux: PATH_MAX less the final NUL).
+pub const SYMLINK_BYTES_MAX: usize = 4095;
+/// Bytes of an xattr name (Linux: XATTR_NAME_MAX).
+pub const XATTR_NAME_MAX: usize = 255;
+/// Bytes of the list of an inode's xattr names, NULs included (Linux: XATTR_LIST_MAX).
+pub const XATTR_LIST_MAX: usize = 65_536;
+/// Xattrs of one inode: as many as always fit the list.
+pub const XATTRS_MAX: u32 = (XATTR_LIST_MAX / (XATTR_NAME_MAX + 1)) as u32;
+/// Inodes kept in memory though nobody uses them; about 400 bytes each.
+pub const INODES_CACHED_MAX: usize = 65_536;
+/// Locks the inode table is spread over.
+pub const INODE_SHARDS: usize = 16;
+/// Least recently used inodes looked at for one that may go, per insertion.
+pub const INODE_EVICT_TRIES: usize = 8;
+/// Reads of a record without the table's lock before one is made with it.
+pub const INODE_LOAD_TRIES: usize = 3;
+/// Inode numbers reserved at a time; a crash skips at most this many.
+pub const INO_BLOCK: u64 = 4096;
+/// Dentry buckets (also empty ones: names that are not there) kept in memory.
+pub const DENTRIES_CACHED_MAX: usize = 65_536;
+/// Locks the dentry cache is spread over.
+pub const DENTRY_SHARDS: usize = 16;
+/// Records read at a time by a directory listing or a sweep of the store.
+pub const SCAN_PAGE: usize = 256;
+/// Inodes whose access times may run ahead of the store before all of them are journaled.
+pub const LAZY_INODES_MAX: usize = 4096;
+/// Inodes journaled by one batch when lazy changes are written.
+pub const LAZY_BATCH: usize = 64;
+/// Names that may share one 62-bit hash: two is luck, this many is an attack on the key.
+pub const BUCKET_NAMES_MAX: usize = 64;
+/// Inodes that `statfs` promises; numbers have 64 bits, the disk ends first.
+pub const INODES_MAX: u64 = 1 << 40;
+/// Directories on the way up to the root: beyond it the way is taken for a loop.
+pub const TREE_DEPTH_MAX: usize = 1 << 20;
+/// Sentences that a check of the tree gives; whoever needs more has lost the tree.
+pub const FINDINGS_MAX: usize = 1000;
+
+const _: () = assert!(PENDING_CHUNKS_MAX < EXTENTS_CACHED_MAX && UNSYNCED_CHUNKS_MAX < EXTENTS_CACHED_MAX);
+const _: () = assert!(INODES_CACHED_MAX.is_multiple_of(INODE_SHARDS));
+const _: () = assert!(DENTRIES_CACHED_MAX.is_multiple_of(DENTRY_SHARDS));
+const _: () = assert!(XATTRS_MAX as usize * (XATTR_NAME_MAX + 1) <= XATTR_LIST_MAX);
+/// Bytes that a marked record is taken to add to a delta, for a rough size of what is pending.
+pub const DELTA_RECORD_BYTES: u64 = 128;
+/// Directories that backing files are spread over: one per value of the inode number's low byte.
+pub const BACKING_DIRS: usize = 256;
+/// Chunks of a file in one part of its backing file: 1 TiB of content, about 2 TiB when sealed; ext4 ends at 16 TiB.
+pub const BACKING_PART_CHUNKS: u64 = 1 << 20;
+/// Descriptors of backing files kept open.
+pub const BACKING_PARTS_OPEN_MAX: usize = 512;
+/// Tag tables of sealed chunks kept in memory, about 17 KiB each.
+pub const TAG_TABLES_MAX: usize = 1024;
+/// Stale slots in a chunk that are worth a round of hole punching.
+pub const STALE_BLOCKS_MIN: usize = 16;
+/// Chunk states kept in memory per live inode, beside those that are ahead of the store; about 300 bytes each.
+pub const EXTENTS_CACHED_MAX: usize = 256;
+/// Written chunks of one inode that may be ahead of the store.
+pub const PENDING_CHUNKS_MAX: usize = 32;
+/// Bytes written to one inode before its extents and size are journaled, if nobody asked earlier.
+pub const PENDING_BYTES_MAX: u64 = 8 << 20;
+/// How long extents and size may be ahead of the store.
+pub const PENDING_AGE_MAX: Duration = Duration::from_secs(1);
+/// Chunks of one inode that may wait for a sync before they are journaled.
+pub const UNSYNCED_CHUNKS_MAX: usize = 64;
+/// Inodes synced one by one; more are synced by one call for the whole filesystem.
+pub const SYNC_EACH_MAX: usize = 16;
+/// Fetches that one read or write tries when the content changes under it.
+pub const FETCH_ROUNDS_MAX: usize = 8;
+/// How often a writer that waits for room in the cache looks again.
+pub const ROOM_POLL: Duration = Duration::from_millis(50);
+/// How long a writer waits for room in the cache before it is told that there is none.
+pub const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Part of the cache's size that content not yet sent may take beyond it: one eighth, at least this many bytes.
+pub const CACHE_SLACK_BYTES_MIN: u64 = 16 << 20;
+/// Eviction goes on until the cache takes at most this percentage of its bound.
+pub const EVICT_TO_PERCENT: u64 = 90;
+/// Chunks evicted by one batch and barrier.
+pub const EVICT_BATCH: usize = 32;
+/// Inodes whose last use is remembered for eviction.
+pub const RECENT_INODES_MAX: usize = 65_536;
+/// Messages kept for `errors`.
+pub const ERRORS_KEPT_MAX: usize = 256;
+/// Reads in a row, each where the last one ended, that make a sequential reader.
+pub const PREFETCH_STREAK: u32 = 2;
+/// Chunks hinted at ahead of a sequential reader.
+pub const PREFETCH_CHUNKS: u64 = 8;
+/// Threads that write back.
+pub const WRITEBACK_THREADS: usize = 2;
+/// A chunk that is never quiet is written back after this many delays.
+pub const WRITEBACK_DELAYS_MAX: u32 = 6;
+/// Pause before a chunk that could not be submitted is tried again.
+pub const WRITEBACK_RETRY: Duration = Duration::from_secs(5);
+/// How often the background threads look for work.
+pub const TICK: Duration = Duration::from_millis(200);
+/// How often the heartbeat is journaled while content changes.
+pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
+/// A backing file written this long before the last heartbeat may still be ahead of the store: pending changes, the time a
+/// batch takes to the disk, and clocks that are not quite right.
+pub const HEARTBEAT_MARGIN: Duration = Duration::from_secs(120);

@@ -6,41 +6,96 @@
 //! | `d` parent hash | [`DentryBucket`]: the names of that hash (nearly always one) |
 //! | `e` ino chunk | [`Extent`] |
 //! | `b` ino | the bytes of an inline file |
-//! | `x` ino hash | one extended attribute: name and value |
+//! | `x` ino hash | [`XattrBucket`]: the extended attributes whose names have that hash (nearly always one) |
 //! | `o` ino | orphan: unlinked while open |
-//! | `m` key | change mark: `key` changed since the last sealed cut |
+//! | `m` generation key | change mark: `key` changed since the last sealed cut ([`Marks`](crate::delta::Marks)) |
+//! | `v` key | value of `key` at the instant of the cut being written |
+//! | `w` ino chunk | the chunk is dirty: its content is not known to be in a sealed pack (no value) |
 //! | `s` name | singletons (next inode number, clean-unmount flag, …) |
 //!
-//! Numbers in keys are big-endian, so that key order is number order. No key holds a name: hashes only.
+//! Numbers in keys are big-endian, so that key order is number order. No key holds a name: hashes only. Values are
+//! little-endian behind a version byte; `docs/FORMAT-records.md` has the byte tables. The same values travel in metadata
+//! deltas, so a version, once released, is read for ever.
+//!
+//! Decoding is strict: every byte is accounted for, and what decodes encodes to the same bytes again.
 
 use crate::attr::{FileKind, Timestamp};
 use crate::limits::CHUNK_BLOCKS;
 use cessfs_crypto::ChunkId;
 
+mod block_map;
+mod codec;
+mod keys;
+
+pub use codec::{RecordError, decode_counter, encode_counter};
+pub use keys::{
+    CLEAN_KEY, DENTRY_PREFIX, EXTENT_PREFIX, FILES_KEY, INLINE_PREFIX, INODE_PREFIX, MARK_PREFIX, NEXT_INO_KEY,
+    ORPHAN_PREFIX, SINGLETON_PREFIX, XATTR_PREFIX, dentry_key, dentry_prefix, extent_key, extent_prefix, inline_key,
+    inode_key, orphan_key, parse_dentry_key, parse_extent_key, parse_ino_key, xattr_key, xattr_prefix,
+};
+
 /// An inode as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InodeRecord {
+    /// Type; never changes.
     pub kind: FileKind,
+    /// Permission bits, 0o7777.
     pub perm: u16,
+    /// Hard links; directories: 2 + subdirectories.
     pub nlink: u32,
+    /// Owner.
     pub uid: u32,
+    /// Group.
     pub gid: u32,
+    /// Device files: the device number. Others: 0.
     pub rdev: u32,
+    /// Bytes. Symlinks: of the target. Directories and special files: 0.
     pub size: u64,
     /// 4096-byte blocks allocated over all extents (inline files: 1 if not empty).
     pub blocks: u64,
+    /// Last access.
     pub atime: Timestamp,
+    /// Last change of content.
     pub mtime: Timestamp,
+    /// Last change of the inode.
     pub ctime: Timestamp,
+    /// Birth.
     pub btime: Timestamp,
     /// Directories: the parent. Others: 0.
     pub parent: u64,
+    /// Extended attributes.
+    pub xattrs: u32,
     /// Regular files: content is in `b`, not in extents.
     pub inline: bool,
     /// A sealed delta has carried this inode's content before (see delta.rs).
     pub carried: bool,
     /// Symlinks: the target.
     pub target: Vec<u8>,
+}
+
+impl InodeRecord {
+    /// A new inode of this kind: one link (directories: two), no content, born now. Regular files start inline.
+    pub fn new(kind: FileKind, perm: u16, uid: u32, gid: u32, now: Timestamp) -> InodeRecord {
+        InodeRecord {
+            kind,
+            perm,
+            nlink: if kind == FileKind::Directory { 2 } else { 1 },
+            uid,
+            gid,
+            rdev: 0,
+            size: 0,
+            blocks: 0,
+            atime: now,
+            mtime: now,
+            ctime: now,
+            btime: now,
+            parent: 0,
+            xattrs: 0,
+            inline: kind == FileKind::Regular,
+            carried: false,
+            target: Vec::new(),
+        }
+    }
 }
 
 /// Which blocks of a chunk hold data; the rest are holes.
@@ -69,7 +124,33 @@ pub struct DentryBucket(pub Vec<Dentry>);
 /// A name and what it names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dentry {
+    /// 1..=255 bytes.
     pub name: Vec<u8>,
+    /// The inode.
     pub ino: u64,
+    /// Its type.
     pub kind: FileKind,
 }
+
+impl DentryBucket {
+    /// The entry called `name`.
+    pub fn find(&self, name: &[u8]) -> Option<&Dentry> {
+        self.0.iter().find(|dentry| dentry.name == name)
+    }
+}
+
+/// The extended attributes of one inode whose names share a hash.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct XattrBucket(pub Vec<Xattr>);
+
+/// An extended attribute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Xattr {
+    /// With its namespace: `user.comment`. 1..=255 bytes.
+    pub name: Vec<u8>,
+    /// 0..=65536 bytes.
+    pub value: Vec<u8>,
+}
+
+#[cfg(test)]
+mod tests;

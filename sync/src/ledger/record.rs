@@ -120,7 +120,8 @@ pub struct Encoded {
 /// A declaration that was, or is about to be, submitted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Intent {
-    /// Finalized height read before it; void [`DECLARE_MORTAL_BLOCKS`](crate::limits::DECLARE_MORTAL_BLOCKS) later.
+    /// Finalized height after which it was not signed any more, as far as known. It is void
+    /// [`DECLARE_MORTAL_BLOCKS`](crate::limits::DECLARE_MORTAL_BLOCKS) later.
     pub height: u32,
     /// How many declarations of this pack there were, this one included.
     pub attempt: u32,

@@ -1,3 +1,5 @@
+//! Records and places come back, damaged ones are refused, numbers and standings hold over restarts.
+
 use super::*;
 use crate::chain::SegmentHashes;
 use crate::fragment_store::{Fid, Sha256Hash};

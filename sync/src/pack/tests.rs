@@ -1,3 +1,5 @@
+//! The layout, its strictness, and the numbers of the worked example in the format document.
+
 use super::*;
 use crate::limits::{CHUNK_BYTES, DIRECTORY_FRAME_BYTES, SEGMENT_BYTES};
 use crate::sim::SimEntropy;

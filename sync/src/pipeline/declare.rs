@@ -53,7 +53,8 @@ impl Pipeline {
     /// what stands there will most likely be final soon.
     async fn assert_void(&self, pack: &PackRecord, now: u32) -> Result<(), Blocked> {
         if let Some(intent) = pack.intent {
-            let until = intent.height.saturating_add(DECLARE_MORTAL_BLOCKS);
+            let since = self.unsigned_since(pack, intent, now).await?;
+            let until = since.saturating_add(DECLARE_MORTAL_BLOCKS);
             if now <= until {
                 return Err(Blocked::Undecided { now, until });
             }
@@ -65,6 +66,21 @@ impl Pipeline {
             true => Err(Blocked::Undecided { now, until: now + 1 }),
             false => Ok(()),
         }
+    }
+
+    /// A finalized height after which no declaration of this pack was signed any more. The intent's own height would not
+    /// do: the chain's client signs when its turn comes, for whatever head is final then. So the count starts at the first
+    /// look after the client gave up, or after the process that had asked it died.
+    async fn unsigned_since(&self, pack: &PackRecord, intent: Intent, now: u32) -> Result<u32, Blocked> {
+        if !self.quiet.lock().insert(pack.seq) {
+            return Ok(intent.height);
+        }
+        let height = now.max(intent.height);
+        self.advance(pack.seq, Durable::Eventually, move |pack| {
+            pack.intent = Some(Intent { height, ..intent });
+        })
+        .await?;
+        Ok(height)
     }
 
     /// F1: write only to a chain whose constants are the ones this code was written for.
@@ -129,6 +145,7 @@ impl Pipeline {
             territory: pack.territory.clone(),
             size: u128::from(pack.body_bytes()),
         };
+        self.quiet.lock().remove(&pack.seq);
         match self.chain.declare(declaration).await {
             // Done: the driver comes here again and finds the deal.
             Ok(()) => Ok(()),

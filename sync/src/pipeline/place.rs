@@ -98,6 +98,7 @@ impl Pipeline {
             pack.intent = Some(Intent { height, attempt });
         })
         .await?;
+        self.quiet.lock().insert(seq);
         Ok(())
     }
 }

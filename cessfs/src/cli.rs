@@ -1,0 +1,175 @@
+//! The command line: verbs, global options, and the form in which mount.fuse3 calls.
+
+use crate::commands::{
+    completions, config, doctor, evict, explain, init, man, mount, status, sync, territory, umount, volumes,
+};
+use crate::config::LogLevel;
+use clap::{Args, Parser, Subcommand};
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+/// An encrypted filesystem on the storage network CESS.
+///
+/// A volume is a directory tree whose content is encrypted on this machine, packed, erasure-coded and stored with twelve
+/// independent miners. The recovery phrase alone restores it.
+#[derive(Debug, Parser)]
+#[command(
+    name = "cessfs",
+    version,
+    max_term_width = 100,
+    after_help = "Examples:
+  cessfs init photos --rpc wss://t2-rpc.cess.network --new-phrase-file ~/photos.phrase
+  cessfs mount photos ~/Photos
+  cessfs sync photos --wait
+  cessfs umount ~/Photos
+
+`cessfs VERB --help` has more. Exit codes: docs/CLI_ABI.md."
+)]
+pub struct Cli {
+    /// Options of every verb.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// Options of every verb.
+#[derive(Clone, Debug, Args)]
+pub struct Global {
+    /// Directory that holds the volumes [default: /var/lib/cessfs for root, ~/.local/share/cessfs for others]
+    #[arg(long, env = "CESSFS_HOME", global = true, value_name = "DIR")]
+    pub home: Option<PathBuf>,
+    /// Say more; twice: everything
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub verbose: u8,
+    /// What to log
+    #[arg(long, value_enum, global = true, value_name = "LEVEL")]
+    pub log_level: Option<LogLevel>,
+    /// Print JSON for scripts
+    #[arg(long, global = true)]
+    pub json: bool,
+}
+
+impl Global {
+    /// The level asked for, if any was.
+    pub fn level(&self) -> Option<LogLevel> {
+        self.log_level.or(match self.verbose {
+            0 => None,
+            1 => Some(LogLevel::Debug),
+            _ => Some(LogLevel::Trace),
+        })
+    }
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Make a volume: keys, account, territory
+    Init(init::InitArgs),
+    /// Mount a volume on a directory
+    Mount(mount::MountArgs),
+    /// Unmount a directory
+    Umount(umount::UmountArgs),
+    /// Tell how a volume is
+    Status(status::StatusArgs),
+    /// Send off what was written
+    Sync(sync::SyncArgs),
+    /// Drop what the network has from the local cache
+    Evict(evict::EvictArgs),
+    /// Tell where a file's bytes are: chunks, packs, miners
+    Explain(explain::ExplainArgs),
+    /// Show and buy storage space on the chain
+    Territory(territory::TerritoryArgs),
+    /// Show or check a volume's configuration
+    Config(config::ConfigArgs),
+    /// Look for what keeps a volume from working
+    Doctor(doctor::DoctorArgs),
+    /// List the volumes of this machine
+    #[command(visible_alias = "list")]
+    Volumes(volumes::VolumesArgs),
+    /// Print a shell's completion script
+    Completions(completions::CompletionsArgs),
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Man(man::ManArgs),
+}
+
+/// The command line as clap takes it. mount.fuse3 (for `mount -t fuse.cessfs NAME DIR`) calls `cessfs NAME DIR -o OPTIONS`:
+/// a first word that is no verb, before a directory that exists, means `mount`.
+pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut given: Vec<OsString> = given.into_iter().collect();
+    if let [_, first, second, ..] = given.as_slice()
+        && !first.as_encoded_bytes().starts_with(b"-")
+        && !is_verb(first)
+        && Path::new(second).is_dir()
+    {
+        given.insert(1, "mount".into());
+    }
+    given
+}
+
+fn is_verb(word: &OsStr) -> bool {
+    use clap::CommandFactory;
+    let command = Cli::command();
+    let found = word.to_str().is_some_and(|w| command.find_subcommand(w).is_some());
+    found || word == "help"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_verb_has_examples() {
+        fn check(command: &clap::Command) {
+            let name = command.get_name();
+            if command.has_subcommands() {
+                command.get_subcommands().for_each(check);
+            }
+            let examples = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(examples.contains("Examples:"), "`{name} --help` has no examples");
+            assert!(examples.contains("cessfs "), "`{name} --help` has empty examples");
+        }
+        Cli::command().get_subcommands().for_each(check);
+    }
+
+    #[test]
+    fn verbs_are_those_of_the_abi() {
+        let abi = include_str!("../../docs/CLI_ABI.md");
+        let command = Cli::command();
+        let verbs: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
+        let expected = [
+            "init", "mount", "umount", "status", "sync", "evict", "explain", "territory", "config", "doctor", "volumes",
+            "completions", "man",
+        ];
+        assert_eq!(verbs, expected);
+        for verb in verbs.iter().filter(|v| **v != "man") {
+            assert!(abi.contains(&format!("`cessfs {verb}")), "docs/CLI_ABI.md does not tell {verb}");
+        }
+    }
+
+    #[test]
+    fn the_form_of_mount_fuse3() {
+        let words = |line: &str| line.split(' ').map(OsString::from).collect::<Vec<_>>();
+        for (given, expected) in [
+            ("cessfs photos /tmp -o rw", "cessfs mount photos /tmp -o rw"),
+            ("cessfs cess://photos /tmp", "cessfs mount cess://photos /tmp"),
+            ("cessfs mount photos /tmp", "cessfs mount photos /tmp"),
+            ("cessfs umount /tmp", "cessfs umount /tmp"),
+            ("cessfs status /tmp", "cessfs status /tmp"),
+            ("cessfs photos /does/not/exist", "cessfs photos /does/not/exist"),
+            ("cessfs --home /tmp status", "cessfs --home /tmp status"),
+        ] {
+            assert_eq!(arguments(words(given)), words(expected), "{given}");
+        }
+        let cli = Cli::try_parse_from(arguments(words("cessfs photos /tmp -o rw,dev"))).unwrap();
+        assert!(matches!(cli.verb, Verb::Mount(_)));
+    }
+}

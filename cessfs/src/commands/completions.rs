@@ -1,0 +1,27 @@
+//! `cessfs completions SHELL`.
+
+use crate::cli::Cli;
+use crate::exit::Failure;
+use clap::{Args, CommandFactory};
+use clap_complete::Shell;
+
+/// Print a shell's completion script
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cessfs completions bash > /etc/bash_completion.d/cessfs
+  cessfs completions zsh > ~/.zfunc/_cessfs
+  cessfs completions fish > ~/.config/fish/completions/cessfs.fish")]
+pub struct CompletionsArgs {
+    /// Which shell
+    #[arg(value_enum)]
+    shell: Shell,
+}
+
+/// Prints the script.
+///
+/// # Errors
+/// None.
+pub fn run(args: &CompletionsArgs) -> Result<(), Failure> {
+    clap_complete::generate(args.shell, &mut Cli::command(), "cessfs", &mut std::io::stdout());
+    Ok(())
+}

@@ -1,0 +1,320 @@
+//! `cessfs doctor [NAME]`: looks for what keeps a volume from working, and says what to do about it.
+
+use super::{Context, print_json};
+use crate::config::VolumeConfig;
+use crate::control::{TerritoryStatus, client};
+use crate::exit::{Exit, Failure};
+use crate::home::{VolumeDir, VolumeName};
+use crate::limits;
+use crate::mountpoint;
+use crate::secret::Sources;
+use crate::survey::{self, reach};
+use crate::units;
+use crate::wiring;
+use cessfs_crypto::AccountId;
+use cessfs_sync::chain::{ChainError, ChainInfo, Head, Miner, Planck};
+use cessfs_sync::{Chain, FragmentStore};
+use clap::Args;
+use futures::StreamExt;
+use serde::Serialize;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Miners that a pack needs.
+const MINERS_NEEDED: usize = cessfs_sync::limits::COLUMNS;
+/// Kernel from which every capability that cessfs asks for is there.
+const KERNEL_WANTED: (u32, u32) = (5, 12);
+/// Days left at which a territory is worth a warning.
+const DAYS_WARN: u64 = 7;
+
+/// Look for what keeps a volume from working
+///
+/// Without a name only the machine is looked at. Ends with exit code 16 when something must be repaired.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cessfs doctor
+  cessfs doctor photos --json | jq '.[] | select(.verdict == \"fail\")'")]
+pub struct DoctorArgs {
+    /// The volume
+    name: Option<VolumeName>,
+    /// Passphrase of the volume, to look at its territory while it is not mounted
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// Key file of the volume, for the same
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum Verdict {
+    Ok,
+    Warn,
+    Fail,
+}
+
+#[derive(Clone, Debug, Serialize)]
+struct Finding {
+    check: &'static str,
+    verdict: Verdict,
+    what: String,
+    advice: Option<String>,
+}
+
+fn ok(check: &'static str, what: impl Into<String>) -> Finding {
+    Finding { check, verdict: Verdict::Ok, what: what.into(), advice: None }
+}
+
+fn warn(check: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Finding {
+    Finding { check, verdict: Verdict::Warn, what: what.into(), advice: Some(advice.into()) }
+}
+
+fn fail(check: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Finding {
+    Finding { check, verdict: Verdict::Fail, what: what.into(), advice: Some(advice.into()) }
+}
+
+/// Prints one line per check.
+///
+/// # Errors
+/// [`Exit::Doctor`] when one of them failed.
+pub fn run(args: &DoctorArgs, context: &Context) -> Result<(), Failure> {
+    let mut findings = machine();
+    if let Some(name) = &args.name {
+        let volume = context.home.existing(name)?;
+        findings.extend(local(&volume));
+        match VolumeConfig::load(&volume.config()) {
+            Ok(config) => {
+                findings.push(ok("config", "volume.toml is fine"));
+                let sources = Sources::new(args.key_file.clone(), args.passphrase_file.clone());
+                findings.extend(network(&volume, &config, &sources)?);
+            }
+            Err(failure) => findings.push(fail("config", failure.what, failure.hint.unwrap_or_default())),
+        }
+    }
+    if context.json {
+        print_json(&findings);
+    } else {
+        findings.iter().for_each(print);
+    }
+    match findings.iter().filter(|f| f.verdict == Verdict::Fail).count() {
+        0 => Ok(()),
+        n => Err(Failure::new(Exit::Doctor, format!("{n} of {} checks failed", findings.len()))),
+    }
+}
+
+fn print(finding: &Finding) {
+    let verdict = match finding.verdict {
+        Verdict::Ok => "ok  ",
+        Verdict::Warn => "WARN",
+        Verdict::Fail => "FAIL",
+    };
+    println!("{verdict} {:10} {}", finding.check, finding.what);
+    if let Some(advice) = finding.advice.as_deref().filter(|a| !a.is_empty()) {
+        println!("{:15} {advice}", "");
+    }
+}
+
+fn machine() -> Vec<Finding> {
+    let device = match std::fs::File::options().read(true).write(true).open("/dev/fuse") {
+        Ok(_) => ok("fuse", "/dev/fuse can be opened"),
+        Err(e) => fail("fuse", format!("/dev/fuse: {e}"), "`modprobe fuse`, or give this container the device"),
+    };
+    vec![device, unmounter(), kernel()]
+}
+
+fn unmounter() -> Finding {
+    if nix::unistd::geteuid().is_root() {
+        return ok("mount", "root mounts by itself");
+    }
+    match Command::new("fusermount3").arg("--version").output() {
+        Ok(_) => ok("mount", "fusermount3 is there"),
+        Err(e) => fail("mount", format!("fusermount3: {e}"), "install the package fuse3"),
+    }
+}
+
+fn kernel() -> Finding {
+    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+    let release = release.trim();
+    let numbers: Vec<u32> = release.split(['.', '-']).map_while(|n| n.parse().ok()).collect();
+    match numbers.as_slice() {
+        [major, minor, ..] if (*major, *minor) >= KERNEL_WANTED => ok("kernel", format!("Linux {release}")),
+        _ => warn("kernel", format!("Linux {release}"), "mounts work, but slower than on Linux 5.12 or newer"),
+    }
+}
+
+fn local(volume: &VolumeDir) -> Vec<Finding> {
+    vec![private(volume.path()), private(&volume.keys()), space(volume.path()), tenancy(volume)]
+}
+
+fn private(path: &Path) -> Finding {
+    match std::fs::metadata(path) {
+        Ok(m) if m.permissions().mode() & 0o077 == 0 => ok("private", format!("{} is private", path.display())),
+        Ok(_) => {
+            let advice = format!("chmod go-rwx {}", path.display());
+            warn("private", format!("others can read {}", path.display()), advice)
+        }
+        Err(e) => fail("private", format!("{}: {e}", path.display()), "restore the volume from its recovery phrase"),
+    }
+}
+
+fn space(path: &Path) -> Finding {
+    let Ok(stat) = nix::sys::statvfs::statvfs(path) else {
+        return fail("disk", format!("{} cannot be asked for space", path.display()), "check the disk");
+    };
+    let free = stat.blocks_available() * stat.fragment_size();
+    let what = format!("{} free for cache and staging", units::bytes(free));
+    if free < limits::CACHE_BYTES_MIN {
+        return fail("disk", what, "free some space");
+    }
+    if free < limits::CACHE_BYTES_DEFAULT {
+        return warn("disk", what, "set `cache_size` in volume.toml below that");
+    }
+    ok("disk", what)
+}
+
+/// Lock, mount and daemon have to tell one story.
+fn tenancy(volume: &VolumeDir) -> Finding {
+    let mounts = mountpoint::mounts().unwrap_or_default();
+    let ours = mounts.iter().find(|m| m.volume().as_ref() == Some(volume.name()));
+    match (volume.is_locked(), ours, client::status(volume)) {
+        (true, _, Ok(status)) => ok("daemon", format!("process {} serves it", status.pid.unwrap_or_default())),
+        (true, _, Err(e)) => warn("daemon", format!("a process holds the volume, but: {e}"), "is it just starting?"),
+        (false, Some(mount), _) if mountpoint::is_dead(&mount.dir) => {
+            let advice = format!("`cessfs umount {}`, or mount it there again", mount.dir.display());
+            warn("daemon", format!("a dead mount is left on {}", mount.dir.display()), advice)
+        }
+        _ => ok("daemon", "not mounted"),
+    }
+}
+
+/// Everything beyond this machine.
+fn network(volume: &VolumeDir, config: &VolumeConfig, sources: &Sources) -> Result<Vec<Finding>, Failure> {
+    let account = match AccountId::from_ss58(&config.account) {
+        Ok((account, _)) => account,
+        Err(e) => return Ok(vec![fail("config", format!("`account`: {e}"), "restore the line that init wrote")]),
+    };
+    let key = match sources.from_files(volume.name())? {
+        Some(secret) => Some(secret.open(&wiring::key_slots(volume)?)?.account_key()),
+        None => None,
+    };
+    let known = client::status(volume).ok().and_then(|status| status.territory);
+    let runtime = wiring::runtime()?;
+    let _inside = runtime.enter();
+    // Asking needs no right: without the volume's key any other will do, but the chain seam knows only its own territory.
+    let own = key.is_some();
+    let chain = wiring::chain(&config.rpc, key.unwrap_or_else(wiring::throwaway_key))?;
+    let fragments = wiring::fragments()?;
+    let findings = runtime.block_on(async {
+        let mut findings = match reach(&config.rpc, chain_facts(chain.as_ref(), account)).await {
+            Ok(facts) => facts.findings(config),
+            Err(failure) => return vec![fail("chain", failure.what, failure.hint.unwrap_or_default())],
+        };
+        let told = match known {
+            None if own => reach(&config.rpc, survey::ask_chain(chain.as_ref(), &config.territory)).await.map(|answer| {
+                Some(answer.territory.as_ref().map(|t| survey::territory_status(t, answer.height)))
+            }),
+            known => Ok(known.map(Some)),
+        };
+        findings.push(match told {
+            Ok(Some(found)) => territory(found.as_ref(), config),
+            Ok(None) => warn("territory", "not looked at", "mount the volume, or give --passphrase-file"),
+            Err(failure) => fail("territory", failure.what, failure.hint.unwrap_or_default()),
+        });
+        match reach(&config.rpc, chain.miners()).await {
+            Ok(miners) => findings.push(willing(fragments.as_ref(), miners).await),
+            Err(failure) => findings.push(fail("miners", failure.what, failure.hint.unwrap_or_default())),
+        }
+        findings
+    });
+    runtime.shutdown_background();
+    Ok(findings)
+}
+
+struct ChainFacts {
+    info: ChainInfo,
+    balance: Planck,
+    height: u32,
+}
+
+async fn chain_facts(chain: &dyn Chain, account: AccountId) -> Result<ChainFacts, ChainError> {
+    let (info, balance, height) =
+        futures::try_join!(chain.info(), chain.balance(account), chain.height(Head::Best))?;
+    Ok(ChainFacts { info, balance, height })
+}
+
+impl ChainFacts {
+    fn findings(&self, config: &VolumeConfig) -> Vec<Finding> {
+        let (name, spec) = (&self.info.name, self.info.spec_version);
+        let what = format!("{} on {}", units::tcess_down(self.balance, &self.info.token_symbol), config.account);
+        let balance = if self.balance < self.info.existential_deposit + limits::FEE_RESERVE {
+            fail("balance", what, "send TCESS to that account: every pack pays a fee")
+        } else {
+            ok("balance", what)
+        };
+        vec![ok("chain", format!("{name}, spec {spec}, block {}", self.height)), balance]
+    }
+}
+
+fn territory(found: Option<&TerritoryStatus>, config: &VolumeConfig) -> Finding {
+    let name = &config.territory;
+    let Some(told) = found else {
+        return fail("territory", format!("the account has no territory `{name}`"), "`cessfs territory mint` buys it");
+    };
+    let days = told.seconds_left / 86_400;
+    let what = format!("{name}: {}, {} left, {days} days", told.state, units::bytes(told.remaining_bytes));
+    if told.state != "active" {
+        return fail("territory", what, "`cessfs territory renew` pays for more days");
+    }
+    if told.remaining_bytes < cessfs_sync::limits::SEGMENT_CHARGE_BYTES {
+        return fail("territory", what, "`cessfs territory expand` buys more space");
+    }
+    if days < DAYS_WARN {
+        return warn("territory", what, "`cessfs territory renew` pays for more days");
+    }
+    ok("territory", what)
+}
+
+/// A pack needs twelve miners that are positive, have room, and answer.
+async fn willing(fragments: &dyn FragmentStore, miners: Vec<Miner>) -> Finding {
+    let known = miners.len();
+    let room = cessfs_sync::limits::FRAGMENT_BYTES as u128;
+    let candidates = miners.into_iter().filter(|m| m.positive && m.idle_bytes >= room);
+    let probes = candidates.map(|miner| {
+        let probe = fragments.probe(&miner.endpoint);
+        async move { tokio::time::timeout(limits::PROBE_TIMEOUT, probe).await.is_ok_and(|answer| answer.is_ok()) }
+    });
+    let answers: Vec<bool> = futures::stream::iter(probes).buffer_unordered(limits::PROBES_AT_ONCE).collect().await;
+    let willing = answers.iter().filter(|answered| **answered).count();
+    let what = format!("{willing} of {known} miners answer and have room; a pack needs {MINERS_NEEDED}");
+    if willing < MINERS_NEEDED {
+        return fail("miners", what, "writing goes on locally; uploads wait until enough miners are back");
+    }
+    ok("miners", what)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_kernel_and_device_are_judged() {
+        let findings = machine();
+        assert_eq!(findings.iter().map(|f| f.check).collect::<Vec<_>>(), ["fuse", "mount", "kernel"]);
+        for finding in findings {
+            assert_eq!(finding.advice.is_none(), finding.verdict == Verdict::Ok, "{finding:?}");
+        }
+    }
+
+    #[test]
+    fn exposed_files_are_told() {
+        let tmp = tempfile::tempdir().unwrap();
+        let file = tmp.path().join("keys.json");
+        assert_eq!(private(&file).verdict, Verdict::Fail);
+        std::fs::write(&file, "x").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(private(&file).verdict, Verdict::Warn);
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
+        assert_eq!(private(&file).verdict, Verdict::Ok);
+    }
+}

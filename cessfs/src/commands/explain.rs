@@ -1,0 +1,84 @@
+//! `cessfs explain PATH`.
+
+use super::{Context, print_json};
+use crate::control::client::{Client, unexpected};
+use crate::control::{ChunkPlace, Event, Explained, Op, Reply};
+use crate::exit::{Exit, Failure};
+use crate::mountpoint;
+use crate::units;
+use clap::Args;
+use serde::Serialize;
+use std::path::PathBuf;
+
+/// Tell where a file's bytes are: chunks, packs, miners
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cessfs explain ~/Photos/cat.jpg
+  cessfs explain ~/Photos/cat.jpg --json | jq -r '.chunks[0].pack.miners[].account'")]
+pub struct ExplainArgs {
+    /// A file inside a mounted volume
+    path: PathBuf,
+}
+
+/// The JSON document.
+#[derive(Serialize)]
+struct Document {
+    path: PathBuf,
+    volume: String,
+    #[serde(flatten)]
+    about: Explained,
+    chunks: Vec<ChunkPlace>,
+}
+
+/// Asks the daemon of the mount that the path lies in.
+///
+/// # Errors
+/// [`Exit::NotMounted`] when the path is in no mounted volume of this home.
+pub fn run(args: &ExplainArgs, context: &Context) -> Result<(), Failure> {
+    let path = mountpoint::resolve(&args.path)?;
+    let mount = mountpoint::mount_of(&mountpoint::mounts()?, &path);
+    let (Some(mount), Some(name)) = (&mount, mount.as_ref().and_then(|m| m.volume())) else {
+        let what = format!("{} is not in a mounted cessfs volume", path.display());
+        return Err(Failure::new(Exit::NotMounted, what).hint("give the path of a file inside the mount"));
+    };
+    let volume = context.home.existing(&name)?;
+    let path_hex = hex::encode(mountpoint::path_within(mount, &path));
+    let mut chunks = Vec::new();
+    let reply = Client::connect(&volume)?.call(Op::Explain { path_hex }, &mut |event| {
+        if let Event::Chunk(chunk) = event {
+            chunks.push(*chunk);
+        }
+    })?;
+    let Reply::Explained(about) = reply else {
+        return Err(unexpected(&reply));
+    };
+    if context.json {
+        let volume = name.to_string();
+        print_json(&Document { path, volume, about, chunks });
+    } else {
+        println!("{}: {}, {}, inode {}", path.display(), about.kind, units::bytes(about.size), about.inode);
+        if about.inline {
+            println!("  lies in the volume's metadata and travels with it");
+        }
+        chunks.iter().for_each(print_chunk);
+    }
+    Ok(())
+}
+
+fn print_chunk(chunk: &ChunkPlace) {
+    let place = match (chunk.resident, chunk.dirty) {
+        (true, true) => "in the cache, changed",
+        (true, false) => "in the cache",
+        (false, _) => "not in the cache",
+    };
+    println!("chunk {}: {}, {}, {place}", chunk.index, units::bytes(u64::from(chunk.len)), chunk.standing);
+    let Some(pack) = &chunk.pack else { return };
+    let fid = pack.fid.as_deref().unwrap_or("not declared yet");
+    println!("  pack {} ({}), offset {}, fid {fid}", pack.seq, pack.state, pack.offset);
+    println!("  segments {:?}, data columns {:?}", pack.segments, pack.columns);
+    for miner in &pack.miners {
+        let role = if miner.column < 4 { "data" } else { "parity" };
+        let endpoint = miner.endpoint.as_deref().unwrap_or("endpoint unknown");
+        println!("  {:>2} {role:6} {} {endpoint}", miner.column, miner.account);
+    }
+}

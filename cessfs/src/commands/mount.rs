@@ -1,0 +1,179 @@
+//! `cessfs mount NAME DIR`.
+
+use super::Context;
+use crate::cli::Global;
+use crate::config::VolumeConfig;
+use crate::control::client;
+use crate::daemon::{self, Start, launch, log};
+use crate::exit::{Exit, Failure};
+use crate::home::{Home, VolumeDir, VolumeName};
+use crate::limits::DAEMON_END_TIMEOUT;
+use crate::mountpoint;
+use crate::options::MountOptions;
+use crate::progress::Waiting;
+use crate::secret::{Secret, Sources};
+use clap::Args;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How often a closing daemon is looked at.
+const POLL: Duration = Duration::from_millis(20);
+
+/// Mount a volume on a directory
+///
+/// Returns when the mount answers; a daemon serves it in the background. The passphrase comes from `-o passphrase-file=`,
+/// `-o key-file=`, the file that $CESSFS_PASSPHRASE_FILE names, systemd's credentials (cessfs-NAME or cessfs-passphrase),
+/// or is asked for on the terminal.
+#[derive(Debug, Args)]
+#[command(after_help = "Options for -o:
+  passphrase-file=FILE, key-file=FILE   what opens the volume
+  cache-size=SIZE                       most bytes of the local cache, such as 20GiB
+  writeback-delay=TIME                  quiet time before a change is sent, such as 5s
+  kernel-cache=writeback|none           whether the kernel gathers small writes
+  allow_other                           let other users in (root's mounts always do)
+  home=DIR                              as --home
+  ro, noexec, noatime, suid, dev        as for every filesystem; nosuid and nodev are the default
+  _netdev, nofail, noauto, user, x-…    accepted from fstab without effect here
+
+Examples:
+  cessfs mount photos ~/Photos
+  cessfs mount photos ~/Photos -o passphrase-file=/run/keys/photos,cache-size=20GiB
+  mount -t cessfs photos /mnt/photos -o passphrase-file=/etc/cessfs/photos.pass")]
+pub struct MountArgs {
+    /// The volume
+    name: VolumeName,
+    /// An empty directory
+    dir: PathBuf,
+    /// Mount options, separated by commas
+    #[arg(short = 'o', value_name = "OPTIONS")]
+    options: Vec<String>,
+    /// Stay in the foreground and log to stderr (for systemd; SIGTERM unmounts)
+    #[arg(long, short)]
+    foreground: bool,
+    /// The daemon's own start: secret on stdin, one line of readiness on stdout
+    #[arg(long, hide = true)]
+    daemon: bool,
+}
+
+/// Mounts.
+///
+/// # Errors
+/// Everything that keeps a volume from being mounted.
+pub fn run(args: &MountArgs, context: &Context, global: &Global) -> Result<(), Failure> {
+    if args.daemon {
+        launch::become_session_leader();
+        let result = run_daemon(args, context, global);
+        if let Err(failure) = &result {
+            launch::say_failed(failure);
+        }
+        return result;
+    }
+    let options = MountOptions::parse(&args.options)?;
+    let (volume, config) = volume(args, context, &options)?;
+    let mountpoint = mountpoint::prepare(&args.dir)?;
+    wait_until_free(&volume)?;
+    let sources = Sources::new(options.key_file.clone(), options.passphrase_file.clone());
+    let secret = sources.for_mount(&args.name)?;
+    if args.foreground {
+        let log = log::to_stderr(global.level().unwrap_or(config.log_level));
+        let start = start(volume, config, options, mountpoint, secret);
+        return daemon::run(start, log, || Ok(()));
+    }
+    let arguments = daemon_arguments(args, context, global, &mountpoint);
+    let waiting = Waiting::on(format!("mounting {}", args.name));
+    launch::start(&arguments, &secret, &volume.log())?;
+    drop(waiting);
+    answers(&mountpoint)
+}
+
+fn run_daemon(args: &MountArgs, context: &Context, global: &Global) -> Result<(), Failure> {
+    let secret = Secret::receive(&mut std::io::stdin().lock())?;
+    let options = MountOptions::parse(&args.options)?;
+    let (volume, config) = volume(args, context, &options)?;
+    let log = log::to_file(&volume.log(), global.level().unwrap_or(config.log_level))?;
+    let mountpoint = args.dir.clone();
+    let mut told = false;
+    let result = daemon::run(start(volume, config, options, mountpoint, secret), log, || {
+        told = true;
+        launch::say_ready()
+    });
+    match result {
+        // Nobody listens any more: the log has it.
+        Err(failure) if told => {
+            tracing::error!("{failure}");
+            std::process::exit(i32::from(failure.exit.code()));
+        }
+        other => other,
+    }
+}
+
+fn start(
+    volume: VolumeDir,
+    config: VolumeConfig,
+    options: MountOptions,
+    mountpoint: PathBuf,
+    secret: Secret,
+) -> Start {
+    Start {
+        volume,
+        config,
+        options,
+        mountpoint,
+        secret,
+    }
+}
+
+/// The volume and its configuration with the options applied.
+fn volume(args: &MountArgs, context: &Context, options: &MountOptions) -> Result<(VolumeDir, VolumeConfig), Failure> {
+    let home = match &options.home {
+        Some(dir) => Home::find(Some(dir))?,
+        None => context.home.clone(),
+    };
+    let volume = home.existing(&args.name)?;
+    let mut config = VolumeConfig::load(&volume.config())?;
+    config.cache_size = options.cache_size.unwrap_or(config.cache_size);
+    config.writeback_delay = options.writeback_delay.unwrap_or(config.writeback_delay);
+    config.kernel_cache = options.kernel_cache.unwrap_or(config.kernel_cache);
+    Ok((volume, config))
+}
+
+/// A volume that is mounted is refused; one whose daemon is just closing is waited for.
+fn wait_until_free(volume: &VolumeDir) -> Result<(), Failure> {
+    let deadline = Instant::now() + DAEMON_END_TIMEOUT;
+    let mut waiting = None;
+    while volume.is_locked() {
+        let status = client::status(volume).ok();
+        if let Some(status) = status.filter(|s| s.state == "mounted") {
+            let place = status.mountpoint.unwrap_or_default();
+            let pid = status.pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+            return Err(Failure::new(Exit::Busy, format!("volume `{}` is mounted on {place}{pid}", volume.name()))
+                .hint(format!("`cessfs umount {place}` first, or use that mount")));
+        }
+        if Instant::now() >= deadline {
+            return volume.lock().map(drop);
+        }
+        waiting.get_or_insert_with(|| Waiting::on("waiting for the last mount to close"));
+        std::thread::sleep(POLL);
+    }
+    Ok(())
+}
+
+fn daemon_arguments(args: &MountArgs, context: &Context, global: &Global, mountpoint: &Path) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["--home".into(), context.home.path().into()];
+    if let Some(level) = global.level() {
+        arguments.extend(["--log-level".into(), level.as_str().into()]);
+    }
+    arguments.extend(["mount".into(), args.name.as_str().into(), mountpoint.into(), "--daemon".into()]);
+    for list in &args.options {
+        arguments.extend(["-o".into(), list.into()]);
+    }
+    arguments
+}
+
+/// The last word: the directory is the mount's root now.
+fn answers(mountpoint: &Path) -> Result<(), Failure> {
+    std::fs::metadata(mountpoint).map(drop).map_err(|e| {
+        Failure::new(Exit::Mountpoint, format!("{} was mounted but does not answer: {e}", mountpoint.display()))
+    })
+}

@@ -1,0 +1,97 @@
+//! `cessfs status NAME`.
+
+use super::{Context, print_json};
+use crate::config::VolumeConfig;
+use crate::control::{Status, client};
+use crate::exit::{Exit, Failure};
+use crate::home::{VolumeDir, VolumeName};
+use crate::survey;
+use crate::units;
+use clap::Args;
+
+/// Tell how a volume is
+///
+/// Works without a mount too: then it tells what the last daemon knew when it ended.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cessfs status photos
+  cessfs status photos --json | jq .unsent_bytes")]
+pub struct StatusArgs {
+    /// The volume
+    name: VolumeName,
+}
+
+/// Prints the status.
+///
+/// # Errors
+/// [`Exit::NoVolume`]; a volume that is not mounted is no error.
+pub fn run(args: &StatusArgs, context: &Context) -> Result<(), Failure> {
+    let volume = context.home.existing(&args.name)?;
+    let status = match client::status(&volume) {
+        Ok(status) => status,
+        Err(failure) if failure.exit == Exit::NotMounted => unmounted(&volume)?,
+        Err(failure) => return Err(failure),
+    };
+    if context.json {
+        print_json(&status);
+    } else {
+        print(&status);
+    }
+    Ok(())
+}
+
+/// What is known without a daemon.
+fn unmounted(volume: &VolumeDir) -> Result<Status, Failure> {
+    let config = VolumeConfig::load(&volume.config())?;
+    let last = std::fs::read(volume.last_status()).ok();
+    let last: Status = last.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    Ok(Status {
+        name: volume.name().to_string(),
+        state: "unmounted".to_owned(),
+        pid: None,
+        mountpoint: None,
+        at_rest: survey::at_rest(&config),
+        rpc: config.rpc,
+        account: config.account,
+        cache_bound_bytes: config.cache_size,
+        ..last
+    })
+}
+
+fn print(status: &Status) {
+    let place = status.mountpoint.as_deref().map(|p| format!(" on {p}")).unwrap_or_default();
+    let pid = status.pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
+    println!("volume     {}: {}{place}{pid}, {}", status.name, status.state, status.at_rest);
+    println!("to send    {} changed, {} in packs", units::bytes(status.dirty_bytes), units::bytes(status.unsent_bytes));
+    if let Some(blocked) = &status.blocked {
+        println!("waiting    {blocked}");
+    }
+    let packs: Vec<String> =
+        status.packs.iter().filter(|(_, n)| **n > 0).map(|(state, n)| format!("{n} {state}")).collect();
+    println!("packs      {}", if packs.is_empty() { "none".to_owned() } else { packs.join(", ") });
+    println!(
+        "cache      {} of {}, {} files",
+        units::bytes(status.cache_bytes),
+        units::bytes(status.cache_bound_bytes),
+        status.files
+    );
+    println!("account    {}", status.account);
+    if let Some(planck) = status.balance.as_deref().and_then(|b| b.parse().ok()) {
+        println!("balance    {}", units::tcess_down(planck, &status.token));
+    }
+    match &status.territory {
+        Some(t) => println!(
+            "territory  {}: {}, {} of {} left, {} days",
+            t.name,
+            t.state,
+            units::bytes(t.remaining_bytes),
+            units::bytes(t.total_bytes),
+            t.seconds_left / 86_400
+        ),
+        None if status.chain_reachable => println!("territory  none of that name"),
+        None => println!("chain      not asked or not reachable ({})", status.rpc),
+    }
+    for error in &status.errors {
+        println!("trouble    {error}");
+    }
+}

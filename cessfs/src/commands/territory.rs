@@ -1,0 +1,167 @@
+//! `cessfs territory show|mint|expand|renew NAME`.
+
+use super::{Context, print_json};
+use crate::config::VolumeConfig;
+use crate::control::{TerritoryStatus, client};
+use crate::exit::{Exit, Failure};
+use crate::home::VolumeName;
+use crate::limits::{TERRITORY_DAYS_DEFAULT, TERRITORY_GIB_DEFAULT};
+use crate::progress::Waiting;
+use crate::secret::Sources;
+use crate::survey::{self, reach};
+use crate::units;
+use crate::wiring;
+use cessfs_sync::Chain;
+use clap::{Args, Subcommand};
+use std::path::PathBuf;
+
+/// Show and buy storage space on the chain
+///
+/// A territory is space bought for a time: whole GiB, paid per GiB and day. Packs are charged to it.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cessfs territory show photos
+  cessfs territory expand photos --gib 50")]
+pub struct TerritoryArgs {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Args)]
+struct Who {
+    /// The volume
+    name: VolumeName,
+    /// Passphrase of the volume
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+    /// Key file of the volume
+    #[arg(long, value_name = "FILE")]
+    key_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Tell size, use and deadline
+    #[command(after_help = "Examples:
+  cessfs territory show photos --json | jq .remaining_bytes")]
+    Show {
+        #[command(flatten)]
+        who: Who,
+    },
+    /// Buy the volume's territory, when `init` could not
+    #[command(after_help = "Examples:
+  cessfs territory mint photos --gib 10 --days 30")]
+    Mint {
+        #[command(flatten)]
+        who: Who,
+        /// How much
+        #[arg(long, default_value_t = TERRITORY_GIB_DEFAULT)]
+        gib: u32,
+        /// For how long; the chain's least is 30
+        #[arg(long, default_value_t = TERRITORY_DAYS_DEFAULT)]
+        days: u32,
+    },
+    /// Buy more space until the same deadline
+    #[command(after_help = "Examples:
+  cessfs territory expand photos --gib 50")]
+    Expand {
+        #[command(flatten)]
+        who: Who,
+        /// How much more
+        #[arg(long)]
+        gib: u32,
+    },
+    /// Buy more days
+    #[command(after_help = "Examples:
+  cessfs territory renew photos --days 30")]
+    Renew {
+        #[command(flatten)]
+        who: Who,
+        /// How many more
+        #[arg(long)]
+        days: u32,
+    },
+}
+
+/// Asks the chain, or buys.
+///
+/// # Errors
+/// What the chain says.
+pub fn run(args: &TerritoryArgs, context: &Context) -> Result<(), Failure> {
+    let (who, purchase) = match &args.what {
+        What::Show { who } => (who, None),
+        What::Mint { who, gib, days } => (who, Some(Purchase::Mint { gib: *gib, days: *days })),
+        What::Expand { who, gib } => (who, Some(Purchase::Expand { gib: *gib })),
+        What::Renew { who, days } => (who, Some(Purchase::Renew { days: *days })),
+    };
+    let volume = context.home.existing(&who.name)?;
+    let config = VolumeConfig::load(&volume.config())?;
+    if purchase.is_none()
+        && let Some(told) = client::status(&volume).ok().filter(|status| status.chain_reachable)
+    {
+        // The daemon knows, and nobody needs to type a passphrase.
+        return print(told.territory.as_ref(), &config.territory, context);
+    }
+    let sources = Sources::new(who.key_file.clone(), who.passphrase_file.clone());
+    let keys = sources.for_mount(&who.name)?.open(&wiring::key_slots(&volume)?)?;
+    let runtime = wiring::runtime()?;
+    let _inside = runtime.enter();
+    let chain = wiring::chain(&config.rpc, keys.account_key())?;
+    let told = runtime.block_on(deal(chain.as_ref(), &config, purchase));
+    runtime.shutdown_background();
+    print(told?.as_ref(), &config.territory, context)
+}
+
+/// What is bought.
+#[derive(Clone, Copy, Debug)]
+enum Purchase {
+    Mint { gib: u32, days: u32 },
+    Expand { gib: u32 },
+    Renew { days: u32 },
+}
+
+/// Buys, if anything is bought, and tells the territory as it is then.
+async fn deal(
+    chain: &dyn Chain,
+    config: &VolumeConfig,
+    purchase: Option<Purchase>,
+) -> Result<Option<TerritoryStatus>, Failure> {
+    let info = reach(&config.rpc, chain.info()).await?;
+    if let Some(purchase) = purchase {
+        let name = &config.territory;
+        let bought = match purchase {
+            Purchase::Mint { gib, days } => {
+                if let Some(price) = survey::price(&info, gib, days) {
+                    eprintln!("{gib} GiB for {days} days cost {}", units::tcess_up(price, &info.token_symbol));
+                }
+                chain.mint_territory(name, gib, days)
+            }
+            Purchase::Expand { gib } => chain.expand_territory(name, gib),
+            Purchase::Renew { days } => chain.renew_territory(name, days),
+        };
+        // Not bounded: a purchase ends at a finalized block, and giving up on it would not undo it.
+        let waiting = Waiting::on("waiting for the chain");
+        bought.await?;
+        drop(waiting);
+    }
+    let answer = reach(&config.rpc, survey::ask_chain(chain, &config.territory)).await?;
+    Ok(answer.territory.as_ref().map(|territory| survey::territory_status(territory, answer.height)))
+}
+
+fn print(told: Option<&TerritoryStatus>, name: &str, context: &Context) -> Result<(), Failure> {
+    let Some(t) = told else {
+        return Err(Failure::new(Exit::Territory, format!("the account has no territory `{name}`"))
+            .hint("`cessfs territory mint` buys it"));
+    };
+    if context.json {
+        print_json(t);
+        return Ok(());
+    }
+    println!("territory  {}: {}", t.name, t.state);
+    println!("size       {}", units::bytes(t.total_bytes));
+    println!("used       {}", units::bytes(t.used_bytes));
+    println!("reserved   {}", units::bytes(t.locked_bytes));
+    println!("left       {}", units::bytes(t.remaining_bytes));
+    println!("deadline   block {}, in about {} days", t.deadline_block, t.seconds_left / 86_400);
+    Ok(())
+}

@@ -1,0 +1,111 @@
+//! `cessfs umount DIR`.
+
+use super::Context;
+use crate::control::client::{Client, unexpected};
+use crate::control::{Op, Reply};
+use crate::exit::{Exit, Failure};
+use crate::home::VolumeDir;
+use crate::limits::DAEMON_END_TIMEOUT;
+use crate::mountpoint;
+use crate::progress::{self, SyncProgress, Waiting};
+use clap::Args;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// How often the lock is looked at while the daemon closes.
+const POLL: Duration = Duration::from_millis(10);
+
+/// Unmount a directory
+///
+/// Returns when the daemon has closed its files. What is not on the network yet rests on this disk and goes on at the next
+/// mount; --wait sends it first.
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  cessfs umount ~/Photos
+  cessfs umount ~/Photos --wait   # before this machine is switched off for long")]
+pub struct UmountArgs {
+    /// Where it is mounted
+    dir: PathBuf,
+    /// Until everything is confirmed on the network
+    #[arg(long)]
+    wait: bool,
+}
+
+/// Asks the daemon to end; clears away what a dead one left.
+///
+/// # Errors
+/// [`Exit::NotMounted`], [`Exit::Busy`].
+pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
+    let dir = mountpoint::resolve(&args.dir)?;
+    let mount = mountpoint::mounted_at(&mountpoint::mounts()?, &dir);
+    let Some(name) = mount.as_ref().and_then(|m| m.volume()) else {
+        let what = format!("no cessfs volume is mounted on {}", dir.display());
+        return Err(Failure::new(Exit::NotMounted, what).hint("`findmnt -t fuse.cessfs` lists the mounts"));
+    };
+    let volume = context.home.volume(&name);
+    let mut client = match daemon_of(&volume, &dir) {
+        Ok(client) => client,
+        Err(_) if mountpoint::is_dead(&dir) => {
+            mountpoint::detach(&dir)?;
+            eprintln!("removed a mount that a daemon left behind on {}", dir.display());
+            return Ok(());
+        }
+        Err(failure) => return without_daemon(&dir, failure, context),
+    };
+    let mut bar = SyncProgress::start();
+    let reply = client.call(Op::Shutdown { wait: args.wait }, &mut |event| bar.event(&event));
+    bar.finish();
+    let unsent_bytes = match reply {
+        Ok(Reply::Closing { unsent_bytes }) => unsent_bytes,
+        Ok(other) => return Err(unexpected(&other)),
+        // It ended before its answer was out, but what was asked for is done.
+        Err(failure) if failure.exit == Exit::NotMounted && is_gone(&dir)? => 0,
+        Err(failure) => return Err(failure),
+    };
+    wait_for_end(&volume)?;
+    if let Some(left) = progress::left_to_send(unsent_bytes, name.as_str()) {
+        eprintln!("{left}");
+    }
+    Ok(())
+}
+
+fn is_gone(dir: &Path) -> Result<bool, Failure> {
+    Ok(mountpoint::mounted_at(&mountpoint::mounts()?, dir).is_none_or(|m| m.volume().is_none()))
+}
+
+/// The daemon that serves this very directory: a volume of the same name in this home may be mounted elsewhere.
+fn daemon_of(volume: &VolumeDir, dir: &Path) -> Result<Client, Failure> {
+    let mut client = Client::connect(volume)?;
+    let reply = client.call(Op::Status, &mut |_| ())?;
+    let Reply::Status(status) = reply else {
+        return Err(unexpected(&reply));
+    };
+    if status.mountpoint.as_deref().map(Path::new) == Some(dir) {
+        return Ok(client);
+    }
+    Err(Failure::new(Exit::NotMounted, format!("volume `{}` is mounted elsewhere", volume.name())))
+}
+
+/// The mount lives, but its daemon is not in this home: unmounting it is right all the same, the daemon ends by itself.
+fn without_daemon(dir: &Path, failure: Failure, context: &Context) -> Result<(), Failure> {
+    if failure.exit == Exit::Permission {
+        return Err(failure);
+    }
+    mountpoint::unmount(dir)?;
+    eprintln!("unmounted; its daemon is not in {} and ends by itself", context.home.path().display());
+    Ok(())
+}
+
+/// Waits until the daemon has let go of the volume, so that it can be mounted again at once.
+fn wait_for_end(volume: &VolumeDir) -> Result<(), Failure> {
+    let _spinner = Waiting::on("closing");
+    let deadline = Instant::now() + DAEMON_END_TIMEOUT;
+    while volume.is_locked() {
+        if Instant::now() >= deadline {
+            return Err(Failure::new(Exit::Timeout, "the daemon is still closing its files")
+                .hint(format!("{} tells what it does", volume.log().display())));
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(())
+}

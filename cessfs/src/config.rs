@@ -1,0 +1,301 @@
+//! `volume.toml`: what a volume is and how it is mounted. An unknown key is an error, never a silent default.
+//!
+//! Every key is described in docs/CONFIGURATION.md; [`KEYS`] is the list both are checked against.
+
+use crate::exit::{Exit, Failure};
+use crate::limits;
+use crate::units;
+use cessfs_vfs::AtRest;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use std::path::Path;
+use std::time::Duration;
+
+/// How the local cache rests on disk, as written in `volume.toml` and on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum AtRestMode {
+    /// Encrypted.
+    #[default]
+    Sealed,
+    /// Readable to the machine's owner: for disks that are encrypted already.
+    Plain,
+}
+
+impl From<AtRestMode> for AtRest {
+    fn from(mode: AtRestMode) -> AtRest {
+        match mode {
+            AtRestMode::Sealed => AtRest::Sealed,
+            AtRestMode::Plain => AtRest::Plain,
+        }
+    }
+}
+
+/// What the kernel may keep of written data before cessfs sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum KernelCache {
+    /// Small writes are gathered in the page cache.
+    #[default]
+    Writeback,
+    /// Every write comes through at once.
+    None,
+}
+
+/// What the daemon writes to its log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum LogLevel {
+    /// Only what failed.
+    Error,
+    /// And what may become a problem.
+    Warn,
+    /// And what happens.
+    #[default]
+    Info,
+    /// And every failed operation.
+    Debug,
+    /// Everything.
+    Trace,
+}
+
+impl LogLevel {
+    /// The name, as in `volume.toml`.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            LogLevel::Error => "error",
+            LogLevel::Warn => "warn",
+            LogLevel::Info => "info",
+            LogLevel::Debug => "debug",
+            LogLevel::Trace => "trace",
+        }
+    }
+}
+
+/// A volume as `init` made it and as its owner edited it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VolumeConfig {
+    /// Format of this file; 1.
+    pub version: u32,
+    /// Address of a CESS node: `ws://` or `wss://`.
+    pub rpc: String,
+    /// The territory that packs are charged to.
+    pub territory: String,
+    /// The account that owns them (SS58); derived from the phrase, here so that it can be told without it.
+    pub account: String,
+    /// How the cache rests on disk. Fixed by `init`.
+    pub at_rest: AtRestMode,
+    /// When `init` made the volume: seconds since the Unix epoch.
+    pub created: u64,
+    /// Most bytes of the cache on disk.
+    #[serde(default = "default_cache_size", serialize_with = "write_bytes", deserialize_with = "read_bytes")]
+    pub cache_size: u64,
+    /// Quiet time after which a changed chunk is sent off.
+    #[serde(
+        default = "default_writeback_delay",
+        serialize_with = "write_duration",
+        deserialize_with = "read_duration"
+    )]
+    pub writeback_delay: Duration,
+    /// What the kernel may keep.
+    #[serde(default)]
+    pub kernel_cache: KernelCache,
+    /// What is logged. Read again while mounted.
+    #[serde(default)]
+    pub log_level: LogLevel,
+}
+
+/// Every key of `volume.toml`.
+pub const KEYS: [&str; 10] = [
+    "version",
+    "rpc",
+    "territory",
+    "account",
+    "at_rest",
+    "created",
+    "cache_size",
+    "writeback_delay",
+    "kernel_cache",
+    "log_level",
+];
+
+/// The format this program writes and reads.
+pub const CONFIG_VERSION: u32 = 1;
+
+impl VolumeConfig {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`Exit::Config`], naming the key and, for an unknown one, the nearest that exists.
+    pub fn load(path: &Path) -> Result<VolumeConfig, Failure> {
+        let cannot = |e| Failure::disk(format!("cannot read {}", path.display()), &e);
+        let size = std::fs::metadata(path).map_err(cannot)?.len();
+        if size > limits::CONFIG_BYTES_MAX {
+            return Err(Failure::new(Exit::Config, format!("{} is too large to be a configuration", path.display())));
+        }
+        let text = std::fs::read_to_string(path).map_err(cannot)?;
+        VolumeConfig::parse(&text).map_err(|e| e.during(&path.display().to_string()))
+    }
+
+    /// Reads and checks a text.
+    ///
+    /// # Errors
+    /// [`Exit::Config`].
+    pub fn parse(text: &str) -> Result<VolumeConfig, Failure> {
+        let wrong = |e: toml::de::Error| Failure::new(Exit::Config, e.to_string().trim_end().to_owned());
+        let table: toml::Table = text.parse().map_err(wrong)?;
+        if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
+            let failure = Failure::new(Exit::Config, format!("unknown key `{key}`"));
+            return Err(match nearest(key, KEYS) {
+                Some(known) => failure.hint(format!("did you mean `{known}`?")),
+                None => failure.hint(format!("the keys are: {}", KEYS.join(", "))),
+            });
+        }
+        let config: VolumeConfig = toml::from_str(text).map_err(wrong)?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), Failure> {
+        if self.version != CONFIG_VERSION {
+            let what = format!("`version` is {}, this cessfs knows {CONFIG_VERSION}", self.version);
+            return Err(Failure::new(Exit::Config, what).hint("use the cessfs that made the volume, or a newer one"));
+        }
+        check_rpc(&self.rpc)?;
+        if self.cache_size < limits::CACHE_BYTES_MIN {
+            let least = units::bytes(limits::CACHE_BYTES_MIN);
+            return Err(Failure::new(Exit::Config, format!("`cache_size` is below the least of {least}")));
+        }
+        Ok(())
+    }
+
+    /// The file's text.
+    pub fn to_toml(&self) -> String {
+        let body = toml::to_string(self).expect("a flat table of strings and numbers has a TOML form");
+        format!("# A cessfs volume. Keys: docs/CONFIGURATION.md; check edits with `cessfs config check`.\n{body}")
+    }
+}
+
+/// Accepts what can be an RPC address.
+///
+/// # Errors
+/// [`Exit::Config`] for another scheme.
+pub fn check_rpc(url: &str) -> Result<(), Failure> {
+    let rest = url.strip_prefix("ws://").or_else(|| url.strip_prefix("wss://"));
+    match rest {
+        Some(rest) if !rest.is_empty() => Ok(()),
+        _ => Err(Failure::new(Exit::Config, format!("`{url}` is not an RPC address"))
+            .hint("it starts with ws:// or wss://, such as wss://t2-rpc.cess.network")),
+    }
+}
+
+/// The known word most like a given one, if any is alike at all.
+pub fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    known
+        .into_iter()
+        .map(|k| (strsim::damerau_levenshtein(word, k), k))
+        .filter(|(distance, k)| *distance * 2 <= k.len().max(word.len()))
+        .min()
+        .map(|(_, k)| k)
+}
+
+fn default_cache_size() -> u64 {
+    limits::CACHE_BYTES_DEFAULT
+}
+
+fn default_writeback_delay() -> Duration {
+    limits::WRITEBACK_DELAY_DEFAULT
+}
+
+fn write_bytes<S: Serializer>(n: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    let text = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")]
+        .into_iter()
+        .find(|(shift, _)| n.trailing_zeros() >= *shift && *n != 0)
+        .map_or_else(|| n.to_string(), |(shift, unit)| format!("{}{unit}", n >> shift));
+    serializer.serialize_str(&text)
+}
+
+fn read_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    units::parse_bytes(&text).map_err(serde::de::Error::custom)
+}
+
+fn write_duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    let millis = duration.as_millis();
+    let text = if millis % 1000 == 0 { format!("{}s", millis / 1000) } else { format!("{millis}ms") };
+    serializer.serialize_str(&text)
+}
+
+fn read_duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    units::parse_duration(&text).map_err(serde::de::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sample() -> VolumeConfig {
+        VolumeConfig {
+            version: CONFIG_VERSION,
+            rpc: "ws://127.0.0.1:9944".to_owned(),
+            territory: "photos".to_owned(),
+            account: "cXabc".to_owned(),
+            at_rest: AtRestMode::Sealed,
+            created: 1_790_000_000,
+            cache_size: 3 << 30,
+            writeback_delay: Duration::from_millis(1500),
+            kernel_cache: KernelCache::Writeback,
+            log_level: LogLevel::Info,
+        }
+    }
+
+    #[test]
+    fn round_trip_and_key_list() {
+        let text = sample().to_toml();
+        assert_eq!(VolumeConfig::parse(&text).unwrap(), sample());
+        let table: toml::Table = text.parse().unwrap();
+        let mut written: Vec<&str> = table.keys().map(String::as_str).collect();
+        let mut known = KEYS.to_vec();
+        written.sort_unstable();
+        known.sort_unstable();
+        assert_eq!(written, known);
+        let documented = include_str!("../../docs/CONFIGURATION.md");
+        for key in KEYS {
+            assert!(documented.contains(&format!("| `{key}` |")), "docs/CONFIGURATION.md lacks {key}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_key_names_the_nearest() {
+        let cases = [
+            ("cache_sise = \"1GiB\"", Some("did you mean `cache_size`?")),
+            ("teritory = \"x\"", Some("did you mean `territory`?")),
+            ("loglevel = \"info\"", Some("did you mean `log_level`?")),
+        ];
+        for (line, hint) in cases {
+            let failure = VolumeConfig::parse(&format!("{line}\n{}", sample().to_toml())).unwrap_err();
+            assert_eq!(failure.exit, Exit::Config, "{line}");
+            assert_eq!(failure.hint.as_deref(), hint, "{line}");
+        }
+        let failure = VolumeConfig::parse("zzzzzzzzzzzzzz = 1").unwrap_err();
+        assert!(failure.hint.unwrap().starts_with("the keys are:"));
+    }
+
+    #[test]
+    fn wrong_values_are_refused() {
+        let good = sample().to_toml();
+        for (from, to) in [
+            ("version = 1", "version = 2"),
+            ("ws://127.0.0.1:9944", "http://127.0.0.1:9944"),
+            ("3GiB", "1MiB"),
+            ("3GiB", "many"),
+            ("1500ms", "soon"),
+            ("\"sealed\"", "\"open\""),
+        ] {
+            assert!(good.contains(from), "{from}");
+            let failure = VolumeConfig::parse(&good.replace(from, to)).unwrap_err();
+            assert_eq!(failure.exit, Exit::Config, "{to}");
+        }
+    }
+}

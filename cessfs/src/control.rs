@@ -1,0 +1,344 @@
+//! The control socket: how the verbs talk to a volume's daemon.
+//!
+//! A Unix socket in the volume's private directory; one JSON object per line, at most
+//! [`CONTROL_LINE_MAX`](crate::limits::CONTROL_LINE_MAX) bytes, each with the protocol's version. A request is one line; the
+//! answer is any number of [`Event`]s and then one [`Reply`] or a failure. What is long is streamed, never gathered.
+
+pub mod client;
+pub mod server;
+
+use crate::config::LogLevel;
+use crate::exit::{Exit, Failure};
+use crate::limits::CONTROL_LINE_MAX;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Version of the protocol; a daemon of another version says so instead of guessing.
+pub const PROTOCOL: u32 = 1;
+
+/// A request as it is on the wire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// [`PROTOCOL`].
+    pub v: u32,
+    /// What is asked.
+    pub op: Op,
+}
+
+/// What can be asked of a daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Op {
+    /// How it is.
+    Status,
+    /// Send off everything written so far.
+    Sync {
+        /// Until it is confirmed on the network.
+        wait: bool,
+    },
+    /// Drop what the network has from the cache.
+    Evict,
+    /// Where a file's bytes are.
+    Explain {
+        /// Path within the volume, hex of its bytes (names need not be UTF-8).
+        path_hex: String,
+    },
+    /// Unmount and end.
+    Shutdown {
+        /// After everything is confirmed on the network.
+        wait: bool,
+    },
+    /// Change what is logged, until the next mount.
+    SetLogLevel {
+        /// From now on.
+        level: LogLevel,
+    },
+}
+
+/// A line of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// More will come.
+    Event(Event),
+    /// The end, well.
+    Done(Reply),
+    /// The end, badly.
+    Failed(Failure),
+}
+
+/// What is told on the way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Event {
+    /// How far a sync is.
+    Progress(Progress),
+    /// One chunk of an explained file.
+    Chunk(Box<ChunkPlace>),
+}
+
+/// How far a sync is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Changed bytes that are not yet in a pack.
+    pub dirty_bytes: u64,
+    /// Bytes in packs that are not confirmed yet.
+    pub unsent_bytes: u64,
+    /// What it waits for, if it is stuck.
+    pub blocked: Option<String>,
+}
+
+/// The end of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Reply {
+    /// To `Status`.
+    Status(Box<Status>),
+    /// To `Sync`.
+    Synced,
+    /// To `Evict`.
+    Evicted(Evicted),
+    /// To `Explain`, after its chunks.
+    Explained(Explained),
+    /// To `Shutdown`: the mount is gone, the daemon is closing its files.
+    Closing {
+        /// Bytes that will be sent at the next mount.
+        unsent_bytes: u64,
+    },
+    /// To what has no other answer.
+    Ok,
+}
+
+/// What an eviction did.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Evicted {
+    /// Bytes given back to the disk.
+    pub evicted_bytes: u64,
+    /// Bytes still in the cache.
+    pub kept_bytes: u64,
+    /// Chunks kept because the network does not have them for certain.
+    pub kept_unconfirmed_chunks: u64,
+}
+
+/// What an explained path is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Explained {
+    /// Inode number.
+    pub inode: u64,
+    /// `file`, `directory`, …
+    pub kind: String,
+    /// Bytes.
+    pub size: u64,
+    /// The content is so small that it lies in the metadata and travels with it.
+    pub inline: bool,
+}
+
+/// Where one chunk of a file is.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkPlace {
+    /// Number of the chunk within the file; a chunk is 1 MiB.
+    pub index: u64,
+    /// Bytes of it.
+    pub len: u32,
+    /// Its id (hex); none while it was never sent.
+    pub id: Option<String>,
+    /// `unknown`, `open`, `sealed`, `stored` or `confirmed`.
+    pub standing: String,
+    /// It is in the local cache.
+    pub resident: bool,
+    /// The cache has newer content than the network.
+    pub dirty: bool,
+    /// The pack that holds it.
+    pub pack: Option<PackPlace>,
+}
+
+/// Where in a pack a chunk lies, and who holds that part.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PackPlace {
+    /// Number of the pack within the volume.
+    pub seq: u64,
+    /// File id on chain (hex); none before it is declared.
+    pub fid: Option<String>,
+    /// State of the pack.
+    pub state: String,
+    /// Byte offset within the pack.
+    pub offset: u64,
+    /// Segments that the chunk touches.
+    pub segments: Vec<u32>,
+    /// Data columns (0..4) that hold the chunk itself.
+    pub columns: Vec<u8>,
+    /// The twelve holders of those segments, by column; empty before the pack is stored.
+    pub miners: Vec<MinerPlace>,
+}
+
+/// One miner of a pack.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MinerPlace {
+    /// Column, 0..12; the first four hold data.
+    pub column: u8,
+    /// Account (SS58).
+    pub account: String,
+    /// Where it answers, if it is known.
+    pub endpoint: Option<String>,
+}
+
+/// What `status` tells. Additions are compatible; nothing is renamed or removed (docs/CLI_ABI.md).
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Status {
+    /// The volume.
+    pub name: String,
+    /// `mounted`, `closing` or `unmounted`.
+    pub state: String,
+    /// The daemon.
+    pub pid: Option<u32>,
+    /// Where it is mounted.
+    pub mountpoint: Option<String>,
+    /// `sealed` or `plain`.
+    pub at_rest: String,
+    /// Changes are refused.
+    pub read_only: bool,
+    /// Changed bytes not yet in a pack.
+    pub dirty_bytes: u64,
+    /// Bytes in packs that are not confirmed yet.
+    pub unsent_bytes: u64,
+    /// Where writers are slowed down.
+    pub unsent_bound_bytes: u64,
+    /// Bytes of the cache on disk.
+    pub cache_bytes: u64,
+    /// Most bytes of the cache on disk.
+    pub cache_bound_bytes: u64,
+    /// Inodes.
+    pub files: u64,
+    /// How many packs are in which state.
+    pub packs: BTreeMap<String, u64>,
+    /// What the pipeline waits for, if it is stuck.
+    pub blocked: Option<String>,
+    /// RPC endpoint.
+    pub rpc: String,
+    /// The chain answers.
+    pub chain_reachable: bool,
+    /// SS58 address.
+    pub account: String,
+    /// Free balance in planck, as text (it does not fit a JSON number); none while the chain is away.
+    pub balance: Option<String>,
+    /// Symbol of the token.
+    pub token: String,
+    /// The territory; none while the chain is away or when there is none.
+    pub territory: Option<TerritoryStatus>,
+    /// Troubles, oldest first.
+    pub errors: Vec<String>,
+}
+
+/// A territory as `status` and `territory show` tell it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TerritoryStatus {
+    /// Its name.
+    pub name: String,
+    /// `active`, `frozen`, `expired` or `on-consignment`.
+    pub state: String,
+    /// Bytes bought.
+    pub total_bytes: u64,
+    /// Bytes charged.
+    pub used_bytes: u64,
+    /// Bytes held for packs under way.
+    pub locked_bytes: u64,
+    /// Bytes left.
+    pub remaining_bytes: u64,
+    /// Block at which it freezes.
+    pub deadline_block: u32,
+    /// Seconds until then, at 6 s a block.
+    pub seconds_left: u64,
+}
+
+/// One line.
+///
+/// # Panics
+/// Never: these types have a JSON form.
+pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
+    let mut line = serde_json::to_vec(message).expect("control messages have a JSON form");
+    line.push(b'\n');
+    line
+}
+
+/// A line back.
+///
+/// # Errors
+/// [`Exit::Failed`] when it is too long or not understood.
+pub fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<T, Failure> {
+    if line.len() > CONTROL_LINE_MAX {
+        return Err(Failure::new(Exit::Failed, "the control socket sent too long a line"));
+    }
+    serde_json::from_slice(line)
+        .map_err(|e| Failure::new(Exit::Failed, format!("the control socket sent what this cessfs cannot read: {e}")))
+}
+
+/// Checks a request line.
+///
+/// # Errors
+/// [`Exit::Failed`] when it is not of this protocol.
+pub fn decode_request(line: &[u8]) -> Result<Op, Failure> {
+    #[derive(Deserialize)]
+    struct Version {
+        v: u32,
+    }
+    // The version is read first: another version's operations need not be understood to be refused well.
+    let version: Version = decode(line)?;
+    if version.v != PROTOCOL {
+        let what = format!("the daemon speaks control protocol {PROTOCOL}, the request {}", version.v);
+        return Err(Failure::new(Exit::Failed, what).hint("unmount and mount again with the cessfs installed now"));
+    }
+    decode::<Request>(line).map(|request| request.op)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_round_trip() {
+        for op in [
+            Op::Status,
+            Op::Sync { wait: true },
+            Op::Evict,
+            Op::Explain { path_hex: "2f61".into() },
+            Op::Shutdown { wait: false },
+            Op::SetLogLevel { level: LogLevel::Debug },
+        ] {
+            let line = encode(&Request { v: PROTOCOL, op: op.clone() });
+            assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
+            assert_eq!(decode_request(&line[..line.len() - 1]).unwrap(), op);
+        }
+    }
+
+    #[test]
+    fn other_versions_and_garbage_are_refused() {
+        let newer = br#"{"v":2,"op":{"teleport":{}}}"#;
+        assert!(decode_request(newer).unwrap_err().what.contains("control protocol 1"));
+        for line in [&b""[..], b"{}", b"[1]", b"\xff", br#"{"v":1,"op":"teleport"}"#] {
+            assert_eq!(decode_request(line).unwrap_err().exit, Exit::Failed);
+        }
+        let long = vec![b' '; CONTROL_LINE_MAX + 1];
+        assert!(decode_request(&long).unwrap_err().what.contains("too long"));
+    }
+
+    #[test]
+    fn answers_round_trip() {
+        let chunk = ChunkPlace {
+            index: 7,
+            len: 1 << 20,
+            pack: Some(PackPlace { miners: vec![MinerPlace::default(); 12], ..PackPlace::default() }),
+            ..ChunkPlace::default()
+        };
+        let status = Status { name: "v".into(), balance: Some(u128::MAX.to_string()), ..Status::default() };
+        for answer in [
+            Answer::Event(Event::Chunk(Box::new(chunk))),
+            Answer::Done(Reply::Status(Box::new(status))),
+            Answer::Failed(Failure::new(Exit::Timeout, "x").hint("y")),
+        ] {
+            let line = encode(&answer);
+            assert_eq!(decode::<Answer>(&line).unwrap(), answer);
+        }
+    }
+}

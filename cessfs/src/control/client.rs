@@ -1,0 +1,106 @@
+//! The verbs' side of the control socket.
+
+use super::{Answer, Event, Op, PROTOCOL, Reply, Request, Status, decode, encode};
+use crate::exit::{Exit, Failure};
+use crate::home::VolumeDir;
+use crate::limits::CONTROL_LINE_MAX;
+use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+/// A connection to a volume's daemon.
+#[derive(Debug)]
+pub struct Client {
+    stream: BufReader<UnixStream>,
+}
+
+impl Client {
+    /// Connects.
+    ///
+    /// # Errors
+    /// [`Exit::NotMounted`] when no daemon answers.
+    pub fn connect(volume: &VolumeDir) -> Result<Client, Failure> {
+        let absent = |e: std::io::Error| match e.kind() {
+            ErrorKind::PermissionDenied => {
+                Failure::new(Exit::Permission, format!("volume `{}` belongs to another user", volume.name()))
+            }
+            _ => Failure::new(Exit::NotMounted, format!("volume `{}` is not mounted", volume.name()))
+                .hint(format!("`cessfs mount {} DIR` mounts it", volume.name())),
+        };
+        let (_dir, path) = volume.socket().map_err(absent)?;
+        let stream = UnixStream::connect(path).map_err(absent)?;
+        Ok(Client {
+            stream: BufReader::new(stream),
+        })
+    }
+
+    /// Asks and waits for the end of the answer.
+    ///
+    /// # Errors
+    /// What the daemon says, or [`Exit::NotMounted`] when it goes away meanwhile.
+    pub fn call(&mut self, op: Op, on_event: &mut dyn FnMut(Event)) -> Result<Reply, Failure> {
+        self.call_until(op, None, on_event)
+    }
+
+    /// As [`call`](Client::call), with a deadline.
+    ///
+    /// # Errors
+    /// Also [`Exit::Timeout`].
+    pub fn call_until(
+        &mut self,
+        op: Op,
+        deadline: Option<Instant>,
+        on_event: &mut dyn FnMut(Event),
+    ) -> Result<Reply, Failure> {
+        let request = encode(&Request { v: PROTOCOL, op });
+        self.stream.get_mut().write_all(&request).map_err(|e| gone(&e))?;
+        let mut line = Vec::new();
+        loop {
+            self.read_line(&mut line, deadline)?;
+            match decode(&line)? {
+                Answer::Event(event) => on_event(event),
+                Answer::Done(reply) => return Ok(reply),
+                Answer::Failed(failure) => return Err(failure),
+            }
+        }
+    }
+
+    fn read_line(&mut self, line: &mut Vec<u8>, deadline: Option<Instant>) -> Result<(), Failure> {
+        line.clear();
+        loop {
+            let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
+            if left == Some(Duration::ZERO) {
+                return Err(Failure::new(Exit::Timeout, "the time is up; it goes on in the background"));
+            }
+            self.stream.get_ref().set_read_timeout(left).map_err(|e| gone(&e))?;
+            let room = (CONTROL_LINE_MAX + 1 - line.len()) as u64;
+            match (&mut self.stream).take(room).read_until(b'\n', line) {
+                Ok(_) if line.last() == Some(&b'\n') => return Ok(()),
+                Ok(_) => return Err(gone(&ErrorKind::UnexpectedEof.into())),
+                Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
+                Err(e) => return Err(gone(&e)),
+            }
+        }
+    }
+}
+
+fn gone(error: &std::io::Error) -> Failure {
+    Failure::new(Exit::NotMounted, format!("the daemon went away: {error}"))
+        .hint("the volume's log tells why; mount it again to go on")
+}
+
+/// Asks for the status.
+///
+/// # Errors
+/// As [`Client::call`].
+pub fn status(volume: &VolumeDir) -> Result<Status, Failure> {
+    match Client::connect(volume)?.call(Op::Status, &mut |_| ())? {
+        Reply::Status(status) => Ok(*status),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// The daemon answered something else than was asked.
+pub fn unexpected(reply: &Reply) -> Failure {
+    Failure::new(Exit::Failed, format!("the daemon gave an unexpected answer: {reply:?}"))
+}

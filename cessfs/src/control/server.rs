@@ -1,0 +1,199 @@
+//! The daemon's side of the control socket.
+
+use super::{Answer, Event, Op, Reply, decode_request, encode};
+use crate::exit::{Exit, Failure};
+use crate::home::VolumeDir;
+use crate::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_LINE_MAX};
+use futures::future::BoxFuture;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{Semaphore, mpsc};
+
+/// Events buffered for a client that reads slowly; past it the operation waits for the client.
+const EVENTS_BUFFERED: usize = 16;
+
+/// Who answers.
+pub trait Service: Send + Sync + 'static {
+    /// Does what is asked; events go out as they come. Dropped when the client goes away.
+    fn handle(self: Arc<Self>, op: Op, events: mpsc::Sender<Event>) -> BoxFuture<'static, Result<Reply, Failure>>;
+}
+
+/// Opens the socket. The caller holds the volume's lock, so one that is there already is a leftover.
+///
+/// # Errors
+/// When the directory refuses it.
+pub fn bind(volume: &VolumeDir) -> Result<UnixListener, Failure> {
+    let cannot = |e: std::io::Error| Failure::disk("cannot open the control socket", &e);
+    let (_dir, path) = volume.socket().map_err(cannot)?;
+    match std::fs::remove_file(&path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(cannot(e)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(&path).map_err(cannot)?;
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).map_err(cannot)?;
+    Ok(listener)
+}
+
+/// Serves until dropped.
+pub async fn serve(listener: UnixListener, service: Arc<dyn Service>) {
+    let slots = Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX));
+    loop {
+        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let service = service.clone();
+                tokio::spawn(async move {
+                    if let Err(e) = connection(stream, service).await {
+                        tracing::debug!("control connection ended: {e}");
+                    }
+                    drop(slot);
+                });
+            }
+            Err(e) => {
+                tracing::warn!("control socket: {e}");
+                tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn connection(mut stream: UnixStream, service: Arc<dyn Service>) -> std::io::Result<()> {
+    if !may_ask(&stream)? {
+        return Ok(());
+    }
+    let (reader, mut writer) = stream.split();
+    let mut reader = BufReader::new(reader);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        (&mut reader).take(CONTROL_LINE_MAX as u64 + 1).read_until(b'\n', &mut line).await?;
+        if line.is_empty() {
+            return Ok(());
+        }
+        let complete = line.last() == Some(&b'\n');
+        let answer = match decode_request(&line) {
+            Ok(op) if complete => answer(op, &service, &mut writer).await?,
+            Ok(_) => Answer::Failed(Failure::new(Exit::Failed, "the request was cut off")),
+            Err(failure) => Answer::Failed(failure),
+        };
+        writer.write_all(&encode(&answer)).await?;
+        if !complete {
+            return Ok(());
+        }
+    }
+}
+
+/// Runs one operation, sending its events while it goes on.
+async fn answer(
+    op: Op,
+    service: &Arc<dyn Service>,
+    writer: &mut (impl tokio::io::AsyncWrite + Unpin),
+) -> std::io::Result<Answer> {
+    let (sender, mut events) = mpsc::channel(EVENTS_BUFFERED);
+    let mut work = service.clone().handle(op, sender);
+    loop {
+        tokio::select! {
+            biased;
+            Some(event) = events.recv() => writer.write_all(&encode(&Answer::Event(event))).await?,
+            result = &mut work => {
+                while let Ok(event) = events.try_recv() {
+                    writer.write_all(&encode(&Answer::Event(event))).await?;
+                }
+                return Ok(result.map_or_else(Answer::Failed, Answer::Done));
+            }
+        }
+    }
+}
+
+/// The socket is private already; this also keeps out whoever was handed a descriptor.
+fn may_ask(stream: &UnixStream) -> std::io::Result<bool> {
+    let peer = stream.peer_cred()?.uid();
+    Ok(peer == 0 || peer == nix::unistd::geteuid().as_raw())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::client::Client;
+    use crate::control::{Progress, Status};
+    use crate::home::{Home, VolumeName};
+
+    struct Fake;
+    impl Service for Fake {
+        fn handle(self: Arc<Self>, op: Op, events: mpsc::Sender<Event>) -> BoxFuture<'static, Result<Reply, Failure>> {
+            Box::pin(async move {
+                match op {
+                    Op::Status => Ok(Reply::Status(Box::new(Status { name: "v".into(), ..Status::default() }))),
+                    Op::Sync { .. } => {
+                        for n in 0..100 {
+                            let progress = Progress { unsent_bytes: n, ..Progress::default() };
+                            let _client_may_be_gone = events.send(Event::Progress(progress)).await;
+                        }
+                        Ok(Reply::Synced)
+                    }
+                    Op::Shutdown { .. } => std::future::pending().await,
+                    _ => Err(Failure::new(Exit::Refused, "no").hint("none")),
+                }
+            })
+        }
+    }
+
+    /// A home so deep that a plain socket address could not name it.
+    fn deep_volume(tmp: &std::path::Path) -> VolumeDir {
+        let home = Home::find(Some(&tmp.join("d".repeat(120)))).unwrap();
+        let volume = home.volume(&"v".parse::<VolumeName>().unwrap());
+        volume.create().unwrap();
+        volume
+    }
+
+    #[test]
+    fn ask_and_answer() {
+        let tmp = tempfile::tempdir().unwrap();
+        let volume = deep_volume(tmp.path());
+        assert_eq!(Client::connect(&volume).unwrap_err().exit, Exit::NotMounted);
+
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _inside = runtime.enter();
+        let listener = bind(&volume).unwrap();
+        runtime.spawn(serve(listener, Arc::new(Fake)));
+
+        let mut client = Client::connect(&volume).unwrap();
+        let mut seen = Vec::new();
+        let reply = client
+            .call(Op::Sync { wait: true }, &mut |event| {
+                if let Event::Progress(p) = event {
+                    seen.push(p.unsent_bytes);
+                }
+            })
+            .unwrap();
+        assert_eq!(reply, Reply::Synced);
+        assert_eq!(seen, (0..100).collect::<Vec<_>>());
+
+        let refused = client.call(Op::Evict, &mut |_| ()).unwrap_err();
+        assert_eq!((refused.exit, refused.hint.as_deref()), (Exit::Refused, Some("none")));
+
+        let soon = std::time::Instant::now() + std::time::Duration::from_millis(50);
+        let late = client.call_until(Op::Shutdown { wait: true }, Some(soon), &mut |_| ()).unwrap_err();
+        assert_eq!(late.exit, Exit::Timeout);
+        assert_eq!(super::super::client::status(&volume).unwrap().name, "v");
+    }
+
+    #[test]
+    fn a_line_past_the_bound_is_refused() {
+        use std::io::{BufRead, BufReader, Write};
+        let tmp = tempfile::tempdir().unwrap();
+        let volume = deep_volume(tmp.path());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _inside = runtime.enter();
+        runtime.spawn(serve(bind(&volume).unwrap(), Arc::new(Fake)));
+        let (_dir, path) = volume.socket().unwrap();
+        let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+        stream.write_all(&vec![b'x'; CONTROL_LINE_MAX + 1]).unwrap();
+        let mut line = String::new();
+        BufReader::new(stream).read_line(&mut line).unwrap();
+        assert!(line.contains("too long"), "{line}");
+    }
+}

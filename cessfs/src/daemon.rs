@@ -1,0 +1,199 @@
+//! The process behind a mount.
+//!
+//! Promises: one daemon per volume (I10); ready means that the mount answers; an end by unmount, SIGTERM or SIGINT writes
+//! everything to this disk first, and SIGKILL loses nothing that was fsynced (I5). Secrets come through a pipe or a file,
+//! never through arguments, and the process cannot be dumped or traced by others.
+
+pub mod launch;
+pub mod log;
+mod notify;
+mod reload;
+mod service;
+
+use crate::config::VolumeConfig;
+use crate::control::server;
+use crate::exit::{Exit, Failure};
+use crate::fuse::{self, Adapter, Faults};
+use crate::home::{self, VolumeDir};
+use crate::limits;
+use crate::mountpoint;
+use crate::options::MountOptions;
+use crate::secret::Secret;
+use crate::wiring::{self, OpenOptions, Volume};
+use log::LogHandle;
+use service::Daemon;
+use std::path::PathBuf;
+use std::sync::Arc;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+/// What a daemon is started with.
+pub struct Start {
+    /// The volume.
+    pub volume: VolumeDir,
+    /// Its configuration, with the mount's options applied.
+    pub config: VolumeConfig,
+    /// The mount's options.
+    pub options: MountOptions,
+    /// Where to mount; checked already.
+    pub mountpoint: PathBuf,
+    /// What opens the keys.
+    pub secret: Secret,
+}
+
+/// Mounts and serves until the mount is gone. `ready` is called once the mount answers.
+///
+/// # Errors
+/// Why it could not be mounted, or could not be closed cleanly.
+pub fn run(start: Start, log: LogHandle, ready: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    harden();
+    let lock = start.volume.lock()?;
+    let slots = wiring::key_slots(&start.volume)?;
+    let keys = start.secret.open(&slots)?;
+    let runtime = wiring::runtime()?;
+    let options = OpenOptions {
+        read_only: start.options.read_only,
+        atime: !start.options.no_atime,
+    };
+    let volume = Volume::open(&start.volume, &start.config, &options, &slots, &keys, runtime.handle())?;
+    drop(keys);
+    let result = runtime.block_on(serve(&start, Arc::new(volume), log, ready));
+    // Tasks that still wait for the network hold nothing that must be written; a moment for them to let go of the databases.
+    runtime.shutdown_timeout(limits::TASKS_END_TIMEOUT);
+    notify::stopping();
+    drop(lock);
+    result
+}
+
+async fn serve(
+    start: &Start,
+    volume: Arc<Volume>,
+    log: LogHandle,
+    ready: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
+    // Before the mount exists, so that no signal finds it without a keeper.
+    let mut signals = Signals::listen()?;
+    let settings = fuse::Settings {
+        source: mountpoint::source(start.volume.name()),
+        allow_other: start.options.allow_other || nix::unistd::geteuid().is_root(),
+        read_only: start.options.read_only,
+        no_exec: start.options.no_exec,
+        suid: start.options.suid,
+        dev: start.options.dev,
+        no_atime: start.options.no_atime,
+    };
+    let faults = Arc::new(Faults::new(volume.clock.clone()));
+    let runtime = tokio::runtime::Handle::current();
+    let adapter = Adapter::new(volume.vfs.clone(), runtime, faults, start.config.kernel_cache);
+    let daemon = Arc::new(Daemon::new(start, volume.clone(), log.clone()));
+    let listener = server::bind(&start.volume)?;
+    let mut mounted = match fuse::mount(adapter, &start.mountpoint, &settings) {
+        Ok(mounted) => mounted,
+        Err(failure) => {
+            volume.close().await?;
+            return Err(failure);
+        }
+    };
+    let control = tokio::spawn(server::serve(listener, daemon.clone()));
+    let watch = reload::watch(&start.volume, start.config.clone(), log);
+    tracing::info!(volume = %start.volume.name(), dir = %start.mountpoint.display(), "mounted");
+    let told = ready();
+    if told.is_ok() {
+        notify::ready();
+        until_unmounted(start, &mut mounted, &mut signals).await;
+    } else {
+        leave(start);
+    }
+    drop(watch);
+    let closed = close(&daemon, &mut mounted, &mut signals).await;
+    control.abort();
+    told.and(closed)
+}
+
+/// Serves until the mount is gone, or a signal took it away.
+async fn until_unmounted(start: &Start, mounted: &mut fuse::Mounted, signals: &mut Signals) {
+    tokio::select! {
+        ended = mounted.ended() => match ended {
+            Ok(()) => tracing::info!("unmounted"),
+            Err(e) => {
+                tracing::error!("the connection to the kernel broke: {e}");
+                leave(start);
+            }
+        },
+        name = signals.next() => {
+            tracing::info!("{name}: unmounting");
+            leave(start);
+        }
+    }
+}
+
+/// Takes the mount away even while it is in use.
+fn leave(start: &Start) {
+    let unmounted = mountpoint::unmount(&start.mountpoint).or_else(|_| mountpoint::detach(&start.mountpoint));
+    if let Err(failure) = unmounted {
+        tracing::warn!("{failure}");
+    }
+}
+
+/// Waits for requests in flight and for a shutdown that sends everything first, then writes everything out.
+async fn close(daemon: &Daemon, mounted: &mut fuse::Mounted, signals: &mut Signals) -> Result<(), Failure> {
+    daemon.set_closing();
+    if tokio::time::timeout(limits::SESSION_END_TIMEOUT, mounted.ended()).await.is_err() {
+        tracing::warn!("something still uses the mount; its open files end now");
+    }
+    tokio::select! {
+        () = daemon.waited() => {}
+        name = signals.next() => tracing::info!("{name}: not waiting for the network any more"),
+    }
+    let volume = daemon.volume();
+    let status = daemon.last_status();
+    let closed = volume.close().await;
+    if let Some(left) = crate::progress::left_to_send(status.unsent_bytes + status.dirty_bytes, &status.name) {
+        tracing::info!("{left}");
+    }
+    let text = serde_json::to_vec(&status).expect("a status has a JSON form");
+    if let Err(failure) = home::replace(&daemon.dir().last_status(), &text) {
+        tracing::warn!("{failure}");
+    }
+    tracing::info!("closed");
+    closed
+}
+
+/// SIGTERM and SIGINT.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> Result<Signals, Failure> {
+        let cannot = |e: std::io::Error| Failure::new(Exit::Failed, format!("cannot listen for signals: {e}"));
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate()).map_err(cannot)?,
+            interrupt: signal(SignalKind::interrupt()).map_err(cannot)?,
+        })
+    }
+
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
+/// Makes the process fit to hold keys and many files.
+fn harden() {
+    // The daemon's memory has keys in it: no core dumps, no ptrace by others of the same user.
+    if let Err(e) = nix::sys::prctl::set_dumpable(false) {
+        tracing::warn!("cannot forbid core dumps: {e}");
+    }
+    // For the files of this volume's own databases. Modes within the mount come with each request.
+    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+        && let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
+    {
+        tracing::warn!("cannot raise the limit of open files: {e}");
+    }
+}

@@ -1,0 +1,128 @@
+//! Starting a daemon: `mount` runs itself again, detached, hands over the secret through a pipe and waits for one line.
+//!
+//! The child's stdin is the secret's pipe and its stdout the line's; both end with the child, so a child that dies says so.
+//! When it is ready it lets go of the terminal altogether.
+
+use crate::exit::{Exit, Failure};
+use crate::limits::READY_TIMEOUT;
+use crate::secret::Secret;
+use serde::{Deserialize, Serialize};
+use std::ffi::OsString;
+use std::fs::OpenOptions;
+use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::mpsc;
+
+/// What the child says about itself, once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Word {
+    /// The mount answers.
+    Ready,
+    /// It does not, and why.
+    Failed(Failure),
+}
+
+/// Starts `cessfs` with these arguments in the background and returns when its mount answers.
+///
+/// # Errors
+/// What the child says, or that it ended without a word.
+pub fn start(arguments: &[OsString], secret: &Secret, log: &Path) -> Result<(), Failure> {
+    let cannot = |e: std::io::Error| Failure::new(Exit::Failed, format!("cannot start the daemon: {e}"));
+    let program = std::env::current_exe().map_err(cannot)?;
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        // What is said before the log is open; `detach` lets go of it.
+        .stderr(Stdio::inherit())
+        .spawn()
+        .map_err(cannot)?;
+    let mut pipe = child.stdin.take().expect("stdin was asked for");
+    // A child that died already shows in its answer.
+    let _sent = secret.send(&mut pipe);
+    drop(pipe);
+    let answer = child.stdout.take().expect("stdout was asked for");
+    let (sender, receiver) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut line = String::new();
+        let read = BufReader::new(answer).read_line(&mut line);
+        let _parent_gave_up = sender.send(read.map(|_| line));
+    });
+    let silent = |how: &str| {
+        Failure::new(Exit::Failed, format!("the daemon {how}")).hint(format!("{} tells more", log.display()))
+    };
+    let line = match receiver.recv_timeout(READY_TIMEOUT) {
+        Ok(Ok(line)) => line,
+        Ok(Err(e)) => return Err(silent(&format!("cannot be heard: {e}"))),
+        Err(_) => {
+            let _already_gone = child.kill();
+            return Err(silent("did not get ready"));
+        }
+    };
+    match serde_json::from_str(&line) {
+        Ok(Word::Ready) => Ok(()),
+        Ok(Word::Failed(failure)) => {
+            let _reaped = child.wait();
+            Err(failure)
+        }
+        Err(_) => Err(silent(&match child.wait() {
+            Ok(status) => format!("ended without a word ({status})"),
+            Err(e) => format!("ended without a word ({e})"),
+        })),
+    }
+}
+
+/// The child's first step: a session of its own, so that the terminal's end is not its end.
+pub fn become_session_leader() {
+    // Fails only for one that is a leader already.
+    let _leader_already = nix::unistd::setsid();
+}
+
+/// Says that the mount answers, and lets go of stdin, stdout, stderr and the working directory.
+///
+/// # Errors
+/// When the starting process is gone.
+pub fn say_ready() -> Result<(), Failure> {
+    say(&Word::Ready)?;
+    detach().map_err(|e| Failure::new(Exit::Failed, format!("cannot detach from the terminal: {e}")))
+}
+
+/// Says why there is no mount.
+pub fn say_failed(failure: &Failure) {
+    if say(&Word::Failed(failure.clone())).is_err() {
+        tracing::error!("{failure}");
+    }
+}
+
+fn say(word: &Word) -> Result<(), Failure> {
+    let mut line = serde_json::to_string(word).expect("a word has a JSON form");
+    line.push('\n');
+    let mut stdout = std::io::stdout().lock();
+    stdout
+        .write_all(line.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|e| Failure::new(Exit::Failed, format!("the starting process is gone: {e}")))
+}
+
+fn detach() -> std::io::Result<()> {
+    let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
+    nix::unistd::dup2_stdin(&null)?;
+    nix::unistd::dup2_stdout(&null)?;
+    nix::unistd::dup2_stderr(&null)?;
+    std::env::set_current_dir("/")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_fit_on_one_line() {
+        for word in [Word::Ready, Word::Failed(Failure::new(Exit::Busy, "a\nb").hint("c"))] {
+            let line = serde_json::to_string(&word).unwrap();
+            assert!(!line.contains('\n'));
+            assert_eq!(serde_json::from_str::<Word>(&line).unwrap(), word);
+        }
+    }
+}

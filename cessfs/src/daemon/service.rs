@@ -1,0 +1,344 @@
+//! What the daemon does when it is asked over the control socket.
+
+use super::Start;
+use super::log::LogHandle;
+use crate::config::VolumeConfig;
+use crate::control::server::Service;
+use crate::control::{ChunkPlace, Event, Evicted, Explained, MinerPlace, Op, PackPlace, Progress, Reply, Status};
+use crate::exit::{Exit, Failure};
+use crate::home::VolumeDir;
+use crate::limits::{KERNEL_DRAIN_TIMEOUT, PROGRESS_INTERVAL, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX};
+use crate::mountpoint;
+use crate::survey;
+use crate::wiring::Volume;
+use cessfs_crypto::SS58_PREFIX;
+use cessfs_sync::engine::ChunkLocation;
+use cessfs_sync::ledger::PackState;
+use cessfs_sync::{ChunkStore, Standing};
+use cessfs_vfs::{ExtentInfo, FileKind};
+use futures::FutureExt;
+use futures::future::BoxFuture;
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio::sync::{RwLock, mpsc};
+
+/// How often the kernel is asked whether its writes have arrived.
+const DRAIN_POLL: Duration = Duration::from_millis(2);
+
+/// A mounted volume as the control socket sees it.
+pub struct Daemon {
+    dir: VolumeDir,
+    config: VolumeConfig,
+    mountpoint: PathBuf,
+    read_only: bool,
+    volume: Arc<Volume>,
+    log: LogHandle,
+    closing: AtomicBool,
+    /// Read-held by a shutdown that sends everything first: the process may not end before it.
+    finishing: Arc<RwLock<()>>,
+}
+
+impl Daemon {
+    /// The service of a volume that is about to be mounted.
+    pub fn new(start: &Start, volume: Arc<Volume>, log: LogHandle) -> Daemon {
+        Daemon {
+            dir: start.volume.clone(),
+            config: start.config.clone(),
+            mountpoint: start.mountpoint.clone(),
+            read_only: start.options.read_only,
+            volume,
+            log,
+            closing: AtomicBool::new(false),
+            finishing: Arc::default(),
+        }
+    }
+
+    /// The volume's directory.
+    pub fn dir(&self) -> &VolumeDir {
+        &self.dir
+    }
+
+    /// The volume.
+    pub fn volume(&self) -> Arc<Volume> {
+        self.volume.clone()
+    }
+
+    /// The mount is gone.
+    pub fn set_closing(&self) {
+        self.closing.store(true, Ordering::Release);
+    }
+
+    /// Resolves when no shutdown is sending things any more.
+    pub async fn waited(&self) {
+        drop(self.finishing.write().await);
+    }
+
+    /// What `status` tells once this process is gone.
+    pub fn last_status(&self) -> Status {
+        Status {
+            state: "unmounted".to_owned(),
+            pid: None,
+            mountpoint: None,
+            ..self.local_status()
+        }
+    }
+
+    /// Everything this process knows by itself.
+    fn local_status(&self) -> Status {
+        let (vfs, engine) = (&self.volume.vfs, self.volume.engine.status());
+        let counted = |state: PackState| (state.to_string(), engine.packs.get(&state).copied().unwrap_or(0));
+        let mut errors = vfs.errors();
+        errors.extend(engine.errors.iter().map(|trouble| trouble.text.clone()));
+        errors.drain(..errors.len().saturating_sub(STATUS_ERRORS_MAX));
+        let closing = self.closing.load(Ordering::Acquire);
+        Status {
+            name: self.dir.name().to_string(),
+            state: if closing { "closing" } else { "mounted" }.to_owned(),
+            pid: Some(std::process::id()),
+            mountpoint: Some(self.mountpoint.display().to_string()),
+            at_rest: survey::at_rest(&self.config),
+            read_only: self.read_only,
+            dirty_bytes: vfs.dirty_bytes(),
+            unsent_bytes: engine.backlog.unsent_bytes,
+            unsent_bound_bytes: engine.backlog.bound_bytes,
+            cache_bytes: vfs.cache_bytes(),
+            cache_bound_bytes: self.config.cache_size,
+            files: vfs.file_count(),
+            packs: PACK_STATES.into_iter().map(counted).collect(),
+            blocked: engine.underway.iter().find_map(|pack| pack.blocked.as_ref()).map(ToString::to_string),
+            rpc: self.config.rpc.clone(),
+            account: self.config.account.clone(),
+            errors,
+            ..Status::default()
+        }
+    }
+
+    async fn status(&self) -> Status {
+        let mut status = self.local_status();
+        let chain = self.volume.chain.clone();
+        let asked = survey::ask_chain(chain.as_ref(), &self.config.territory);
+        if let Ok(Ok(answer)) = tokio::time::timeout(STATUS_CHAIN_TIMEOUT, asked).await {
+            answer.fill(&mut status);
+        }
+        status
+    }
+
+    /// Hands over everything written before the call, and with `wait` sees it to the network.
+    async fn sync(&self, wait: bool, events: &mpsc::Sender<Event>) -> Result<(), Failure> {
+        if !self.closing.load(Ordering::Acquire) {
+            let mountpoint = self.mountpoint.clone();
+            blocking(move || flush_kernel(&mountpoint)).await?;
+        }
+        let vfs = self.volume.vfs.clone();
+        let written = blocking(move || vfs.write_back_all().map_err(Failure::from));
+        self.with_progress(written, events).await?;
+        if wait {
+            self.volume.engine.poke();
+            let settled = self.volume.engine.settle().map(|r| r.map_err(Failure::from)).boxed();
+            self.with_progress(settled, events).await?;
+        }
+        Ok(())
+    }
+
+    /// Tells how far it is while something goes on.
+    async fn with_progress<T>(
+        &self,
+        work: BoxFuture<'static, Result<T, Failure>>,
+        events: &mpsc::Sender<Event>,
+    ) -> Result<T, Failure> {
+        let mut work = work;
+        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
+        loop {
+            tokio::select! {
+                result = &mut work => return result,
+                _ = ticks.tick() => {
+                    let status = self.volume.engine.status();
+                    let progress = Progress {
+                        dirty_bytes: self.volume.vfs.dirty_bytes(),
+                        unsent_bytes: status.backlog.unsent_bytes,
+                        blocked: status.underway.iter().find_map(|p| p.blocked.as_ref()).map(ToString::to_string),
+                    };
+                    // The client is gone when this fails; the connection notices by itself.
+                    let _client_may_be_gone = events.send(Event::Progress(progress)).await;
+                }
+            }
+        }
+    }
+
+    async fn evict(&self) -> Result<Reply, Failure> {
+        let vfs = self.volume.vfs.clone();
+        let report = blocking(move || vfs.evict_all().map_err(Failure::from)).await?;
+        Ok(Reply::Evicted(Evicted {
+            evicted_bytes: report.evicted_bytes,
+            kept_bytes: report.kept_bytes,
+            kept_unconfirmed_chunks: report.kept_unconfirmed_chunks,
+        }))
+    }
+
+    /// Unmounts; the main loop sees that and closes.
+    async fn shutdown(&self, wait: bool, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
+        let finishing = self.finishing.clone().read_owned().await;
+        if wait {
+            self.sync(true, events).await?;
+        }
+        let mountpoint = self.mountpoint.clone();
+        blocking(move || mountpoint::unmount(&mountpoint)).await?;
+        self.set_closing();
+        if wait {
+            // Nobody can write any more: what came in between goes too.
+            self.sync(true, events).await?;
+        }
+        drop(finishing);
+        let backlog = self.volume.engine.backlog();
+        Ok(Reply::Closing {
+            unsent_bytes: backlog.unsent_bytes + self.volume.vfs.dirty_bytes(),
+        })
+    }
+
+    async fn explain(&self, path_hex: &str, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
+        let path = hex::decode(path_hex).map_err(|e| Failure::new(Exit::Usage, format!("path: {e}")))?;
+        let vfs = self.volume.vfs.clone();
+        let (attr, extents) = blocking(move || {
+            let ino = vfs.resolve(&path)?;
+            let attr = vfs.getattr(ino)?;
+            let extents = if attr.kind == FileKind::Regular { vfs.extents(ino)? } else { Vec::new() };
+            Ok((attr, extents))
+        })
+        .await?;
+        let inline = extents.iter().any(|extent| extent.inline);
+        for extent in extents.into_iter().filter(|extent| !extent.inline) {
+            let volume = self.volume.clone();
+            let place = blocking(move || chunk_place(&volume, &extent)).await?;
+            if events.send(Event::Chunk(Box::new(place))).await.is_err() {
+                break;
+            }
+        }
+        Ok(Reply::Explained(Explained {
+            inode: attr.ino,
+            kind: kind_name(attr.kind).to_owned(),
+            size: attr.size,
+            inline,
+        }))
+    }
+}
+
+impl Service for Daemon {
+    fn handle(self: Arc<Self>, op: Op, events: mpsc::Sender<Event>) -> BoxFuture<'static, Result<Reply, Failure>> {
+        async move {
+            match op {
+                Op::Status => Ok(Reply::Status(Box::new(self.status().await))),
+                Op::Sync { wait } => self.sync(wait, &events).await.map(|()| Reply::Synced),
+                Op::Evict => self.evict().await,
+                Op::Explain { path_hex } => self.explain(&path_hex, &events).await,
+                Op::Shutdown { wait } => self.shutdown(wait, &events).await,
+                Op::SetLogLevel { level } => {
+                    self.log.set(level);
+                    Ok(Reply::Ok)
+                }
+            }
+        }
+        .boxed()
+    }
+}
+
+/// Every state a pack can be in, in order.
+const PACK_STATES: [PackState; 5] =
+    [PackState::Sealed, PackState::Declaring, PackState::Placing, PackState::Stored, PackState::Confirmed];
+
+/// Runs what waits for the disk beside the tasks that wait for the network.
+fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> BoxFuture<'static, Result<T, Failure>> {
+    let task = tokio::task::spawn_blocking(work);
+    async move {
+        task.await.unwrap_or_else(|e| Err(Failure::new(Exit::Failed, format!("the daemon failed inside: {e}"))))
+    }
+    .boxed()
+}
+
+/// Makes the kernel hand over its dirty pages. A FUSE daemon is never asked to by syncfs(2) on its mount (FUSE_SYNCFS is
+/// for others), but the kernel writes the pages back all the same; whether it waits for them depends on its version, so
+/// the connection's count of waiting requests is watched too.
+fn flush_kernel(dir: &Path) -> Result<(), Failure> {
+    let cannot = |e: std::io::Error| Failure::disk("cannot flush the kernel's pages", &e);
+    let root = File::open(dir).map_err(cannot)?;
+    nix::unistd::syncfs(&root).map_err(|e| cannot(e.into()))?;
+    let mounts = mountpoint::mounts()?;
+    let Some(mount) = mountpoint::mounted_at(&mounts, dir) else { return Ok(()) };
+    let counter = PathBuf::from(format!("/sys/fs/fuse/connections/{}/waiting", mount.minor));
+    let deadline = std::time::Instant::now() + KERNEL_DRAIN_TIMEOUT;
+    while std::time::Instant::now() < deadline {
+        match std::fs::read_to_string(&counter) {
+            Ok(count) if count.trim() != "0" => std::thread::sleep(DRAIN_POLL),
+            // None waits, or this system does not say.
+            _ => break,
+        }
+    }
+    Ok(())
+}
+
+fn chunk_place(volume: &Volume, extent: &ExtentInfo) -> Result<ChunkPlace, Failure> {
+    let mut place = ChunkPlace {
+        index: extent.index,
+        len: extent.len,
+        id: extent.stored.map(|id| hex::encode(id.0)),
+        standing: standing_name(Standing::Unknown).to_owned(),
+        resident: extent.resident,
+        dirty: extent.dirty,
+        pack: None,
+    };
+    if let Some(id) = extent.stored {
+        place.standing = standing_name(volume.engine.standing(id)).to_owned();
+        place.pack = volume.engine.locate(id)?.map(|location| pack_place(&location));
+    }
+    Ok(place)
+}
+
+fn pack_place(location: &ChunkLocation) -> PackPlace {
+    let mut segments: Vec<u32> = location.pieces.iter().map(|piece| piece.segment).collect();
+    segments.dedup();
+    let mut columns: Vec<u8> = location.pieces.iter().map(|piece| piece.column).collect();
+    columns.dedup();
+    let miners = location.miners.iter().enumerate().filter_map(|(column, holder)| {
+        let (account, endpoint) = holder.as_ref()?;
+        Some(MinerPlace {
+            column: column as u8,
+            account: account.to_ss58(SS58_PREFIX),
+            endpoint: endpoint.clone(),
+        })
+    });
+    PackPlace {
+        seq: location.seq.0,
+        fid: location.fid.map(|fid| hex::encode(fid.0)),
+        state: location.state.map_or_else(|| "open".to_owned(), |state| state.to_string()),
+        offset: location.offset,
+        segments,
+        columns,
+        miners: miners.collect(),
+    }
+}
+
+fn standing_name(standing: Standing) -> &'static str {
+    match standing {
+        Standing::Unknown => "unknown",
+        Standing::Open => "open",
+        Standing::Sealed => "sealed",
+        Standing::Stored => "stored",
+        Standing::Confirmed => "confirmed",
+    }
+}
+
+fn kind_name(kind: FileKind) -> &'static str {
+    match kind {
+        FileKind::Regular => "file",
+        FileKind::Directory => "directory",
+        FileKind::Symlink => "symlink",
+        FileKind::Fifo => "fifo",
+        FileKind::Socket => "socket",
+        FileKind::CharDevice => "character-device",
+        FileKind::BlockDevice => "block-device",
+    }
+}

@@ -1,0 +1,425 @@
+//! The kernel's side of a mount: every FUSE request becomes one call to [`Vfs`] and one reply.
+//!
+//! This room is the only one that knows fuser. It holds no state of the filesystem: what a request means is decided in
+//! vfs. What must wait (for the network, or for the disk in `fsync`) moves to the runtime together with its reply, so that
+//! the few event loops never wait. Permission checks are the kernel's (`default_permissions`). A panic in a request is
+//! logged and answered with EIO; the mount goes on.
+
+mod convert;
+mod fault;
+mod session;
+
+pub use fault::Faults;
+pub use session::{Mounted, Settings, mount};
+
+use crate::config::KernelCache;
+use crate::limits::FUSE_TTL;
+use cessfs_vfs::{Later, TimeSet, Vfs, VfsError, XattrMode};
+use convert::{caller, file_attr, file_kind, open_flags, rename_flags, time_set, timestamp};
+use fuser::{
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, OpenFlags,
+    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
+    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+use tokio::runtime::Handle;
+
+/// Inode numbers are never reused, so all are of one generation.
+const GENERATION: Generation = Generation(0);
+
+/// Translates between fuser and [`Vfs`].
+pub struct Adapter {
+    vfs: Arc<Vfs>,
+    runtime: Handle,
+    faults: Arc<Faults>,
+    kernel_cache: KernelCache,
+}
+
+impl Adapter {
+    /// An adapter over a volume; waiting work goes to `runtime`.
+    pub fn new(vfs: Arc<Vfs>, runtime: Handle, faults: Arc<Faults>, kernel_cache: KernelCache) -> Adapter {
+        Adapter {
+            vfs,
+            runtime,
+            faults,
+            kernel_cache,
+        }
+    }
+
+    fn flags(&self) -> FopenFlags {
+        // Nothing changes a file behind the kernel's back, so its pages stay good from one open to the next.
+        FopenFlags::FOPEN_KEEP_CACHE
+    }
+
+    /// Answers with an entry, or fails.
+    fn entry(&self, op: &'static str, ino: INodeNo, result: Result<cessfs_vfs::Attr, VfsError>, reply: ReplyEntry) {
+        match result {
+            Ok(attr) => reply.entry(&FUSE_TTL, &file_attr(&attr), GENERATION),
+            Err(e) => reply.error(self.faults.errno(op, ino.0, &e)),
+        }
+    }
+
+    fn empty(&self, op: &'static str, ino: INodeNo, result: Result<(), VfsError>, reply: ReplyEmpty) {
+        match result {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(self.faults.errno(op, ino.0, &e)),
+        }
+    }
+
+    /// Runs what waits for the local disk off the event loops.
+    fn blocking(
+        &self,
+        op: &'static str,
+        ino: INodeNo,
+        reply: ReplyEmpty,
+        work: impl FnOnce(&Vfs) -> Result<(), VfsError> + Send + 'static,
+    ) {
+        let (vfs, faults) = (self.vfs.clone(), self.faults.clone());
+        self.runtime.spawn_blocking(move || {
+            faults.guard(op, || match work(&vfs) {
+                Ok(()) => reply.ok(),
+                Err(e) => reply.error(faults.errno(op, ino.0, &e)),
+            });
+        });
+    }
+
+    /// Answers now, or when the network has.
+    fn later<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        ino: INodeNo,
+        result: Result<Later<T>, VfsError>,
+        answer: impl FnOnce(Result<T, Errno>) + Send + 'static,
+    ) {
+        match result {
+            Ok(Later::Ready(value)) => answer(Ok(value)),
+            Ok(Later::Wait(future)) => {
+                let faults = self.faults.clone();
+                self.runtime.spawn(async move {
+                    answer(future.await.map_err(|e| faults.errno(op, ino.0, &e)));
+                });
+            }
+            Err(e) => answer(Err(self.faults.errno(op, ino.0, &e))),
+        }
+    }
+
+    fn guard(&self, op: &'static str, work: impl FnOnce()) {
+        self.faults.guard(op, work);
+    }
+}
+
+// Not implemented here, so that fuser answers ENOSYS and the kernel helps itself: `access` (it checks permissions), `getlk`
+// and `setlk` (locks are local to this machine), `flush` (when the kernel asks, every page is with us and nothing of `close`
+// waits), `fallocate`, `lseek` and `copy_file_range` (not yet: the kernel falls back to plain reads and writes).
+impl Filesystem for Adapter {
+    fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        session::negotiate(config, self.kernel_cache);
+        Ok(())
+    }
+
+    fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        self.guard("lookup", || match self.vfs.lookup(parent.0, name.as_bytes()) {
+            // Inode 0 lets the kernel remember that the name does not exist.
+            Err(VfsError::NotFound) => reply.entry(&FUSE_TTL, &convert::ABSENT, GENERATION),
+            result => self.entry("lookup", parent, result, reply),
+        });
+    }
+
+    fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
+        self.guard("forget", || self.vfs.forget(ino.0, nlookup));
+    }
+
+    fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        self.guard("getattr", || match self.vfs.getattr(ino.0) {
+            Ok(attr) => reply.attr(&FUSE_TTL, &file_attr(&attr)),
+            Err(e) => reply.error(self.faults.errno("getattr", ino.0, &e)),
+        });
+    }
+
+    fn setattr(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        mode: Option<u32>,
+        uid: Option<u32>,
+        gid: Option<u32>,
+        size: Option<u64>,
+        atime: Option<TimeOrNow>,
+        mtime: Option<TimeOrNow>,
+        ctime: Option<SystemTime>,
+        _fh: Option<FileHandle>,
+        _crtime: Option<SystemTime>,
+        _chgtime: Option<SystemTime>,
+        _bkuptime: Option<SystemTime>,
+        _flags: Option<BsdFileFlags>,
+        reply: ReplyAttr,
+    ) {
+        let time = |t: Option<TimeOrNow>| -> Option<TimeSet> { t.map(time_set) };
+        let set = cessfs_vfs::SetAttr {
+            perm: mode.map(convert::perm),
+            uid,
+            gid,
+            size,
+            atime: time(atime),
+            mtime: time(mtime),
+            ctime: ctime.map(timestamp),
+        };
+        self.guard("setattr", || match self.vfs.setattr(ino.0, set, caller(req)) {
+            Ok(attr) => reply.attr(&FUSE_TTL, &file_attr(&attr)),
+            Err(e) => reply.error(self.faults.errno("setattr", ino.0, &e)),
+        });
+    }
+
+    fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        self.guard("readlink", || match self.vfs.readlink(ino.0) {
+            Ok(target) => reply.data(&target),
+            Err(e) => reply.error(self.faults.errno("readlink", ino.0, &e)),
+        });
+    }
+
+    fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, rdev: u32, reply: ReplyEntry) {
+        self.guard("mknod", || {
+            let made = convert::kind_of_mode(mode).ok_or(VfsError::Invalid("unknown file type")).and_then(|kind| {
+                self.vfs.mknod(parent.0, name.as_bytes(), kind, convert::perm(mode), rdev, caller(req))
+            });
+            self.entry("mknod", parent, made, reply);
+        });
+    }
+
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+        self.guard("mkdir", || {
+            let made = self.vfs.mkdir(parent.0, name.as_bytes(), convert::perm(mode), caller(req));
+            self.entry("mkdir", parent, made, reply);
+        });
+    }
+
+    fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.guard("unlink", || self.empty("unlink", parent, self.vfs.unlink(parent.0, name.as_bytes()), reply));
+    }
+
+    fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.guard("rmdir", || self.empty("rmdir", parent, self.vfs.rmdir(parent.0, name.as_bytes()), reply));
+    }
+
+    fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
+        self.guard("symlink", || {
+            let target = target.as_os_str().as_bytes();
+            self.entry("symlink", parent, self.vfs.symlink(parent.0, name.as_bytes(), target, caller(req)), reply);
+        });
+    }
+
+    fn rename(
+        &self,
+        _req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        newparent: INodeNo,
+        newname: &OsStr,
+        flags: RenameFlags,
+        reply: ReplyEmpty,
+    ) {
+        self.guard("rename", || {
+            let (old, new) = (name.as_bytes(), newname.as_bytes());
+            let renamed = self.vfs.rename(parent.0, old, newparent.0, new, rename_flags(flags));
+            self.empty("rename", parent, renamed, reply);
+        });
+    }
+
+    fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
+        self.guard("link", || {
+            self.entry("link", ino, self.vfs.link(ino.0, newparent.0, newname.as_bytes()), reply);
+        });
+    }
+
+    fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        self.guard("open", || match self.vfs.open_file(ino.0, open_flags(flags.0, self.kernel_cache)) {
+            Ok(fh) => reply.opened(FileHandle(fh), self.flags()),
+            Err(e) => reply.error(self.faults.errno("open", ino.0, &e)),
+        });
+    }
+
+    fn create(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        flags: i32,
+        reply: ReplyCreate,
+    ) {
+        self.guard("create", || {
+            let flags = open_flags(flags, self.kernel_cache);
+            match self.vfs.create(parent.0, name.as_bytes(), convert::perm(mode), flags, caller(req)) {
+                Ok((attr, fh)) => {
+                    reply.created(&FUSE_TTL, &file_attr(&attr), GENERATION, FileHandle(fh), self.flags());
+                }
+                Err(e) => reply.error(self.faults.errno("create", parent.0, &e)),
+            }
+        });
+    }
+
+    fn read(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        size: u32,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyData,
+    ) {
+        self.guard("read", || {
+            let result = self.vfs.read(ino.0, fh.0, offset, size);
+            self.later("read", ino, result, move |answer| match answer {
+                Ok(data) => reply.data(&data),
+                Err(errno) => reply.error(errno),
+            });
+        });
+    }
+
+    fn write(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        data: &[u8],
+        write_flags: WriteFlags,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        reply: ReplyWrite,
+    ) {
+        self.guard("write", || {
+            let kill_priv = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
+            let result = self.vfs.write(ino.0, fh.0, offset, data, kill_priv);
+            self.later("write", ino, result, move |answer| match answer {
+                Ok(written) => reply.written(written),
+                Err(errno) => reply.error(errno),
+            });
+        });
+    }
+
+    fn release(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        _flags: OpenFlags,
+        _lock_owner: Option<LockOwner>,
+        _flush: bool,
+        reply: ReplyEmpty,
+    ) {
+        self.guard("release", || self.empty("release", ino, self.vfs.release(ino.0, fh.0), reply));
+    }
+
+    fn fsync(&self, _req: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        self.blocking("fsync", ino, reply, move |vfs| vfs.fsync(ino.0, fh.0, datasync));
+    }
+
+    fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        self.blocking("fsyncdir", ino, reply, move |vfs| vfs.fsyncdir(ino.0));
+    }
+
+    fn opendir(&self, _req: &Request, _ino: INodeNo, _flags: OpenFlags, reply: ReplyOpen) {
+        // With NO_OPENDIR_SUPPORT this tells the kernel to stop asking, and to cache directories.
+        reply.error(Errno::ENOSYS);
+    }
+
+    fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        self.guard("readdir", || {
+            let listed = self.vfs.readdir(ino.0, offset, false, &mut |entry| {
+                reply.add(INodeNo(entry.ino), entry.cookie, file_kind(entry.kind), OsStr::from_bytes(entry.name))
+            });
+            match listed {
+                Ok(()) => reply.ok(),
+                Err(e) => reply.error(self.faults.errno("readdir", ino.0, &e)),
+            }
+        });
+    }
+
+    fn readdirplus(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        self.guard("readdirplus", || {
+            let listed = self.vfs.readdir(ino.0, offset, true, &mut |entry| {
+                // An entry without attributes (`.` and `..`) has inode 0 for the kernel: it looks it up when it needs it.
+                let attr = entry.attr.map_or(convert::ABSENT, |attr| file_attr(&attr));
+                let name = OsStr::from_bytes(entry.name);
+                reply.add(INodeNo(entry.ino), entry.cookie, name, &FUSE_TTL, &attr, GENERATION)
+            });
+            match listed {
+                Ok(()) => reply.ok(),
+                Err(e) => reply.error(self.faults.errno("readdirplus", ino.0, &e)),
+            }
+        });
+    }
+
+    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+        const BLOCK: u32 = 4096;
+        const NAME: u32 = cessfs_vfs::limits::NAME_BYTES_MAX as u32;
+        self.guard("statfs", || {
+            let s = self.vfs.statfs();
+            reply.statfs(s.blocks, s.free, s.free, s.files + s.files_free, s.files_free, BLOCK, NAME, BLOCK);
+        });
+    }
+
+    fn setxattr(
+        &self,
+        _req: &Request,
+        ino: INodeNo,
+        name: &OsStr,
+        value: &[u8],
+        flags: i32,
+        _position: u32,
+        reply: ReplyEmpty,
+    ) {
+        self.guard("setxattr", || {
+            let mode = match flags {
+                libc::XATTR_CREATE => XattrMode::Create,
+                libc::XATTR_REPLACE => XattrMode::Replace,
+                _ => XattrMode::Any,
+            };
+            self.empty("setxattr", ino, self.vfs.setxattr(ino.0, name.as_bytes(), value, mode), reply);
+        });
+    }
+
+    fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        self.guard("getxattr", || {
+            let value = self.vfs.getxattr(ino.0, name.as_bytes());
+            self.sized("getxattr", ino, value, size, reply);
+        });
+    }
+
+    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        self.guard("listxattr", || self.sized("listxattr", ino, self.vfs.listxattr(ino.0), size, reply));
+    }
+
+    fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
+        self.guard("removexattr", || {
+            self.empty("removexattr", ino, self.vfs.removexattr(ino.0, name.as_bytes()), reply);
+        });
+    }
+}
+
+impl Adapter {
+    /// The two-step protocol of xattrs: a buffer of 0 asks for the size.
+    fn sized(
+        &self,
+        op: &'static str,
+        ino: INodeNo,
+        value: Result<Vec<u8>, VfsError>,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        match value {
+            Ok(value) if size == 0 => reply.size(value.len() as u32),
+            Ok(value) if value.len() > size as usize => reply.error(self.faults.errno(op, ino.0, &VfsError::Range)),
+            Ok(value) => reply.data(&value),
+            Err(e) => reply.error(self.faults.errno(op, ino.0, &e)),
+        }
+    }
+}

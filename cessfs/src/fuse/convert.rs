@@ -1,0 +1,197 @@
+//! Values of fuser as values of vfs, and back. Pure.
+
+use crate::config::KernelCache;
+use cessfs_vfs::{Attr, Caller, FileKind, TimeSet, Timestamp};
+use fuser::{FileAttr, FileType, INodeNo, Request, TimeOrNow};
+use std::time::{Duration, SystemTime};
+
+/// Block size that `stat` tells as best for I/O.
+const BLOCK_BYTES: u32 = 4096;
+
+/// Attributes of nothing: a negative entry.
+pub const ABSENT: FileAttr = FileAttr {
+    ino: INodeNo(0),
+    size: 0,
+    blocks: 0,
+    atime: SystemTime::UNIX_EPOCH,
+    mtime: SystemTime::UNIX_EPOCH,
+    ctime: SystemTime::UNIX_EPOCH,
+    crtime: SystemTime::UNIX_EPOCH,
+    kind: FileType::RegularFile,
+    perm: 0,
+    nlink: 0,
+    uid: 0,
+    gid: 0,
+    rdev: 0,
+    blksize: BLOCK_BYTES,
+    flags: 0,
+};
+
+/// Who asks.
+pub fn caller(req: &Request) -> Caller {
+    Caller {
+        uid: req.uid(),
+        gid: req.gid(),
+        pid: req.pid(),
+    }
+}
+
+/// Permission bits of a mode.
+pub fn perm(mode: u32) -> u16 {
+    (mode & 0o7777) as u16
+}
+
+/// Type of a mode; none for bits that are no type.
+pub fn kind_of_mode(mode: u32) -> Option<FileKind> {
+    Some(match mode & libc::S_IFMT {
+        libc::S_IFREG => FileKind::Regular,
+        libc::S_IFDIR => FileKind::Directory,
+        libc::S_IFLNK => FileKind::Symlink,
+        libc::S_IFIFO => FileKind::Fifo,
+        libc::S_IFSOCK => FileKind::Socket,
+        libc::S_IFCHR => FileKind::CharDevice,
+        libc::S_IFBLK => FileKind::BlockDevice,
+        _ => return None,
+    })
+}
+
+/// A type for fuser.
+pub fn file_kind(kind: FileKind) -> FileType {
+    match kind {
+        FileKind::Regular => FileType::RegularFile,
+        FileKind::Directory => FileType::Directory,
+        FileKind::Symlink => FileType::Symlink,
+        FileKind::Fifo => FileType::NamedPipe,
+        FileKind::Socket => FileType::Socket,
+        FileKind::CharDevice => FileType::CharDevice,
+        FileKind::BlockDevice => FileType::BlockDevice,
+    }
+}
+
+/// Attributes for fuser.
+pub fn file_attr(attr: &Attr) -> FileAttr {
+    FileAttr {
+        ino: INodeNo(attr.ino),
+        size: attr.size,
+        blocks: attr.blocks,
+        atime: system_time(attr.atime),
+        mtime: system_time(attr.mtime),
+        ctime: system_time(attr.ctime),
+        crtime: system_time(attr.btime),
+        kind: file_kind(attr.kind),
+        perm: attr.perm,
+        nlink: attr.nlink,
+        uid: attr.uid,
+        gid: attr.gid,
+        rdev: attr.rdev,
+        blksize: BLOCK_BYTES,
+        flags: 0,
+    }
+}
+
+/// A time for fuser; out of its range becomes the epoch.
+fn system_time(t: Timestamp) -> SystemTime {
+    let nanos = Duration::from_nanos(u64::from(t.nanos));
+    let whole = Duration::from_secs(t.secs.unsigned_abs());
+    let base = if t.secs >= 0 {
+        SystemTime::UNIX_EPOCH.checked_add(whole)
+    } else {
+        SystemTime::UNIX_EPOCH.checked_sub(whole)
+    };
+    base.and_then(|b| b.checked_add(nanos)).unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
+/// A time from fuser. Before the epoch fuser 0.18 subtracts the nanoseconds that the kernel means to be added (mended only
+/// after 0.18): the distance to the epoch still tells both numbers as the kernel sent them.
+pub fn timestamp(t: SystemTime) -> Timestamp {
+    match t.duration_since(SystemTime::UNIX_EPOCH) {
+        Ok(after) => Timestamp {
+            secs: i64::try_from(after.as_secs()).unwrap_or(i64::MAX),
+            nanos: after.subsec_nanos(),
+        },
+        Err(before) => Timestamp {
+            secs: 0i64.saturating_sub_unsigned(before.duration().as_secs()),
+            nanos: before.duration().subsec_nanos(),
+        },
+    }
+}
+
+/// A time to set.
+pub fn time_set(t: TimeOrNow) -> TimeSet {
+    match t {
+        TimeOrNow::Now => TimeSet::Now,
+        TimeOrNow::SpecificTime(t) => TimeSet::At(timestamp(t)),
+    }
+}
+
+/// Flags of `open(2)`. With the kernel's writeback cache the kernel reads pages it is going to change, also of files opened
+/// only for writing, and places appended bytes itself.
+pub fn open_flags(flags: i32, cache: KernelCache) -> cessfs_vfs::OpenFlags {
+    let mode = flags & libc::O_ACCMODE;
+    let write = mode == libc::O_WRONLY || mode == libc::O_RDWR;
+    let kernel_writes = cache == KernelCache::Writeback;
+    cessfs_vfs::OpenFlags {
+        read: mode != libc::O_WRONLY || kernel_writes,
+        write,
+        append: flags & libc::O_APPEND != 0 && !kernel_writes,
+        truncate: flags & libc::O_TRUNC != 0,
+        direct: flags & libc::O_DIRECT != 0,
+        sync: flags & (libc::O_SYNC | libc::O_DSYNC) != 0,
+    }
+}
+
+/// Flags of `renameat2(2)`.
+pub fn rename_flags(flags: fuser::RenameFlags) -> cessfs_vfs::RenameFlags {
+    cessfs_vfs::RenameFlags {
+        no_replace: flags.contains(fuser::RenameFlags::RENAME_NOREPLACE),
+        exchange: flags.contains(fuser::RenameFlags::RENAME_EXCHANGE),
+        whiteout: flags.contains(fuser::RenameFlags::RENAME_WHITEOUT),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_after_the_epoch_round_trip() {
+        for (secs, nanos) in [(0, 0), (1, 999_999_999), (4_102_444_800, 5)] {
+            let t = Timestamp { secs, nanos };
+            assert_eq!(timestamp(system_time(t)), t);
+        }
+    }
+
+    #[test]
+    fn times_before_the_epoch() {
+        // To the kernel: SystemTime is exact, fuser floors it rightly.
+        let t = system_time(Timestamp { secs: -2, nanos: 800_000_000 });
+        assert_eq!(SystemTime::UNIX_EPOCH.duration_since(t).unwrap(), Duration::from_millis(1200));
+        // From the kernel: fuser hands over epoch - 2 s - 0.8 s when the kernel says (-2, 0.8).
+        let from_fuser = SystemTime::UNIX_EPOCH - Duration::new(2, 800_000_000);
+        assert_eq!(timestamp(from_fuser), Timestamp { secs: -2, nanos: 800_000_000 });
+    }
+
+    #[test]
+    fn open_flags_depend_on_the_kernel_cache() {
+        let flags = libc::O_WRONLY | libc::O_APPEND | libc::O_TRUNC;
+        let cached = open_flags(flags, KernelCache::Writeback);
+        assert!(cached.read && cached.write && cached.truncate && !cached.append);
+        let direct = open_flags(flags, KernelCache::None);
+        assert!(!direct.read && direct.write && direct.append);
+        assert!(!open_flags(libc::O_RDONLY, KernelCache::Writeback).write);
+    }
+
+    #[test]
+    fn kinds_of_modes() {
+        for (mode, kind) in [
+            (libc::S_IFREG | 0o4755, FileKind::Regular),
+            (libc::S_IFDIR, FileKind::Directory),
+            (libc::S_IFSOCK, FileKind::Socket),
+            (libc::S_IFBLK, FileKind::BlockDevice),
+        ] {
+            assert_eq!(kind_of_mode(mode), Some(kind));
+        }
+        assert_eq!(kind_of_mode(0o644), None);
+        assert_eq!(perm(libc::S_IFREG | 0o4755), 0o4755);
+    }
+}

@@ -1,0 +1,203 @@
+//! Mounting and the session: how the kernel is asked, what is negotiated, and how it ends.
+
+use super::Adapter;
+use crate::config::KernelCache;
+use crate::exit::{Exit, Failure};
+use crate::limits;
+use crate::mountpoint::FS_TYPE;
+use fuser::{Config, InitFlags, KernelConfig, MountOption, Session, SessionACL};
+use nix::mount::MsFlags;
+use std::fs::{File, OpenOptions};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+/// What the kernel is told of a mount.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The volume, for `findmnt`. Its characters need no escaping.
+    pub source: String,
+    /// Users besides the mounting one may use it.
+    pub allow_other: bool,
+    /// `ro`.
+    pub read_only: bool,
+    /// `noexec`.
+    pub no_exec: bool,
+    /// Honour set-uid bits.
+    pub suid: bool,
+    /// Honour device files.
+    pub dev: bool,
+    /// `noatime`.
+    pub no_atime: bool,
+}
+
+/// A live mount. Dropping it does not unmount: the directory is the handle for that.
+pub struct Mounted {
+    /// `None` once it was told.
+    ended: Option<tokio::sync::oneshot::Receiver<std::io::Result<()>>>,
+}
+
+impl Mounted {
+    /// Resolves when the mount is gone and every request is answered; from then on at once.
+    ///
+    /// # Errors
+    /// When the connection to the kernel broke; told once.
+    pub async fn ended(&mut self) -> std::io::Result<()> {
+        let Some(ended) = &mut self.ended else { return Ok(()) };
+        let result = ended.await.unwrap_or_else(|_| Err(std::io::Error::other("the FUSE session was lost")));
+        self.ended = None;
+        result
+    }
+}
+
+/// Mounts, and serves from now on.
+///
+/// # Errors
+/// [`Exit::Permission`] or [`Exit::Mountpoint`] when the system refuses.
+pub fn mount(adapter: Adapter, dir: &Path, settings: &Settings) -> Result<Mounted, Failure> {
+    let refused = |e: std::io::Error| Failure::new(Exit::Permission, format!("the kernel refused the mount: {e}"));
+    let config = config(settings);
+    let session = match mount_directly(dir, settings)? {
+        Some(device) => Session::from_fd(adapter, device, config.acl, config).map_err(refused)?,
+        None => Session::new(adapter, dir, &config).map_err(|e| by_helper(&e, settings))?,
+    };
+    let (sender, ended) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("fuse".to_owned())
+        .spawn(move || {
+            let result = session.run();
+            let _daemon_may_be_gone = sender.send(result);
+        })
+        .map_err(refused)?;
+    Ok(Mounted { ended: Some(ended) })
+}
+
+fn by_helper(error: &std::io::Error, settings: &Settings) -> Failure {
+    let failure = Failure::new(Exit::Permission, format!("cannot mount: {error}"));
+    match error.kind() {
+        std::io::ErrorKind::PermissionDenied if settings.allow_other => {
+            failure.hint("`allow_other` needs the line `user_allow_other` in /etc/fuse.conf")
+        }
+        std::io::ErrorKind::NotFound => failure.hint("is the fuse kernel module loaded, and the package fuse3 installed?"),
+        _ => failure.hint("`cessfs doctor` looks for the cause"),
+    }
+}
+
+fn config(settings: &Settings) -> Config {
+    let mut options = vec![
+        MountOption::FSName(settings.source.clone()),
+        MountOption::Subtype("cessfs".to_owned()),
+        MountOption::DefaultPermissions,
+    ];
+    for (wanted, option) in [
+        (settings.read_only, MountOption::RO),
+        (settings.no_exec, MountOption::NoExec),
+        (settings.suid, MountOption::Suid),
+        (settings.dev, MountOption::Dev),
+        (settings.no_atime, MountOption::NoAtime),
+    ] {
+        if wanted {
+            options.push(option);
+        }
+    }
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let mut config = Config::default();
+    config.mount_options = options;
+    config.acl = if settings.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config.n_threads = Some(cores.clamp(limits::FUSE_THREADS_MIN, limits::FUSE_THREADS_MAX));
+    config.clone_fd = true;
+    config
+}
+
+/// Calls mount(2), which root may. fuser's own call leaves the subtype out, and `findmnt -t fuse.cessfs` and updatedb's
+/// pruning by type need it. `None` when the kernel wants the setuid helper to do it.
+fn mount_directly(dir: &Path, settings: &Settings) -> Result<Option<OwnedFd>, Failure> {
+    if !nix::unistd::geteuid().is_root() {
+        return Ok(None);
+    }
+    let cannot = |e: std::io::Error| Failure::new(Exit::Permission, format!("cannot open /dev/fuse: {e}"));
+    let device = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open("/dev/fuse")
+        .map_err(|e| cannot(e).hint("`modprobe fuse` loads the kernel module"))?;
+    // Opening the root of an automount trigger is what the trigger waits for; every directory is a directory to mount on.
+    let rootmode = if is_autofs(dir) { libc::S_IFDIR } else { mode_of(dir)? };
+    let data = format!(
+        "fd={},rootmode={rootmode:o},user_id={},group_id={},default_permissions{}",
+        device.as_raw_fd(),
+        nix::unistd::getuid(),
+        nix::unistd::getgid(),
+        if settings.allow_other { ",allow_other" } else { "" },
+    );
+    match nix::mount::mount(Some(settings.source.as_str()), dir, Some(FS_TYPE), flags(settings), Some(data.as_str())) {
+        Ok(()) => Ok(Some(device.into())),
+        Err(nix::errno::Errno::EPERM) => Ok(None),
+        Err(e) => Err(Failure::new(Exit::Mountpoint, format!("cannot mount on {}: {e}", dir.display()))),
+    }
+}
+
+fn flags(settings: &Settings) -> MsFlags {
+    let mut flags = MsFlags::empty();
+    for (wanted, flag) in [
+        (settings.read_only, MsFlags::MS_RDONLY),
+        (settings.no_exec, MsFlags::MS_NOEXEC),
+        (!settings.suid, MsFlags::MS_NOSUID),
+        (!settings.dev, MsFlags::MS_NODEV),
+        (settings.no_atime, MsFlags::MS_NOATIME),
+    ] {
+        if wanted {
+            flags |= flag;
+        }
+    }
+    flags
+}
+
+fn is_autofs(dir: &Path) -> bool {
+    let mounts = crate::mountpoint::mounts().unwrap_or_default();
+    crate::mountpoint::mounted_at(&mounts, dir).is_some_and(|m| m.fs_type == "autofs")
+}
+
+fn mode_of(dir: &Path) -> Result<u32, Failure> {
+    File::open(dir)
+        .and_then(|f| f.metadata())
+        .map(|m| m.mode())
+        .map_err(|e| Failure::new(Exit::Mountpoint, format!("cannot open {}: {e}", dir.display())))
+}
+
+/// Settles with the kernel what each side can do. What it lacks, an older kernel does without.
+///
+/// `HANDLE_KILLPRIV_V2`, not the first version: with the first, the kernel would believe in set-id bits that a cached write
+/// has cleared until its attributes expire, and without either it asks for `security.capability` before every write. fuser
+/// 0.18 does not hand on two of V2's flags (on truncating opens and setattrs); there vfs goes by the caller's uid.
+pub fn negotiate(config: &mut KernelConfig, cache: KernelCache) {
+    let mut wanted = InitFlags::FUSE_ASYNC_READ
+        | InitFlags::FUSE_ASYNC_DIO
+        | InitFlags::FUSE_BIG_WRITES
+        | InitFlags::FUSE_MAX_PAGES
+        | InitFlags::FUSE_DO_READDIRPLUS
+        | InitFlags::FUSE_READDIRPLUS_AUTO
+        | InitFlags::FUSE_PARALLEL_DIROPS
+        | InitFlags::FUSE_CACHE_SYMLINKS
+        | InitFlags::FUSE_ATOMIC_O_TRUNC
+        | InitFlags::FUSE_HANDLE_KILLPRIV_V2
+        | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
+    if cache == KernelCache::Writeback {
+        wanted |= InitFlags::FUSE_WRITEBACK_CACHE;
+    }
+    for capability in wanted.iter() {
+        if config.add_capabilities(capability).is_err() {
+            tracing::info!("this kernel does without {capability:?}");
+        }
+    }
+    // Each of these either takes the number or says the nearest one it takes.
+    if let Err(nearest) = config.set_max_write(limits::FUSE_WRITE_BYTES_MAX) {
+        let _nearest_is_accepted = config.set_max_write(nearest);
+    }
+    if let Err(nearest) = config.set_max_readahead(limits::FUSE_READAHEAD_BYTES) {
+        let _nearest_is_accepted = config.set_max_readahead(nearest);
+    }
+    if let Err(nearest) = config.set_max_background(limits::FUSE_BACKGROUND_MAX) {
+        let _nearest_is_accepted = config.set_max_background(nearest);
+    }
+}

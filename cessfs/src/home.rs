@@ -1,0 +1,399 @@
+//! Where volumes live on this machine.
+//!
+//! `HOME/volumes/NAME/{volume.toml, keys.json, journal/, cache/, staging/, control.sock, lock, log}`; directories are
+//! 0700 and files 0600, because names of volumes and sizes of files are nobody else's business.
+
+use crate::exit::{Exit, Failure};
+use crate::limits::VOLUME_NAME_MAX;
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+/// A volume's name: `[a-z0-9_-]{1,64}`. Safe in paths, unit names, mount options and on chain.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VolumeName(String);
+
+impl VolumeName {
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::fmt::Display for VolumeName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Why a text is no volume name.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing there.
+    #[error("a volume name cannot be empty")]
+    Empty,
+    /// Past the bound.
+    #[error("a volume name has at most {VOLUME_NAME_MAX} characters, this one has {0}")]
+    TooLong(usize),
+    /// A character outside the set.
+    #[error("a volume name has only lower-case letters, digits, `_` and `-`; this one has `{0}`")]
+    Character(char),
+    /// A dash in front reads like an option.
+    #[error("a volume name cannot start with `-`")]
+    Dash,
+}
+
+impl FromStr for VolumeName {
+    type Err = NameError;
+    /// Also takes `cess://NAME`, the form that fstab lines use.
+    fn from_str(text: &str) -> Result<VolumeName, NameError> {
+        let name = text.strip_prefix("cess://").unwrap_or(text);
+        if name.is_empty() {
+            return Err(NameError::Empty);
+        }
+        if let Some(c) = name.chars().find(|c| !matches!(c, 'a'..='z' | '0'..='9' | '_' | '-')) {
+            return Err(NameError::Character(c));
+        }
+        if name.starts_with('-') {
+            return Err(NameError::Dash);
+        }
+        if name.len() > VOLUME_NAME_MAX {
+            return Err(NameError::TooLong(name.len()));
+        }
+        Ok(VolumeName(name.to_owned()))
+    }
+}
+
+/// The directory that holds all volumes of a user.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Home(PathBuf);
+
+impl Home {
+    /// The given directory, else the one the platform suggests: `$XDG_DATA_HOME/cessfs` or `~/.local/share/cessfs` for
+    /// users, `/var/lib/cessfs` for root (so that a volume made by hand is found by a mount at boot).
+    ///
+    /// # Errors
+    /// When neither is known.
+    pub fn find(given: Option<&Path>) -> Result<Home, Failure> {
+        let root = nix::unistd::geteuid().is_root();
+        let dir = choose(
+            given,
+            root,
+            std::env::var_os("XDG_DATA_HOME").map(PathBuf::from),
+            std::env::var_os("HOME").map(PathBuf::from),
+        );
+        dir.map(Home).ok_or_else(|| {
+            Failure::new(Exit::Config, "there is no home directory to keep volumes in").hint("give --home DIR")
+        })
+    }
+
+    /// The directory itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// A volume's place, whether it exists or not.
+    pub fn volume(&self, name: &VolumeName) -> VolumeDir {
+        VolumeDir {
+            path: self.0.join("volumes").join(name.as_str()),
+            name: name.clone(),
+        }
+    }
+
+    /// A volume that exists.
+    ///
+    /// # Errors
+    /// [`Exit::NoVolume`], naming those that do.
+    pub fn existing(&self, name: &VolumeName) -> Result<VolumeDir, Failure> {
+        let dir = self.volume(name);
+        if dir.config().is_file() {
+            return Ok(dir);
+        }
+        let known = self.names()?;
+        let hint = if known.is_empty() {
+            format!("`cessfs init {name} --rpc URL` makes it (looked in {})", self.0.display())
+        } else {
+            let names: Vec<&str> = known.iter().map(VolumeName::as_str).collect();
+            format!("volumes in {}: {}", self.0.display(), names.join(", "))
+        };
+        Err(Failure::new(Exit::NoVolume, format!("there is no volume `{name}`")).hint(hint))
+    }
+
+    /// Names of the volumes that exist, sorted.
+    ///
+    /// # Errors
+    /// When the directory is there but cannot be read.
+    pub fn names(&self) -> Result<Vec<VolumeName>, Failure> {
+        let dir = self.0.join("volumes");
+        let entries = match std::fs::read_dir(&dir) {
+            Ok(entries) => entries,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(e) => return Err(Failure::disk(format!("cannot list {}", dir.display()), &e)),
+        };
+        let mut names: Vec<VolumeName> = entries
+            .filter_map(Result::ok)
+            .filter(|e| e.path().join("volume.toml").is_file())
+            .filter_map(|e| e.file_name().to_str().and_then(|n| n.parse().ok()))
+            .collect();
+        names.sort();
+        Ok(names)
+    }
+}
+
+fn choose(given: Option<&Path>, root: bool, xdg: Option<PathBuf>, home: Option<PathBuf>) -> Option<PathBuf> {
+    let given = given.filter(|p| !p.as_os_str().is_empty());
+    if let Some(dir) = given {
+        return Some(std::path::absolute(dir).unwrap_or_else(|_| dir.to_owned()));
+    }
+    if root {
+        return Some(PathBuf::from("/var/lib/cessfs"));
+    }
+    xdg.filter(|p| p.is_absolute())
+        .or_else(|| home.filter(|p| p.is_absolute()).map(|h| h.join(".local/share")))
+        .map(|d| d.join("cessfs"))
+}
+
+/// The directory of one volume.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct VolumeDir {
+    path: PathBuf,
+    name: VolumeName,
+}
+
+impl VolumeDir {
+    /// The volume's name.
+    pub fn name(&self) -> &VolumeName {
+        &self.name
+    }
+    /// The directory.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+    /// `volume.toml`.
+    pub fn config(&self) -> PathBuf {
+        self.path.join("volume.toml")
+    }
+    /// The key slots.
+    pub fn keys(&self) -> PathBuf {
+        self.path.join("keys.json")
+    }
+    /// The metadata store.
+    pub fn journal(&self) -> PathBuf {
+        self.path.join("journal")
+    }
+    /// The backing files.
+    pub fn cache(&self) -> PathBuf {
+        self.path.join("cache")
+    }
+    /// Sealed packs on their way out.
+    pub fn staging(&self) -> PathBuf {
+        self.path.join("staging")
+    }
+    /// The daemon's log.
+    pub fn log(&self) -> PathBuf {
+        self.path.join("log")
+    }
+    /// What the daemon knew when it ended: `status` tells it while nothing is mounted.
+    pub fn last_status(&self) -> PathBuf {
+        self.path.join("last-status.json")
+    }
+
+    /// Path of the control socket as `bind` and `connect` take it. Goes through the directory's descriptor, because a
+    /// socket's address has room for 107 bytes and homes can be deeper than that. Keep the file open while using it.
+    ///
+    /// # Errors
+    /// When the directory cannot be opened.
+    pub fn socket(&self) -> std::io::Result<(File, PathBuf)> {
+        let dir = File::open(&self.path)?;
+        let fd = std::os::fd::AsRawFd::as_raw_fd(&dir);
+        let path = PathBuf::from(format!("/proc/self/fd/{fd}/control.sock"));
+        Ok((dir, path))
+    }
+
+    /// Makes the volume's directories.
+    ///
+    /// # Errors
+    /// [`Exit::Exists`] when there is a volume already; nothing was changed then.
+    pub fn create(&self) -> Result<(), Failure> {
+        let parent = self.path.parent().expect("a volume lies in HOME/volumes");
+        let cannot = |e| Failure::disk(format!("cannot make {}", self.path.display()), &e);
+        private_dirs().recursive(true).create(parent).map_err(cannot)?;
+        match private_dirs().create(&self.path) {
+            Ok(()) => {}
+            Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+                let what = format!("there is already a volume `{}` in {}", self.name, parent.display());
+                return Err(Failure::new(Exit::Exists, what).hint("choose another name, or remove that directory"));
+            }
+            Err(e) => return Err(cannot(e)),
+        }
+        for dir in [self.journal(), self.cache(), self.staging()] {
+            private_dirs().create(&dir).map_err(cannot)?;
+        }
+        Ok(())
+    }
+
+    /// Takes the volume for this process, until the result is dropped (I10).
+    ///
+    /// # Errors
+    /// [`Exit::Busy`] with the pid of the process that has it.
+    pub fn lock(&self) -> Result<VolumeLock, Failure> {
+        let path = self.path.join("lock");
+        let cannot = |e| Failure::disk(format!("cannot lock {}", path.display()), &e);
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path)
+            .map_err(cannot)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(std::fs::TryLockError::WouldBlock) => {
+                let mut pid = String::new();
+                let _unreadable_is_unknown = file.read_to_string(&mut pid);
+                let pid = pid.trim();
+                let who = if pid.is_empty() { "another process".to_owned() } else { format!("process {pid}") };
+                let what = format!("volume `{}` is in use by {who}", self.name);
+                return Err(Failure::new(Exit::Busy, what)
+                    .hint(format!("`cessfs status {}` tells more; unmount it there first", self.name)));
+            }
+            Err(std::fs::TryLockError::Error(e)) => return Err(cannot(e)),
+        }
+        file.set_len(0).map_err(cannot)?;
+        file.rewind().map_err(cannot)?;
+        writeln!(file, "{}", std::process::id()).map_err(cannot)?;
+        Ok(VolumeLock { _file: file })
+    }
+
+    /// Whether some process has the volume. Only looks.
+    pub fn is_locked(&self) -> bool {
+        let file = File::open(self.path.join("lock"));
+        file.is_ok_and(|f| matches!(f.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
+    }
+}
+
+/// Held by the one process that may change a volume; the kernel lets go of it when that process ends, however it ends.
+#[derive(Debug)]
+pub struct VolumeLock {
+    _file: File,
+}
+
+fn private_dirs() -> DirBuilder {
+    let mut builder = DirBuilder::new();
+    builder.mode(0o700);
+    builder
+}
+
+/// Writes a new private file and returns when it would survive a power cut.
+///
+/// # Errors
+/// [`Exit::Exists`] when the file is there already: it is never overwritten.
+pub fn write_new(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    let cannot = |e| Failure::disk(format!("cannot write {}", path.display()), &e);
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path);
+    let mut file = match opened {
+        Ok(file) => file,
+        Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(
+                Failure::new(Exit::Exists, format!("{} exists and is not overwritten", path.display()))
+                    .hint("name a file that does not exist"),
+            );
+        }
+        Err(e) => return Err(cannot(e)),
+    };
+    file.write_all(content).map_err(cannot)?;
+    file.sync_all().map_err(cannot)?;
+    sync_parent(path).map_err(cannot)
+}
+
+/// Replaces a private file atomically: the old content or the new, never a part.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn replace(path: &Path, content: &[u8]) -> Result<(), Failure> {
+    let cannot = |e| Failure::disk(format!("cannot write {}", path.display()), &e);
+    let fresh = path.with_extension("new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&fresh)
+        .map_err(cannot)?;
+    file.write_all(content).map_err(cannot)?;
+    file.sync_all().map_err(cannot)?;
+    std::fs::rename(&fresh, path).map_err(cannot)?;
+    sync_parent(path).map_err(cannot)
+}
+
+fn sync_parent(path: &Path) -> std::io::Result<()> {
+    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    File::open(parent)?.sync_all()
+}
+
+/// Whether somebody besides the owner can read a file.
+pub fn is_exposed(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o044 != 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        for good in ["a", "my-volume_2", "0", "cess://photos"] {
+            assert!(good.parse::<VolumeName>().is_ok(), "{good}");
+        }
+        let long = "x".repeat(65);
+        let cases = [
+            ("", NameError::Empty),
+            ("Photos", NameError::Character('P')),
+            ("a/b", NameError::Character('/')),
+            ("..", NameError::Character('.')),
+            ("-o", NameError::Dash),
+            (long.as_str(), NameError::TooLong(65)),
+        ];
+        for (text, error) in cases {
+            assert_eq!(text.parse::<VolumeName>(), Err(error), "{text}");
+        }
+    }
+
+    #[test]
+    fn home_by_user() {
+        let (xdg, home) = (|| Some(PathBuf::from("/x")), || Some(PathBuf::from("/h")));
+        assert_eq!(choose(Some(Path::new("/g")), true, xdg(), home()), Some("/g".into()));
+        assert_eq!(choose(Some(Path::new("")), false, xdg(), home()), Some("/x/cessfs".into()));
+        assert_eq!(choose(None, true, None, home()), Some("/var/lib/cessfs".into()));
+        assert_eq!(choose(None, false, None, home()), Some("/h/.local/share/cessfs".into()));
+        assert_eq!(choose(None, false, None, None), None);
+    }
+
+    #[test]
+    fn a_volume_is_made_once_and_locked_once() {
+        let tmp = tempfile::tempdir().unwrap();
+        let home = Home(tmp.path().to_owned());
+        let name: VolumeName = "v".parse().unwrap();
+        assert_eq!(home.existing(&name).unwrap_err().exit, Exit::NoVolume);
+        let dir = home.volume(&name);
+        dir.create().unwrap();
+        assert_eq!(dir.create().unwrap_err().exit, Exit::Exists);
+        let mode = std::fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o700);
+        write_new(&dir.config(), b"x").unwrap();
+        assert_eq!(write_new(&dir.config(), b"y").unwrap_err().exit, Exit::Exists);
+        assert_eq!(std::fs::metadata(dir.config()).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(home.names().unwrap(), vec![name]);
+
+        let held = dir.lock().unwrap();
+        let refused = dir.lock().unwrap_err();
+        assert_eq!(refused.exit, Exit::Busy);
+        assert!(refused.what.contains(&std::process::id().to_string()), "{}", refused.what);
+        assert!(dir.is_locked());
+        drop(held);
+        assert!(!dir.is_locked());
+    }
+}

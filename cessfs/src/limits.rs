@@ -1,0 +1,83 @@
+//! Every bound of the binary, by name.
+
+use std::time::Duration;
+
+/// Bytes of a volume's name.
+pub const VOLUME_NAME_MAX: usize = 64;
+/// Bytes of a passphrase; enough for any sentence, small enough to hold in one pipe buffer (65,536 on Linux).
+pub const PASSPHRASE_BYTES_MAX: usize = 4096;
+/// Bytes of a key file.
+pub const KEY_FILE_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of a recovery phrase file: 24 words of at most 8 letters, with room for line breaks and a comment.
+pub const PHRASE_FILE_BYTES_MAX: usize = 4096;
+/// Bytes of `volume.toml`.
+pub const CONFIG_BYTES_MAX: u64 = 64 * 1024;
+
+/// Bytes of one line on the control socket, in either direction.
+pub const CONTROL_LINE_MAX: usize = 64 * 1024;
+/// Connections served at once on the control socket; more wait in the kernel's queue.
+pub const CONTROL_CONNECTIONS_MAX: usize = 32;
+/// How often a waiting `sync` reports progress.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// Bytes of the daemon's log before it is rotated; one older file is kept, so twice this rests on disk.
+pub const LOG_BYTES_MAX: u64 = 8 << 20;
+/// Warnings about failed operations that are logged within [`WARN_WINDOW`]; the rest are counted.
+pub const WARN_BURST: u32 = 20;
+/// Window of [`WARN_BURST`].
+pub const WARN_WINDOW: Duration = Duration::from_secs(60);
+/// Lines of volume errors that `status` tells.
+pub const STATUS_ERRORS_MAX: usize = 64;
+
+/// How long `mount` waits for its daemon to say something before it gives up on it.
+pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
+/// How long the daemon waits for requests in flight after the mount is gone.
+pub const SESSION_END_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the daemon waits at its very end for tasks that were told to stop.
+pub const TASKS_END_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long `umount` waits for the daemon to close its files after the mount is gone.
+pub const DAEMON_END_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a sync waits, after syncfs(2), for the last of the kernel's writes to arrive (some kernels only start them).
+pub const KERNEL_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// How long a verb waits for the RPC endpoint before it calls it unreachable.
+pub const CHAIN_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long `status` waits for the chain before it tells the rest without it.
+pub const STATUS_CHAIN_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long `init` waits for a faucet's money to arrive: ten blocks of 6 s.
+pub const FAUCET_TIMEOUT: Duration = Duration::from_secs(60);
+/// Miners that `doctor` probes at once.
+pub const PROBES_AT_ONCE: usize = 16;
+/// How long `doctor` waits for one miner.
+pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Event loops of the FUSE session: one per core within these.
+pub const FUSE_THREADS_MIN: usize = 2;
+/// See [`FUSE_THREADS_MIN`].
+pub const FUSE_THREADS_MAX: usize = 4;
+/// Largest WRITE and READ the kernel may send: its default page limit (256 pages) is the same.
+pub const FUSE_WRITE_BYTES_MAX: u32 = 1 << 20;
+/// Readahead the kernel may do.
+pub const FUSE_READAHEAD_BYTES: u32 = 1 << 20;
+/// Background requests (readahead, writeback) in flight.
+pub const FUSE_BACKGROUND_MAX: u16 = 64;
+/// How long the kernel may keep names and attributes. This mount is the volume's only writer, so nothing changes
+/// behind the kernel's back.
+pub const FUSE_TTL: Duration = Duration::from_secs(86_400);
+
+/// Smallest cache that still holds one pack's worth of chunks beside the one being read.
+pub const CACHE_BYTES_MIN: u64 = 64 << 20;
+/// Cache size when none is configured.
+pub const CACHE_BYTES_DEFAULT: u64 = 10 << 30;
+/// Quiet time before a chunk is written back when none is configured.
+pub const WRITEBACK_DELAY_DEFAULT: Duration = Duration::from_secs(5);
+/// GiB of the territory that `init` buys when none is asked for.
+pub const TERRITORY_GIB_DEFAULT: u32 = 10;
+/// Days of the territory that `init` buys when none is asked for (the chain's least is 30).
+pub const TERRITORY_DAYS_DEFAULT: u32 = 30;
+/// Planck set aside for transaction fees on top of a price: 1 TCESS, some thousand declarations.
+pub const FEE_RESERVE: u128 = 1_000_000_000_000_000_000;
+
+const _: () = assert!(PASSPHRASE_BYTES_MAX < 65_536 && KEY_FILE_BYTES_MAX < 65_536);
+const _: () = assert!(CACHE_BYTES_MIN <= CACHE_BYTES_DEFAULT);
+const _: () = assert!(FUSE_THREADS_MIN <= FUSE_THREADS_MAX);

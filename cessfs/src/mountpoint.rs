@@ -1,0 +1,288 @@
+//! Directories as mount points: what is mounted where, whether a volume may be mounted there, and how it goes away.
+//!
+//! Looks at `/proc/self/mountinfo` before it touches a directory: a `stat` on an automount trigger would start the very
+//! mount it is asked about, and one on a dead FUSE mount fails.
+
+use crate::exit::{Exit, Failure};
+use crate::home::VolumeName;
+use std::ffi::OsString;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+/// Prefix of the source that a mount of ours shows in `findmnt`.
+const SOURCE_PREFIX: &str = "cessfs:";
+/// File system type that a mount of ours shows.
+pub const FS_TYPE: &str = "fuse.cessfs";
+
+/// The source that `findmnt` shows for a volume.
+pub fn source(volume: &VolumeName) -> String {
+    format!("{SOURCE_PREFIX}{volume}")
+}
+
+/// One line of mountinfo.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MountEntry {
+    /// Where.
+    pub dir: PathBuf,
+    /// Type, with subtype.
+    pub fs_type: String,
+    /// Source.
+    pub source: OsString,
+    /// Device number's minor half: the name of a FUSE connection under `/sys/fs/fuse/connections`.
+    pub minor: u32,
+}
+
+impl MountEntry {
+    /// The volume that is mounted here, if it is one of ours.
+    pub fn volume(&self) -> Option<VolumeName> {
+        if !self.fs_type.starts_with("fuse") {
+            return None;
+        }
+        self.source.to_str()?.strip_prefix(SOURCE_PREFIX)?.parse().ok()
+    }
+}
+
+/// Everything this process sees mounted, in mount order.
+///
+/// # Errors
+/// When `/proc` is not there.
+pub fn mounts() -> Result<Vec<MountEntry>, Failure> {
+    let text = std::fs::read("/proc/self/mountinfo")
+        .map_err(|e| Failure::disk("cannot read /proc/self/mountinfo", &e))?;
+    Ok(text.split(|b| *b == b'\n').filter_map(parse_line).collect())
+}
+
+/// `36 35 98:0 /root /mnt rw,noatime shared:1 - ext4 /dev/root rw`: see proc_pid_mountinfo(5).
+fn parse_line(line: &[u8]) -> Option<MountEntry> {
+    let mut fields = line.split(|b| *b == b' ');
+    let device = fields.nth(2)?;
+    let minor = std::str::from_utf8(device).ok()?.split_once(':')?.1.parse().ok()?;
+    let dir = PathBuf::from(unescape(fields.nth(1)?));
+    let mut rest = fields.skip_while(|f| *f != b"-").skip(1);
+    let fs_type = String::from_utf8_lossy(rest.next()?).into_owned();
+    Some(MountEntry {
+        dir,
+        fs_type,
+        source: unescape(rest.next()?),
+        minor,
+    })
+}
+
+/// The kernel writes space, tab, newline, backslash and `#` as three octal digits.
+fn unescape(field: &[u8]) -> OsString {
+    let mut out = Vec::with_capacity(field.len());
+    let mut i = 0;
+    while i < field.len() {
+        let octal = (field[i] == b'\\')
+            .then(|| field.get(i + 1..i + 4))
+            .flatten()
+            .and_then(|d| std::str::from_utf8(d).ok())
+            .and_then(|d| u8::from_str_radix(d, 8).ok());
+        match octal {
+            Some(byte) => {
+                out.push(byte);
+                i += 4;
+            }
+            None => {
+                out.push(field[i]);
+                i += 1;
+            }
+        }
+    }
+    OsString::from_vec(out)
+}
+
+/// A path made absolute without touching its last component, which may be a dead mount or an automount trigger.
+///
+/// # Errors
+/// When the directory it lies in does not exist.
+pub fn resolve(dir: &Path) -> Result<PathBuf, Failure> {
+    let wrong = |e: std::io::Error| Failure::new(Exit::Mountpoint, format!("{}: {e}", dir.display()));
+    let absolute = std::path::absolute(dir).map_err(wrong)?;
+    if let Ok(path) = absolute.canonicalize() {
+        return Ok(path);
+    }
+    match (absolute.parent(), absolute.file_name()) {
+        (Some(parent), Some(name)) => Ok(parent.canonicalize().map_err(wrong)?.join(name)),
+        _ => Ok(absolute),
+    }
+}
+
+/// The topmost mount on exactly this directory.
+pub fn mounted_at(mounts: &[MountEntry], dir: &Path) -> Option<MountEntry> {
+    mounts.iter().rev().find(|m| m.dir == dir).cloned()
+}
+
+/// The mount that a path lies in.
+pub fn mount_of(mounts: &[MountEntry], path: &Path) -> Option<MountEntry> {
+    let depth = |m: &MountEntry| m.dir.components().count();
+    mounts.iter().filter(|m| path.starts_with(&m.dir)).max_by_key(|m| depth(m)).cloned()
+}
+
+/// Makes sure that a volume can be mounted on a directory, and clears away what a crash left there.
+///
+/// # Errors
+/// [`Exit::Mountpoint`].
+pub fn prepare(dir: &Path) -> Result<PathBuf, Failure> {
+    let dir = resolve(dir)?;
+    if let Some(mount) = mounted_at(&mounts()?, &dir) {
+        if mount.fs_type == "autofs" {
+            // The trigger that asked for this mount; it lets the mounting process through.
+            return Ok(dir);
+        }
+        if mount.volume().is_none() || !is_dead(&dir) {
+            let what = match mount.volume() {
+                Some(volume) => format!("volume `{volume}` is already mounted on {}", dir.display()),
+                None => format!("{} is already a mount point of {}", dir.display(), mount.fs_type),
+            };
+            return Err(Failure::new(Exit::Mountpoint, what).hint("unmount it, or choose another directory"));
+        }
+        detach(&dir)?;
+        eprintln!("removed a mount that a daemon left behind on {}", dir.display());
+    }
+    check_empty_dir(&dir)?;
+    Ok(dir)
+}
+
+fn check_empty_dir(dir: &Path) -> Result<(), Failure> {
+    let wrong = |what: String| Failure::new(Exit::Mountpoint, what);
+    let metadata = std::fs::metadata(dir).map_err(|e| match e.kind() {
+        std::io::ErrorKind::NotFound => {
+            wrong(format!("mount point {} does not exist", dir.display())).hint(format!("mkdir {}", dir.display()))
+        }
+        _ => wrong(format!("mount point {}: {e}", dir.display())),
+    })?;
+    if !metadata.is_dir() {
+        return Err(wrong(format!("mount point {} is not a directory", dir.display())));
+    }
+    let mut entries = std::fs::read_dir(dir).map_err(|e| wrong(format!("mount point {}: {e}", dir.display())))?;
+    if entries.next().is_some() {
+        return Err(wrong(format!("mount point {} is not empty", dir.display()))
+            .hint("the mount would hide what is there; choose an empty directory"));
+    }
+    Ok(())
+}
+
+/// Whether the daemon behind a FUSE mount is gone ("Transport endpoint is not connected").
+pub fn is_dead(dir: &Path) -> bool {
+    std::fs::metadata(dir).is_err_and(|e| {
+        matches!(e.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED | libc::ENODEV))
+    })
+}
+
+/// Unmounts.
+///
+/// # Errors
+/// [`Exit::Busy`] while something uses the mount, [`Exit::Permission`] when the system refuses.
+pub fn unmount(dir: &Path) -> Result<(), Failure> {
+    remove(dir, false)
+}
+
+/// Takes a mount out of the tree even while it is in use; what is open goes on until it is closed.
+///
+/// # Errors
+/// [`Exit::Permission`] when the system refuses.
+pub fn detach(dir: &Path) -> Result<(), Failure> {
+    remove(dir, true)
+}
+
+fn remove(dir: &Path, lazy: bool) -> Result<(), Failure> {
+    use nix::errno::Errno;
+    use nix::mount::{MntFlags, umount2};
+    let flags = if lazy { MntFlags::MNT_DETACH } else { MntFlags::empty() };
+    match umount2(dir, flags | MntFlags::UMOUNT_NOFOLLOW) {
+        Ok(()) => Ok(()),
+        Err(Errno::EBUSY) => Err(busy(dir)),
+        Err(Errno::EPERM) => fusermount(dir, lazy),
+        Err(Errno::EINVAL) => Err(Failure::new(Exit::NotMounted, format!("nothing is mounted on {}", dir.display()))),
+        Err(e) => Err(Failure::new(Exit::Permission, format!("cannot unmount {}: {e}", dir.display()))),
+    }
+}
+
+/// Users may not call umount(2); fuse3's setuid helper does it for them.
+fn fusermount(dir: &Path, lazy: bool) -> Result<(), Failure> {
+    let mut command = Command::new("fusermount3");
+    command.arg("-u");
+    if lazy {
+        command.arg("-z");
+    }
+    let output = command.arg("--").arg(dir).output().map_err(|e| {
+        Failure::new(Exit::Permission, format!("cannot run fusermount3: {e}")).hint("install the package fuse3")
+    })?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let message = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    if message.contains("busy") {
+        return Err(busy(dir));
+    }
+    Err(Failure::new(Exit::Permission, format!("cannot unmount {}: {message}", dir.display())))
+}
+
+fn busy(dir: &Path) -> Failure {
+    Failure::new(Exit::Busy, format!("{} is in use", dir.display()))
+        .hint(format!("`fuser -vm {}` tells by whom; close it and try again", dir.display()))
+}
+
+/// Bytes of a path below the mount, with a leading slash: how the daemon names files.
+pub fn path_within(mount: &MountEntry, path: &Path) -> Vec<u8> {
+    let inner = path.strip_prefix(&mount.dir).unwrap_or(path);
+    let mut bytes = vec![b'/'];
+    bytes.extend_from_slice(inner.as_os_str().as_bytes());
+    bytes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INFO: &[u8] = br"22 1 254:1 / / rw,relatime - ext4 /dev/vda1 rw
+40 22 0:51 / /mnt/a\040b rw,nosuid shared:3 master:1 - fuse.cessfs cessfs:photos rw,user_id=0
+41 22 0:52 / /mnt/auto rw - autofs systemd-1 rw
+42 40 0:53 / /mnt/a\040b/inner rw - fuse.sshfs host: rw
+malformed";
+
+    fn entries() -> Vec<MountEntry> {
+        INFO.split(|b| *b == b'\n').filter_map(parse_line).collect()
+    }
+
+    #[test]
+    fn mountinfo_is_read() {
+        let mounts = entries();
+        assert_eq!(mounts.len(), 4);
+        let ours = mounted_at(&mounts, Path::new("/mnt/a b")).unwrap();
+        assert_eq!(ours.volume().unwrap().as_str(), "photos");
+        assert_eq!((ours.fs_type.as_str(), ours.minor), (FS_TYPE, 51));
+        assert!(mounted_at(&mounts, Path::new("/mnt")).is_none());
+        assert!(mounts[3].volume().is_none());
+    }
+
+    #[test]
+    fn a_path_belongs_to_the_deepest_mount() {
+        let mounts = entries();
+        let of = |p: &str| mount_of(&mounts, Path::new(p)).unwrap();
+        assert_eq!(of("/mnt/a b/x/y").dir, PathBuf::from("/mnt/a b"));
+        assert_eq!(of("/mnt/a b/inner/z").dir, PathBuf::from("/mnt/a b/inner"));
+        assert_eq!(of("/etc").dir, PathBuf::from("/"));
+        assert_eq!(path_within(&of("/mnt/a b/x/y"), Path::new("/mnt/a b/x/y")), b"/x/y");
+        assert_eq!(path_within(&of("/mnt/a b"), Path::new("/mnt/a b")), b"/");
+    }
+
+    #[test]
+    fn unusable_mount_points_are_told_apart() {
+        let tmp = tempfile::tempdir().unwrap();
+        let failure = |p: &Path| prepare(p).unwrap_err();
+        assert!(failure(&tmp.path().join("none")).what.contains("does not exist"));
+        let file = tmp.path().join("file");
+        std::fs::write(&file, "x").unwrap();
+        assert!(failure(&file).what.contains("not a directory"));
+        assert!(failure(tmp.path()).what.contains("not empty"));
+        let proc = failure(Path::new("/proc"));
+        assert_eq!(proc.exit, Exit::Mountpoint);
+        assert!(proc.what.contains("already a mount point"), "{}", proc.what);
+        let empty = tmp.path().join("empty");
+        std::fs::create_dir(&empty).unwrap();
+        assert_eq!(prepare(&empty).unwrap(), empty.canonicalize().unwrap());
+    }
+}

@@ -1,0 +1,279 @@
+//! Where passphrases, key files and phrases come from. They are never taken from the command line or an environment
+//! variable's value: both can be read by others.
+
+use crate::exit::{Exit, Failure};
+use crate::home::{VolumeName, is_exposed};
+use crate::limits;
+use cessfs_crypto::{KeySlots, Phrase, VolumeSecret};
+use std::io::{IsTerminal, Read, Write};
+use std::path::{Path, PathBuf};
+use zeroize::Zeroizing;
+
+/// What opens a volume's key slots.
+pub enum Secret {
+    /// The passphrase's bytes, without a trailing newline.
+    Passphrase(Zeroizing<Vec<u8>>),
+    /// A key file's bytes.
+    KeyFile(Zeroizing<Vec<u8>>),
+}
+
+impl Secret {
+    /// Opens the slots.
+    ///
+    /// # Errors
+    /// [`Exit::Secret`] when it does not fit.
+    pub fn open(&self, slots: &KeySlots) -> Result<VolumeSecret, Failure> {
+        let (opened, what) = match self {
+            Secret::Passphrase(bytes) => (slots.open_passphrase(bytes), "passphrase"),
+            Secret::KeyFile(bytes) => (slots.open_key_file(bytes), "key file"),
+        };
+        opened.map_err(|e| match e {
+            cessfs_crypto::CryptoError::WrongSecret => {
+                Failure::new(Exit::Secret, format!("this {what} does not open the volume"))
+                    .hint("check that it belongs to this volume; the recovery phrase also restores it")
+            }
+            other => other.into(),
+        })
+    }
+
+    /// Writes it to the daemon's pipe.
+    ///
+    /// # Errors
+    /// When the pipe is gone.
+    pub fn send(&self, pipe: &mut dyn Write) -> std::io::Result<()> {
+        let (kind, bytes) = match self {
+            Secret::Passphrase(bytes) => (b'p', bytes),
+            Secret::KeyFile(bytes) => (b'k', bytes),
+        };
+        pipe.write_all(&[kind])?;
+        pipe.write_all(bytes)
+    }
+
+    /// Reads it from the pipe that [`Secret::send`] wrote.
+    ///
+    /// # Errors
+    /// [`Exit::Secret`] when the pipe does not hold one.
+    pub fn receive(pipe: &mut dyn Read) -> Result<Secret, Failure> {
+        let broken = || Failure::new(Exit::Secret, "the secret did not arrive from the starting process");
+        let mut bytes = Zeroizing::new(Vec::with_capacity(limits::KEY_FILE_BYTES_MAX + 1));
+        pipe.take(limits::KEY_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(|_| broken())?;
+        let (kind, rest) = bytes.split_first().ok_or_else(broken)?;
+        let rest = Zeroizing::new(rest.to_vec());
+        match kind {
+            b'p' => Ok(Secret::Passphrase(rest)),
+            b'k' => Ok(Secret::KeyFile(rest)),
+            _ => Err(broken()),
+        }
+    }
+}
+
+/// Files a secret may come from, first match wins.
+#[derive(Clone, Debug, Default)]
+pub struct Sources {
+    /// `-o key-file=` or `--key-file`.
+    pub key_file: Option<PathBuf>,
+    /// `-o passphrase-file=` or `--passphrase-file`.
+    pub passphrase_file: Option<PathBuf>,
+    /// `$CESSFS_PASSPHRASE_FILE`.
+    pub environment: Option<PathBuf>,
+    /// `$CREDENTIALS_DIRECTORY`, where systemd puts credentials.
+    pub credentials: Option<PathBuf>,
+}
+
+impl Sources {
+    /// The given files, and what the environment names.
+    pub fn new(key_file: Option<PathBuf>, passphrase_file: Option<PathBuf>) -> Sources {
+        let path = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+        Sources {
+            key_file,
+            passphrase_file,
+            environment: path("CESSFS_PASSPHRASE_FILE"),
+            credentials: path("CREDENTIALS_DIRECTORY"),
+        }
+    }
+
+    /// The first secret there is in a file, if any.
+    ///
+    /// # Errors
+    /// When a named file cannot be read, is empty or too large.
+    pub fn from_files(&self, volume: &VolumeName) -> Result<Option<Secret>, Failure> {
+        if let Some(path) = &self.key_file {
+            warn_if_exposed(path);
+            let bytes = read_bounded(path, limits::KEY_FILE_BYTES_MAX, "key file")?;
+            return Ok(Some(Secret::KeyFile(bytes)));
+        }
+        let credential = self.credentials.iter().flat_map(|dir| {
+            [format!("cessfs-{volume}"), "cessfs-passphrase".to_owned()].map(|name| dir.join(name))
+        });
+        let named = self.passphrase_file.iter().chain(&self.environment).cloned();
+        for path in named.chain(credential.filter(|path| path.exists())) {
+            warn_if_exposed(&path);
+            return read_passphrase(&path).map(|bytes| Some(Secret::Passphrase(bytes)));
+        }
+        Ok(None)
+    }
+
+    /// The secret that opens an existing volume: from a file, else asked for on the terminal.
+    ///
+    /// # Errors
+    /// [`Exit::Secret`] when there is none.
+    pub fn for_mount(&self, volume: &VolumeName) -> Result<Secret, Failure> {
+        if let Some(secret) = self.from_files(volume)? {
+            return Ok(secret);
+        }
+        ask(&format!("passphrase of volume `{volume}`: ")).map(Secret::Passphrase)
+    }
+
+    /// The secret that will open a new volume: from a file, else asked for twice.
+    ///
+    /// # Errors
+    /// [`Exit::Secret`] when there is none or the two differ.
+    pub fn for_init(&self, volume: &VolumeName) -> Result<Secret, Failure> {
+        if let Some(secret) = self.from_files(volume)? {
+            return Ok(secret);
+        }
+        let first = ask(&format!("new passphrase for volume `{volume}`: "))?;
+        let second = ask("the same again: ")?;
+        if *first != *second {
+            return Err(Failure::new(Exit::Secret, "the two passphrases differ").hint("nothing was made; try again"));
+        }
+        Ok(Secret::Passphrase(first))
+    }
+}
+
+fn ask(prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::new(Exit::Secret, "no passphrase was given and there is no terminal to ask on")
+            .hint("give `passphrase-file=FILE` or `key-file=FILE`, or set CESSFS_PASSPHRASE_FILE"));
+    }
+    let typed = rpassword::prompt_password(prompt).map_err(|e| Failure::disk("cannot read from the terminal", &e))?;
+    checked(Zeroizing::new(typed.into_bytes()), "the passphrase")
+}
+
+fn read_passphrase(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let mut bytes = read_bounded(path, limits::PASSPHRASE_BYTES_MAX + 2, "passphrase file")?;
+    if bytes.last() == Some(&b'\n') {
+        bytes.pop();
+        if bytes.last() == Some(&b'\r') {
+            bytes.pop();
+        }
+    }
+    checked(bytes, &path.display().to_string())
+}
+
+fn checked(bytes: Zeroizing<Vec<u8>>, name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    if bytes.is_empty() {
+        return Err(Failure::new(Exit::Secret, format!("{name} is empty")));
+    }
+    if bytes.len() > limits::PASSPHRASE_BYTES_MAX {
+        let most = limits::PASSPHRASE_BYTES_MAX;
+        return Err(Failure::new(Exit::Secret, format!("{name} has more than {most} bytes")));
+    }
+    Ok(bytes)
+}
+
+/// Reads a recovery phrase from a file.
+///
+/// # Errors
+/// [`Exit::Secret`], naming the word that is wrong.
+pub fn read_phrase(path: &Path) -> Result<Phrase, Failure> {
+    warn_if_exposed(path);
+    let bytes = read_bounded(path, limits::PHRASE_FILE_BYTES_MAX, "phrase file")?;
+    let text = std::str::from_utf8(&bytes)
+        .map_err(|_| Failure::new(Exit::Secret, format!("{} is not text", path.display())))?;
+    Phrase::parse(text).map_err(|e| {
+        Failure::from(e)
+            .during(&path.display().to_string())
+            .hint("a phrase has exactly 24 words of the BIP-39 English list, in their order")
+    })
+}
+
+fn read_bounded(path: &Path, most: usize, what: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+    let cannot = |e: std::io::Error| {
+        Failure::new(Exit::Secret, format!("cannot read the {what} {}: {e}", path.display()))
+    };
+    let file = std::fs::File::open(path).map_err(cannot)?;
+    // Reserved at once: a growing buffer would leave copies of the secret behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(most + 1));
+    file.take(most as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() > most {
+        return Err(Failure::new(Exit::Secret, format!("the {what} {} has more than {most} bytes", path.display())));
+    }
+    if bytes.is_empty() {
+        return Err(Failure::new(Exit::Secret, format!("the {what} {} is empty", path.display())));
+    }
+    Ok(bytes)
+}
+
+fn warn_if_exposed(path: &Path) {
+    if is_exposed(path) {
+        eprintln!("warning: {} can be read by other users; `chmod 600` it", path.display());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn name() -> VolumeName {
+        "v".parse().unwrap()
+    }
+
+    fn bytes(secret: Secret) -> (u8, Vec<u8>) {
+        match secret {
+            Secret::Passphrase(b) => (b'p', b.to_vec()),
+            Secret::KeyFile(b) => (b'k', b.to_vec()),
+        }
+    }
+
+    #[test]
+    fn order_of_sources() {
+        let tmp = tempfile::tempdir().unwrap();
+        let put = |file: &str, text: &str| {
+            let path = tmp.path().join(file);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let mut sources = Sources {
+            key_file: Some(put("key", "k\n")),
+            passphrase_file: Some(put("pw", "option\n")),
+            environment: Some(put("env", "environment\r\n")),
+            credentials: Some(tmp.path().to_owned()),
+        };
+        put("cessfs-passphrase", "general");
+        put("cessfs-v", "own");
+        let mut next = |drop: fn(&mut Sources)| {
+            let found = bytes(sources.from_files(&name()).unwrap().unwrap());
+            drop(&mut sources);
+            found
+        };
+        assert_eq!(next(|s| s.key_file = None), (b'k', b"k\n".to_vec()));
+        assert_eq!(next(|s| s.passphrase_file = None), (b'p', b"option".to_vec()));
+        assert_eq!(next(|s| s.environment = None), (b'p', b"environment".to_vec()));
+        assert_eq!(next(|_| ()), (b'p', b"own".to_vec()));
+        std::fs::remove_file(tmp.path().join("cessfs-v")).unwrap();
+        assert_eq!(bytes(sources.from_files(&name()).unwrap().unwrap()).1, b"general".to_vec());
+        sources.credentials = None;
+        assert!(sources.from_files(&name()).unwrap().is_none());
+    }
+
+    #[test]
+    fn empty_and_oversized_files_are_refused() {
+        let tmp = tempfile::tempdir().unwrap();
+        for content in [String::new(), "\n".to_owned(), "x".repeat(limits::PASSPHRASE_BYTES_MAX + 1)] {
+            let path = tmp.path().join("pw");
+            std::fs::write(&path, &content).unwrap();
+            let sources = Sources { passphrase_file: Some(path), ..Sources::default() };
+            assert_eq!(sources.from_files(&name()).err().unwrap().exit, Exit::Secret, "{} bytes", content.len());
+        }
+    }
+
+    #[test]
+    fn a_secret_survives_the_pipe() {
+        let mut pipe = Vec::new();
+        Secret::Passphrase(Zeroizing::new(b"pw".to_vec())).send(&mut pipe).unwrap();
+        assert_eq!(bytes(Secret::receive(&mut pipe.as_slice()).unwrap()), (b'p', b"pw".to_vec()));
+        assert!(Secret::receive(&mut [].as_slice()).is_err());
+        assert!(Secret::receive(&mut b"zz".as_slice()).is_err());
+    }
+}

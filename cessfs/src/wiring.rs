@@ -1,0 +1,212 @@
+//! The one place that builds what is real: clocks, randomness, sockets, databases, threads. Everything else is given them.
+
+use crate::config::{AtRestMode, VolumeConfig};
+use crate::exit::{Exit, Failure};
+use crate::home::VolumeDir;
+use cessfs_crypto::{AccountKey, Entropy, KeySlots, VolumeSecret};
+use cessfs_sync::chain::SubxtChain;
+use cessfs_sync::engine::{Config as EngineConfig, Engine, Seams};
+use cessfs_sync::fragment_store::http::HttpFragments;
+use cessfs_sync::store::{Journal, Sealer, SledBackend};
+use cessfs_sync::{Chain, Clock, FragmentStore, MetaStore, StoreError};
+use cessfs_vfs::{Vfs, VfsConfig, VfsParts};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+use tokio::runtime::{Handle, Runtime};
+
+/// The machine's clocks.
+#[derive(Debug)]
+pub struct SystemClock {
+    start: Instant,
+}
+
+impl Clock for SystemClock {
+    fn monotonic(&self) -> Duration {
+        self.start.elapsed()
+    }
+    fn wall(&self) -> Duration {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+/// A clock that starts now.
+pub fn clock() -> Arc<dyn Clock> {
+    Arc::new(SystemClock { start: Instant::now() })
+}
+
+/// The kernel's random number generator.
+#[derive(Clone, Copy, Debug)]
+pub struct OsEntropy;
+
+impl Entropy for OsEntropy {
+    fn fill(&mut self, out: &mut [u8]) {
+        // Going on without randomness would repeat nonces (I7). getrandom(2) does not fail on a kernel that runs FUSE.
+        getrandom::fill(out).expect("the kernel gives random bytes");
+    }
+}
+
+/// The threads that wait for the network.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn runtime() -> Result<Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("cessfs")
+        .build()
+        .map_err(|e| Failure::new(Exit::Failed, format!("cannot start threads: {e}")))
+}
+
+/// The chain behind an address, acting as an account. Does not connect yet.
+///
+/// # Errors
+/// When the address is none.
+pub fn chain(rpc: &str, account: AccountKey) -> Result<Arc<dyn Chain>, Failure> {
+    let chain = SubxtChain::new(rpc, account, Box::new(OsEntropy))?;
+    Ok(Arc::new(chain))
+}
+
+/// The miners' data plane.
+///
+/// # Errors
+/// When the HTTP client cannot be made.
+pub fn fragments() -> Result<Arc<dyn FragmentStore>, Failure> {
+    let fragments = HttpFragments::new(&mut OsEntropy)
+        .map_err(|e| Failure::new(Exit::Failed, format!("cannot make the HTTP client: {e}")))?;
+    Ok(Arc::new(fragments))
+}
+
+/// A key that nobody has, for questions that any account may ask.
+pub fn throwaway_key() -> AccountKey {
+    let mut seed = [0; 32];
+    OsEntropy.fill(&mut seed);
+    AccountKey::from_seed(&seed)
+}
+
+/// Reads a volume's key slots.
+///
+/// # Errors
+/// When the file is missing or damaged.
+pub fn key_slots(volume: &VolumeDir) -> Result<KeySlots, Failure> {
+    let path = volume.keys();
+    let text = std::fs::read_to_string(&path).map_err(|e| Failure::disk(format!("cannot read {}", path.display()), &e))?;
+    KeySlots::from_json(&text).map_err(|e| Failure::from(e).during(&path.display().to_string()))
+}
+
+/// What a mount may change about the configuration.
+#[derive(Clone, Debug)]
+pub struct OpenOptions {
+    /// Refuse changes.
+    pub read_only: bool,
+    /// Keep access times.
+    pub atime: bool,
+}
+
+/// A volume at work.
+pub struct Volume {
+    /// Files.
+    pub vfs: Arc<Vfs>,
+    /// Packs.
+    pub engine: Arc<Engine>,
+    /// The chain.
+    pub chain: Arc<dyn Chain>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+}
+
+impl Volume {
+    /// Opens the journal, builds engine and filesystem over it, and starts uploading what is pending. The caller holds the
+    /// volume's lock. Does not need the network.
+    ///
+    /// # Errors
+    /// [`Exit::Disk`] when the journal or the cache cannot be read.
+    pub fn open(
+        dir: &VolumeDir,
+        config: &VolumeConfig,
+        options: &OpenOptions,
+        slots: &KeySlots,
+        secret: &VolumeSecret,
+        runtime: &Handle,
+    ) -> Result<Volume, Failure> {
+        let clock = clock();
+        let keys = secret.volume_keys(slots.volume());
+        let store = journal(dir, config, &keys)?;
+        let chain = chain(&config.rpc, secret.account_key())?;
+        let engine = Engine::open(
+            EngineConfig::new(dir.staging(), &config.territory),
+            Seams {
+                chain: chain.clone(),
+                fragments: fragments()?,
+                store: store.clone(),
+                clock: clock.clone(),
+                keys: keys.clone(),
+                labels: secret.label_key(),
+                entropy: Box::new(OsEntropy),
+                runtime: runtime.clone(),
+            },
+        )?;
+        let engine = Arc::new(engine);
+        let mut vfs_config = VfsConfig::new(dir.cache());
+        vfs_config.at_rest = config.at_rest.into();
+        vfs_config.writeback_delay = config.writeback_delay;
+        vfs_config.cache_bytes_max = config.cache_size;
+        vfs_config.read_only = options.read_only;
+        vfs_config.atime = options.atime;
+        vfs_config.root_uid = nix::unistd::getuid().as_raw();
+        vfs_config.root_gid = nix::unistd::getgid().as_raw();
+        let vfs = Vfs::open(VfsParts {
+            store,
+            clock: clock.clone(),
+            chunks: engine.clone(),
+            keys,
+            config: vfs_config,
+            entropy: Arc::new(Mutex::new(OsEntropy)),
+        })?;
+        engine.attach(vfs.delta_source());
+        engine.start();
+        Ok(Volume {
+            vfs,
+            engine,
+            chain,
+            clock,
+        })
+    }
+
+    /// Flushes and stops. What is not on the network yet goes on at the next [`open`](Volume::open).
+    ///
+    /// # Errors
+    /// [`Exit::Disk`]: the last changes may be missing after a power cut.
+    pub async fn close(&self) -> Result<(), Failure> {
+        // The engine first: writeback may be waiting in it for room that only the network can make.
+        let stopped = self.engine.shutdown().await;
+        let vfs = self.vfs.clone();
+        let closed = tokio::task::spawn_blocking(move || vfs.close()).await;
+        closed.map_err(|e| Failure::new(Exit::Failed, format!("closing the volume failed: {e}")))??;
+        Ok(stopped?)
+    }
+}
+
+fn journal(
+    dir: &VolumeDir,
+    config: &VolumeConfig,
+    keys: &cessfs_crypto::VolumeKeys,
+) -> Result<Arc<dyn MetaStore>, Failure> {
+    let path = dir.journal();
+    let backend = SledBackend::open(&path).map_err(|e| {
+        let failure = Failure::from(e.clone()).during(&path.display().to_string());
+        match e {
+            StoreError::Corrupt(_) => failure.hint("the journal is damaged; move it aside and restore from the phrase"),
+            _ => failure,
+        }
+    })?;
+    let sealer = match config.at_rest {
+        AtRestMode::Sealed => Some(Sealer::new(keys.at_rest(), Box::new(OsEntropy))),
+        AtRestMode::Plain => None,
+    };
+    Ok(Arc::new(Journal::new(backend, sealer)))
+}

@@ -1,0 +1,123 @@
+//! The argument form of mount helpers (mount(8), "External helpers").
+
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+/// What was not understood.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Wrong(pub String);
+
+/// One call by mount(8).
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Invocation {
+    /// `NAME`, `cess://NAME`, or the volume's directory.
+    pub source: OsString,
+    /// Where to mount.
+    pub dir: OsString,
+    /// Values of `-o`, in order.
+    pub options: Vec<OsString>,
+    /// `-f`: do everything but mount.
+    pub fake: bool,
+    /// `-v`.
+    pub verbose: bool,
+}
+
+impl Invocation {
+    /// Reads the arguments after the program's name. `-s` (sloppy), `-n` (no mtab), `-w` and `-t TYPE` change nothing.
+    pub fn parse(arguments: impl Iterator<Item = OsString>) -> Result<Invocation, Wrong> {
+        let mut arguments = arguments;
+        let mut invocation = Invocation::default();
+        let mut names = Vec::new();
+        while let Some(argument) = arguments.next() {
+            let bytes = argument.as_bytes();
+            if bytes.len() < 2 || bytes[0] != b'-' {
+                names.push(argument);
+                continue;
+            }
+            let mut letters = bytes[1..].iter().enumerate();
+            while let Some((at, letter)) = letters.next() {
+                match letter {
+                    b's' | b'n' | b'w' => {}
+                    b'f' => invocation.fake = true,
+                    b'v' => invocation.verbose = true,
+                    b'r' => invocation.options.push("ro".into()),
+                    b'o' | b't' | b'N' => {
+                        let attached = OsStr::from_bytes(&bytes[at + 2..]).to_owned();
+                        let value = if attached.is_empty() { arguments.next() } else { Some(attached) };
+                        let value = value.ok_or_else(|| Wrong(format!("-{} needs a value", char::from(*letter))))?;
+                        if *letter == b'o' {
+                            invocation.options.push(value);
+                        }
+                        break;
+                    }
+                    other => return Err(Wrong(format!("unknown option -{}", char::from(*other)))),
+                }
+            }
+        }
+        let [source, dir] = <[OsString; 2]>::try_from(names)
+            .map_err(|names| Wrong(format!("a volume and a directory are needed, {} words were given", names.len())))?;
+        Ok(Invocation { source, dir, ..invocation })
+    }
+
+    /// The arguments of `cessfs`.
+    pub fn to_arguments(&self) -> Vec<OsString> {
+        let mut arguments = Vec::new();
+        let (home, name) = volume_of(&self.source);
+        if let Some(home) = home {
+            arguments.extend(["--home".into(), home.into()]);
+        }
+        if self.verbose {
+            arguments.push("-v".into());
+        }
+        arguments.extend(["mount".into(), name, self.dir.clone()]);
+        for options in &self.options {
+            arguments.extend(["-o".into(), options.clone()]);
+        }
+        arguments
+    }
+}
+
+/// `HOME/volumes/NAME` is a volume by its directory; everything else is a name, as `cessfs` takes it.
+fn volume_of(source: &OsStr) -> (Option<PathBuf>, OsString) {
+    let path = Path::new(source);
+    let home = path.parent().filter(|dir| dir.ends_with("volumes")).and_then(Path::parent);
+    match (home, path.file_name()) {
+        (Some(home), Some(name)) if path.is_absolute() => (Some(home.to_owned()), name.to_owned()),
+        _ => (None, source.to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Invocation, Wrong> {
+        Invocation::parse(line.split_whitespace().map(OsString::from))
+    }
+
+    #[test]
+    fn table() {
+        for (line, expected) in [
+            ("photos /mnt", "mount photos /mnt"),
+            ("photos /mnt -o rw,_netdev", "mount photos /mnt -o rw,_netdev"),
+            ("photos /mnt -sn -v -o ro", "-v mount photos /mnt -o ro"),
+            ("-w photos -t cessfs /mnt -oro", "mount photos /mnt -o ro"),
+            ("-r cess://photos /mnt", "mount cess://photos /mnt -o ro"),
+            ("/srv/cessfs/volumes/photos /mnt", "--home /srv/cessfs mount photos /mnt"),
+            ("photos /mnt -o a -o b", "mount photos /mnt -o a -o b"),
+        ] {
+            let arguments = parse(line).unwrap().to_arguments();
+            let words: Vec<&str> = arguments.iter().map(|a| a.to_str().unwrap()).collect();
+            assert_eq!(words.join(" "), expected, "{line}");
+        }
+        assert!(parse("photos /mnt -f").unwrap().fake);
+    }
+
+    #[test]
+    fn wrong_calls() {
+        for line in ["", "photos", "a b c", "photos /mnt -x", "photos /mnt -o"] {
+            assert!(parse(line).is_err(), "{line}");
+        }
+    }
+}

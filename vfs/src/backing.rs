@@ -1,0 +1,124 @@
+//! Backing files: where resident content rests on the local disk, one sparse file per inode.
+//!
+//! Content is read and written in whole blocks of 4096 bytes; which blocks hold data is the extents' business, not ours.
+//! Two layouts stand behind one seam: [`plain`] keeps the file's own offsets, [`sealed`] encrypts every block and never
+//! overwrites one that was made durable (`docs/FORMAT-cache.md`, `docs/decisions/0002-sealed-cache-two-slots.md`).
+//!
+//! Promises: a block that was written reads back as it was or not at all (`sealed`; `plain` trusts the disk); what was
+//! written before a [`sync`](Backing::sync) that succeeded survives a power cut, whatever is written after it.
+//! Refuses: to know sizes, holes or chunk ids.
+
+mod files;
+mod plain;
+mod sealed;
+mod tags;
+
+use crate::core::AtRest;
+use crate::error::VfsError;
+use crate::limits::CHUNK_BLOCKS;
+use crate::records::BlockMap;
+use cessfs_crypto::{AtRestKeys, Entropy};
+use parking_lot::Mutex;
+use std::io;
+use std::ops::Range;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+pub(crate) use files::Files;
+
+/// The start of a run of blocks within one chunk of one file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BlockAt {
+    pub(crate) ino: u64,
+    pub(crate) chunk: u64,
+    /// 0..256, within the chunk.
+    pub(crate) block: usize,
+}
+
+impl BlockAt {
+    /// Number of the block within the file.
+    pub(crate) fn in_file(&self) -> u64 {
+        self.chunk * CHUNK_BLOCKS as u64 + self.block as u64
+    }
+}
+
+/// Why a backing file did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub(crate) enum BackingError {
+    /// The disk said so.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// A block is not what was written there.
+    #[error("block {} of inode {} is damaged", .0.in_file(), .0.ino)]
+    Damaged(BlockAt),
+    /// A block was rewritten four billion times.
+    #[error("block {} of inode {} has no version left", .0.in_file(), .0.ino)]
+    WornOut(BlockAt),
+}
+
+impl From<BackingError> for VfsError {
+    fn from(error: BackingError) -> VfsError {
+        match error {
+            BackingError::Io(e) => e.into(),
+            BackingError::Damaged(at) => VfsError::Damaged {
+                ino: at.ino,
+                offset: at.in_file() * crate::limits::BLOCK_BYTES,
+            },
+            worn @ BackingError::WornOut(_) => io::Error::other(worn.to_string()).into(),
+        }
+    }
+}
+
+/// Blocks of backing files. Callers serialise writes of one inode; reads may run beside reads.
+pub(crate) trait Backing: Send + Sync {
+    /// Reads whole blocks, all of which were written.
+    fn read(&self, at: BlockAt, out: &mut [u8]) -> Result<(), BackingError>;
+    /// Writes whole blocks.
+    fn write(&self, at: BlockAt, data: &[u8]) -> Result<(), BackingError>;
+    /// Gives the space of these blocks of a chunk back. They must be written before they are read again.
+    fn punch(&self, ino: u64, chunk: u64, blocks: Range<usize>) -> Result<(), BackingError>;
+    /// Everything written to the inode before is durable when it returns.
+    fn sync(&self, ino: u64) -> Result<(), BackingError>;
+    /// The same for every inode.
+    fn sync_all(&self) -> Result<(), BackingError>;
+    /// Deletes the inode's files.
+    fn remove(&self, ino: u64) -> Result<(), BackingError>;
+    /// After an unclean end: falls back to the last durable version of blocks whose newest one was torn. Returns the blocks
+    /// of `written` of which no version is left.
+    fn repair(&self, ino: u64, chunk: u64, written: &BlockMap) -> Result<BlockMap, BackingError>;
+    /// Gives back space that only older versions of the chunk's blocks take.
+    fn tidy(&self, ino: u64, chunk: u64) -> Result<(), BackingError>;
+    /// Bytes that all backing files take on the disk.
+    fn used_bytes(&self) -> u64;
+    /// Visits every inode that has backing files, and corrects [`used_bytes`](Backing::used_bytes).
+    fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError>;
+}
+
+/// The backing files of one inode, as the disk tells.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BackingFile {
+    pub(crate) ino: u64,
+    /// Taken on the disk.
+    pub(crate) bytes: u64,
+    /// When one of them was last written.
+    pub(crate) modified: SystemTime,
+}
+
+/// Opens the backing files under `dir`, making the directory if need be.
+pub(crate) fn open(
+    dir: &Path,
+    at_rest: AtRest,
+    keys: AtRestKeys,
+    entropy: Arc<Mutex<dyn Entropy>>,
+) -> Result<Arc<dyn Backing>, BackingError> {
+    let files = Files::open(dir)?;
+    Ok(match at_rest {
+        AtRest::Plain => Arc::new(plain::Plain::new(files)),
+        AtRest::Sealed => Arc::new(sealed::Sealed::new(files, keys, entropy)),
+    })
+}
+
+#[cfg(test)]
+mod tests;

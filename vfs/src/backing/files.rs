@@ -1,0 +1,347 @@
+//! The files themselves: names, descriptors, space and durability, the same for both layouts.
+//!
+//! ```text
+//! <cache>/<low byte of the inode, 2 hex>/<inode, 16 hex>                 part 0
+//! <cache>/<low byte of the inode, 2 hex>/<inode, 16 hex>.d/<part, 16 hex>  the others
+//! ```
+//!
+//! A file is split into parts so that a sparse file of any size works on filesystems that bound the offset (ext4: 16 TiB).
+//! Descriptors are few: the least recently used is closed, and opened again when needed. What was written and not synced
+//! is remembered by number, not by descriptor.
+
+use super::BackingFile;
+use crate::limits::{BACKING_DIRS, BACKING_PARTS_OPEN_MAX};
+use lru::LruCache;
+use nix::fcntl::{FallocateFlags, fallocate};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Bytes of the units `st_blocks` counts in.
+const STAT_BLOCK_BYTES: u64 = 512;
+
+/// A range of one part of an inode's backing file.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PartAt {
+    pub(super) ino: u64,
+    pub(super) part: u64,
+    pub(super) offset: u64,
+}
+
+/// Every backing file of a volume.
+pub(crate) struct Files {
+    dir: PathBuf,
+    open: Mutex<LruCache<(u64, u64), Arc<Part>>>,
+    /// Parts written since their last sync, by inode; true: the part is new, so its directory has to be synced too.
+    unsynced: Mutex<HashMap<u64, BTreeMap<u64, bool>>>,
+    /// Syncs of one inode run one after the other, or the second would report what the first has not done yet.
+    sync_locks: Vec<Mutex<()>>,
+    used: AtomicU64,
+}
+
+struct Part {
+    file: File,
+    /// Bytes it took on the disk when last asked.
+    used: AtomicU64,
+}
+
+impl Files {
+    pub(super) fn open(dir: &Path) -> io::Result<Files> {
+        make_dir(dir)?;
+        for number in 0..BACKING_DIRS {
+            make_dir(&dir.join(format!("{number:02x}")))?;
+        }
+        File::open(dir)?.sync_all()?;
+        let files = Files {
+            dir: dir.to_owned(),
+            open: Mutex::new(LruCache::unbounded()),
+            unsynced: Mutex::new(HashMap::new()),
+            sync_locks: (0..BACKING_DIRS).map(|_| Mutex::new(())).collect(),
+            used: AtomicU64::new(0),
+        };
+        files.survey(&mut |_| ())?;
+        Ok(files)
+    }
+
+    /// Reads; what was never written reads as zeros.
+    pub(super) fn read(&self, at: PartAt, out: &mut [u8]) -> io::Result<()> {
+        let Some(part) = self.part(at.ino, at.part, false)? else {
+            out.fill(0);
+            return Ok(());
+        };
+        let mut done = 0;
+        while done < out.len() {
+            match part.file.read_at(&mut out[done..], at.offset + done as u64) {
+                Ok(0) => {
+                    out[done..].fill(0);
+                    return Ok(());
+                }
+                Ok(read) => done += read,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes all of `data`.
+    pub(super) fn write(&self, at: PartAt, data: &[u8]) -> io::Result<()> {
+        let part = self
+            .part(at.ino, at.part, true)?
+            .expect("a part that was asked for is made");
+        // Before the write: a sync that begins after it must not miss it.
+        self.unsynced
+            .lock()
+            .entry(at.ino)
+            .or_default()
+            .entry(at.part)
+            .or_insert(false);
+        part.file.write_all_at(data, at.offset)?;
+        self.account(&part)
+    }
+
+    /// Makes a hole.
+    pub(super) fn punch(&self, at: PartAt, bytes: u64) -> io::Result<()> {
+        let Some(part) = self.part(at.ino, at.part, false)? else {
+            return Ok(());
+        };
+        let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
+        fallocate(&part.file, flags, at.offset as libc::off_t, bytes as libc::off_t)?;
+        self.account(&part)
+    }
+
+    /// Everything written to `ino` before is durable when it returns.
+    pub(super) fn sync(&self, ino: u64) -> io::Result<()> {
+        let _turn = self.sync_locks[dir_of(ino)].lock();
+        let Some(parts) = self.unsynced.lock().remove(&ino) else {
+            return Ok(());
+        };
+        let result = self.sync_parts(ino, &parts);
+        if result.is_err() {
+            self.put_back(ino, parts);
+        }
+        result
+    }
+
+    fn sync_parts(&self, ino: u64, parts: &BTreeMap<u64, bool>) -> io::Result<()> {
+        for (&number, &is_new) in parts {
+            if let Some(part) = self.part(ino, number, false)? {
+                part.file.sync_data()?;
+            }
+            if is_new {
+                let home = self.dir.join(format!("{:02x}", dir_of(ino)));
+                File::open(&home)?.sync_all()?;
+                if number > 0 {
+                    File::open(self.parts_dir(ino))?.sync_all()?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn put_back(&self, ino: u64, parts: BTreeMap<u64, bool>) {
+        let mut unsynced = self.unsynced.lock();
+        let entry = unsynced.entry(ino).or_default();
+        for (number, is_new) in parts {
+            *entry.entry(number).or_insert(is_new) |= is_new;
+        }
+    }
+
+    /// The same for every inode, by one call that covers the whole filesystem.
+    pub(super) fn sync_all(&self) -> io::Result<()> {
+        let _turns: Vec<_> = self.sync_locks.iter().map(|lock| lock.lock()).collect();
+        let taken = std::mem::take(&mut *self.unsynced.lock());
+        let dir = File::open(&self.dir)?;
+        let result = nix::unistd::syncfs(&dir).map_err(io::Error::from);
+        if result.is_err() {
+            for (ino, parts) in taken {
+                self.put_back(ino, parts);
+            }
+        }
+        result
+    }
+
+    /// Deletes all parts of `ino`.
+    pub(super) fn remove(&self, ino: u64) -> io::Result<()> {
+        self.unsynced.lock().remove(&ino);
+        let mut freed = remove_file(&self.path(ino, 0))?;
+        match fs::read_dir(self.parts_dir(ino)) {
+            Ok(entries) => {
+                for entry in entries {
+                    freed += remove_file(&entry?.path())?;
+                }
+                fs::remove_dir(self.parts_dir(ino))?;
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => {}
+            Err(e) => return Err(e),
+        }
+        let mut open = self.open.lock();
+        let numbers: Vec<_> = open.iter().map(|(&key, _)| key).filter(|key| key.0 == ino).collect();
+        for key in numbers {
+            open.pop(&key);
+        }
+        self.shift_used(-(freed as i64));
+        Ok(())
+    }
+
+    /// Bytes that all backing files take on the disk.
+    pub(super) fn used_bytes(&self) -> u64 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    /// Visits every inode that has files, and sets the sum of what they take right: what happens between two questions
+    /// (delayed allocation, preallocation) is otherwise missed.
+    pub(super) fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> io::Result<()> {
+        let mut total = 0;
+        for number in 0..BACKING_DIRS {
+            let mut found: BTreeMap<u64, BackingFile> = BTreeMap::new();
+            for entry in fs::read_dir(self.dir.join(format!("{number:02x}")))? {
+                let entry = entry?;
+                let name = entry.file_name();
+                let Some((ino, is_dir)) = parse_name(name.as_encoded_bytes()) else {
+                    continue;
+                };
+                let parts = if is_dir {
+                    list_dir(&entry.path())?
+                } else {
+                    vec![entry.path()]
+                };
+                for path in parts {
+                    let Some((bytes, modified)) = measure(&path)? else {
+                        continue;
+                    };
+                    let fresh = BackingFile {
+                        ino,
+                        bytes: 0,
+                        modified,
+                    };
+                    let file = found.entry(ino).or_insert(fresh);
+                    file.bytes += bytes;
+                    file.modified = file.modified.max(modified);
+                    total += bytes;
+                }
+            }
+            found.into_values().for_each(&mut *visit);
+        }
+        self.used.store(total, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn path(&self, ino: u64, part: u64) -> PathBuf {
+        if part == 0 {
+            self.dir.join(format!("{:02x}/{ino:016x}", dir_of(ino)))
+        } else {
+            self.parts_dir(ino).join(format!("{part:016x}"))
+        }
+    }
+
+    fn parts_dir(&self, ino: u64) -> PathBuf {
+        self.dir.join(format!("{:02x}/{ino:016x}.d", dir_of(ino)))
+    }
+
+    /// The open part; `None` if there is no such file and none shall be made.
+    fn part(&self, ino: u64, number: u64, make: bool) -> io::Result<Option<Arc<Part>>> {
+        let mut open = self.open.lock();
+        if let Some(part) = open.get(&(ino, number)) {
+            return Ok(Some(part.clone()));
+        }
+        let path = self.path(ino, number);
+        let mut options = OpenOptions::new();
+        options
+            .read(true)
+            .write(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW);
+        let (file, is_new) = match options.open(&path) {
+            Ok(file) => (file, false),
+            Err(e) if e.kind() == ErrorKind::NotFound && make => {
+                if number > 0 {
+                    make_dir(&self.parts_dir(ino))?;
+                }
+                (options.create_new(true).open(&path)?, true)
+            }
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e),
+        };
+        let used = file.metadata()?.blocks() * STAT_BLOCK_BYTES;
+        let used = AtomicU64::new(used);
+        let part = Arc::new(Part { file, used });
+        if is_new {
+            self.unsynced.lock().entry(ino).or_default().insert(number, true);
+        }
+        open.put((ino, number), part.clone());
+        if open.len() > BACKING_PARTS_OPEN_MAX {
+            open.pop_lru();
+        }
+        Ok(Some(part))
+    }
+
+    fn account(&self, part: &Part) -> io::Result<()> {
+        let now = part.file.metadata()?.blocks() * STAT_BLOCK_BYTES;
+        let before = part.used.swap(now, Ordering::Relaxed);
+        self.shift_used(now as i64 - before as i64);
+        Ok(())
+    }
+
+    fn shift_used(&self, by: i64) {
+        let shift = |used: u64| Some(used.saturating_add_signed(by));
+        let shifted = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, shift);
+        debug_assert!(shifted.is_ok());
+    }
+}
+
+/// Which of the directories holds the files of `ino`.
+fn dir_of(ino: u64) -> usize {
+    (ino % BACKING_DIRS as u64) as usize
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists => Ok(()),
+        other => other,
+    }
+}
+
+/// Deletes a file if it is there; returns what it took on the disk.
+fn remove_file(path: &Path) -> io::Result<u64> {
+    let bytes = measure(path)?.map_or(0, |(bytes, _)| bytes);
+    match fs::remove_file(path) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(0),
+        other => other.map(|()| bytes),
+    }
+}
+
+fn list_dir(path: &Path) -> io::Result<Vec<PathBuf>> {
+    fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect()
+}
+
+/// Bytes on the disk and time of the last write; `None` if it is gone.
+fn measure(path: &Path) -> io::Result<Option<(u64, SystemTime)>> {
+    match fs::symlink_metadata(path) {
+        Ok(meta) => {
+            let since = Duration::from_secs(u64::try_from(meta.mtime()).unwrap_or(0));
+            Ok(Some((meta.blocks() * STAT_BLOCK_BYTES, UNIX_EPOCH + since)))
+        }
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// The inode a directory entry belongs to, and whether it is the directory of its further parts. Foreign names are left alone.
+fn parse_name(name: &[u8]) -> Option<(u64, bool)> {
+    let (digits, is_dir) = match name.strip_suffix(b".d") {
+        Some(digits) => (digits, true),
+        None => (name, false),
+    };
+    if digits.len() != 16 {
+        return None;
+    }
+    let ino = u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    Some((ino, is_dir))
+}

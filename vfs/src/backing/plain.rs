@@ -1,0 +1,74 @@
+//! The plain layout: every byte where it is in the file itself.
+//!
+//! For disks that are encrypted already. Because the offsets are the file's own, a file that is fully resident in its first
+//! part can be handed to the kernel as it is. A torn or silently changed block is the disk's to notice.
+
+use super::files::PartAt;
+use super::{Backing, BackingError, BackingFile, BlockAt, Files};
+use crate::limits::{BACKING_PART_CHUNKS, BLOCK_BYTES};
+use crate::records::BlockMap;
+use cessfs_sync::limits::CHUNK_BYTES;
+use std::ops::Range;
+
+/// Backing files that look like the files they stand for.
+pub(super) struct Plain {
+    files: Files,
+}
+
+impl Plain {
+    pub(super) fn new(files: Files) -> Plain {
+        Plain { files }
+    }
+}
+
+fn place(at: BlockAt) -> PartAt {
+    PartAt {
+        ino: at.ino,
+        part: at.chunk / BACKING_PART_CHUNKS,
+        offset: (at.chunk % BACKING_PART_CHUNKS) * CHUNK_BYTES as u64 + at.block as u64 * BLOCK_BYTES,
+    }
+}
+
+impl Backing for Plain {
+    fn read(&self, at: BlockAt, out: &mut [u8]) -> Result<(), BackingError> {
+        Ok(self.files.read(place(at), out)?)
+    }
+
+    fn write(&self, at: BlockAt, data: &[u8]) -> Result<(), BackingError> {
+        Ok(self.files.write(place(at), data)?)
+    }
+
+    fn punch(&self, ino: u64, chunk: u64, blocks: Range<usize>) -> Result<(), BackingError> {
+        let bytes = blocks.len() as u64 * BLOCK_BYTES;
+        let block = blocks.start;
+        Ok(self.files.punch(place(BlockAt { ino, chunk, block }), bytes)?)
+    }
+
+    fn sync(&self, ino: u64) -> Result<(), BackingError> {
+        Ok(self.files.sync(ino)?)
+    }
+
+    fn sync_all(&self) -> Result<(), BackingError> {
+        Ok(self.files.sync_all()?)
+    }
+
+    fn remove(&self, ino: u64) -> Result<(), BackingError> {
+        Ok(self.files.remove(ino)?)
+    }
+
+    fn repair(&self, _ino: u64, _chunk: u64, _written: &BlockMap) -> Result<BlockMap, BackingError> {
+        Ok(BlockMap::default())
+    }
+
+    fn tidy(&self, _ino: u64, _chunk: u64) -> Result<(), BackingError> {
+        Ok(())
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.files.used_bytes()
+    }
+
+    fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError> {
+        Ok(self.files.survey(visit)?)
+    }
+}

@@ -1,0 +1,412 @@
+//! The sealed layout: every block encrypted, and every block twice if need be.
+//!
+//! Per chunk a stride of `tag table (16 KiB) ‖ slot A (1 MiB) ‖ slot B (1 MiB)`. A block that was made durable is not
+//! overwritten: its next version goes to its other slot, with a version one higher. So a power cut in the middle of a
+//! write, in whatever order the disk took data and tags, leaves the durable version whole.
+//!
+//! In normal running only the highest version counts: if it does not open, the block is damaged, never silently an older
+//! one. Only [`repair`](Backing::repair), after an unclean end, falls back.
+
+use super::files::PartAt;
+use super::tags::{ENTRY_BYTES, Entry, Slot, TABLE_BYTES, TagTable};
+use super::{Backing, BackingError, BackingFile, BlockAt, Files};
+use crate::limits::{BACKING_DIRS, BACKING_PART_CHUNKS, BLOCK_BYTES, CHUNK_BLOCKS, STALE_BLOCKS_MIN, TAG_TABLES_MAX};
+use crate::records::BlockMap;
+use cessfs_crypto::{AtRestKeys, Entropy, InodeKey};
+use cessfs_sync::limits::CHUNK_BYTES;
+use lru::LruCache;
+use parking_lot::{Mutex, MutexGuard};
+use std::ops::Range;
+use std::sync::Arc;
+
+const BLOCK: usize = BLOCK_BYTES as usize;
+/// Bytes of a backing file that one chunk takes (mostly as holes).
+pub(super) const STRIDE_BYTES: u64 = TABLE_BYTES as u64 + 2 * CHUNK_BYTES as u64;
+
+const _: () = assert!(TABLE_BYTES.is_multiple_of(BLOCK));
+
+/// Backing files of sealed blocks.
+pub(super) struct Sealed {
+    files: Files,
+    keys: AtRestKeys,
+    entropy: Arc<Mutex<dyn Entropy>>,
+    /// Tag tables of chunks used lately, by inode and chunk.
+    tables: Mutex<LruCache<(u64, u64), Arc<Chunk>>>,
+    /// Syncs of one inode take turns, or the end of one would call durable what another has only begun to sync.
+    turns: Vec<Mutex<()>>,
+}
+
+/// A chunk in use.
+struct Chunk {
+    ino: u64,
+    number: u64,
+    key: InodeKey,
+    /// Held by whoever writes the chunk, until data and tags are written.
+    tags: Mutex<TagTable>,
+}
+
+/// Neighbouring blocks in one slot.
+struct Run {
+    slot: Slot,
+    blocks: Range<usize>,
+}
+
+impl Sealed {
+    pub(super) fn new(files: Files, keys: AtRestKeys, entropy: Arc<Mutex<dyn Entropy>>) -> Sealed {
+        Sealed {
+            files,
+            keys,
+            entropy,
+            tables: Mutex::new(LruCache::unbounded()),
+            turns: (0..BACKING_DIRS).map(|_| Mutex::new(())).collect(),
+        }
+    }
+
+    fn chunk(&self, ino: u64, number: u64) -> Result<Arc<Chunk>, BackingError> {
+        if let Some(chunk) = self.tables.lock().get(&(ino, number)) {
+            return Ok(chunk.clone());
+        }
+        self.make_room()?;
+        let mut bytes = [0; TABLE_BYTES];
+        // Under the lock, so that nobody writes a table that is just being read.
+        let mut tables = self.tables.lock();
+        if let Some(chunk) = tables.get(&(ino, number)) {
+            return Ok(chunk.clone());
+        }
+        self.files.read(table_place(ino, number), &mut bytes)?;
+        let chunk = Arc::new(Chunk {
+            ino,
+            number,
+            key: self.keys.inode(ino),
+            tags: Mutex::new(TagTable::decode(&bytes)),
+        });
+        tables.put((ino, number), chunk.clone());
+        Ok(chunk)
+    }
+
+    /// Drops the least recently used tables. One that knows of blocks not yet durable is synced first: without that
+    /// knowledge the next write could hit the durable slot.
+    fn make_room(&self) -> Result<(), BackingError> {
+        for _ in 0..TAG_TABLES_MAX {
+            let unsynced = {
+                let mut tables = self.tables.lock();
+                if tables.len() < TAG_TABLES_MAX {
+                    return Ok(());
+                }
+                let Some(((ino, number), chunk)) = tables.pop_lru() else {
+                    return Ok(());
+                };
+                let in_use = Arc::strong_count(&chunk) > 1;
+                if in_use || chunk.tags.lock().any_fresh() {
+                    tables.put((ino, number), chunk);
+                }
+                if in_use {
+                    None
+                } else {
+                    tables.contains(&(ino, number)).then_some(ino)
+                }
+            };
+            if let Some(ino) = unsynced {
+                self.sync(ino)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Cuts `blocks` of a chunk into runs that lie in one slot.
+    fn runs(at: BlockAt, blocks: Range<usize>, tags: &TagTable) -> Result<Vec<Run>, BackingError> {
+        let mut runs: Vec<Run> = Vec::new();
+        for block in blocks {
+            let slot = tags
+                .current(block)
+                .ok_or(BackingError::Damaged(BlockAt { block, ..at }))?;
+            push_run(&mut runs, slot, block);
+        }
+        Ok(runs)
+    }
+
+    /// Opens one block as this entry says it was sealed.
+    fn open(chunk: &Chunk, block: usize, entry: &Entry, data: &mut [u8]) -> bool {
+        let number = chunk.at(block).in_file();
+        entry.version != 0
+            && chunk
+                .key
+                .open_block(number, entry.version, &entry.nonce, &entry.tag, data)
+                .is_ok()
+    }
+
+    /// Seals a run into its slot, then writes its entries. The table is only changed when both are written.
+    fn write_run(&self, chunk: &Chunk, tags: &mut TagTable, run: &Run, data: &[u8]) -> Result<(), BackingError> {
+        let mut nonces = vec![0; 12 * run.blocks.len()];
+        self.entropy.lock().fill(&mut nonces);
+        let (nonces, _) = nonces.as_chunks::<12>();
+        let mut sealed = data.to_vec();
+        let mut entries = Vec::with_capacity(run.blocks.len());
+        for ((block, nonce), data) in run.blocks.clone().zip(nonces).zip(sealed.chunks_exact_mut(BLOCK)) {
+            let at = chunk.at(block);
+            let (_, version) = tags.next(block).ok_or(BackingError::WornOut(at))?;
+            let tag = chunk.key.seal_block(at.in_file(), version, nonce, data);
+            let nonce = *nonce;
+            entries.push(Entry { nonce, tag, version });
+        }
+        self.files
+            .write(slot_place(chunk.at(run.blocks.start), run.slot), &sealed)?;
+        self.write_entries(chunk, tags, run, &entries)?;
+        for block in run.blocks.clone() {
+            tags.set_fresh(block);
+        }
+        Ok(())
+    }
+
+    fn write_entries(
+        &self,
+        chunk: &Chunk,
+        tags: &mut TagTable,
+        run: &Run,
+        entries: &[Entry],
+    ) -> Result<(), BackingError> {
+        let place = entry_place(chunk.at(run.blocks.start), run.slot);
+        self.files.write(place, &TagTable::encode_run(entries))?;
+        for (block, entry) in run.blocks.clone().zip(entries) {
+            tags.set_entry(run.slot, block, *entry);
+        }
+        Ok(())
+    }
+
+    /// Waits until none of `blocks` is just being made durable: the running sync promises its newest version, and the other
+    /// slot may hold the only durable one until the sync has ended. So neither may be overwritten.
+    fn lock_to_write<'c>(&self, chunk: &'c Chunk, blocks: &Range<usize>) -> MutexGuard<'c, TagTable> {
+        loop {
+            let tags = chunk.tags.lock();
+            if !blocks.clone().any(|block| tags.is_syncing(block)) {
+                return tags;
+            }
+            drop(tags);
+            drop(self.turn(chunk.ino).lock());
+        }
+    }
+
+    fn turn(&self, ino: u64) -> &Mutex<()> {
+        &self.turns[(ino % BACKING_DIRS as u64) as usize]
+    }
+
+    /// Forgets what these slots hold and gives their space back.
+    fn drop_runs(&self, chunk: &Chunk, tags: &mut TagTable, runs: &[Run]) -> Result<(), BackingError> {
+        for run in runs {
+            self.write_entries(chunk, tags, run, &vec![Entry::default(); run.blocks.len()])?;
+            let place = slot_place(chunk.at(run.blocks.start), run.slot);
+            self.files.punch(place, run.blocks.len() as u64 * BLOCK_BYTES)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the slot holds a block that opens.
+    fn slot_opens(&self, chunk: &Chunk, slot: Slot, block: usize, entry: &Entry) -> Result<bool, BackingError> {
+        let mut data = [0; BLOCK];
+        self.files.read(slot_place(chunk.at(block), slot), &mut data)?;
+        Ok(Self::open(chunk, block, entry, &mut data))
+    }
+}
+
+impl Chunk {
+    fn at(&self, block: usize) -> BlockAt {
+        BlockAt {
+            ino: self.ino,
+            chunk: self.number,
+            block,
+        }
+    }
+}
+
+impl Backing for Sealed {
+    fn read(&self, at: BlockAt, out: &mut [u8]) -> Result<(), BackingError> {
+        let blocks = at.block..at.block + out.len() / BLOCK;
+        let chunk = self.chunk(at.ino, at.chunk)?;
+        let tags = chunk.tags.lock();
+        let runs = Self::runs(at, blocks.clone(), &tags)?;
+        let entry = |run: &Run, block| *tags.entry(run.slot, block);
+        let entries: Vec<Entry> = runs
+            .iter()
+            .flat_map(|run| run.blocks.clone().map(move |block| entry(run, block)))
+            .collect();
+        drop(tags);
+        for run in &runs {
+            let out = &mut out[(run.blocks.start - at.block) * BLOCK..(run.blocks.end - at.block) * BLOCK];
+            self.files.read(slot_place(chunk.at(run.blocks.start), run.slot), out)?;
+            for (block, data) in run.blocks.clone().zip(out.chunks_exact_mut(BLOCK)) {
+                if !Self::open(&chunk, block, &entries[block - at.block], data) {
+                    return Err(BackingError::Damaged(chunk.at(block)));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn write(&self, at: BlockAt, data: &[u8]) -> Result<(), BackingError> {
+        debug_assert!(data.len().is_multiple_of(BLOCK) && at.block + data.len() / BLOCK <= CHUNK_BLOCKS);
+        let chunk = self.chunk(at.ino, at.chunk)?;
+        let blocks = at.block..at.block + data.len() / BLOCK;
+        let mut tags = self.lock_to_write(&chunk, &blocks);
+        let mut runs = Vec::new();
+        for block in blocks {
+            let (slot, _) = tags.next(block).ok_or(BackingError::WornOut(BlockAt { block, ..at }))?;
+            push_run(&mut runs, slot, block);
+        }
+        for run in &runs {
+            let data = &data[(run.blocks.start - at.block) * BLOCK..(run.blocks.end - at.block) * BLOCK];
+            self.write_run(&chunk, &mut tags, run, data)?;
+        }
+        Ok(())
+    }
+
+    fn punch(&self, ino: u64, number: u64, blocks: Range<usize>) -> Result<(), BackingError> {
+        let chunk = self.chunk(ino, number)?;
+        let mut tags = chunk.tags.lock();
+        if blocks == (0..CHUNK_BLOCKS) {
+            self.files.punch(table_place(ino, number), STRIDE_BYTES)?;
+            *tags = TagTable::decode(&[0; TABLE_BYTES]);
+            return Ok(());
+        }
+        let mut runs = Vec::new();
+        for slot in [Slot::A, Slot::B] {
+            for block in blocks.clone().filter(|block| tags.entry(slot, *block).version != 0) {
+                push_run(&mut runs, slot, block);
+            }
+        }
+        self.drop_runs(&chunk, &mut tags, &runs)
+    }
+
+    fn sync(&self, ino: u64) -> Result<(), BackingError> {
+        let _turn = self.turn(ino).lock();
+        self.sync_tables(|chunk| chunk.ino == ino, || self.files.sync(ino))
+    }
+
+    fn sync_all(&self) -> Result<(), BackingError> {
+        let _turns: Vec<_> = self.turns.iter().map(|turn| turn.lock()).collect();
+        self.sync_tables(|_| true, || self.files.sync_all())
+    }
+
+    fn remove(&self, ino: u64) -> Result<(), BackingError> {
+        let mut tables = self.tables.lock();
+        let gone: Vec<_> = tables.iter().map(|(&key, _)| key).filter(|key| key.0 == ino).collect();
+        for key in gone {
+            tables.pop(&key);
+        }
+        drop(tables);
+        Ok(self.files.remove(ino)?)
+    }
+
+    fn repair(&self, ino: u64, number: u64, written: &BlockMap) -> Result<BlockMap, BackingError> {
+        let chunk = self.chunk(ino, number)?;
+        let mut tags = chunk.tags.lock();
+        let (mut lost, mut torn) = (BlockMap::default(), Vec::new());
+        for block in (0..CHUNK_BLOCKS).filter(|block| written.contains(*block)) {
+            let Some(current) = tags.current(block) else {
+                lost.insert(block);
+                continue;
+            };
+            if self.slot_opens(&chunk, current, block, tags.entry(current, block))? {
+                continue;
+            }
+            push_run(&mut torn, current, block);
+            let older = current.other();
+            if !self.slot_opens(&chunk, older, block, tags.entry(older, block))? {
+                lost.insert(block);
+                push_run(&mut torn, older, block);
+            }
+        }
+        self.drop_runs(&chunk, &mut tags, &torn)?;
+        Ok(lost)
+    }
+
+    fn tidy(&self, ino: u64, number: u64) -> Result<(), BackingError> {
+        let chunk = self.chunk(ino, number)?;
+        let (doubled, any_fresh) = {
+            let tags = chunk.tags.lock();
+            (tags.doubled(), tags.any_fresh())
+        };
+        if doubled < STALE_BLOCKS_MIN {
+            return Ok(());
+        }
+        if any_fresh {
+            self.sync(ino)?;
+        }
+        let mut tags = chunk.tags.lock();
+        let mut runs = Vec::new();
+        for slot in [Slot::A, Slot::B] {
+            for block in (0..CHUNK_BLOCKS).filter(|block| tags.stale(*block) == Some(slot)) {
+                push_run(&mut runs, slot, block);
+            }
+        }
+        self.drop_runs(&chunk, &mut tags, &runs)
+    }
+
+    fn used_bytes(&self) -> u64 {
+        self.files.used_bytes()
+    }
+
+    fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError> {
+        Ok(self.files.survey(visit)?)
+    }
+}
+
+impl Sealed {
+    /// Runs `sync` and then knows that what was fresh before it is durable.
+    fn sync_tables(
+        &self,
+        covers: impl Fn(&Chunk) -> bool,
+        sync: impl FnOnce() -> std::io::Result<()>,
+    ) -> Result<(), BackingError> {
+        let covered: Vec<Arc<Chunk>> = self
+            .tables
+            .lock()
+            .iter()
+            .map(|(_, chunk)| chunk)
+            .filter(|chunk| covers(chunk))
+            .cloned()
+            .collect();
+        let covered: Vec<_> = covered.iter().filter(|chunk| chunk.tags.lock().begin_sync()).collect();
+        let result = sync();
+        for chunk in covered {
+            chunk.tags.lock().end_sync(result.is_ok());
+        }
+        Ok(result?)
+    }
+}
+
+/// Adds a block to the last run if it follows it, or starts a new one.
+fn push_run(runs: &mut Vec<Run>, slot: Slot, block: usize) {
+    match runs.last_mut() {
+        Some(run) if run.slot == slot && run.blocks.end == block => run.blocks.end += 1,
+        _ => runs.push(Run {
+            slot,
+            blocks: block..block + 1,
+        }),
+    }
+}
+
+fn table_place(ino: u64, chunk: u64) -> PartAt {
+    PartAt {
+        ino,
+        part: chunk / BACKING_PART_CHUNKS,
+        offset: (chunk % BACKING_PART_CHUNKS) * STRIDE_BYTES,
+    }
+}
+
+fn entry_place(at: BlockAt, slot: Slot) -> PartAt {
+    let table = table_place(at.ino, at.chunk);
+    let entry = slot.index() * CHUNK_BLOCKS + at.block;
+    PartAt {
+        offset: table.offset + (entry * ENTRY_BYTES) as u64,
+        ..table
+    }
+}
+
+fn slot_place(at: BlockAt, slot: Slot) -> PartAt {
+    let table = table_place(at.ino, at.chunk);
+    let within = TABLE_BYTES + slot.index() * CHUNK_BYTES + at.block * BLOCK;
+    PartAt {
+        offset: table.offset + within as u64,
+        ..table
+    }
+}

@@ -1,0 +1,318 @@
+//! Both layouts against bytes in memory; the sealed one against tampering and power cuts.
+
+use super::*;
+use crate::fakes::{FakeEntropy, volume_keys};
+use crate::limits::{BACKING_PART_CHUNKS, BLOCK_BYTES, TAG_TABLES_MAX};
+use std::fs;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::PathBuf;
+
+const BLOCK: usize = BLOCK_BYTES as usize;
+const STRIDE: usize = sealed::STRIDE_BYTES as usize;
+const BOTH: [AtRest; 2] = [AtRest::Plain, AtRest::Sealed];
+
+fn backing(dir: &Path, at_rest: AtRest, seed: u64) -> Arc<dyn Backing> {
+    let entropy = Arc::new(Mutex::new(FakeEntropy::new(seed)));
+    open(dir, at_rest, volume_keys().at_rest(), entropy).unwrap()
+}
+
+fn at(ino: u64, chunk: u64, block: usize) -> BlockAt {
+    BlockAt { ino, chunk, block }
+}
+
+fn fill(byte: u8, blocks: usize) -> Vec<u8> {
+    (0..blocks * BLOCK)
+        .map(|index| byte.wrapping_add((index / BLOCK) as u8))
+        .collect()
+}
+
+fn read(backing: &dyn Backing, at: BlockAt, blocks: usize) -> Result<Vec<u8>, BackingError> {
+    let mut out = vec![0xEE; blocks * BLOCK];
+    backing.read(at, &mut out).map(|()| out)
+}
+
+fn file_of(dir: &Path, ino: u64) -> PathBuf {
+    dir.join(format!("{:02x}/{ino:016x}", ino % 256))
+}
+
+fn written(blocks: Range<usize>) -> BlockMap {
+    let mut map = BlockMap::default();
+    map.insert_range(blocks);
+    map
+}
+
+#[test]
+fn blocks_read_back_also_after_reopening_and_far_out() {
+    for at_rest in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let last_chunk = (i64::MAX as u64) >> 20;
+        let places = [
+            at(5, 0, 0),
+            at(5, 0, 200),
+            at(5, BACKING_PART_CHUNKS - 1, 250),
+            at(5, BACKING_PART_CHUNKS, 0),
+            at(5, last_chunk, 250),
+        ];
+        let backing_1 = backing(dir.path(), at_rest, 1);
+        for (index, place) in places.iter().enumerate() {
+            backing_1.write(*place, &fill(index as u8 * 40, 6)).unwrap();
+        }
+        backing_1.sync(5).unwrap();
+        drop(backing_1);
+        let backing_2 = backing(dir.path(), at_rest, 2);
+        for (index, place) in places.iter().enumerate() {
+            assert_eq!(
+                read(&*backing_2, *place, 6).unwrap(),
+                fill(index as u8 * 40, 6),
+                "{at_rest:?} {place:?}"
+            );
+        }
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode(&file_of(dir.path(), 5)), 0o600);
+        assert_eq!(mode(file_of(dir.path(), 5).parent().unwrap()), 0o700);
+    }
+}
+
+#[test]
+fn space_is_counted_given_back_and_gone_with_the_file() {
+    for at_rest in BOTH {
+        let dir = tempfile::tempdir().unwrap();
+        let backing = backing(dir.path(), at_rest, 1);
+        backing.write(at(9, 0, 0), &fill(1, 256)).unwrap();
+        backing.write(at(9, BACKING_PART_CHUNKS + 3, 0), &fill(1, 256)).unwrap();
+        let full = backing.used_bytes();
+        assert!(full >= 2 << 20, "{at_rest:?}: {full}");
+        backing.sync(9).unwrap();
+        backing.punch(9, 0, 0..256).unwrap();
+        assert!(
+            backing.used_bytes() <= full - (1 << 20) + 65536,
+            "{at_rest:?}: {}",
+            backing.used_bytes()
+        );
+        let mut seen = Vec::new();
+        backing.survey(&mut |file| seen.push((file.ino, file.bytes))).unwrap();
+        assert_eq!(seen, vec![(9, backing.used_bytes())]);
+        backing.remove(9).unwrap();
+        backing.remove(9).unwrap();
+        assert_eq!(backing.used_bytes(), 0);
+        backing.survey(&mut |file| panic!("{file:?} is still there")).unwrap();
+    }
+}
+
+#[test]
+fn sealed_files_hold_no_plaintext_and_sequential_writes_stay_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let backing = backing(dir.path(), AtRest::Sealed, 1);
+    backing.write(at(3, 0, 0), &vec![b'A'; 128 * BLOCK]).unwrap();
+    backing.write(at(3, 0, 128), &vec![b'A'; 128 * BLOCK]).unwrap();
+    let raw = fs::read(file_of(dir.path(), 3)).unwrap();
+    assert!(!raw.windows(16).any(|window| window == [b'A'; 16]));
+    assert_eq!(raw.len(), tags::TABLE_BYTES + (1 << 20), "everything is in slot A");
+}
+
+#[test]
+fn any_flipped_byte_is_damage_never_other_data() {
+    let dir = tempfile::tempdir().unwrap();
+    let backing_1 = backing(dir.path(), AtRest::Sealed, 1);
+    backing_1.write(at(3, 0, 0), &fill(1, 2)).unwrap();
+    backing_1.sync(3).unwrap();
+    backing_1.write(at(3, 0, 0), &fill(7, 2)).unwrap();
+    backing_1.sync(3).unwrap();
+    drop(backing_1);
+    let path = file_of(dir.path(), 3);
+    let file = fs::File::options().read(true).write(true).open(&path).unwrap();
+    let slot_b = tags::TABLE_BYTES + (1 << 20);
+    // Every byte of block 0's current entry, and a sample of its data.
+    let entry_b = 256 * tags::ENTRY_BYTES;
+    let places = (entry_b..entry_b + tags::ENTRY_BYTES).chain((slot_b..slot_b + BLOCK).step_by(61));
+    for place in places {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, place as u64).unwrap();
+        file.write_all_at(&[byte[0] ^ 0x40], place as u64).unwrap();
+        let backing_2 = backing(dir.path(), AtRest::Sealed, 2);
+        match read(&*backing_2, at(3, 0, 0), 1) {
+            Err(BackingError::Damaged(found)) => assert_eq!(found, at(3, 0, 0)),
+            other => panic!("byte {place}: {:?}", other.map(|data| data[0])),
+        }
+        assert_eq!(
+            read(&*backing_2, at(3, 0, 1), 1).unwrap(),
+            fill(8, 1),
+            "its neighbour is untouched"
+        );
+        file.write_all_at(&byte, place as u64).unwrap();
+    }
+    assert_eq!(
+        read(&*backing(dir.path(), AtRest::Sealed, 3), at(3, 0, 0), 2).unwrap(),
+        fill(7, 2)
+    );
+}
+
+#[test]
+fn a_block_moved_elsewhere_does_not_open() {
+    let dir = tempfile::tempdir().unwrap();
+    let backing_1 = backing(dir.path(), AtRest::Sealed, 1);
+    backing_1.write(at(3, 0, 0), &fill(1, 1)).unwrap();
+    backing_1.write(at(3, 1, 0), &fill(2, 1)).unwrap();
+    drop(backing_1);
+    // The first chunk's whole stride over the second's.
+    let path = file_of(dir.path(), 3);
+    let raw = fs::read(&path).unwrap();
+    let file = fs::File::options().write(true).open(&path).unwrap();
+    file.write_all_at(&raw[..tags::TABLE_BYTES + BLOCK], STRIDE as u64)
+        .unwrap();
+    let backing_2 = backing(dir.path(), AtRest::Sealed, 2);
+    assert!(matches!(
+        read(&*backing_2, at(3, 1, 0), 1),
+        Err(BackingError::Damaged(_))
+    ));
+    assert_eq!(read(&*backing_2, at(3, 0, 0), 1).unwrap(), fill(1, 1));
+}
+
+/// The file as a power cut could leave it: of the sectors that differ between `durable` and `newest`, those the mask picks.
+fn torn(durable: &[u8], newest: &[u8], mask: u64) -> Vec<u8> {
+    let mut image = durable.to_vec();
+    image.resize(newest.len().max(durable.len()), 0);
+    let mut changed = 0;
+    for start in (0..newest.len()).step_by(512) {
+        let end = (start + 512).min(newest.len());
+        if image[start..end] != newest[start..end] {
+            if mask >> (changed % 64) & 1 == 1 {
+                image[start..end].copy_from_slice(&newest[start..end]);
+            }
+            changed += 1;
+        }
+    }
+    image
+}
+
+#[test]
+fn whatever_a_power_cut_leaves_the_durable_version_survives() {
+    // Rewritten once or several times after the sync, in either slot, with any subset of sectors on the disk.
+    for (syncs, rewrites) in [(1, 1), (1, 3), (2, 1), (2, 2)] {
+        let dir = tempfile::tempdir().unwrap();
+        let path = file_of(dir.path(), 3);
+        let writer = backing(dir.path(), AtRest::Sealed, 1);
+        for round in 0..syncs {
+            writer.write(at(3, 0, 10), &fill(round * 50, 2)).unwrap();
+            writer.sync(3).unwrap();
+        }
+        let durable = fs::read(&path).unwrap();
+        for round in 0..rewrites {
+            writer
+                .write(at(3, 0, 10), &fill(101_u8.wrapping_add(round), 2))
+                .unwrap();
+        }
+        let newest = fs::read(&path).unwrap();
+        drop(writer);
+        let old = fill((syncs - 1) * 50, 2);
+        let new = fill(100_u8.wrapping_add(rewrites), 2);
+        for mask in [
+            0,
+            u64::MAX,
+            1,
+            2,
+            0xAAAA_AAAA_AAAA_AAAA,
+            0x00FF_00FF_00FF_00FF,
+            0xFFFF_FFFE,
+            0x1_0000,
+        ] {
+            fs::write(&path, torn(&durable, &newest, mask)).unwrap();
+            let after = backing(dir.path(), AtRest::Sealed, mask.wrapping_add(2));
+            let lost = after.repair(3, 0, &written(10..12)).unwrap();
+            assert!(
+                lost.is_empty(),
+                "{syncs} syncs, {rewrites} rewrites, mask {mask:x}: blocks were lost"
+            );
+            let found = read(&*after, at(3, 0, 10), 2).unwrap();
+            for block in 0..2 {
+                let block = block * BLOCK..(block + 1) * BLOCK;
+                let found = &found[block.clone()];
+                assert!(
+                    found == &old[block.clone()] || found == &new[block],
+                    "mask {mask:x}: neither old nor new"
+                );
+            }
+            if mask == u64::MAX {
+                assert_eq!(found, new);
+            }
+            // What was repaired is an ordinary block again, also for the next mount.
+            after.write(at(3, 0, 10), &fill(200, 2)).unwrap();
+            drop(after);
+            assert_eq!(
+                read(&*backing(dir.path(), AtRest::Sealed, 99), at(3, 0, 10), 2).unwrap(),
+                fill(200, 2)
+            );
+        }
+    }
+}
+
+#[test]
+fn without_repair_an_older_version_is_never_returned() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = file_of(dir.path(), 3);
+    let writer = backing(dir.path(), AtRest::Sealed, 1);
+    writer.write(at(3, 0, 0), &fill(1, 1)).unwrap();
+    writer.sync(3).unwrap();
+    let before = fs::read(&path).unwrap();
+    writer.write(at(3, 0, 0), &fill(2, 1)).unwrap();
+    drop(writer);
+    // The new tag reached the disk, the new data did not.
+    let mut image = fs::read(&path).unwrap();
+    image.truncate(before.len());
+    image[tags::TABLE_BYTES..].copy_from_slice(&before[tags::TABLE_BYTES..]);
+    fs::write(&path, image).unwrap();
+    let after = backing(dir.path(), AtRest::Sealed, 2);
+    assert!(matches!(read(&*after, at(3, 0, 0), 1), Err(BackingError::Damaged(_))));
+    assert!(after.repair(3, 0, &written(0..1)).unwrap().is_empty());
+    assert_eq!(read(&*after, at(3, 0, 0), 1).unwrap(), fill(1, 1));
+}
+
+#[test]
+fn blocks_that_never_reached_the_disk_are_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let writer = backing(dir.path(), AtRest::Sealed, 1);
+    writer.write(at(3, 0, 0), &fill(1, 1)).unwrap();
+    let lost = writer.repair(3, 0, &written(0..3)).unwrap();
+    assert_eq!(lost, written(1..3));
+    assert_eq!(read(&*writer, at(3, 0, 0), 1).unwrap(), fill(1, 1));
+}
+
+#[test]
+fn tidying_gives_back_older_versions_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let backing_1 = backing(dir.path(), AtRest::Sealed, 1);
+    for byte in [1, 2] {
+        backing_1.write(at(3, 0, 0), &fill(byte, 256)).unwrap();
+        backing_1.sync(3).unwrap();
+    }
+    let both = backing_1.used_bytes();
+    backing_1.write(at(3, 0, 0), &fill(3, 100)).unwrap();
+    backing_1.tidy(3, 0).unwrap();
+    assert!(
+        backing_1.used_bytes() <= both - (1 << 20) + 65536,
+        "{} of {both}",
+        backing_1.used_bytes()
+    );
+    let expected = [fill(3, 100), fill(2, 256)[100 * BLOCK..].to_vec()].concat();
+    assert_eq!(read(&*backing_1, at(3, 0, 0), 256).unwrap(), expected);
+    drop(backing_1);
+    assert_eq!(
+        read(&*backing(dir.path(), AtRest::Sealed, 2), at(3, 0, 0), 256).unwrap(),
+        expected
+    );
+}
+
+#[test]
+fn more_chunks_than_tables_fit_memory_lose_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let backing = backing(dir.path(), AtRest::Sealed, 1);
+    let chunks = TAG_TABLES_MAX as u64 + 20;
+    for round in 0..2_u8 {
+        for chunk in 0..chunks {
+            backing.write(at(1, chunk, 0), &fill(chunk as u8 ^ round, 1)).unwrap();
+        }
+    }
+    for chunk in 0..chunks {
+        assert_eq!(read(&*backing, at(1, chunk, 0), 1).unwrap(), fill(chunk as u8 ^ 1, 1));
+    }
+}

@@ -1,0 +1,212 @@
+//! One operation's changes: staged in memory, committed as one batch, then shown.
+//!
+//! Every operation on names computes a [`Change`] while it holds the locks of all inodes it touches, and commits it once.
+//! Until the store has taken the batch nothing in memory differs, so a failed operation leaves no trace.
+
+use crate::attr::FileKind;
+use crate::core::Core;
+use crate::data::Data;
+use crate::dentry::BucketId;
+use crate::error::VfsError;
+use crate::inode::{Inode, Locked};
+use crate::limits::{BUCKET_NAMES_MAX, SCAN_PAGE};
+use crate::records::{self, Dentry, DentryBucket, InodeRecord};
+use cessfs_sync::Batch;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Staged changes of one operation.
+pub(crate) struct Change<'c> {
+    core: &'c Core,
+    data: &'c Data,
+    /// Records of the content room and notes; inodes and names are added at the commit.
+    pub(crate) batch: Batch,
+    inodes: Vec<(u64, InodeRecord)>,
+    buckets: Vec<(BucketId, DentryBucket)>,
+    born: Vec<Arc<Inode>>,
+    erased: Vec<u64>,
+}
+
+impl<'c> Change<'c> {
+    /// Nothing staged yet. The caller is inside [`Marks::enter`](crate::delta::Marks::enter).
+    pub(crate) fn new(core: &'c Core, data: &'c Data) -> Change<'c> {
+        Change {
+            core,
+            data,
+            batch: Batch::new(),
+            inodes: Vec::new(),
+            buckets: Vec::new(),
+            born: Vec::new(),
+            erased: Vec::new(),
+        }
+    }
+
+    /// The record of a locked inode as it will be: change it here.
+    pub(crate) fn record(&mut self, locked: &Locked<'_>, ino: u64) -> &mut InodeRecord {
+        let at = match self.inodes.iter().position(|(staged, _)| *staged == ino) {
+            Some(at) => at,
+            None => {
+                self.inodes.push((ino, locked.state(ino).record.clone()));
+                self.inodes.len() - 1
+            }
+        };
+        &mut self.inodes[at].1
+    }
+
+    /// The bucket that `name` belongs to, as it will be.
+    fn bucket(&mut self, parent: u64, name: &[u8]) -> Result<&mut DentryBucket, VfsError> {
+        let id = (parent, self.core.name_hash(parent, name));
+        let at = match self.buckets.iter().position(|(staged, _)| *staged == id) {
+            Some(at) => at,
+            None => {
+                self.buckets.push((id, DentryBucket::clone(&*self.core.bucket(id)?)));
+                self.buckets.len() - 1
+            }
+        };
+        Ok(&mut self.buckets[at].1)
+    }
+
+    /// Makes `name` of the locked directory `parent` mean this inode, whatever it meant before.
+    pub(crate) fn set_entry(&mut self, parent: u64, name: &[u8], ino: u64, kind: FileKind) -> Result<(), VfsError> {
+        let bucket = self.bucket(parent, name)?;
+        let name = name.to_vec();
+        let dentry = Dentry { name, ino, kind };
+        match bucket.0.iter().position(|old| old.name == dentry.name) {
+            Some(at) => bucket.0[at] = dentry,
+            None if bucket.0.len() >= BUCKET_NAMES_MAX => return Err(VfsError::NoSpace("too many names share a hash")),
+            None => bucket.0.push(dentry),
+        }
+        Ok(())
+    }
+
+    /// Takes `name` out of the locked directory `parent`.
+    pub(crate) fn remove_entry(&mut self, parent: u64, name: &[u8]) -> Result<(), VfsError> {
+        self.bucket(parent, name)?.0.retain(|dentry| dentry.name != name);
+        Ok(())
+    }
+
+    /// Adds an inode that did not exist before, with `opens` handles already open.
+    pub(crate) fn birth(&mut self, ino: u64, record: InodeRecord, opens: u32) -> Arc<Inode> {
+        let inode = Arc::new(Inode::new(ino, record));
+        inode.state.write().opens = opens;
+        self.born.push(inode.clone());
+        inode
+    }
+
+    /// Takes one link from a locked inode that is not a directory. With the last one it goes, or, while it is open, becomes
+    /// an orphan.
+    pub(crate) fn unlink(&mut self, locked: &mut Locked<'_>, ino: u64) -> Result<(), VfsError> {
+        let now = self.core.now();
+        let record = self.record(locked, ino);
+        record.nlink = record.nlink.saturating_sub(1);
+        record.ctime = now;
+        if record.nlink > 0 {
+            return Ok(());
+        }
+        if locked.state(ino).opens > 0 {
+            self.batch.put(records::orphan_key(ino), records::encode_counter(0));
+            return Ok(());
+        }
+        self.erase(locked, ino)
+    }
+
+    /// Deletes a locked, empty directory and takes its `..` from the locked parent's links.
+    pub(crate) fn remove_directory(&mut self, locked: &mut Locked<'_>, parent: u64, ino: u64) -> Result<(), VfsError> {
+        let now = self.core.now();
+        let parent_record = self.record(locked, parent);
+        parent_record.nlink = parent_record.nlink.saturating_sub(1);
+        self.record(locked, ino).ctime = now;
+        self.erase(locked, ino)
+    }
+
+    /// Deletes everything about a locked inode. The last step before the commit: the content room changes its state at once.
+    pub(crate) fn erase(&mut self, locked: &mut Locked<'_>, ino: u64) -> Result<(), VfsError> {
+        if locked.state(ino).record.xattrs > 0 {
+            self.erase_xattrs(ino)?;
+        }
+        let (inode, state) = locked.inode_mut(ino);
+        if state.record.nlink == 0 {
+            self.batch.delete(records::orphan_key(ino));
+        }
+        if state.record.kind == FileKind::Regular {
+            self.data.discard(inode, state, &mut self.batch)?;
+        }
+        self.record(locked, ino).nlink = 0;
+        self.erased.push(ino);
+        Ok(())
+    }
+
+    fn erase_xattrs(&mut self, ino: u64) -> Result<(), VfsError> {
+        let prefix = records::xattr_prefix(ino);
+        let mut from = prefix.clone();
+        loop {
+            let page = self.core.store.scan(&prefix, &from, SCAN_PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            from.clone_from(last);
+            from.push(0);
+            for (key, _) in page {
+                self.core.marks.mark(&mut self.batch, &key);
+                self.batch.delete(key);
+            }
+        }
+    }
+
+    /// Commits everything as one batch and then shows it. `locked` holds every inode that was changed.
+    pub(crate) fn commit(mut self, locked: &mut Locked<'_>) -> Result<(), VfsError> {
+        let core = self.core;
+        let mut batch = std::mem::take(&mut self.batch);
+        for inode in &self.born {
+            core.put_inode(&mut batch, inode.ino, &inode.state.read().record);
+        }
+        for (ino, record) in &self.inodes {
+            if self.erased.contains(ino) {
+                core.delete_inode(&mut batch, *ino);
+            } else if !locked.state(*ino).gone {
+                let (inode, state) = locked.inode_mut(*ino);
+                self.data.stage(inode, state, &mut batch)?;
+                core.put_inode(&mut batch, *ino, record);
+            }
+        }
+        for ((parent, hash), bucket) in &self.buckets {
+            let key = records::dentry_key(*parent, *hash);
+            core.marks.mark(&mut batch, &key);
+            if bucket.0.is_empty() {
+                batch.delete(key);
+            } else {
+                batch.put(key, bucket.encode());
+            }
+        }
+        // Before the commit: once the record is in the store, a reader of the table would make a second live inode of it.
+        for inode in &self.born {
+            core.inodes.insert(inode.clone());
+        }
+        if let Err(e) = core.store.commit(batch) {
+            for inode in &self.born {
+                inode.state.write().gone = true;
+                core.inodes.drop_gone(inode.ino);
+            }
+            return Err(e.into());
+        }
+        self.show(locked);
+        Ok(())
+    }
+
+    /// The store has it: now the memory.
+    fn show(self, locked: &mut Locked<'_>) {
+        let core = self.core;
+        core.files.fetch_add(self.born.len() as u64, Ordering::Relaxed);
+        core.files.fetch_sub(self.erased.len() as u64, Ordering::Relaxed);
+        for (ino, record) in self.inodes {
+            let state = locked.state_mut(ino);
+            state.record = record;
+            state.lazy = false;
+            if self.erased.contains(&ino) {
+                state.gone = true;
+                core.inodes.drop_gone(ino);
+            }
+        }
+        for (id, bucket) in self.buckets {
+            core.dentries.put(id, Arc::new(bucket));
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! What every part of the room shares: the seams (store, clock, chunks, randomness), the keys, the settings and the tables
+//! in memory.
+//!
+//! Nothing here knows how names or content work; it only turns inode records into batches and time into timestamps.
+
+use crate::attr::Timestamp;
+use crate::delta::Marks;
+use crate::dentry::DentryCache;
+use crate::error::VfsError;
+use crate::ino_counter::InoCounter;
+use crate::inode::InodeTable;
+use crate::records::{self, InodeRecord};
+use cessfs_crypto::{AtRestKeys, Entropy, VolumeKeys};
+use cessfs_sync::{Batch, ChunkStore, Clock, MetaStore};
+use parking_lot::Mutex;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+/// How content and names rest on the local disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtRest {
+    /// Backing blocks are encrypted in place, records are sealed (by the store).
+    Sealed,
+    /// Both are readable to the machine's owner: for disks that are encrypted already.
+    Plain,
+}
+
+/// What a user may tune, and what wiring has to say about this machine.
+#[derive(Clone, Debug)]
+pub struct VfsConfig {
+    /// Where backing files live; exists and belongs to this volume alone.
+    pub cache_dir: PathBuf,
+    /// How the cache rests on the disk.
+    pub at_rest: AtRest,
+    /// A chunk quiet for this long is written back (5 s unless told otherwise).
+    pub writeback_delay: Duration,
+    /// Bytes of clean content kept in the cache before eviction starts.
+    pub cache_bytes_max: u64,
+    /// Every change is refused with `EROFS`.
+    pub read_only: bool,
+    /// Keep access times (as `relatime` does).
+    pub atime: bool,
+    /// Owner of the root directory when it is made.
+    pub root_uid: u32,
+    /// Group of the root directory when it is made.
+    pub root_gid: u32,
+}
+
+impl VfsConfig {
+    /// The settings a volume has unless told otherwise, over this cache directory.
+    pub fn new(cache_dir: PathBuf) -> VfsConfig {
+        VfsConfig {
+            cache_dir,
+            at_rest: AtRest::Sealed,
+            writeback_delay: Duration::from_secs(5),
+            cache_bytes_max: 10 << 30,
+            read_only: false,
+            atime: true,
+            root_uid: 0,
+            root_gid: 0,
+        }
+    }
+}
+
+/// What wiring hands over to build a [`Vfs`](crate::Vfs).
+pub struct VfsParts {
+    /// The one store that vfs and sync share. It seals its values itself where the volume is sealed at rest.
+    pub store: Arc<dyn MetaStore>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where chunks go and come from.
+    pub chunks: Arc<dyn ChunkStore>,
+    /// Keys of the volume.
+    pub keys: VolumeKeys,
+    /// Settings.
+    pub config: VfsConfig,
+    /// Where random bytes come from.
+    pub entropy: Arc<Mutex<dyn Entropy>>,
+}
+
+/// The shared middle of a mounted volume.
+pub struct Core {
+    /// The metadata store.
+    pub store: Arc<dyn MetaStore>,
+    /// Time.
+    pub clock: Arc<dyn Clock>,
+    /// Where chunks go and come from.
+    pub chunks: Arc<dyn ChunkStore>,
+    /// Keys of the volume.
+    pub keys: VolumeKeys,
+    /// Settings.
+    pub config: VfsConfig,
+    /// Where random bytes come from.
+    pub entropy: Arc<Mutex<dyn Entropy>>,
+    /// Live inodes.
+    pub inodes: InodeTable,
+    /// Change marks of the next delta.
+    pub marks: Marks,
+    /// Names read lately.
+    pub(crate) dentries: DentryCache,
+    /// Hashes names.
+    pub(crate) at_rest: AtRestKeys,
+    /// Issues inode numbers.
+    pub(crate) inos: InoCounter,
+    /// Inodes that exist (the root counts, orphans too).
+    pub(crate) files: AtomicU64,
+    /// Closed: no more changes.
+    pub(crate) closed: AtomicBool,
+}
+
+impl Core {
+    /// Builds the tables over `parts`; reads and writes nothing yet.
+    pub fn new(parts: VfsParts) -> Core {
+        Core {
+            at_rest: parts.keys.at_rest(),
+            marks: Marks::new(parts.store.clone(), parts.clock.clone(), parts.chunks.clone()),
+            store: parts.store,
+            clock: parts.clock,
+            chunks: parts.chunks,
+            keys: parts.keys,
+            config: parts.config,
+            entropy: parts.entropy,
+            inodes: InodeTable::new(),
+            dentries: DentryCache::new(),
+            inos: InoCounter::new(),
+            files: AtomicU64::new(0),
+            closed: AtomicBool::new(false),
+        }
+    }
+
+    /// The wall clock as a file time.
+    pub fn now(&self) -> Timestamp {
+        let wall = self.clock.wall();
+        Timestamp {
+            secs: i64::try_from(wall.as_secs()).unwrap_or(i64::MAX),
+            nanos: wall.subsec_nanos(),
+        }
+    }
+
+    /// Puts an inode's record into `batch` and marks it changed. The batch must be committed while the inode's `state` is
+    /// locked for writing, or an older record could land on a newer one.
+    pub fn put_inode(&self, batch: &mut Batch, ino: u64, record: &InodeRecord) {
+        let key = records::inode_key(ino);
+        self.marks.mark(batch, &key);
+        batch.put(key, record.encode());
+    }
+
+    /// Deletes an inode's record and marks it changed.
+    pub(crate) fn delete_inode(&self, batch: &mut Batch, ino: u64) {
+        let key = records::inode_key(ino);
+        self.marks.mark(batch, &key);
+        batch.delete(key);
+    }
+
+    /// Fails with `EROFS` on a read-only or closed volume.
+    pub(crate) fn check_writable(&self) -> Result<(), VfsError> {
+        if self.config.read_only || self.closed.load(Ordering::Relaxed) {
+            Err(VfsError::ReadOnly)
+        } else {
+            Ok(())
+        }
+    }
+}

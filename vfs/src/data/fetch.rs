@@ -1,0 +1,131 @@
+//! What has to come from the network before an operation can go on, and how it gets into the cache.
+
+use super::piece::ChunkAt;
+use super::{BLOCK, Shared};
+use crate::error::VfsError;
+use crate::inode::{Inode, InodeState};
+use crate::limits::{ROOM_POLL, ROOM_WAIT_MAX};
+use bytes::Bytes;
+use cessfs_crypto::ChunkId;
+use cessfs_sync::FetchError;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Chunks fetched for one operation, by number.
+pub(super) type Fetched = BTreeMap<u64, (ChunkId, Bytes)>;
+
+/// A chunk that an operation needs.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Want {
+    pub(super) chunk: u64,
+    pub(super) id: ChunkId,
+    pub(super) len: u32,
+}
+
+/// How far an operation came with what there is.
+pub(super) enum Attempt<T> {
+    Done(T),
+    /// It needs these chunks; nothing was changed.
+    Fetch(Vec<Want>),
+    /// It needs room in the cache; nothing was changed.
+    Room,
+}
+
+impl Shared {
+    /// Fetches chunks and checks that they are as long as their extents say.
+    pub(super) async fn fetch(&self, wants: &[Want], into: &mut Fetched) -> Result<(), VfsError> {
+        let fetches = wants.iter().map(|want| self.core.chunks.fetch(want.id));
+        let answers = futures::future::try_join_all(fetches).await?;
+        for (want, bytes) in wants.iter().zip(answers) {
+            if bytes.len() != want.len as usize {
+                let told = format!("it has {} bytes instead of {}", bytes.len(), want.len);
+                return Err(FetchError::Unavailable(told).into());
+            }
+            into.insert(want.chunk, (want.id, bytes));
+        }
+        Ok(())
+    }
+
+    /// Puts fetched chunks that the operation did not put there itself into the cache. Failing to is no error: the bytes were
+    /// delivered, the next reader fetches again.
+    pub(super) fn fill(&self, inode: &Arc<Inode>, fetched: &Fetched) {
+        if !self.has_room() {
+            return;
+        }
+        let mut state = inode.state.write();
+        for (&chunk, (id, bytes)) in fetched {
+            if let Err(e) = self.fill_chunk(inode, &mut state, chunk, *id, bytes) {
+                self.errors
+                    .add(format!("inode {}: a fetched chunk cannot be cached: {e}", inode.ino));
+                return;
+            }
+        }
+        let must_sync = state.data.must_sync();
+        drop(state);
+        if must_sync {
+            if let Err(e) = self.persist(inode) {
+                self.errors.add(format!(
+                    "inode {}: fetched chunks cannot be made durable: {e}",
+                    inode.ino
+                ));
+            }
+        }
+    }
+
+    /// Makes an absent chunk resident, unless it is no longer the chunk that was fetched.
+    pub(super) fn fill_chunk(
+        &self,
+        inode: &Arc<Inode>,
+        state: &mut InodeState,
+        chunk: u64,
+        id: ChunkId,
+        bytes: &Bytes,
+    ) -> Result<(), VfsError> {
+        let at = ChunkAt { ino: inode.ino, chunk };
+        let extent = state.data.extent(&self.core, inode.ino, chunk)?;
+        let same = extent.stored.is_some_and(|(stored, _)| stored == id);
+        if state.gone || !same || extent.resident || extent.dirty {
+            return Ok(());
+        }
+        let valid = bytes.len().min(extent.valid as usize);
+        for (run, there) in extent.blocks.runs(0..crate::limits::CHUNK_BLOCKS) {
+            if !there {
+                continue;
+            }
+            let (start, end) = (run.start * BLOCK, run.end * BLOCK);
+            if end <= valid {
+                self.backing.write(at.block(run.start), &bytes[start..end])?;
+            } else {
+                let mut padded = vec![0; end - start];
+                let there = valid.saturating_sub(start);
+                padded[..there].copy_from_slice(&bytes[start..start + there]);
+                self.backing.write(at.block(run.start), &padded)?;
+            }
+        }
+        let change = state.data.next_change();
+        state.data.with_slot(&self.core, inode.ino, chunk, |slot| {
+            slot.now.resident = true;
+            slot.unsynced = Some(change);
+        })?;
+        self.keep_pending(inode);
+        Ok(())
+    }
+
+    /// Waits until the cache may grow.
+    pub(super) async fn await_room(&self) -> Result<(), VfsError> {
+        let mut waited = Duration::ZERO;
+        while !self.has_room() {
+            if waited >= ROOM_WAIT_MAX {
+                return Err(VfsError::NoSpace("cache is full of unsent data"));
+            }
+            self.make_room()?;
+            if self.has_room() {
+                break;
+            }
+            self.core.clock.sleep(ROOM_POLL).await;
+            waited += ROOM_POLL;
+        }
+        Ok(())
+    }
+}

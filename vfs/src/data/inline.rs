@@ -1,0 +1,143 @@
+//! Small files: up to 4096 bytes as one record, until they outgrow it. They never come back.
+
+use super::Shared;
+use super::piece::ChunkAt;
+use super::state::Spill;
+use crate::error::VfsError;
+use crate::inode::{Inode, InodeState};
+use crate::limits::INLINE_BYTES_MAX;
+use crate::records;
+use cessfs_sync::Batch;
+use std::sync::Arc;
+
+impl Shared {
+    /// The bytes of an inline file, padded with zeros to its size (at most [`INLINE_BYTES_MAX`]).
+    pub(super) fn inline_bytes(&self, ino: u64, size: u64) -> Result<Vec<u8>, VfsError> {
+        let mut bytes = self.core.store.get(&records::inline_key(ino))?.unwrap_or_default();
+        bytes.resize(size.min(INLINE_BYTES_MAX as u64) as usize, 0);
+        Ok(bytes)
+    }
+
+    /// Adds the bytes of an inline file to `batch`.
+    pub(super) fn put_inline(&self, ino: u64, bytes: &[u8], batch: &mut Batch) {
+        let key = records::inline_key(ino);
+        self.core.marks.mark(batch, &key);
+        if bytes.is_empty() {
+            batch.delete(key);
+        } else {
+            batch.put(key, bytes);
+        }
+    }
+
+    /// Writes into a file that stays inline, and journals it at once.
+    pub(super) fn write_inline(
+        &self,
+        ino: u64,
+        state: &mut InodeState,
+        offset: usize,
+        data: &[u8],
+    ) -> Result<(), VfsError> {
+        let end = offset + data.len();
+        let size = state.record.size.max(end as u64);
+        let mut bytes = self.inline_bytes(ino, size)?;
+        bytes[offset..end].copy_from_slice(data);
+        let now = self.core.now();
+        let mut record = state.record.clone();
+        record.size = size;
+        record.blocks = 1;
+        record.mtime = now;
+        record.ctime = now;
+        let mut batch = Batch::new();
+        self.put_inline(ino, &bytes, &mut batch);
+        self.core.put_inode(&mut batch, ino, &record);
+        self.core.store.commit(batch)?;
+        state.record = record;
+        state.lazy = false;
+        Ok(())
+    }
+
+    /// Moves an inline file's bytes into its backing file. The record that held them stays until they are durable there.
+    pub(super) fn spill(&self, inode_ino: u64, state: &mut InodeState) -> Result<(), VfsError> {
+        debug_assert!(state.record.inline);
+        let bytes = self.inline_bytes(inode_ino, state.record.size)?;
+        let mut blocks = 0;
+        if bytes.iter().any(|byte| *byte != 0) {
+            let at = ChunkAt {
+                ino: inode_ino,
+                chunk: 0,
+            };
+            let mut extent = state.data.extent(&self.core, inode_ino, 0)?;
+            extent.resident = true;
+            extent.dirty = true;
+            self.write_range(at, &mut extent, 0..bytes.len(), &bytes)?;
+            blocks = extent.blocks.count();
+            let change = state.data.next_change();
+            state.data.spill = Some(Spill { change, noted: false });
+            state.data.with_slot(&self.core, inode_ino, 0, |slot| {
+                slot.now = extent;
+                slot.needs_mark = true;
+                slot.changed = change;
+            })?;
+            self.touch_dirty(inode_ino, 0, &extent);
+        } else {
+            // Nothing to keep: the record may go as soon as the file is no longer inline.
+            state.data.spill = Some(Spill {
+                change: 0,
+                noted: false,
+            });
+        }
+        state.record.inline = false;
+        state.record.blocks = blocks;
+        state.data.set_ahead(self.core.clock.monotonic(), bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Adds the end of an outgrown `b` record to `batch` once its copy is durable, and tells whether it did.
+    pub(super) fn end_spill(&self, ino: u64, state: &InodeState, synced: u64, batch: &mut Batch) -> bool {
+        let Some(spill) = state.data.spill else { return false };
+        if !spill.noted || spill.change > synced {
+            return false;
+        }
+        let key = records::inline_key(ino);
+        self.core.marks.mark(batch, &key);
+        batch.delete(key);
+        batch.delete(super::state::spill_key(ino));
+        true
+    }
+
+    /// Brings back what an outgrown `b` record holds if its copy never reached the disk; then ends the note.
+    pub(crate) fn recover_spill(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
+        let ino = inode.ino;
+        let _guard = self.core.marks.enter();
+        let mut state = inode.state.write();
+        let state = &mut *state;
+        let kept = self.core.store.get(&records::inline_key(ino))?.unwrap_or_default();
+        if !state.record.inline && !kept.is_empty() {
+            let at = ChunkAt { ino, chunk: 0 };
+            let mut extent = state.data.extent(&self.core, ino, 0)?;
+            let len = kept.len().min(state.record.size as usize);
+            let mut found = vec![0; len];
+            let local = extent.stored.is_none() || extent.dirty;
+            // Unreadable or all zeros: the copy was never written back by the kernel.
+            let copied = local && self.read_range(at, &extent, 0..len, &mut found).is_ok();
+            if local && !(copied && found.iter().any(|byte| *byte != 0)) && len > 0 {
+                let before = extent.blocks.count();
+                extent.blocks.remove(0);
+                extent.resident = true;
+                extent.dirty = true;
+                self.write_range(at, &mut extent, 0..len, &kept[..len])?;
+                state.record.blocks = state.record.blocks.saturating_sub(before) + extent.blocks.count();
+                state.data.with_slot(&self.core, ino, 0, |slot| {
+                    slot.now = extent;
+                    slot.needs_mark = true;
+                })?;
+                self.touch_dirty(ino, 0, &extent);
+            }
+        }
+        let change = state.data.changes;
+        state.data.spill = Some(Spill { change, noted: true });
+        state.data.set_ahead(self.core.clock.monotonic(), 0);
+        self.keep_pending(inode);
+        Ok(())
+    }
+}

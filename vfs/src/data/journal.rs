@@ -1,0 +1,197 @@
+//! Bringing the store up to date with memory, and both onto the disk.
+
+use super::Shared;
+use crate::error::VfsError;
+use crate::inode::{Inode, InodeState};
+use crate::limits::{HEARTBEAT_EVERY, PENDING_AGE_MAX, SYNC_EACH_MAX};
+use crate::records;
+use cessfs_sync::Batch;
+use std::sync::Arc;
+
+/// Key of the wall time (a counter, seconds) before which everything written to backing files is in the store.
+pub(crate) const HEARTBEAT_KEY: &[u8] = b"sheartbeat";
+
+impl Shared {
+    /// Commits one batch with everything about the inode that is ahead of the store and may be journaled. `synced`: changes
+    /// up to this one are durable. The caller holds the mutation guard.
+    pub(crate) fn journal_locked(&self, ino: u64, state: &mut InodeState, synced: Option<u64>) -> Result<(), VfsError> {
+        if state.gone {
+            return Ok(());
+        }
+        // What could not be made durable once is not believed to be so later: the kernel tells of a failure only once.
+        let synced = synced.filter(|_| state.data.failure.is_none());
+        if let Some(change) = synced {
+            state.data.set_synced(change);
+        }
+        let mut batch = Batch::new();
+        let staged = state.data.stage(&self.core, ino, &mut batch);
+        let spill_ended = synced.is_some_and(|change| self.end_spill(ino, state, change, &mut batch));
+        if state.data.ahead.is_some() || state.lazy {
+            self.core.put_inode(&mut batch, ino, &state.record);
+        }
+        if batch.is_empty() {
+            return Ok(());
+        }
+        self.core.store.commit(batch)?;
+        state.lazy = false;
+        state.data.staged(staged);
+        if spill_ended {
+            state.data.spill = None;
+        }
+        Ok(())
+    }
+
+    /// Journals what is ahead of the store, except what has to wait for a sync.
+    pub(crate) fn journal(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
+        {
+            let state = inode.state.read();
+            if state.data.ahead.is_none() {
+                return Ok(());
+            }
+        }
+        let _guard = self.core.marks.enter();
+        let mut state = inode.state.write();
+        self.journal_locked(inode.ino, &mut state, None)?;
+        drop(state);
+        self.drop_settled(inode);
+        Ok(())
+    }
+
+    /// Syncs the backing file if something waits for that, and journals everything.
+    pub(crate) fn persist(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
+        let (change, needs_sync) = {
+            let state = inode.state.read();
+            // A note that is not in the store yet would miss its end by one round.
+            (state.data.changes, state.data.needs_sync())
+        };
+        if needs_sync {
+            self.sync_backing(inode)?;
+        }
+        self.journal_synced(inode, change)
+    }
+
+    /// Journals everything up to `change`, which is durable in the backing file.
+    fn journal_synced(&self, inode: &Arc<Inode>, change: u64) -> Result<(), VfsError> {
+        let _guard = self.core.marks.enter();
+        let mut state = inode.state.write();
+        self.journal_locked(inode.ino, &mut state, Some(change))?;
+        if state
+            .data
+            .spill
+            .is_some_and(|spill| spill.noted && spill.change <= change)
+        {
+            self.journal_locked(inode.ino, &mut state, Some(change))?;
+        }
+        drop(state);
+        self.drop_settled(inode);
+        Ok(())
+    }
+
+    /// Makes the backing file durable; failing to is remembered for every later fsync.
+    fn sync_backing(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
+        self.backing.sync(inode.ino).map_err(|e| {
+            let error = VfsError::from(e);
+            self.note_failure(inode, error.clone());
+            error
+        })
+    }
+
+    fn note_failure(&self, inode: &Arc<Inode>, error: VfsError) {
+        self.errors.add(format!(
+            "inode {}: what was written cannot be made durable: {error}",
+            inode.ino
+        ));
+        self.keep_pending(inode);
+        inode.state.write().data.failure.get_or_insert(error);
+    }
+
+    fn drop_settled(&self, inode: &Arc<Inode>) {
+        let state = inode.state.read();
+        if state.data.is_settled() {
+            self.pending.lock().remove(&inode.ino);
+        }
+    }
+
+    pub(super) fn fsync(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
+        let (change, failure) = {
+            let state = inode.state.read();
+            state.check_alive()?;
+            (state.data.changes, state.data.failure.clone())
+        };
+        if let Some(error) = failure {
+            return Err(error);
+        }
+        self.sync_backing(inode)?;
+        self.journal_synced(inode, change)?;
+        Ok(self.core.store.barrier()?)
+    }
+
+    /// Journals everything about every inode; syncs what has to be synced for that.
+    pub(crate) fn persist_all(&self) -> Result<(), VfsError> {
+        let inodes: Vec<Arc<Inode>> = self.pending.lock().values().cloned().collect();
+        self.persist_many(&inodes)
+    }
+
+    /// The same for inodes that have been ahead of the store for long enough.
+    pub(crate) fn persist_aged(&self) -> Result<(), VfsError> {
+        let now = self.core.clock.monotonic();
+        let mut inodes: Vec<Arc<Inode>> = self.pending.lock().values().cloned().collect();
+        inodes.retain(|inode| {
+            let state = inode.state.read();
+            state
+                .data
+                .ahead
+                .is_none_or(|ahead| now.saturating_sub(ahead.since) >= PENDING_AGE_MAX)
+        });
+        self.persist_many(&inodes)
+    }
+
+    fn persist_many(&self, inodes: &[Arc<Inode>]) -> Result<(), VfsError> {
+        let changes: Vec<(u64, bool)> = inodes
+            .iter()
+            .map(|inode| {
+                let state = inode.state.read();
+                (
+                    state.data.changes,
+                    state.data.needs_sync() && state.data.failure.is_none(),
+                )
+            })
+            .collect();
+        let to_sync = changes.iter().filter(|(_, needs_sync)| *needs_sync).count();
+        let mut first_error = None;
+        let all_synced = to_sync > SYNC_EACH_MAX && self.sync_every(inodes, &changes, &mut first_error);
+        for (inode, (change, needs_sync)) in inodes.iter().zip(changes) {
+            let synced = !needs_sync || all_synced || self.sync_backing(inode).is_ok();
+            let result = if synced {
+                self.journal_synced(inode, change)
+            } else {
+                self.journal(inode)
+            };
+            first_error = first_error.or(result.err());
+        }
+        first_error.map_or(Ok(()), Err)
+    }
+
+    fn sync_every(&self, inodes: &[Arc<Inode>], changes: &[(u64, bool)], first_error: &mut Option<VfsError>) -> bool {
+        let Err(e) = self.backing.sync_all() else { return true };
+        let error = VfsError::from(e);
+        for (inode, _) in inodes.iter().zip(changes).filter(|(_, (_, needs_sync))| *needs_sync) {
+            self.note_failure(inode, error.clone());
+        }
+        *first_error = Some(error);
+        false
+    }
+
+    /// Notes in the store how far it is up to date with the backing files.
+    pub(crate) fn beat(&self) -> Result<(), VfsError> {
+        let wall = self.core.clock.wall();
+        let mut last = self.heartbeat.lock();
+        if wall.saturating_sub(*last) < HEARTBEAT_EVERY {
+            return Ok(());
+        }
+        *last = wall;
+        let mut batch = Batch::new();
+        batch.put(HEARTBEAT_KEY, records::encode_counter(wall.as_secs()));
+        Ok(self.core.store.commit(batch)?)
+    }
+}

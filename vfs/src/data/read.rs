@@ -1,0 +1,165 @@
+//! Reads: from the record, from holes, from the backing file, from the network.
+
+use super::fetch::{Attempt, Fetched, Want};
+use super::piece::ChunkAt;
+use super::{CHUNK, Piece, Shared, pieces};
+use crate::Later;
+use crate::error::VfsError;
+use crate::inode::{Inode, InodeState};
+use crate::limits::{FETCH_ROUNDS_MAX, PREFETCH_CHUNKS, PREFETCH_STREAK};
+use cessfs_sync::FetchError;
+use std::sync::Arc;
+
+impl Shared {
+    pub(super) fn read(self: Arc<Self>, inode: &Arc<Inode>, offset: u64, len: u32) -> Result<Later<Vec<u8>>, VfsError> {
+        self.touch_recent(inode.ino);
+        match self.try_read(inode, offset, len, &Fetched::new())? {
+            Attempt::Done(bytes) => Ok(Later::Ready(bytes)),
+            Attempt::Fetch(wants) => Ok(Later::Wait(Box::pin(self.read_later(
+                inode.clone(),
+                offset,
+                len,
+                wants,
+            )))),
+            Attempt::Room => unreachable!("a read takes no room"),
+        }
+    }
+
+    async fn read_later(
+        self: Arc<Self>,
+        inode: Arc<Inode>,
+        offset: u64,
+        len: u32,
+        mut wants: Vec<Want>,
+    ) -> Result<Vec<u8>, VfsError> {
+        let mut fetched = Fetched::new();
+        for _ in 0..FETCH_ROUNDS_MAX {
+            if let Err(e) = self.fetch(&wants, &mut fetched).await {
+                self.errors.add(format!("inode {} at byte {offset}: {e}", inode.ino));
+                return Err(e);
+            }
+            match self.try_read(&inode, offset, len, &fetched)? {
+                Attempt::Done(bytes) => {
+                    self.fill(&inode, &fetched);
+                    return Ok(bytes);
+                }
+                Attempt::Fetch(more) => wants = more,
+                Attempt::Room => unreachable!("a read takes no room"),
+            }
+        }
+        Err(FetchError::Unavailable("the content keeps changing while it is fetched".into()).into())
+    }
+
+    fn try_read(&self, inode: &Inode, offset: u64, len: u32, fetched: &Fetched) -> Result<Attempt<Vec<u8>>, VfsError> {
+        let state = inode.state.read();
+        state.check_alive()?;
+        let end = state.record.size.min(offset.saturating_add(u64::from(len)));
+        if offset >= end {
+            return Ok(Attempt::Done(Vec::new()));
+        }
+        if state.record.inline {
+            let bytes = self.inline_bytes(inode.ino, state.record.size)?;
+            return Ok(Attempt::Done(bytes[offset as usize..end as usize].to_vec()));
+        }
+        let mut out = vec![0; (end - offset) as usize];
+        let mut wants = Vec::new();
+        for piece in pieces(offset, end) {
+            let start = (piece.chunk * CHUNK + piece.range.start as u64 - offset) as usize;
+            let out = &mut out[start..start + piece.range.len()];
+            wants.extend(self.read_piece(inode, &state, &piece, fetched, out)?);
+        }
+        if !wants.is_empty() {
+            return Ok(Attempt::Fetch(wants));
+        }
+        self.hint_ahead(inode, &state, offset, end);
+        Ok(Attempt::Done(out))
+    }
+
+    /// Reads bytes of one chunk, or tells what to fetch first.
+    fn read_piece(
+        &self,
+        inode: &Inode,
+        state: &InodeState,
+        piece: &Piece,
+        fetched: &Fetched,
+        out: &mut [u8],
+    ) -> Result<Option<Want>, VfsError> {
+        let chunk = piece.chunk;
+        let extent = state.data.extent(&self.core, inode.ino, chunk)?;
+        if extent.resident {
+            let at = ChunkAt { ino: inode.ino, chunk };
+            match self.read_range(at, &extent, piece.range.clone(), out) {
+                Err(VfsError::Damaged { .. }) if self.distrust(inode, state, chunk)? => {}
+                other => return other.map(|()| None),
+            }
+        }
+        let Some((id, len)) = extent.stored else {
+            out.fill(0);
+            return Ok(None);
+        };
+        let Some((_, bytes)) = fetched.get(&chunk).filter(|(got, _)| *got == id) else {
+            return Ok(Some(Want { chunk, id, len }));
+        };
+        let valid = bytes.len().min(extent.valid as usize);
+        let there = piece.range.start.min(valid)..piece.range.end.min(valid);
+        out[there.len()..].fill(0);
+        out[..there.len()].copy_from_slice(&bytes[there]);
+        Ok(None)
+    }
+
+    /// A block of the chunk is damaged. If the network has the same content the cached copy is given up, and true returned;
+    /// otherwise the damage is told.
+    pub(super) fn distrust(&self, inode: &Inode, state: &InodeState, chunk: u64) -> Result<bool, VfsError> {
+        let replaceable = state.data.with_slot(&self.core, inode.ino, chunk, |slot| {
+            let replaceable = slot.now.stored.is_some() && !slot.now.dirty;
+            if replaceable {
+                slot.now.resident = false;
+            }
+            replaceable
+        })?;
+        let next = if replaceable {
+            "it is fetched again"
+        } else {
+            "nobody else has it"
+        };
+        self.errors.add(format!(
+            "inode {}: the cache of chunk {chunk} is damaged; {next}",
+            inode.ino
+        ));
+        Ok(replaceable)
+    }
+
+    /// Tells the chunk store what a sequential reader will want next.
+    fn hint_ahead(&self, inode: &Inode, state: &InodeState, offset: u64, end: u64) {
+        let hints = {
+            let mut cursor = state.data.cursor.lock();
+            cursor.streak = if offset == cursor.next {
+                cursor.streak.saturating_add(1)
+            } else {
+                0
+            };
+            cursor.next = end;
+            if cursor.streak == 0 {
+                cursor.hinted = 0;
+            }
+            if cursor.streak < PREFETCH_STREAK {
+                return;
+            }
+            let first = cursor.hinted.max(end / CHUNK + 1);
+            let last = (end / CHUNK + 1 + PREFETCH_CHUNKS).min(state.record.size.div_ceil(CHUNK));
+            cursor.hinted = last.max(first);
+            first..last
+        };
+        let mut ids = Vec::new();
+        for chunk in hints {
+            match state.data.extent(&self.core, inode.ino, chunk) {
+                Ok(extent) if !extent.resident => ids.extend(extent.stored.map(|(id, _)| id)),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+        if !ids.is_empty() {
+            self.core.chunks.prefetch(&ids);
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Space on the cache disk, given back in the one safe order: first the journal says that the bytes are not needed, then
+//! that is made durable, then the hole is punched or the file removed.
+
+use super::{CHUNK, Shared};
+use crate::error::VfsError;
+use crate::limits::CHUNK_BLOCKS;
+use crate::records::Extent;
+use std::ops::Range;
+
+/// Something to give back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Reclaim {
+    /// Whatever these chunks of an inode do not need.
+    Chunks(u64, Range<u64>),
+    /// Extents and backing file of an inode that is no more.
+    File(u64),
+}
+
+impl Shared {
+    /// Queues chunks, ascending, for their space to be given back.
+    pub(crate) fn give_back_chunks(&self, ino: u64, chunks: &[u64]) {
+        let mut queue = self.reclaim.lock();
+        for &chunk in chunks {
+            match queue.last_mut() {
+                Some(Reclaim::Chunks(last_ino, range)) if *last_ino == ino && range.end == chunk => range.end += 1,
+                _ => queue.push(Reclaim::Chunks(ino, chunk..chunk + 1)),
+            }
+        }
+    }
+
+    pub(super) fn give_back_file(&self, ino: u64) {
+        let mut queue = self.reclaim.lock();
+        queue.retain(|entry| !matches!(entry, Reclaim::Chunks(other, _) if *other == ino));
+        queue.push(Reclaim::File(ino));
+    }
+
+    /// Gives back everything queued so far.
+    pub(crate) fn reclaim(&self) -> Result<(), VfsError> {
+        let queue = std::mem::take(&mut *self.reclaim.lock());
+        if queue.is_empty() {
+            return Ok(());
+        }
+        let done = self.core.store.barrier().map_err(VfsError::from).and_then(|()| {
+            queue.iter().try_for_each(|entry| match entry {
+                Reclaim::File(ino) => self.remove_file(*ino),
+                Reclaim::Chunks(ino, chunks) => chunks.clone().try_for_each(|chunk| self.punch_unneeded(*ino, chunk)),
+            })
+        });
+        if done.is_err() {
+            self.reclaim.lock().extend(queue);
+        }
+        done
+    }
+
+    fn remove_file(&self, ino: u64) -> Result<(), VfsError> {
+        self.delete_content(ino)?;
+        Ok(self.backing.remove(ino)?)
+    }
+
+    /// Punches the blocks of a chunk that hold nothing the chunk needs, as it is now.
+    fn punch_unneeded(&self, ino: u64, chunk: u64) -> Result<(), VfsError> {
+        let inode = match self.core.inodes.get(&self.core, ino) {
+            Ok(inode) => inode,
+            // Deleted meanwhile: its file is queued to go as a whole.
+            Err(VfsError::Stale) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        let state = inode.state.write();
+        if state.gone {
+            return Ok(());
+        }
+        debug_assert!(chunk <= u64::MAX / CHUNK);
+        let extent = state.data.extent(&self.core, ino, chunk)?;
+        if !extent.resident {
+            return Ok(self.backing.punch(ino, chunk, 0..CHUNK_BLOCKS)?);
+        }
+        self.punch_holes(ino, chunk, &extent)
+    }
+
+    fn punch_holes(&self, ino: u64, chunk: u64, extent: &Extent) -> Result<(), VfsError> {
+        for (run, needed) in extent.blocks.runs(0..CHUNK_BLOCKS) {
+            if !needed {
+                self.backing.punch(ino, chunk, run)?;
+            }
+        }
+        Ok(())
+    }
+}

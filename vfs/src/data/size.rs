@@ -1,0 +1,237 @@
+//! Truncation, extension and the end of a file's content. None of them needs the network.
+
+use super::reclaim::Reclaim;
+use super::state::{DIRTY_PREFIX, dirty_key, put_extent, spill_key};
+use super::{BLOCK, CHUNK, Shared};
+use crate::error::VfsError;
+use crate::inode::InodeState;
+use crate::limits::{FILE_BYTES_MAX, INLINE_BYTES_MAX, SCAN_PAGE};
+use crate::records::{self, Extent};
+use cessfs_sync::Batch;
+
+/// First byte of the keys that note: extents of this deleted inode are still to be deleted.
+pub(super) const DELETION_PREFIX: &[u8] = b"t";
+
+fn deletion_key(ino: u64) -> Vec<u8> {
+    [DELETION_PREFIX, &ino.to_be_bytes()].concat()
+}
+
+impl Shared {
+    pub(super) fn set_size(
+        &self,
+        ino: u64,
+        state: &mut InodeState,
+        size: u64,
+        batch: &mut Batch,
+    ) -> Result<(), VfsError> {
+        if size > FILE_BYTES_MAX {
+            return Err(VfsError::TooLarge);
+        }
+        if state.record.inline && size <= INLINE_BYTES_MAX as u64 {
+            let mut bytes = self.inline_bytes(ino, state.record.size)?;
+            bytes.resize(size as usize, 0);
+            self.put_inline(ino, &bytes, batch);
+            state.record.blocks = u64::from(size > 0);
+        } else if state.record.inline {
+            self.spill(ino, state)?;
+        } else if size < state.record.size {
+            self.truncate(ino, state, size, batch)?;
+        }
+        state.record.size = size;
+        Ok(())
+    }
+
+    fn truncate(&self, ino: u64, state: &mut InodeState, size: u64, batch: &mut Batch) -> Result<(), VfsError> {
+        let first_gone = size.div_ceil(CHUNK);
+        let cut = (size % CHUNK) as u32;
+        self.delete_extents(ino, state, first_gone, batch)?;
+        if cut > 0 {
+            self.cut_chunk(ino, state, size / CHUNK, cut, batch)?;
+        }
+        Ok(())
+    }
+
+    /// Deletes the extents from chunk `first` on. More than a page of them goes in batches of its own, from the end, each with
+    /// the size it leaves.
+    fn delete_extents(&self, ino: u64, state: &mut InodeState, first: u64, batch: &mut Batch) -> Result<(), VfsError> {
+        let mut gone: Vec<(u64, Extent)> = Vec::new();
+        self.each_extent(ino, first, &mut |chunk, extent| {
+            gone.push((chunk, extent));
+            Ok(())
+        })?;
+        let mut freed: u64 = 0;
+        let in_memory = {
+            let cache = state.data.chunks.lock();
+            let there = |chunk| cache.peek(chunk).map(|(now, _)| (chunk, now));
+            cache
+                .numbers_from(first)
+                .into_iter()
+                .filter_map(there)
+                .collect::<Vec<_>>()
+        };
+        for (_, extent) in gone
+            .iter()
+            .filter(|(chunk, _)| !in_memory.iter().any(|(other, _)| other == chunk))
+        {
+            freed += extent.blocks.count();
+        }
+        freed += in_memory.iter().map(|(_, extent)| extent.blocks.count()).sum::<u64>();
+        let mut chunks: Vec<u64> = gone.iter().chain(&in_memory).map(|(chunk, _)| *chunk).collect();
+        chunks.sort_unstable();
+        chunks.dedup();
+        self.dirty.lock().forget_from(ino, first);
+        state.data.chunks.lock().forget_from(first);
+        state.record.blocks = state.record.blocks.saturating_sub(freed);
+        self.give_back_chunks(ino, &chunks);
+        while gone.len() > SCAN_PAGE {
+            let page = gone.split_off(gone.len() - SCAN_PAGE);
+            let mut early = Batch::new();
+            self.delete_page(ino, &page, &mut early);
+            let mut record = state.record.clone();
+            record.size = page
+                .first()
+                .map_or(record.size, |(chunk, _)| record.size.min(chunk * CHUNK));
+            self.core.put_inode(&mut early, ino, &record);
+            self.core.store.commit(early)?;
+        }
+        self.delete_page(ino, &gone, batch);
+        Ok(())
+    }
+
+    fn delete_page(&self, ino: u64, page: &[(u64, Extent)], batch: &mut Batch) {
+        for (chunk, extent) in page {
+            self.core.marks.mark(batch, &records::extent_key(ino, *chunk));
+            put_extent(batch, ino, *chunk, extent, &Extent::default());
+        }
+    }
+
+    /// Cuts a chunk to its first `len` bytes. What the network has stays good for them.
+    fn cut_chunk(
+        &self,
+        ino: u64,
+        state: &mut InodeState,
+        chunk: u64,
+        len: u32,
+        batch: &mut Batch,
+    ) -> Result<(), VfsError> {
+        let before = state.data.extent(&self.core, ino, chunk)?;
+        if before == Extent::default() || before.valid <= len {
+            return Ok(());
+        }
+        let change = state.data.next_change();
+        let (journaled_before, journaled, now) = state.data.with_slot(&self.core, ino, chunk, |slot| {
+            let journaled_before = slot.journaled;
+            // A chunk the store still has in its old state is cut in that state too.
+            if slot.unsynced.is_some() {
+                shorten(&mut slot.journaled, len);
+            }
+            shorten(&mut slot.now, len);
+            if slot.unsynced.is_none() {
+                slot.needs_mark = true;
+            }
+            slot.changed = change;
+            let journaled = if slot.unsynced.is_some() {
+                slot.journaled
+            } else {
+                slot.now
+            };
+            (journaled_before, journaled, slot.now)
+        })?;
+        self.core.marks.mark(batch, &records::extent_key(ino, chunk));
+        put_extent(batch, ino, chunk, &journaled_before, &journaled);
+        state.record.blocks = (state.record.blocks + now.blocks.count()).saturating_sub(before.blocks.count());
+        if now.dirty {
+            self.touch_dirty(ino, chunk, &now);
+        } else {
+            self.dirty.lock().forget(ino, chunk);
+        }
+        self.give_back_chunks(ino, &[chunk]);
+        Ok(())
+    }
+
+    pub(super) fn discard(&self, ino: u64, state: &mut InodeState, batch: &mut Batch) {
+        self.dirty.lock().forget_from(ino, 0);
+        state.data.chunks.lock().forget_from(0);
+        state.data.ahead = None;
+        self.pending.lock().remove(&ino);
+        self.recent.lock().pop(&ino);
+        let inline = records::inline_key(ino);
+        if state.record.inline || state.data.spill.is_some() {
+            self.core.marks.mark(batch, &inline);
+            batch.delete(inline);
+            batch.delete(spill_key(ino));
+        }
+        state.data.spill = None;
+        if !state.record.inline {
+            batch.put(deletion_key(ino), records::encode_counter(0));
+            self.give_back_file(ino);
+        }
+    }
+
+    /// Deletes the extents of an inode that is no more, page by page, and then the note that asked for it.
+    pub(super) fn delete_content(&self, ino: u64) -> Result<(), VfsError> {
+        let prefix = records::extent_prefix(ino);
+        loop {
+            let page = self.core.store.scan(&prefix, &prefix, SCAN_PAGE)?;
+            let _guard = self.core.marks.enter();
+            let mut batch = Batch::new();
+            for (key, _) in &page {
+                let (_, chunk) = records::parse_extent_key(key)?;
+                self.core.marks.mark(&mut batch, key);
+                batch.delete(key.clone());
+                batch.delete(dirty_key(ino, chunk));
+            }
+            if page.len() < SCAN_PAGE {
+                batch.delete(deletion_key(ino));
+            }
+            self.core.store.commit(batch)?;
+            if page.len() < SCAN_PAGE {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Queues the deletions that the last mount did not finish.
+    pub(super) fn resume_deletions(&self) -> Result<(), VfsError> {
+        let mut from = DELETION_PREFIX.to_vec();
+        loop {
+            let page = self.core.store.scan(DELETION_PREFIX, &from, SCAN_PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            from.clone_from(last);
+            from.push(0);
+            for (key, _) in &page {
+                let ino = records::parse_ino_key(key)?;
+                self.dirty.lock().forget_from(ino, 0);
+                self.reclaim.lock().push(Reclaim::File(ino));
+            }
+        }
+    }
+
+    /// Queues what the last mount left dirty.
+    pub(super) fn load_dirty(&self) -> Result<(), VfsError> {
+        let mut from = DIRTY_PREFIX.to_vec();
+        loop {
+            let page = self.core.store.scan(DIRTY_PREFIX, &from, SCAN_PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            from.clone_from(last);
+            from.push(0);
+            for (key, _) in &page {
+                let (ino, chunk) = records::parse_extent_key(key)?;
+                if let Some(value) = self.core.store.get(&records::extent_key(ino, chunk))? {
+                    self.touch_dirty(ino, chunk, &Extent::decode(&value)?);
+                }
+            }
+        }
+    }
+}
+
+/// Cuts an extent to its first `len` bytes; without an allocated block left it is a hole.
+fn shorten(extent: &mut Extent, len: u32) {
+    extent.valid = extent.valid.min(len);
+    extent
+        .blocks
+        .remove_range((len as usize).div_ceil(BLOCK)..crate::limits::CHUNK_BLOCKS);
+    if extent.blocks.is_empty() {
+        *extent = Extent::default();
+    }
+}

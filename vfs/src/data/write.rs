@@ -1,0 +1,202 @@
+//! Writes: into the record, into the backing file; never further while the writer waits, unless it must fetch first.
+
+use super::fetch::{Attempt, Fetched, Want};
+use super::piece::ChunkAt;
+use super::{CHUNK, Piece, Shared, pieces};
+use crate::Later;
+use crate::error::VfsError;
+use crate::inode::{Inode, InodeState};
+use crate::limits::{BLOCK_BYTES, FETCH_ROUNDS_MAX, FILE_BYTES_MAX, INLINE_BYTES_MAX};
+use crate::records::{BlockMap, Extent};
+use cessfs_sync::FetchError;
+use std::sync::Arc;
+
+impl Shared {
+    pub(super) fn write(self: Arc<Self>, inode: &Arc<Inode>, offset: u64, data: &[u8]) -> Result<Later<u32>, VfsError> {
+        let len = u32::try_from(data.len()).map_err(|_| VfsError::Invalid("too many bytes in one write"))?;
+        let end = offset.checked_add(u64::from(len)).filter(|end| *end <= FILE_BYTES_MAX);
+        if end.is_none() {
+            return Err(VfsError::TooLarge);
+        }
+        if data.is_empty() {
+            return Ok(Later::Ready(0));
+        }
+        self.touch_recent(inode.ino);
+        match self.try_write(inode, offset, data, &Fetched::new())? {
+            Attempt::Done(written) => Ok(Later::Ready(written)),
+            needs => {
+                let (inode, data) = (inode.clone(), data.to_vec());
+                Ok(Later::Wait(Box::pin(self.write_later(inode, offset, data, needs))))
+            }
+        }
+    }
+
+    async fn write_later(
+        self: Arc<Self>,
+        inode: Arc<Inode>,
+        offset: u64,
+        data: Vec<u8>,
+        mut attempt: Attempt<u32>,
+    ) -> Result<u32, VfsError> {
+        let mut fetched = Fetched::new();
+        for _ in 0..FETCH_ROUNDS_MAX {
+            match attempt {
+                Attempt::Done(written) => return Ok(written),
+                Attempt::Room => self.await_room().await?,
+                Attempt::Fetch(wants) => {
+                    if let Err(e) = self.fetch(&wants, &mut fetched).await {
+                        self.errors.add(format!("inode {} at byte {offset}: {e}", inode.ino));
+                        return Err(e);
+                    }
+                }
+            }
+            attempt = self.try_write(&inode, offset, &data, &fetched)?;
+        }
+        match attempt {
+            Attempt::Done(written) => Ok(written),
+            _ => Err(FetchError::Unavailable("the content keeps changing while it is fetched".into()).into()),
+        }
+    }
+
+    fn try_write(
+        &self,
+        inode: &Arc<Inode>,
+        offset: u64,
+        data: &[u8],
+        fetched: &Fetched,
+    ) -> Result<Attempt<u32>, VfsError> {
+        let end = offset + data.len() as u64;
+        if !self.has_room() {
+            return Ok(Attempt::Room);
+        }
+        let guard = self.core.marks.enter();
+        let mut locked = inode.state.write();
+        let state = &mut *locked;
+        state.check_alive()?;
+        if state.record.inline {
+            if end <= INLINE_BYTES_MAX as u64 {
+                self.write_inline(inode.ino, state, offset as usize, data)?;
+                return Ok(Attempt::Done(data.len() as u32));
+            }
+            self.spill(inode.ino, state)?;
+            self.keep_pending(inode);
+        }
+        let wants = self.bases(inode, state, offset, end, fetched)?;
+        if !wants.is_empty() {
+            return Ok(Attempt::Fetch(wants));
+        }
+        let mut written = 0;
+        for piece in pieces(offset, end) {
+            let bytes = &data[written..written + piece.range.len()];
+            match self.write_piece(inode.ino, state, &piece, bytes) {
+                Ok(()) => written += bytes.len(),
+                Err(VfsError::Damaged { .. }) if written == 0 && self.distrust(inode, state, piece.chunk)? => {
+                    return Ok(Attempt::Fetch(self.bases(inode, state, offset, end, fetched)?));
+                }
+                Err(e) if written == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        self.finish_write(inode, state, offset + written as u64, written as u64)?;
+        let must_sync = state.data.must_sync();
+        drop(locked);
+        drop(guard);
+        if must_sync {
+            self.persist(inode)?;
+        }
+        Ok(Attempt::Done(written as u32))
+    }
+
+    /// Makes the absent chunks resident that the write only covers in part; returns those that must be fetched for it.
+    fn bases(
+        &self,
+        inode: &Arc<Inode>,
+        state: &mut InodeState,
+        offset: u64,
+        end: u64,
+        fetched: &Fetched,
+    ) -> Result<Vec<Want>, VfsError> {
+        let mut wants = Vec::new();
+        for piece in pieces(offset, end) {
+            let extent = state.data.extent(&self.core, inode.ino, piece.chunk)?;
+            let Some((id, len)) = extent.stored else { continue };
+            let replaced = piece.range.start == 0 && piece.range.end >= extent.valid as usize;
+            if extent.resident || replaced {
+                continue;
+            }
+            match fetched.get(&piece.chunk).filter(|(got, _)| *got == id) {
+                Some((_, bytes)) => self.fill_chunk(inode, state, piece.chunk, id, bytes)?,
+                None => wants.push(Want {
+                    chunk: piece.chunk,
+                    id,
+                    len,
+                }),
+            }
+        }
+        Ok(wants)
+    }
+
+    /// Writes bytes of one chunk that is resident, a hole, or replaced as a whole.
+    fn write_piece(&self, ino: u64, state: &mut InodeState, piece: &Piece, bytes: &[u8]) -> Result<(), VfsError> {
+        let at = ChunkAt {
+            ino,
+            chunk: piece.chunk,
+        };
+        let before = state.data.extent(&self.core, ino, piece.chunk)?;
+        let mut extent = before;
+        let replaces = !before.resident;
+        if replaces {
+            extent = Extent {
+                stored: before.stored,
+                resident: true,
+                valid: 0,
+                dirty: true,
+                blocks: BlockMap::default(),
+            };
+        }
+        extent.dirty = true;
+        let result = self.write_range(at, &mut extent, piece.range.clone(), bytes);
+        // Damage is found before anything is written.
+        if matches!(result, Err(VfsError::Damaged { .. })) || (result.is_err() && replaces) {
+            return result;
+        }
+        // A write that failed half-way may have changed what was there.
+        let change = state.data.next_change();
+        let generation = self.core.marks.generation();
+        state.data.with_slot(&self.core, ino, piece.chunk, |slot| {
+            slot.now = extent;
+            slot.changed = change;
+            slot.needs_mark |= slot.marked != generation;
+            // The store goes on saying that the network has the old content until the new one is durable.
+            if replaces && before.stored.is_some() {
+                slot.unsynced = Some(change);
+            }
+        })?;
+        state.record.blocks = (state.record.blocks + extent.blocks.count()).saturating_sub(before.blocks.count());
+        self.touch_dirty(ino, piece.chunk, &extent);
+        result
+    }
+
+    /// Size and times after a write that ended at `end`; journals if too much is ahead of the store.
+    fn finish_write(&self, inode: &Arc<Inode>, state: &mut InodeState, end: u64, bytes: u64) -> Result<(), VfsError> {
+        let time = self.core.now();
+        state.record.size = state.record.size.max(end);
+        state.record.mtime = time;
+        state.record.ctime = time;
+        let now = self.core.clock.monotonic();
+        state.data.set_ahead(now, bytes);
+        self.keep_pending(inode);
+        if state.data.must_journal(now) {
+            self.journal_locked(inode.ino, state, None)?;
+        }
+        Ok(())
+    }
+
+    /// Tells the writeback that a chunk changed.
+    pub(crate) fn touch_dirty(&self, ino: u64, chunk: u64, extent: &Extent) {
+        let bytes = extent.blocks.count() * BLOCK_BYTES;
+        let (now, delay) = (self.core.clock.monotonic(), self.core.config.writeback_delay);
+        self.dirty.lock().touch(ino, chunk, bytes, now, delay);
+        debug_assert!(extent.valid as u64 <= CHUNK);
+    }
+}

@@ -1,0 +1,295 @@
+//! A cut: the marked records as they were at one instant, fit to travel.
+//!
+//! What travels is not always what the store has. Local matters (resident, dirty) are left out; chunks that were submitted
+//! count as stored, because their pack is this one or an earlier one. A file with dirty chunks that were not submitted is
+//!
+//! | | told before | new |
+//! |---|---|---|
+//! | pack is full | left as the last delta told it | named, but empty |
+//! | cut is forced | told with what was submitted, never longer than that | the same |
+//!
+//! and whatever was left out is marked again, for the next cut. Names always travel. An inode without links does not.
+
+use super::frame::FrameWriter;
+use crate::data::{CHUNK, Shared};
+use crate::records::{
+    self, DENTRY_PREFIX, EXTENT_PREFIX, Extent, INLINE_PREFIX, INODE_PREFIX, InodeRecord, RecordError, XATTR_PREFIX,
+};
+use cessfs_crypto::{ChunkId, PackSeq};
+use cessfs_sync::{Batch, CutCause, DeltaSource, StoreError};
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+/// Cuts that were written and neither sealed nor abandoned: pack, and the last generation of marks it carries.
+#[derive(Default)]
+pub(crate) struct Cutter(Mutex<BTreeMap<PackSeq, u64>>);
+
+/// Ids of chunks that count as stored, by inode and chunk.
+type InFlight = BTreeMap<(u64, u64), (ChunkId, u32)>;
+
+/// How an inode travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Passage {
+    /// As it is.
+    Whole,
+    /// Not now.
+    Left,
+    /// With no content.
+    Empty,
+    /// With what was submitted, up to this size.
+    Partly(u64),
+    /// As one that is no more.
+    Gone,
+}
+
+/// One cut being written.
+struct Cut<'a> {
+    shared: &'a Shared,
+    cause: CutCause,
+    until: u64,
+    in_flight: InFlight,
+    /// Inodes with dirty chunks that were not submitted.
+    unsent: BTreeSet<u64>,
+    /// The inode decided last: records of one inode and kind follow each other.
+    decided: Option<(u64, Passage)>,
+    /// Keys the next cut has to carry.
+    left: Vec<Vec<u8>>,
+}
+
+impl DeltaSource for Shared {
+    fn cut(
+        &self,
+        seq: PackSeq,
+        cause: CutCause,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let (until, in_flight) = self.core.marks.begin_cut(|| self.submitted_ids().into_iter().collect());
+        let mut cut = Cut {
+            shared: self,
+            cause,
+            until,
+            in_flight,
+            unsent: BTreeSet::new(),
+            decided: None,
+            left: Vec::new(),
+        };
+        let written = cut.write(sink);
+        let ended = self.core.marks.end_cut();
+        let carried_over = self.core.marks.carry_over(&cut.left);
+        let result = written.and(ended).and(carried_over);
+        if result.is_ok() {
+            self.cutter().0.lock().insert(seq, until);
+        } else {
+            self.core.marks.give_back();
+        }
+        result
+    }
+
+    fn sealed(&self, seq: PackSeq, batch: &mut Batch) {
+        let Some(until) = self.cutter().0.lock().remove(&seq) else {
+            return;
+        };
+        if let Err(e) = self.core.marks.clear(until, batch) {
+            // Marks that stay travel once more, which changes nothing.
+            self.errors
+                .add(format!("marks of pack {} cannot be cleared: {e}", seq.0));
+        }
+    }
+
+    fn abandoned(&self, seq: PackSeq) {
+        self.cutter().0.lock().remove(&seq);
+        self.core.marks.give_back();
+    }
+
+    fn pending(&self) -> Option<(Duration, u64)> {
+        self.core.marks.pending()
+    }
+}
+
+impl Cut<'_> {
+    fn write(&mut self, sink: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>) -> Result<(), StoreError> {
+        let marks = &self.shared.core.marks;
+        marks.each(self.until, &mut |_, key, _| {
+            if key.starts_with(EXTENT_PREFIX) {
+                let (ino, chunk) = records::parse_extent_key(key).map_err(corrupt)?;
+                if self.is_unsent(ino, chunk)? {
+                    self.unsent.insert(ino);
+                }
+            }
+            Ok(())
+        })?;
+        let mut writer = FrameWriter::new(sink);
+        marks.each(self.until, &mut |_, key, _| self.carry(key, &mut writer))?;
+        writer.flush()
+    }
+
+    fn extent(&self, ino: u64, chunk: u64) -> Result<Option<Extent>, StoreError> {
+        let value = self.shared.core.marks.value_at_cut(&records::extent_key(ino, chunk))?;
+        value.map(|value| Extent::decode(&value).map_err(corrupt)).transpose()
+    }
+
+    fn is_unsent(&self, ino: u64, chunk: u64) -> Result<bool, StoreError> {
+        let dirty = self.extent(ino, chunk)?.is_some_and(|extent| extent.dirty);
+        Ok(dirty && !self.in_flight.contains_key(&(ino, chunk)))
+    }
+
+    /// Writes one marked record, or what of it may travel.
+    fn carry(&mut self, key: &[u8], writer: &mut FrameWriter<'_>) -> Result<(), StoreError> {
+        match key.get(..1) {
+            Some(DENTRY_PREFIX) => {
+                let value = self.shared.core.marks.value_at_cut(key)?;
+                writer.record(key, value.as_deref())
+            }
+            Some(INODE_PREFIX) => self.carry_inode(key, writer),
+            Some(EXTENT_PREFIX) => self.carry_extent(key, writer),
+            Some(INLINE_PREFIX) => self.carry_bytes(records::parse_ino_key(key).map_err(corrupt)?, key, writer),
+            Some(XATTR_PREFIX) => {
+                let (ino, _) = records::parse_dentry_key(key).map_err(corrupt)?;
+                let value = match self.passage(ino)? {
+                    Passage::Gone => None,
+                    _ => self.shared.core.marks.value_at_cut(key)?,
+                };
+                writer.record(key, value.as_deref())
+            }
+            _ => Err(StoreError::Corrupt("a record of no known kind is marked".into())),
+        }
+    }
+
+    fn carry_inode(&mut self, key: &[u8], writer: &mut FrameWriter<'_>) -> Result<(), StoreError> {
+        let ino = records::parse_ino_key(key).map_err(corrupt)?;
+        let passage = self.passage(ino)?;
+        let Some(mut record) = self.inode(ino)? else {
+            return writer.record(key, None);
+        };
+        match passage {
+            Passage::Gone => return writer.record(key, None),
+            Passage::Left => {
+                self.left.push(key.to_vec());
+                return Ok(());
+            }
+            Passage::Whole => {}
+            Passage::Empty => {
+                record.size = 0;
+                record.blocks = 0;
+                self.left.push(key.to_vec());
+            }
+            Passage::Partly(size) => {
+                record.size = record.size.min(size);
+                self.left.push(key.to_vec());
+            }
+        }
+        writer.record(key, Some(&record.encode()))
+    }
+
+    fn carry_bytes(&mut self, ino: u64, key: &[u8], writer: &mut FrameWriter<'_>) -> Result<(), StoreError> {
+        let value = match self.passage(ino)? {
+            Passage::Left => {
+                self.left.push(key.to_vec());
+                return Ok(());
+            }
+            Passage::Gone | Passage::Empty => None,
+            Passage::Whole | Passage::Partly(_) => self.shared.core.marks.value_at_cut(key)?,
+        };
+        writer.record(key, value.as_deref())
+    }
+
+    fn carry_extent(&mut self, key: &[u8], writer: &mut FrameWriter<'_>) -> Result<(), StoreError> {
+        let (ino, chunk) = records::parse_extent_key(key).map_err(corrupt)?;
+        let passage = self.passage(ino)?;
+        if matches!(passage, Passage::Left | Passage::Empty) {
+            self.left.push(key.to_vec());
+        }
+        if passage == Passage::Left {
+            return Ok(());
+        }
+        let Some(mut extent) = self.extent(ino, chunk)?.filter(|_| passage != Passage::Gone) else {
+            return writer.record(key, None);
+        };
+        let unsent = extent.dirty && !self.in_flight.contains_key(&(ino, chunk));
+        if let (true, Some(&stored)) = (extent.dirty, self.in_flight.get(&(ino, chunk))) {
+            extent.stored = Some(stored);
+        }
+        if unsent && passage != Passage::Empty {
+            self.left.push(key.to_vec());
+        }
+        if passage == Passage::Empty || extent.stored.is_none() {
+            return writer.record(key, None);
+        }
+        if unsent {
+            // The network has the chunk as it was before: all of that, and nothing of what it is now.
+            let (_, len) = extent.stored.expect("chunks without an id were left out above");
+            extent.valid = extent.valid.min(len);
+        }
+        extent.resident = false;
+        extent.dirty = false;
+        writer.record(key, Some(&extent.encode()))
+    }
+
+    fn inode(&self, ino: u64) -> Result<Option<InodeRecord>, StoreError> {
+        let value = self.shared.core.marks.value_at_cut(&records::inode_key(ino))?;
+        value
+            .map(|value| InodeRecord::decode(&value).map_err(corrupt))
+            .transpose()
+    }
+
+    fn passage(&mut self, ino: u64) -> Result<Passage, StoreError> {
+        if let Some((_, passage)) = self.decided.filter(|(decided, _)| *decided == ino) {
+            return Ok(passage);
+        }
+        let passage = self.decide(ino)?;
+        self.decided = Some((ino, passage));
+        Ok(passage)
+    }
+
+    fn decide(&self, ino: u64) -> Result<Passage, StoreError> {
+        let Some(record) = self.inode(ino)? else {
+            return Ok(Passage::Gone);
+        };
+        if record.nlink == 0 {
+            return Ok(Passage::Gone);
+        }
+        if !self.unsent.contains(&ino) {
+            return Ok(Passage::Whole);
+        }
+        match self.cause {
+            CutCause::Forced => Ok(Passage::Partly(self.submitted_size(ino)?)),
+            CutCause::Full if self.shared.core.marks.is_new(self.until, &records::inode_key(ino))? => {
+                Ok(Passage::Empty)
+            }
+            CutCause::Full => Ok(Passage::Left),
+        }
+    }
+
+    /// How long a file may be told to be: chunks at its end that the network never had are not part of it yet.
+    fn submitted_size(&self, ino: u64) -> Result<u64, StoreError> {
+        let prefix = records::extent_prefix(ino);
+        let mut size = u64::MAX;
+        let mut from = prefix.clone();
+        loop {
+            let page = self.shared.core.store.scan(&prefix, &from, crate::limits::SCAN_PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(size) };
+            from.clone_from(last);
+            from.push(0);
+            for (key, _) in &page {
+                let (_, chunk) = records::parse_extent_key(key).map_err(corrupt)?;
+                let Some(extent) = self.extent(ino, chunk)? else {
+                    continue;
+                };
+                let told = extent.stored.is_some() || self.in_flight.contains_key(&(ino, chunk));
+                if told {
+                    size = u64::MAX;
+                } else if extent.dirty {
+                    size = size.min(chunk * CHUNK);
+                }
+            }
+        }
+    }
+}
+
+fn corrupt(error: RecordError) -> StoreError {
+    StoreError::Corrupt(error.to_string())
+}
+
+#[cfg(test)]
+mod tests;

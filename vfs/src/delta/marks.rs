@@ -1,0 +1,336 @@
+//! Change marks: which records the next metadata delta has to carry.
+//!
+//! | key | value |
+//! |---|---|
+//! | `m` generation key | one byte: 1 if the record did not exist when it was marked first, else 0 |
+//! | `v` key | while a cut is being written: the record as it was at the instant of the cut (0, or 1 and the value) |
+//!
+//! Marks carry a generation, which moves on at the instant of a cut. So a change that happens while the pack is being
+//! sealed leaves a mark of its own, and clearing the marks of a sealed cut can never lose it.
+//!
+//! A cut has to see all records at one instant, but nobody may stop while thousands of records are read. So the gate is
+//! closed only to move the generation on. From then until the cut is written, the first change of a record saves the old
+//! value beside the new one in the same batch; the cut reads the saved value where there is one.
+
+use cessfs_sync::{Batch, ChunkStore, Clock, MetaStore, StoreError};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use crate::limits::{DELTA_RECORD_BYTES, SCAN_PAGE};
+use crate::records::MARK_PREFIX;
+
+/// First byte of the keys of saved values.
+pub(crate) const SAVED_PREFIX: &[u8] = b"v";
+
+/// Held while a change computes and commits its batch.
+pub type MutationGuard<'a> = RwLockReadGuard<'a, ()>;
+
+/// Marks records as changed since the last sealed cut.
+pub struct Marks {
+    store: Arc<dyn MetaStore>,
+    clock: Arc<dyn Clock>,
+    chunks: Arc<dyn ChunkStore>,
+    /// Shared by every change from before it reads what it changes until its batch is committed; exclusively held only to
+    /// move the generation on.
+    gate: RwLock<()>,
+    /// Generation of marks made now. Only written with the gate held exclusively.
+    generation: AtomicU64,
+    /// A cut is being written: first changes save the old value. Only written with the gate held exclusively.
+    saving: AtomicBool,
+    /// A value could not be saved: the running cut must fail.
+    save_failed: AtomicBool,
+    tally: Mutex<Tally>,
+}
+
+/// What is waiting for a delta.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    /// Monotonic time of the oldest mark.
+    oldest: Option<Duration>,
+    records: u64,
+    /// The same for what a cut took and no pack has sealed yet.
+    taken: Option<(Duration, u64)>,
+}
+
+impl Marks {
+    /// Marks in this store. Call [`open`](Marks::open) before the first change.
+    pub fn new(store: Arc<dyn MetaStore>, clock: Arc<dyn Clock>, chunks: Arc<dyn ChunkStore>) -> Marks {
+        Marks {
+            store,
+            clock,
+            chunks,
+            gate: RwLock::new(()),
+            generation: AtomicU64::new(1),
+            saving: AtomicBool::new(false),
+            save_failed: AtomicBool::new(false),
+            tally: Mutex::new(Tally::default()),
+        }
+    }
+
+    /// Finds the marks that an earlier mount left and drops what an interrupted cut had saved.
+    pub fn open(&self) -> Result<(), StoreError> {
+        self.drop_saved()?;
+        let (mut records, mut newest) = (0, 0);
+        self.each(u64::MAX, &mut |generation, _, _| {
+            records += 1;
+            newest = newest.max(generation);
+            Ok(())
+        })?;
+        let _closed = self.gate.write();
+        self.generation.store(newest + 1, Ordering::Release);
+        let mut tally = self.tally.lock();
+        tally.records = records;
+        tally.oldest = (records > 0).then(|| self.clock.monotonic());
+        Ok(())
+    }
+
+    /// Opens a change: hold the guard from before reading what will be changed until the batch is committed.
+    ///
+    /// Taken before any inode's lock, and never twice by one thread: a cut waiting between the two would never end.
+    pub fn enter(&self) -> MutationGuard<'_> {
+        self.gate.read()
+    }
+
+    /// Adds the mark of `key` to the batch that changes it (once per cut). The caller holds [`enter`](Marks::enter).
+    pub fn mark(&self, batch: &mut Batch, key: &[u8]) {
+        let mark = mark_key(self.generation(), key);
+        if matches!(self.store.get(&mark), Ok(Some(_))) {
+            return;
+        }
+        // Whether the record is new only matters for inodes; what it was only while a cut is being written.
+        let saving = self.saving.load(Ordering::Acquire);
+        let mut is_new = false;
+        if saving || key.starts_with(crate::records::INODE_PREFIX) {
+            match self.store.get(key) {
+                Ok(old) => {
+                    is_new = old.is_none();
+                    if saving {
+                        batch.put(saved_key(key), encode_saved(old));
+                    }
+                }
+                Err(_) => self.save_failed.store(true, Ordering::Release),
+            }
+        }
+        batch.put(mark, vec![u8::from(is_new)]);
+        self.count(1);
+    }
+
+    /// Generation of marks made now; it only moves while nobody is inside [`enter`](Marks::enter).
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// Age of the oldest mark and a rough size in bytes of all marked records; `None` without marks.
+    pub(crate) fn pending(&self) -> Option<(Duration, u64)> {
+        let tally = self.tally.lock();
+        let (mut oldest, mut records) = (tally.oldest, tally.records);
+        if let Some((taken_oldest, taken_records)) = tally.taken {
+            oldest = Some(oldest.map_or(taken_oldest, |own| own.min(taken_oldest)));
+            records += taken_records;
+        }
+        oldest.map(|since| {
+            (
+                self.clock.monotonic().saturating_sub(since),
+                records * DELTA_RECORD_BYTES,
+            )
+        })
+    }
+
+    fn count(&self, records: u64) {
+        let mut tally = self.tally.lock();
+        tally.records += records;
+        let first = tally.oldest.is_none();
+        if first {
+            tally.oldest = Some(self.clock.monotonic());
+        }
+        drop(tally);
+        if first {
+            self.chunks.note_change();
+        }
+    }
+
+    /// The instant of a cut: runs `freeze` while no change is under way. Returns the last generation the cut takes.
+    pub(super) fn begin_cut<R>(&self, freeze: impl FnOnce() -> R) -> (u64, R) {
+        let _closed = self.gate.write();
+        let until = self.generation.fetch_add(1, Ordering::AcqRel);
+        self.save_failed.store(false, Ordering::Release);
+        self.saving.store(true, Ordering::Release);
+        let mut tally = self.tally.lock();
+        let (oldest, records) = (tally.oldest.take(), std::mem::take(&mut tally.records));
+        tally.taken = match (tally.taken, oldest) {
+            (None, None) => None,
+            (Some(taken), None) => Some(taken),
+            (None, Some(oldest)) => Some((oldest, records)),
+            (Some((since, before)), Some(oldest)) => Some((since.min(oldest), before + records)),
+        };
+        drop(tally);
+        (until, freeze())
+    }
+
+    /// The cut is written (or failed): nothing is saved any more. Fails if a value could not be saved meanwhile.
+    pub(super) fn end_cut(&self) -> Result<(), StoreError> {
+        {
+            let _closed = self.gate.write();
+            self.saving.store(false, Ordering::Release);
+        }
+        self.drop_saved()?;
+        if self.save_failed.load(Ordering::Acquire) {
+            return Err(StoreError::Corrupt(
+                "a record could not be read while a delta was cut".into(),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The record as it was at the instant of the running cut.
+    pub(super) fn value_at_cut(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        // In this order: if nothing is saved after the record was read, then what was read is what the cut saw.
+        let current = self.store.get(key)?;
+        match self.store.get(&saved_key(key))? {
+            Some(saved) => decode_saved(saved),
+            None => Ok(current),
+        }
+    }
+
+    /// The record did not exist before the marks up to generation `until`: no sealed delta has carried it.
+    pub(super) fn is_new(&self, until: u64, key: &[u8]) -> Result<bool, StoreError> {
+        let mut from = MARK_PREFIX.to_vec();
+        while let Some((found, _)) = self.store.scan(MARK_PREFIX, &from, 1)?.pop() {
+            let (generation, _) = parse_mark(&found)?;
+            if generation > until {
+                break;
+            }
+            if self
+                .store
+                .get(&mark_key(generation, key))?
+                .is_some_and(|value| value == [1])
+            {
+                return Ok(true);
+            }
+            from = mark_key(generation + 1, &[]);
+        }
+        Ok(false)
+    }
+
+    /// Visits the marks of all generations up to `until`: generation, key, value.
+    pub(super) fn each(
+        &self,
+        until: u64,
+        visit: &mut dyn FnMut(u64, &[u8], &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut from = MARK_PREFIX.to_vec();
+        loop {
+            let page = self.store.scan(MARK_PREFIX, &from, SCAN_PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            from.clone_from(last);
+            from.push(0);
+            for (mark, value) in &page {
+                let (generation, key) = parse_mark(mark)?;
+                if generation > until {
+                    return Ok(());
+                }
+                visit(generation, key, value)?;
+            }
+        }
+    }
+
+    /// Marks `keys` again although nothing changed: the cut left them for the next one.
+    pub(super) fn carry_over(&self, keys: &[Vec<u8>]) -> Result<(), StoreError> {
+        for page in keys.chunks(SCAN_PAGE) {
+            let _open = self.enter();
+            let mut batch = Batch::new();
+            for key in page {
+                let mark = mark_key(self.generation(), key);
+                if self.store.get(&mark)?.is_none() {
+                    batch.put(mark, vec![0]);
+                }
+            }
+            let added = batch.ops.len() as u64;
+            self.store.commit(batch)?;
+            self.count_old(added);
+        }
+        Ok(())
+    }
+
+    /// Counts records that have been waiting since before the running cut.
+    fn count_old(&self, records: u64) {
+        let mut tally = self.tally.lock();
+        tally.records += records;
+        if let (true, Some((since, _))) = (records > 0, tally.taken) {
+            tally.oldest = Some(tally.oldest.map_or(since, |own| own.min(since)));
+        }
+    }
+
+    /// Adds to `batch` the removal of every mark up to generation `until`: their delta is durable.
+    pub(super) fn clear(&self, until: u64, batch: &mut Batch) -> Result<(), StoreError> {
+        self.each(until, &mut |generation, key, _| {
+            batch.delete(mark_key(generation, key));
+            Ok(())
+        })?;
+        self.tally.lock().taken = None;
+        Ok(())
+    }
+
+    /// What the cut took is pending again.
+    pub(super) fn give_back(&self) {
+        let mut tally = self.tally.lock();
+        if let Some((since, records)) = tally.taken.take() {
+            tally.records += records;
+            tally.oldest = Some(tally.oldest.map_or(since, |own| own.min(since)));
+        }
+    }
+
+    fn drop_saved(&self) -> Result<(), StoreError> {
+        loop {
+            let page = self.store.scan(SAVED_PREFIX, SAVED_PREFIX, SCAN_PAGE)?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            let mut batch = Batch::new();
+            for (key, _) in page {
+                batch.delete(key);
+            }
+            self.store.commit(batch)?;
+        }
+    }
+}
+
+fn mark_key(generation: u64, key: &[u8]) -> Vec<u8> {
+    let mut mark = Vec::with_capacity(MARK_PREFIX.len() + 8 + key.len());
+    mark.extend_from_slice(MARK_PREFIX);
+    mark.extend_from_slice(&generation.to_be_bytes());
+    mark.extend_from_slice(key);
+    mark
+}
+
+fn parse_mark(mark: &[u8]) -> Result<(u64, &[u8]), StoreError> {
+    let (generation, key) = mark
+        .get(MARK_PREFIX.len()..)
+        .and_then(|rest| rest.split_first_chunk::<8>())
+        .ok_or_else(|| StoreError::Corrupt("a change mark is too short".into()))?;
+    Ok((u64::from_be_bytes(*generation), key))
+}
+
+fn saved_key(key: &[u8]) -> Vec<u8> {
+    [SAVED_PREFIX, key].concat()
+}
+
+fn encode_saved(value: Option<Vec<u8>>) -> Vec<u8> {
+    match value {
+        None => vec![0],
+        Some(mut value) => {
+            value.insert(0, 1);
+            value
+        }
+    }
+}
+
+fn decode_saved(mut saved: Vec<u8>) -> Result<Option<Vec<u8>>, StoreError> {
+    match saved.first() {
+        Some(0) if saved.len() == 1 => Ok(None),
+        Some(1) => Ok(Some(saved.split_off(1))),
+        _ => Err(StoreError::Corrupt("a saved record is malformed".into())),
+    }
+}

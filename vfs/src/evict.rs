@@ -1,0 +1,226 @@
+//! Eviction: what the network is known to hold may leave the cache.
+//!
+//! A chunk goes only if its pack is Confirmed, nobody wrote to it, and the cached bytes still hash to the id the network
+//! knows them by. A chunk that does not was changed behind the journal's back: it turns dirty instead (I1: a chunk's only
+//! copy is never dropped).
+//!
+//! The order is: the journal says *absent*; that is made durable; then the hole is punched. The other way round a power cut
+//! could leave a chunk that counts as resident and is not.
+
+use crate::data::state::put_extent;
+use crate::data::{ChunkAt, Shared};
+use crate::error::VfsError;
+use crate::inode::Inode;
+use crate::limits::{BLOCK_BYTES, EVICT_BATCH, EVICT_TO_PERCENT};
+use crate::records::{self, Extent};
+use cessfs_sync::{Batch, Standing};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// What an eviction did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EvictReport {
+    /// Bytes of content dropped from the cache.
+    pub evicted_bytes: u64,
+    /// Bytes of content kept.
+    pub kept_bytes: u64,
+    /// Chunks kept because the network is not known to hold them yet.
+    pub kept_unconfirmed_chunks: u64,
+}
+
+/// What became of a chunk that was looked at.
+enum Verdict {
+    /// May go, if it is still as it was at this change.
+    Evict(u64),
+    /// The network does not have what the cache has.
+    Changed(u64),
+    Unconfirmed,
+}
+
+impl Shared {
+    /// Drops every chunk that the network is known to hold.
+    pub(crate) fn evict_all(&self) -> Result<EvictReport, VfsError> {
+        let _alone = self.evicting.lock();
+        self.settle_submitted()?;
+        self.persist_all()?;
+        let mut inos = Vec::new();
+        self.backing.survey(&mut |file| inos.push(file.ino))?;
+        let mut report = EvictReport::default();
+        for ino in inos {
+            self.evict_inode(ino, u64::MAX, &mut report)?;
+        }
+        self.reclaim()?;
+        self.backing.survey(&mut |_| ())?;
+        Ok(report)
+    }
+
+    /// Evicts, least recently used files first, if the cache is larger than it may be.
+    pub(crate) fn make_room(&self) -> Result<(), VfsError> {
+        let max = self.core.config.cache_bytes_max;
+        if self.backing.used_bytes() <= max {
+            return Ok(());
+        }
+        let _alone = self.evicting.lock();
+        self.settle_submitted()?;
+        self.reclaim()?;
+        let mut files = Vec::new();
+        self.backing.survey(&mut |file| files.push(file))?;
+        {
+            let recent = self.recent.lock();
+            files.sort_by_key(|file| (recent.peek(&file.ino).copied(), file.modified));
+        }
+        let goal = max / 100 * EVICT_TO_PERCENT;
+        for file in files {
+            let used = self.backing.used_bytes();
+            if used <= goal {
+                break;
+            }
+            self.evict_inode(file.ino, used - goal, &mut EvictReport::default())?;
+            self.reclaim()?;
+        }
+        Ok(())
+    }
+
+    /// Evicts chunks of one inode until `goal` bytes are gone.
+    fn evict_inode(&self, ino: u64, goal: u64, report: &mut EvictReport) -> Result<(), VfsError> {
+        let inode = match self.core.inodes.get(&self.core, ino) {
+            Ok(inode) => inode,
+            Err(VfsError::Stale) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        let mut gone = 0;
+        for page in self.resident_chunks(&inode)?.chunks(EVICT_BATCH) {
+            if gone >= goal {
+                break;
+            }
+            let mut verdicts = Vec::new();
+            for (chunk, extent) in page {
+                let bytes = extent.blocks.count() * BLOCK_BYTES;
+                match self.judge(&inode, *chunk)? {
+                    Some(Verdict::Unconfirmed) => {
+                        report.kept_bytes += bytes;
+                        report.kept_unconfirmed_chunks += 1;
+                    }
+                    Some(verdict) => verdicts.push((*chunk, bytes, verdict)),
+                    None => {}
+                }
+            }
+            let evicted = self.journal_verdicts(&inode, &verdicts, report)?;
+            gone += evicted;
+            report.evicted_bytes += evicted;
+        }
+        Ok(())
+    }
+
+    /// Resident chunks, least recently used first.
+    fn resident_chunks(&self, inode: &Arc<Inode>) -> Result<Vec<(u64, Extent)>, VfsError> {
+        let mut found: BTreeMap<u64, (Extent, u64)> = BTreeMap::new();
+        self.each_extent(inode.ino, 0, &mut |chunk, extent| {
+            if extent.resident {
+                found.insert(chunk, (extent, 0));
+            }
+            Ok(())
+        })?;
+        let state = inode.state.read();
+        let cache = state.data.chunks.lock();
+        for chunk in cache.numbers_from(0) {
+            if let Some(known) = cache.peek(chunk) {
+                found.insert(chunk, known);
+            }
+        }
+        let mut chunks: Vec<(u64, u64, Extent)> = found
+            .into_iter()
+            .filter(|(_, (extent, _))| extent.resident)
+            .map(|(chunk, (extent, used))| (used, chunk, extent))
+            .collect();
+        chunks.sort_unstable_by_key(|(used, chunk, _)| (*used, *chunk));
+        Ok(chunks.into_iter().map(|(_, chunk, extent)| (chunk, extent)).collect())
+    }
+
+    /// Whether a chunk may go; `None` if it is no longer there.
+    fn judge(&self, inode: &Arc<Inode>, chunk: u64) -> Result<Option<Verdict>, VfsError> {
+        let (content, change, id) = {
+            let state = inode.state.read();
+            if state.gone {
+                return Ok(None);
+            }
+            let (extent, change) = state
+                .data
+                .with_slot(&self.core, inode.ino, chunk, |slot| (slot.now, slot.changed))?;
+            if !extent.resident {
+                return Ok(None);
+            }
+            let Some((id, len)) = extent.stored.filter(|_| !extent.dirty) else {
+                return Ok(Some(Verdict::Unconfirmed));
+            };
+            if self.core.chunks.standing(id) != Standing::Confirmed {
+                return Ok(Some(Verdict::Unconfirmed));
+            }
+            let at = ChunkAt { ino: inode.ino, chunk };
+            (self.read_chunk(at, &extent, len), change, id)
+        };
+        match content {
+            Ok(content) if self.core.keys.chunk_id(&content) == id => Ok(Some(Verdict::Evict(change))),
+            Ok(_) => Ok(Some(Verdict::Changed(change))),
+            // The cached copy is worthless and the network has the content: nothing is lost by dropping it.
+            Err(VfsError::Damaged { .. }) => Ok(Some(Verdict::Evict(change))),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Journals what was decided about chunks that nobody touched since. Returns the bytes that may be punched out.
+    fn journal_verdicts(
+        &self,
+        inode: &Arc<Inode>,
+        verdicts: &[(u64, u64, Verdict)],
+        report: &mut EvictReport,
+    ) -> Result<u64, VfsError> {
+        let ino = inode.ino;
+        let _guard = self.core.marks.enter();
+        let state = inode.state.write();
+        let mut batch = Batch::new();
+        let mut decided = Vec::new();
+        for (chunk, bytes, verdict) in verdicts {
+            let (slot_change, journaled, mut now) = state
+                .data
+                .with_slot(&self.core, ino, *chunk, |slot| (slot.changed, slot.journaled, slot.now))?;
+            let evict = match verdict {
+                Verdict::Evict(change) if *change == slot_change => true,
+                Verdict::Changed(change) if *change == slot_change => false,
+                _ => continue,
+            };
+            if state.gone || now.dirty || !now.resident {
+                continue;
+            }
+            if evict {
+                now.resident = false;
+            } else {
+                now.dirty = true;
+                self.core.marks.mark(&mut batch, &records::extent_key(ino, *chunk));
+                report.kept_bytes += bytes;
+                report.kept_unconfirmed_chunks += 1;
+            }
+            put_extent(&mut batch, ino, *chunk, &journaled, &now);
+            decided.push((*chunk, *bytes, now));
+        }
+        self.core.store.commit(batch)?;
+        let mut evicted = 0;
+        for (chunk, bytes, now) in decided {
+            state.data.with_slot(&self.core, ino, chunk, |slot| {
+                slot.now = now;
+                slot.journaled = now;
+                slot.unsynced = None;
+            })?;
+            if now.dirty {
+                self.touch_dirty(ino, chunk, &now);
+            } else {
+                evicted += bytes;
+                self.give_back_chunks(ino, &[chunk]);
+            }
+        }
+        Ok(evicted)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,308 @@
+//! The other sides of the seams, for tests: a chunk store whose packs the test seals and confirms by hand, a clock that
+//! only moves when told, and randomness from a seed.
+
+use bytes::Bytes;
+use cessfs_crypto::{ChunkId, Entropy, PackSeq, Phrase, VolumeId, VolumeKeys};
+use cessfs_sync::chunk_store::Backlog;
+use cessfs_sync::{Batch, ChunkStore, Clock, CutCause, DeltaSource, FetchError, MetaStore, Standing, StoreError};
+use futures::future::BoxFuture;
+use parking_lot::Mutex;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+/// A clock that stands still: [`advance`](FakeClock::advance) and whoever sleeps move it.
+pub struct FakeClock(Arc<Mutex<Duration>>);
+
+impl FakeClock {
+    /// Starts at one billion seconds after the epoch.
+    pub fn new() -> FakeClock {
+        FakeClock(Arc::new(Mutex::new(Duration::from_secs(1_000_000_000))))
+    }
+
+    /// Lets time pass.
+    pub fn advance(&self, by: Duration) {
+        *self.0.lock() += by;
+    }
+
+    /// Jumps to this time since the epoch.
+    pub fn set(&self, to: Duration) {
+        *self.0.lock() = to;
+    }
+}
+
+impl Clock for FakeClock {
+    fn monotonic(&self) -> Duration {
+        *self.0.lock()
+    }
+    fn wall(&self) -> Duration {
+        *self.0.lock()
+    }
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let now = self.0.clone();
+        Box::pin(async move { *now.lock() += duration })
+    }
+}
+
+/// Bytes that only depend on the seed.
+pub struct FakeEntropy(u64);
+
+impl FakeEntropy {
+    /// A stream of its own for each seed.
+    pub fn new(seed: u64) -> FakeEntropy {
+        FakeEntropy(seed.wrapping_mul(2).wrapping_add(1))
+    }
+}
+
+impl Entropy for FakeEntropy {
+    fn fill(&mut self, out: &mut [u8]) {
+        for byte in out {
+            // SplitMix64: every state is visited once, so nonces of one stream do not repeat.
+            self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mut mixed = self.0;
+            mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            *byte = (mixed >> 56) as u8;
+        }
+    }
+}
+
+/// Keys of a volume that only tests have.
+pub fn volume_keys() -> VolumeKeys {
+    let words = format!("{}art", "abandon ".repeat(23));
+    let phrase = Phrase::parse(&words).expect("the phrase of all-zero entropy");
+    phrase.secret().volume_keys(VolumeId([7; 16]))
+}
+
+/// A pack as the fake store sealed it.
+#[derive(Clone, Debug)]
+pub struct FakePack {
+    /// Its number.
+    pub seq: PackSeq,
+    /// The chunks submitted since the pack before.
+    pub chunks: BTreeSet<ChunkId>,
+    /// Frames of its metadata delta.
+    pub delta: Vec<Vec<u8>>,
+}
+
+#[derive(Default)]
+struct State {
+    chunks: BTreeMap<ChunkId, (Bytes, Standing)>,
+    packs: Vec<FakePack>,
+    open: BTreeSet<ChunkId>,
+    lost: BTreeSet<ChunkId>,
+    submit_error: Option<StoreError>,
+    submits: u64,
+    fetches: u64,
+    prefetched: Vec<ChunkId>,
+    changes: u64,
+    source: Option<(Weak<dyn DeltaSource>, Arc<dyn MetaStore>)>,
+}
+
+/// A chunk store in memory. Nothing is sealed or confirmed unless the test says so (or waits for `settle` after
+/// [`attach`](FakeChunks::attach)).
+#[derive(Clone, Default)]
+pub struct FakeChunks(Arc<Mutex<State>>);
+
+impl FakeChunks {
+    /// An empty store.
+    pub fn new() -> FakeChunks {
+        FakeChunks::default()
+    }
+
+    /// Tells `settle` whom to ask for deltas and where to commit.
+    pub fn attach(&self, source: Weak<dyn DeltaSource>, store: Arc<dyn MetaStore>) {
+        self.0.lock().source = Some((source, store));
+    }
+
+    /// Seals the open pack with the delta of `source`, as the pipeline does.
+    pub fn seal(
+        &self,
+        source: &dyn DeltaSource,
+        store: &dyn MetaStore,
+        cause: CutCause,
+    ) -> Result<PackSeq, StoreError> {
+        let (seq, delta) = self.cut(source, cause)?;
+        let mut batch = Batch::new();
+        source.sealed(seq, &mut batch);
+        store.commit(batch)?;
+        let mut state = self.0.lock();
+        let chunks = std::mem::take(&mut state.open);
+        for id in &chunks {
+            if let Some((_, standing)) = state.chunks.get_mut(id) {
+                *standing = Standing::Sealed;
+            }
+        }
+        state.packs.push(FakePack { seq, chunks, delta });
+        Ok(seq)
+    }
+
+    /// Cuts a delta and then gives the pack up.
+    pub fn abandon(&self, source: &dyn DeltaSource, cause: CutCause) -> Result<(), StoreError> {
+        let (seq, _) = self.cut(source, cause)?;
+        source.abandoned(seq);
+        Ok(())
+    }
+
+    fn cut(&self, source: &dyn DeltaSource, cause: CutCause) -> Result<(PackSeq, Vec<Vec<u8>>), StoreError> {
+        let seq = PackSeq(self.0.lock().packs.len() as u64 + 1);
+        let mut delta = Vec::new();
+        source.cut(seq, cause, &mut |frame| {
+            assert!(
+                frame.len() <= cessfs_sync::limits::CHUNK_BYTES,
+                "a delta frame is too long"
+            );
+            delta.push(frame.to_vec());
+            Ok(())
+        })?;
+        Ok((seq, delta))
+    }
+
+    /// Every sealed pack is now held and verified by the network.
+    pub fn confirm(&self) {
+        for (_, standing) in self.0.lock().chunks.values_mut() {
+            if *standing == Standing::Sealed {
+                *standing = Standing::Confirmed;
+            }
+        }
+    }
+
+    /// Forgets what only the open pack held, as a crash does.
+    pub fn crash(&self) {
+        let mut state = self.0.lock();
+        for id in std::mem::take(&mut state.open) {
+            state.chunks.remove(&id);
+        }
+        state.source = None;
+    }
+
+    /// Sets the standing of a chunk that is there.
+    pub fn set_standing(&self, id: ChunkId, to: Standing) {
+        if let Some((_, standing)) = self.0.lock().chunks.get_mut(&id) {
+            *standing = to;
+        }
+    }
+
+    /// From now on the chunk cannot be fetched.
+    pub fn lose(&self, id: ChunkId) {
+        self.0.lock().lost.insert(id);
+    }
+
+    /// From now on `submit` fails like this, or works again.
+    pub fn fail_submit(&self, error: Option<StoreError>) {
+        self.0.lock().submit_error = error;
+    }
+
+    /// The plaintext of a chunk.
+    pub fn content(&self, id: ChunkId) -> Option<Bytes> {
+        self.0.lock().chunks.get(&id).map(|(bytes, _)| bytes.clone())
+    }
+
+    /// Packs sealed so far, oldest first.
+    pub fn packs(&self) -> Vec<FakePack> {
+        self.0.lock().packs.clone()
+    }
+
+    /// Chunks of the open pack.
+    pub fn open_chunks(&self) -> usize {
+        self.0.lock().open.len()
+    }
+
+    /// Calls of `submit` and `fetch` so far.
+    pub fn calls(&self) -> (u64, u64) {
+        let state = self.0.lock();
+        (state.submits, state.fetches)
+    }
+
+    /// Chunks hinted at so far.
+    pub fn prefetched(&self) -> Vec<ChunkId> {
+        self.0.lock().prefetched.clone()
+    }
+
+    /// Calls of `note_change` so far.
+    pub fn changes(&self) -> u64 {
+        self.0.lock().changes
+    }
+}
+
+impl ChunkStore for FakeChunks {
+    fn submit(&self, id: ChunkId, plaintext: &[u8]) -> Result<(), StoreError> {
+        assert!(
+            (1..=cessfs_sync::limits::CHUNK_BYTES).contains(&plaintext.len()),
+            "chunk length {}",
+            plaintext.len()
+        );
+        let mut state = self.0.lock();
+        state.submits += 1;
+        if let Some(error) = &state.submit_error {
+            return Err(error.clone());
+        }
+        if let Some((known, _)) = state.chunks.get(&id) {
+            assert_eq!(known, plaintext, "one id for two contents");
+            return Ok(());
+        }
+        state
+            .chunks
+            .insert(id, (Bytes::copy_from_slice(plaintext), Standing::Open));
+        state.open.insert(id);
+        Ok(())
+    }
+
+    fn fetch(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes, FetchError>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let mut state = this.0.lock();
+            state.fetches += 1;
+            if state.lost.contains(&id) {
+                return Err(FetchError::Unavailable("the test lost it".into()));
+            }
+            state
+                .chunks
+                .get(&id)
+                .map(|(bytes, _)| bytes.clone())
+                .ok_or(FetchError::Unknown)
+        })
+    }
+
+    fn prefetch(&self, ids: &[ChunkId]) {
+        self.0.lock().prefetched.extend_from_slice(ids);
+    }
+
+    fn standing(&self, id: ChunkId) -> Standing {
+        self.0
+            .lock()
+            .chunks
+            .get(&id)
+            .map_or(Standing::Unknown, |(_, standing)| *standing)
+    }
+
+    fn note_change(&self) {
+        self.0.lock().changes += 1;
+    }
+
+    fn backlog(&self) -> Backlog {
+        let state = self.0.lock();
+        let unsent = state
+            .chunks
+            .values()
+            .filter(|(_, standing)| *standing != Standing::Confirmed);
+        Backlog {
+            unsent_bytes: unsent.map(|(bytes, _)| bytes.len() as u64).sum(),
+            bound_bytes: u64::MAX,
+        }
+    }
+
+    fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>> {
+        let this = self.clone();
+        Box::pin(async move {
+            let attached = this.0.lock().source.clone();
+            if let Some((source, store)) = attached {
+                if let Some(source) = source.upgrade() {
+                    this.seal(&*source, &*store, CutCause::Forced)?;
+                }
+            }
+            this.confirm();
+            Ok(())
+        })
+    }
+}

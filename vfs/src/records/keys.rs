@@ -1,0 +1,114 @@
+//! Keys: a letter, then big-endian numbers.
+
+use super::RecordError;
+
+/// First byte of inode keys.
+pub const INODE_PREFIX: &[u8] = b"i";
+/// First byte of dentry keys.
+pub const DENTRY_PREFIX: &[u8] = b"d";
+/// First byte of extent keys.
+pub const EXTENT_PREFIX: &[u8] = b"e";
+/// First byte of the keys of inline content.
+pub const INLINE_PREFIX: &[u8] = b"b";
+/// First byte of xattr keys.
+pub const XATTR_PREFIX: &[u8] = b"x";
+/// First byte of orphan keys.
+pub const ORPHAN_PREFIX: &[u8] = b"o";
+/// First byte of change marks.
+pub const MARK_PREFIX: &[u8] = b"m";
+/// First byte of singletons.
+pub const SINGLETON_PREFIX: &[u8] = b"s";
+
+/// A number above every inode number ever issued (a counter).
+pub const NEXT_INO_KEY: &[u8] = b"snext-ino";
+/// Number of inodes at the last clean unmount (a counter).
+pub const FILES_KEY: &[u8] = b"sfiles";
+/// There while the volume is not mounted and was closed cleanly (a counter, 1).
+pub const CLEAN_KEY: &[u8] = b"sclean";
+
+fn one(prefix: &[u8], number: u64) -> Vec<u8> {
+    let mut key = Vec::with_capacity(prefix.len() + 8);
+    key.extend_from_slice(prefix);
+    key.extend_from_slice(&number.to_be_bytes());
+    key
+}
+
+fn two(prefix: &[u8], first: u64, second: u64) -> Vec<u8> {
+    let mut key = Vec::with_capacity(prefix.len() + 16);
+    key.extend_from_slice(prefix);
+    key.extend_from_slice(&first.to_be_bytes());
+    key.extend_from_slice(&second.to_be_bytes());
+    key
+}
+
+/// Key of an inode's record.
+pub fn inode_key(ino: u64) -> Vec<u8> {
+    one(INODE_PREFIX, ino)
+}
+
+/// Key of the names of directory `parent` with this hash.
+pub fn dentry_key(parent: u64, hash: u64) -> Vec<u8> {
+    two(DENTRY_PREFIX, parent, hash)
+}
+
+/// What the keys of all names of a directory start with.
+pub fn dentry_prefix(parent: u64) -> Vec<u8> {
+    one(DENTRY_PREFIX, parent)
+}
+
+/// Key of one chunk of a file.
+pub fn extent_key(ino: u64, chunk: u64) -> Vec<u8> {
+    two(EXTENT_PREFIX, ino, chunk)
+}
+
+/// What the keys of all chunks of a file start with.
+pub fn extent_prefix(ino: u64) -> Vec<u8> {
+    one(EXTENT_PREFIX, ino)
+}
+
+/// Key of an inline file's bytes.
+pub fn inline_key(ino: u64) -> Vec<u8> {
+    one(INLINE_PREFIX, ino)
+}
+
+/// Key of the xattrs of an inode with this hash.
+pub fn xattr_key(ino: u64, hash: u64) -> Vec<u8> {
+    two(XATTR_PREFIX, ino, hash)
+}
+
+/// What the keys of all xattrs of an inode start with.
+pub fn xattr_prefix(ino: u64) -> Vec<u8> {
+    one(XATTR_PREFIX, ino)
+}
+
+/// Key of the note that an inode without links is still open.
+pub fn orphan_key(ino: u64) -> Vec<u8> {
+    one(ORPHAN_PREFIX, ino)
+}
+
+fn number(bytes: &[u8]) -> Result<u64, RecordError> {
+    let array = bytes.try_into().map_err(|_| RecordError::Field("key length"))?;
+    Ok(u64::from_be_bytes(array))
+}
+
+/// The inode number of an `i`, `b` or `o` key.
+pub fn parse_ino_key(key: &[u8]) -> Result<u64, RecordError> {
+    number(key.get(1..).unwrap_or_default())
+}
+
+fn parse_two(key: &[u8]) -> Result<(u64, u64), RecordError> {
+    if key.len() != 17 {
+        return Err(RecordError::Field("key length"));
+    }
+    Ok((number(&key[1..9])?, number(&key[9..])?))
+}
+
+/// Directory and hash of a `d` key (or inode and hash of an `x` key).
+pub fn parse_dentry_key(key: &[u8]) -> Result<(u64, u64), RecordError> {
+    parse_two(key)
+}
+
+/// Inode and chunk of an `e` key.
+pub fn parse_extent_key(key: &[u8]) -> Result<(u64, u64), RecordError> {
+    parse_two(key)
+}

@@ -1,0 +1,183 @@
+//! After an unclean end: what the cache holds is compared with what the journal says of it.
+//!
+//! The journal is an atomic prefix of what was committed; the backing files are whatever the disk took. Only files that were
+//! written shortly before the last heartbeat, or after it, can differ from the journal in a way that matters:
+//!
+//! | chunk | found | becomes |
+//! |---|---|---|
+//! | clean | hashes to its id | clean |
+//! | clean | readable, another hash | dirty: it was written and the journal did not hear of it |
+//! | clean | unreadable | absent: the network has it |
+//! | dirty | blocks torn | their last durable version (sealed layout) |
+//! | dirty | blocks that never reached the disk | holes there, and told in `errors` |
+//!
+//! Dirty chunks are submitted again by writeback, and marked again, because a delta may have carried an older content of them.
+
+use crate::data::state::{DIRTY_PREFIX, SPILL_PREFIX, put_extent};
+use crate::data::{BLOCK, ChunkAt, HEARTBEAT_KEY, Shared};
+use crate::error::VfsError;
+use crate::inode::Inode;
+use crate::limits::{HEARTBEAT_MARGIN, SCAN_PAGE};
+use crate::records::{self, Extent};
+use cessfs_sync::{Batch, Standing};
+use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
+
+impl Shared {
+    /// Compares the cache with the journal, and repairs. The caller has swept orphans, and nobody else is there yet.
+    pub(crate) fn recover(&self) -> Result<(), VfsError> {
+        // What the kernel still holds of the last run is made durable, so that it counts as durable from here on.
+        self.backing.sync_all()?;
+        self.recover_spills()?;
+        let heartbeat = match self.core.store.get(HEARTBEAT_KEY)? {
+            Some(value) => Duration::from_secs(records::decode_counter(&value)?),
+            None => Duration::ZERO,
+        };
+        let since = UNIX_EPOCH + heartbeat.saturating_sub(HEARTBEAT_MARGIN);
+        let mut files = Vec::new();
+        self.backing
+            .survey(&mut |file| files.push((file.ino, file.modified >= since)))?;
+        for (ino, suspect) in files {
+            match self.core.inodes.get(&self.core, ino) {
+                Ok(inode) if suspect => self.recover_file(&inode)?,
+                Ok(_) => {}
+                Err(VfsError::Stale) => self.backing.remove(ino)?,
+                Err(e) => return Err(e),
+            }
+        }
+        self.mark_dirty_again()?;
+        self.persist_all()
+    }
+
+    fn recover_spills(&self) -> Result<(), VfsError> {
+        for ino in self.noted_inos(SPILL_PREFIX)? {
+            match self.core.inodes.get(&self.core, ino) {
+                Ok(inode) => self.recover_spill(&inode)?,
+                Err(VfsError::Stale) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+
+    /// Inodes named by the keys that start with `prefix` and end with a number.
+    fn noted_inos(&self, prefix: &[u8]) -> Result<Vec<u64>, VfsError> {
+        let mut inos = Vec::new();
+        let mut from = prefix.to_vec();
+        loop {
+            let page = self.core.store.scan(prefix, &from, SCAN_PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(inos) };
+            from.clone_from(last);
+            from.push(0);
+            for (key, _) in &page {
+                let number = key.last_chunk::<8>().filter(|_| key.len() == prefix.len() + 8);
+                inos.push(
+                    number
+                        .map(|bytes| u64::from_be_bytes(*bytes))
+                        .ok_or(records::RecordError::Short)?,
+                );
+            }
+        }
+    }
+
+    fn recover_file(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
+        let mut chunks = Vec::new();
+        self.each_extent(inode.ino, 0, &mut |chunk, extent| {
+            if extent.resident {
+                chunks.push(chunk);
+            }
+            Ok(())
+        })?;
+        for chunk in chunks {
+            self.recover_chunk(inode, chunk)?;
+        }
+        Ok(())
+    }
+
+    fn recover_chunk(&self, inode: &Arc<Inode>, chunk: u64) -> Result<(), VfsError> {
+        let ino = inode.ino;
+        let _guard = self.core.marks.enter();
+        let mut state = inode.state.write();
+        let before = state.data.extent(&self.core, ino, chunk)?;
+        let lost = self.backing.repair(ino, chunk, &before.blocks)?;
+        let now = if before.dirty {
+            self.without_lost(ino, chunk, before, &lost)
+        } else {
+            self.reassess(ino, chunk, before)?
+        };
+        if now == before {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        self.core.marks.mark(&mut batch, &records::extent_key(ino, chunk));
+        let journaled = state.data.with_slot(&self.core, ino, chunk, |slot| slot.journaled)?;
+        put_extent(&mut batch, ino, chunk, &journaled, &now);
+        let mut record = state.record.clone();
+        record.blocks = (record.blocks + now.blocks.count()).saturating_sub(before.blocks.count());
+        self.core.put_inode(&mut batch, ino, &record);
+        self.core.store.commit(batch)?;
+        state.record = record;
+        state.data.with_slot(&self.core, ino, chunk, |slot| {
+            slot.now = now;
+            slot.journaled = now;
+        })?;
+        if now.dirty {
+            self.touch_dirty(ino, chunk, &now);
+        }
+        Ok(())
+    }
+
+    /// A dirty chunk without the blocks of which no version is left.
+    fn without_lost(&self, ino: u64, chunk: u64, mut extent: Extent, lost: &records::BlockMap) -> Extent {
+        if !lost.is_empty() {
+            let bytes = lost.count() * BLOCK as u64;
+            self.errors.add(format!(
+                "inode {ino}: {bytes} bytes of chunk {chunk} were written shortly before the crash, never synced, and lost"
+            ));
+            extent.blocks.remove_all(lost);
+        }
+        extent
+    }
+
+    /// What a chunk that counts as clean really is.
+    fn reassess(&self, ino: u64, chunk: u64, mut extent: Extent) -> Result<Extent, VfsError> {
+        let Some((id, len)) = extent.stored else {
+            return Ok(extent);
+        };
+        match self.read_chunk(ChunkAt { ino, chunk }, &extent, len) {
+            Ok(content) if self.core.keys.chunk_id(&content) == id => {}
+            // Cut short: the hash of the whole says nothing about the rest, and nothing says that the rest was written.
+            Ok(_) if extent.valid < len => {}
+            Ok(_) => extent.dirty = true,
+            Err(VfsError::Damaged { .. }) if self.core.chunks.standing(id) > Standing::Open => extent.resident = false,
+            Err(VfsError::Damaged { offset, .. }) => {
+                self.errors.add(format!(
+                    "inode {ino} is damaged at byte {offset}, and the network does not have it"
+                ));
+            }
+            Err(e) => return Err(e),
+        }
+        Ok(extent)
+    }
+
+    /// Marks every dirty chunk, so that the next delta carries what it is now.
+    fn mark_dirty_again(&self) -> Result<(), VfsError> {
+        let mut from = DIRTY_PREFIX.to_vec();
+        loop {
+            let page = self.core.store.scan(DIRTY_PREFIX, &from, SCAN_PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            from.clone_from(last);
+            from.push(0);
+            let _guard = self.core.marks.enter();
+            let mut batch = Batch::new();
+            for (key, _) in &page {
+                let (ino, chunk) = records::parse_extent_key(key)?;
+                self.core.marks.mark(&mut batch, &records::extent_key(ino, chunk));
+            }
+            self.core.store.commit(batch)?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,41 @@
+//! How callers ask: flags of open, rename and setxattr as plain values, no FUSE types.
+
+/// How a file is opened.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenFlags {
+    /// For reading.
+    pub read: bool,
+    /// For writing.
+    pub write: bool,
+    /// Every write goes to the end of the file.
+    pub append: bool,
+    /// Cut to nothing (`O_TRUNC`).
+    pub truncate: bool,
+    /// Past the page cache (`O_DIRECT`).
+    pub direct: bool,
+    /// Every write is durable on this disk when it returns (`O_SYNC`, `O_DSYNC`).
+    pub sync: bool,
+}
+
+/// What `renameat2` may ask.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RenameFlags {
+    /// Fail if the new name exists.
+    pub no_replace: bool,
+    /// Swap the two names.
+    pub exchange: bool,
+    /// Leave a whiteout (a 0/0 character device) under the old name.
+    pub whiteout: bool,
+}
+
+/// Whether an xattr may or must exist before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum XattrMode {
+    /// Either.
+    #[default]
+    Any,
+    /// It must not (`EEXIST`).
+    Create,
+    /// It must (`ENODATA`).
+    Replace,
+}

@@ -1,0 +1,176 @@
+//! Changing attributes, and access times.
+//!
+//! An access time is worth no write of its own: it changes in memory (`relatime` rules) and reaches the store with the
+//! inode's next change, its last close, or together with many others.
+
+use super::{Attr, Caller, FileKind, Inode, InodeRecord, InodeState, SetAttr, Vfs, attr_of};
+use crate::attr::{TimeSet, Timestamp};
+use crate::error::VfsError;
+use crate::inode::lock_many;
+use crate::limits::{FILE_BYTES_MAX, LAZY_BATCH, LAZY_INODES_MAX};
+use cessfs_sync::Batch;
+use std::sync::Arc;
+
+const SET_UID: u16 = 0o4000;
+const SET_GID: u16 = 0o2000;
+const GROUP_EXECUTES: u16 = 0o0010;
+
+/// An access time older than this is renewed by any access (`relatime`).
+const ATIME_STALE_SECS: i64 = 24 * 60 * 60;
+
+/// Permissions without what a change of owner or content takes away: set-uid, and set-gid where it means what it says
+/// (without group execution it once meant mandatory locking, and stays).
+pub(super) fn without_privileges(perm: u16) -> u16 {
+    let mut kept = perm & !SET_UID;
+    if perm & GROUP_EXECUTES != 0 {
+        kept &= !SET_GID;
+    }
+    kept
+}
+
+impl Vfs {
+    /// Changes attributes; `ctime` moves even if nothing is asked for, as the kernel's own filesystems have it.
+    pub fn setattr(&self, ino: u64, set: SetAttr, caller: Caller) -> Result<Attr, VfsError> {
+        self.core.check_writable()?;
+        let inode = self.inode(ino)?;
+        let _change = self.core.marks.enter();
+        let mut state = inode.state.write();
+        let mut batch = Batch::new();
+        if let Some(size) = set.size {
+            match state.record.kind {
+                FileKind::Regular => {}
+                FileKind::Directory => return Err(VfsError::IsDirectory),
+                _ => return Err(VfsError::Invalid("only regular files have a size to set")),
+            }
+            if size > FILE_BYTES_MAX {
+                return Err(VfsError::TooLarge);
+            }
+            state.check_alive()?;
+            self.data.set_size(&inode, &mut state, size, &mut batch)?;
+        }
+        let mut record = state.record.clone();
+        apply(&mut record, &set, caller, self.core.now());
+        // A removed directory that somebody still stands in changes in memory only: there is no record left.
+        if !state.gone {
+            self.data.stage(&inode, &mut state, &mut batch)?;
+            self.core.put_inode(&mut batch, ino, &record);
+            self.core.store.commit(batch)?;
+        }
+        state.record = record;
+        state.lazy = false;
+        Ok(attr_of(ino, &state.record))
+    }
+
+    /// An access to an inode's content: moves its access time if `relatime` says so. The caller holds no lock
+    /// and no change.
+    pub(super) fn touch(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
+        if !self.core.config.atime || self.core.check_writable().is_err() {
+            return Ok(());
+        }
+        let now = self.core.now();
+        let is_due = |record: &InodeRecord| {
+            let atime = record.atime;
+            atime <= record.mtime || atime <= record.ctime || now.secs.saturating_sub(atime.secs) >= ATIME_STALE_SECS
+        };
+        if !is_due(&inode.state.read().record) {
+            return Ok(());
+        }
+        let noted = {
+            let mut state = inode.state.write();
+            if state.gone || !is_due(&state.record) || state.record.atime == now {
+                return Ok(());
+            }
+            state.record.atime = now;
+            state.lazy = true;
+            self.core.inodes.note_lazy(inode.ino)
+        };
+        if noted > LAZY_INODES_MAX {
+            self.journal_lazy()
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Journals every lazy change. The caller holds no lock
+    /// and no change.
+    pub(super) fn journal_lazy(&self) -> Result<(), VfsError> {
+        loop {
+            let inos = self.core.inodes.take_lazy(LAZY_BATCH);
+            if inos.is_empty() {
+                return Ok(());
+            }
+            let inodes: Vec<Arc<Inode>> = inos.iter().filter_map(|ino| self.core.inodes.peek(*ino)).collect();
+            let _change = self.core.marks.enter();
+            let mut locked = lock_many(&inodes);
+            let mut batch = Batch::new();
+            let is_due = |state: &InodeState| state.lazy && !state.gone;
+            let written: Vec<u64> = locked.inos().filter(|ino| is_due(locked.state(*ino))).collect();
+            for ino in &written {
+                let (inode, state) = locked.inode_mut(*ino);
+                self.data.stage(inode, state, &mut batch)?;
+                self.core.put_inode(&mut batch, *ino, &locked.state(*ino).record);
+            }
+            if batch.is_empty() {
+                continue;
+            }
+            self.core.store.commit(batch)?;
+            for ino in written {
+                locked.state_mut(ino).lazy = false;
+            }
+        }
+    }
+
+    /// Before a write by somebody who may not keep them: set-id bits and file capabilities go. Journaled with the write.
+    pub(super) fn kill_privileges(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
+        let (perm, xattrs) = {
+            let state = inode.state.read();
+            (state.record.perm, state.record.xattrs)
+        };
+        if without_privileges(perm) != perm {
+            let mut state = inode.state.write();
+            if !state.gone {
+                state.record.perm = without_privileges(state.record.perm);
+                state.lazy = true;
+                self.core.inodes.note_lazy(inode.ino);
+            }
+        }
+        if xattrs > 0 {
+            match self.removexattr(inode.ino, b"security.capability") {
+                Ok(()) | Err(VfsError::NoAttribute) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What `set` makes of a record whose content already has its new size.
+fn apply(record: &mut InodeRecord, set: &SetAttr, caller: Caller, now: Timestamp) {
+    let at = |time: TimeSet| match time {
+        TimeSet::Now => now,
+        TimeSet::At(time) => Timestamp {
+            secs: time.secs,
+            nanos: time.nanos.min(999_999_999),
+        },
+    };
+    let chowned = set.uid.is_some() || set.gid.is_some();
+    // Linux takes the bits from root's chown too; a truncation by root keeps them.
+    if record.kind != FileKind::Directory && (chowned || (set.size.is_some() && caller.uid != 0)) {
+        record.perm = without_privileges(record.perm);
+    }
+    if let Some(perm) = set.perm {
+        record.perm = perm & 0o7777;
+    }
+    record.uid = set.uid.unwrap_or(record.uid);
+    record.gid = set.gid.unwrap_or(record.gid);
+    if set.size.is_some() {
+        record.mtime = now;
+    }
+    if let Some(time) = set.atime {
+        record.atime = at(time);
+    }
+    if let Some(time) = set.mtime {
+        record.mtime = at(time);
+    }
+    record.ctime = set.ctime.map_or(now, |time| at(TimeSet::At(time)));
+}

@@ -1,0 +1,70 @@
+//! What the control side asks: numbers, reports, and making the network catch up.
+
+use super::Vfs;
+use crate::attr::{ExtentInfo, StatFs};
+use crate::error::VfsError;
+use crate::evict::EvictReport;
+use crate::limits::{BLOCK_BYTES, INODES_MAX};
+use std::sync::atomic::Ordering;
+
+impl Vfs {
+    /// Room on the cache disk. None is free while the backlog of unsent bytes is at its bound: a write would wait or fail.
+    pub fn statfs(&self) -> StatFs {
+        let (mut blocks, mut free) = (0, 0);
+        if let Ok(disk) = nix::sys::statvfs::statvfs(&self.core.config.cache_dir) {
+            let unit = disk.fragment_size();
+            blocks = (disk.blocks()).saturating_mul(unit) / BLOCK_BYTES;
+            free = (disk.blocks_available()).saturating_mul(unit) / BLOCK_BYTES;
+        }
+        let backlog = self.core.chunks.backlog();
+        if backlog.bound_bytes > 0 && backlog.unsent_bytes >= backlog.bound_bytes {
+            free = 0;
+        }
+        let files = self.file_count();
+        StatFs {
+            blocks,
+            free,
+            files,
+            files_free: INODES_MAX.saturating_sub(files),
+        }
+    }
+
+    /// Inodes there are, the root and unlinked open files included.
+    pub fn file_count(&self) -> u64 {
+        self.core.files.load(Ordering::Relaxed)
+    }
+
+    /// The chunks of a file, for `explain`.
+    pub fn extents(&self, ino: u64) -> Result<Vec<ExtentInfo>, VfsError> {
+        let inode = self.inode(ino)?;
+        self.data.extents(&inode)
+    }
+
+    /// Bytes of chunks not known to be in a sealed pack.
+    pub fn dirty_bytes(&self) -> u64 {
+        self.data.dirty_bytes()
+    }
+
+    /// Bytes the backing files take on the disk.
+    pub fn cache_bytes(&self) -> u64 {
+        self.data.cache_bytes()
+    }
+
+    /// Everything dirty at the call, and every attribute, has been submitted when it returns.
+    pub fn write_back_all(&self) -> Result<(), VfsError> {
+        if self.core.check_writable().is_ok() {
+            self.journal_lazy()?;
+        }
+        self.data.write_back_all()
+    }
+
+    /// Drops every chunk from the cache that the network is known to hold.
+    pub fn evict_all(&self) -> Result<EvictReport, VfsError> {
+        self.data.evict_all()
+    }
+
+    /// What went wrong lately (unreadable chunks and the like), newest last.
+    pub fn errors(&self) -> Vec<String> {
+        self.data.errors()
+    }
+}

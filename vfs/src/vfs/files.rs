@@ -1,0 +1,184 @@
+//! Open files: handles, reads and writes. Content itself is the data room's.
+
+use super::handles::Handle;
+use super::{FileKind, Vfs};
+use crate::Later;
+use crate::change::Change;
+use crate::error::VfsError;
+use crate::inode::lock_many;
+use crate::limits::FILE_BYTES_MAX;
+use crate::request::OpenFlags;
+use cessfs_sync::Batch;
+use std::sync::Arc;
+
+impl Vfs {
+    /// Opens a regular file.
+    pub fn open_file(&self, ino: u64, flags: OpenFlags) -> Result<u64, VfsError> {
+        if flags.write {
+            self.core.check_writable()?;
+        }
+        let inode = self.inode(ino)?;
+        // A cut waiting for this change must not be waited for under the inode's lock: enter before locking.
+        let truncates = flags.truncate && flags.write;
+        let _change = truncates.then(|| self.core.marks.enter());
+        let mut state = inode.state.write();
+        state.check_alive()?;
+        match state.record.kind {
+            FileKind::Regular => {}
+            FileKind::Directory => return Err(VfsError::IsDirectory),
+            _ => return Err(VfsError::Invalid("the kernel opens special files itself")),
+        }
+        if truncates {
+            let mut batch = Batch::new();
+            self.data.set_size(&inode, &mut state, 0, &mut batch)?;
+            let mut record = state.record.clone();
+            record.mtime = self.core.now();
+            record.ctime = record.mtime;
+            self.data.stage(&inode, &mut state, &mut batch)?;
+            self.core.put_inode(&mut batch, ino, &record);
+            self.core.store.commit(batch)?;
+            state.record = record;
+            state.lazy = false;
+        }
+        state.opens += 1;
+        drop(state);
+        Ok(self.handles.insert(inode, flags))
+    }
+
+    /// Reads at most `len` bytes from `offset`; fewer at the end of the file. Counts as an access.
+    pub fn read(&self, ino: u64, fh: u64, offset: u64, len: u32) -> Result<Later<Vec<u8>>, VfsError> {
+        let handle = self.handles.get(ino, fh)?;
+        let answer = self.data.read(&handle.inode, offset, len)?;
+        self.touch(&handle.inode)?;
+        Ok(answer)
+    }
+
+    /// Writes `data` at `offset`, or at the end of the file if it was opened for appending. `kill_priv`: the writer may
+    /// not keep set-id bits and file capabilities.
+    pub fn write(&self, ino: u64, fh: u64, offset: u64, data: &[u8], kill_priv: bool) -> Result<Later<u32>, VfsError> {
+        let handle = self.handle_to_write(ino, fh)?;
+        if !handle.flags.append {
+            return self.write_through(&handle, offset, data, kill_priv);
+        }
+        // Appenders queue here, so that each finds the size the one before left.
+        let _queue = handle.inode.appends.lock();
+        let end = handle.inode.state.read().record.size;
+        self.write_through(&handle, end, data, kill_priv)
+    }
+
+    /// Writes at exactly `offset`, appending or not: what the kernel's page cache writes back (`FUSE_WRITE_CACHE`) knows its
+    /// place, and may come through any handle.
+    pub fn write_at(
+        &self,
+        ino: u64,
+        fh: u64,
+        offset: u64,
+        data: &[u8],
+        kill_priv: bool,
+    ) -> Result<Later<u32>, VfsError> {
+        let handle = self.handle_to_write(ino, fh)?;
+        self.write_through(&handle, offset, data, kill_priv)
+    }
+
+    fn handle_to_write(&self, ino: u64, fh: u64) -> Result<Arc<Handle>, VfsError> {
+        self.core.check_writable()?;
+        let handle = self.handles.get(ino, fh)?;
+        if handle.flags.write {
+            Ok(handle)
+        } else {
+            Err(VfsError::BadHandle)
+        }
+    }
+
+    fn write_through(
+        &self,
+        handle: &Handle,
+        offset: u64,
+        data: &[u8],
+        kill_priv: bool,
+    ) -> Result<Later<u32>, VfsError> {
+        if offset
+            .checked_add(data.len() as u64)
+            .is_none_or(|end| end > FILE_BYTES_MAX)
+        {
+            return Err(VfsError::TooLarge);
+        }
+        if kill_priv {
+            self.kill_privileges(&handle.inode)?;
+        }
+        let written = self.data.write(&handle.inode, offset, data)?;
+        if !handle.flags.sync {
+            return Ok(written);
+        }
+        let (content, inode) = (self.data.clone(), handle.inode.clone());
+        match written {
+            Later::Ready(n) => {
+                content.fsync(&inode, true)?;
+                Ok(Later::Ready(n))
+            }
+            Later::Wait(wait) => Ok(Later::Wait(Box::pin(async move {
+                let n = wait.await?;
+                content.fsync(&inode, true)?;
+                Ok(n)
+            }))),
+        }
+    }
+
+    /// One of possibly many closes of a handle. Nothing waits: what was written is in the journal's hands already.
+    pub fn flush(&self, ino: u64, fh: u64) -> Result<(), VfsError> {
+        self.handles.get(ino, fh).map(|_| ())
+    }
+
+    /// The last close of a handle. With the last handle of a file without links the file goes.
+    pub fn release(&self, ino: u64, fh: u64) -> Result<(), VfsError> {
+        let handle = self.handles.remove(ino, fh)?;
+        let inode = &handle.inode;
+        {
+            let _change = self.core.marks.enter();
+            let mut locked = lock_many([inode]);
+            let state = locked.state_mut(ino);
+            state.opens -= 1;
+            if state.opens > 0 {
+                return Ok(());
+            }
+            if state.record.nlink == 0 {
+                let mut change = Change::new(&self.core, &self.data);
+                change.erase(&mut locked, ino)?;
+                return change.commit(&mut locked);
+            }
+            if state.lazy && self.core.check_writable().is_ok() {
+                let mut change = Change::new(&self.core, &self.data);
+                change.record(&locked, ino);
+                change.commit(&mut locked)?;
+            }
+        }
+        self.data.released(inode);
+        Ok(())
+    }
+
+    /// Returns when everything written to the file (and unless `data_only` its attributes) would survive a power cut here.
+    pub fn fsync(&self, ino: u64, fh: u64, data_only: bool) -> Result<(), VfsError> {
+        let handle = self.handles.get(ino, fh)?;
+        if self.core.config.read_only {
+            return Ok(());
+        }
+        let behind = !data_only && handle.inode.state.read().lazy;
+        if behind {
+            let _change = self.core.marks.enter();
+            let mut locked = lock_many([&handle.inode]);
+            let mut change = Change::new(&self.core, &self.data);
+            change.record(&locked, ino);
+            change.commit(&mut locked)?;
+        }
+        self.data.fsync(&handle.inode, data_only)
+    }
+
+    /// Returns when every change of names so far would survive a power cut here.
+    pub fn fsyncdir(&self, ino: u64) -> Result<(), VfsError> {
+        self.inode(ino)?;
+        if !self.core.config.read_only {
+            self.core.store.barrier()?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,163 @@
+//! Opening a volume and closing it.
+//!
+//! A volume that was closed says so in the store; the note is taken away, durably, before anything changes. Without it
+//! the last mount ended in a crash: inodes are counted again and the content room compares its cache with the journal.
+
+use super::handles::HandleTable;
+use super::{Data, FileKind, Vfs, VfsParts};
+use crate::change::Change;
+use crate::core::Core;
+use crate::error::VfsError;
+use crate::inode::{ROOT_INO, lock_many};
+use crate::limits::SCAN_PAGE;
+use crate::records::{self, InodeRecord};
+use cessfs_sync::{Batch, DeltaSource, MetaStore};
+use parking_lot::Mutex;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+/// Permissions of a new volume's root.
+const ROOT_PERM: u16 = 0o755;
+
+impl Vfs {
+    /// Opens a volume: makes the root on an empty store, sweeps what was unlinked while open, looks the cache over after a
+    /// crash, and starts writing back.
+    pub fn open(parts: VfsParts) -> Result<Arc<Vfs>, VfsError> {
+        let core = Arc::new(Core::new(parts));
+        core.marks.open()?;
+        let was_clean = core.store.get(records::CLEAN_KEY)?.is_some();
+        start_counters(&core, was_clean)?;
+        if was_clean && !core.config.read_only {
+            let mut batch = Batch::new();
+            batch.delete(records::CLEAN_KEY);
+            core.store.commit(batch)?;
+            // Content rests outside the store: it must not change while the disk still says "clean".
+            core.store.barrier()?;
+        }
+        make_root(&core)?;
+        let vfs = Arc::new(Vfs {
+            data: Data::open(core.clone())?,
+            core,
+            handles: HandleTable::new(),
+            renames: Mutex::new(()),
+        });
+        if !vfs.core.config.read_only {
+            vfs.sweep_orphans()?;
+            if !was_clean {
+                vfs.data.recover()?;
+            }
+            vfs.data.start()?;
+        }
+        Ok(vfs)
+    }
+
+    /// The other end of the pipeline's upcall.
+    pub fn delta_source(self: &Arc<Self>) -> Arc<dyn DeltaSource> {
+        self.data.delta_source()
+    }
+
+    /// Journals what memory is ahead with, stops the background threads and marks the volume clean, durably. Changes after
+    /// it fail with `EROFS`; a second close does nothing.
+    pub fn close(&self) -> Result<(), VfsError> {
+        if self.core.closed.swap(true, Ordering::SeqCst) || self.core.config.read_only {
+            return Ok(());
+        }
+        self.journal_lazy()?;
+        self.data.stop()?;
+        let mut batch = Batch::new();
+        batch.put(
+            records::FILES_KEY,
+            records::encode_counter(self.core.files.load(Ordering::Relaxed)),
+        );
+        batch.put(records::NEXT_INO_KEY, records::encode_counter(self.core.inos.next()));
+        batch.put(records::CLEAN_KEY, records::encode_counter(1));
+        self.core.store.commit(batch)?;
+        self.core.store.barrier()?;
+        Ok(())
+    }
+
+    /// Deletes the inodes that lost their last name while they were open, and then the mount ended.
+    fn sweep_orphans(&self) -> Result<(), VfsError> {
+        loop {
+            let page = self
+                .core
+                .store
+                .scan(records::ORPHAN_PREFIX, records::ORPHAN_PREFIX, SCAN_PAGE)?;
+            if page.is_empty() {
+                return Ok(());
+            }
+            for (key, _) in page {
+                let ino = records::parse_ino_key(&key)?;
+                let _change = self.core.marks.enter();
+                match self.inode(ino) {
+                    Ok(inode) if inode.state.read().record.nlink == 0 => {
+                        let mut locked = lock_many([&inode]);
+                        let mut change = Change::new(&self.core, &self.data);
+                        change.erase(&mut locked, ino)?;
+                        change.commit(&mut locked)?;
+                    }
+                    Ok(_) | Err(VfsError::Stale) => {
+                        let mut batch = Batch::new();
+                        batch.delete(key);
+                        self.core.store.commit(batch)?;
+                    }
+                    Err(e) => return Err(e),
+                }
+            }
+        }
+    }
+}
+
+/// Counts inodes and finds the next number: from the last clean close, or by looking at every inode.
+fn start_counters(core: &Core, was_clean: bool) -> Result<(), VfsError> {
+    let counter = |key: &[u8]| -> Result<Option<u64>, VfsError> {
+        core.store
+            .get(key)?
+            .map(|value| records::decode_counter(&value))
+            .transpose()
+            .map_err(VfsError::from)
+    };
+    let stored_next = counter(records::NEXT_INO_KEY)?;
+    let (files, next) = match (was_clean, counter(records::FILES_KEY)?, stored_next) {
+        (true, Some(files), Some(next)) => (files, next),
+        _ => {
+            let (files, last) = count_inodes(&*core.store)?;
+            (files, stored_next.unwrap_or(0).max(last + 1))
+        }
+    };
+    core.files.store(files, Ordering::Relaxed);
+    core.inos.start(next.max(ROOT_INO + 1));
+    Ok(())
+}
+
+/// How many inodes there are, and the highest number.
+fn count_inodes(store: &dyn MetaStore) -> Result<(u64, u64), VfsError> {
+    let (mut files, mut last) = (0, 0);
+    let mut from = records::INODE_PREFIX.to_vec();
+    loop {
+        let page = store.scan(records::INODE_PREFIX, &from, SCAN_PAGE)?;
+        let Some((key, _)) = page.last() else {
+            return Ok((files, last));
+        };
+        last = records::parse_ino_key(key)?;
+        files += page.len() as u64;
+        from.clone_from(key);
+        from.push(0);
+    }
+}
+
+/// Makes the root directory if the store is empty.
+fn make_root(core: &Core) -> Result<(), VfsError> {
+    if core.store.get(&records::inode_key(ROOT_INO))?.is_some() {
+        return Ok(());
+    }
+    let (uid, gid) = (core.config.root_uid, core.config.root_gid);
+    let mut record = InodeRecord::new(FileKind::Directory, ROOT_PERM, uid, gid, core.now());
+    record.parent = ROOT_INO;
+    let _change = core.marks.enter();
+    let mut batch = Batch::new();
+    core.put_inode(&mut batch, ROOT_INO, &record);
+    core.store.commit(batch)?;
+    core.files.fetch_add(1, Ordering::Relaxed);
+    Ok(())
+}

@@ -1,0 +1,241 @@
+//! Moving names.
+//!
+//! A directory that changes its parent could become its own ancestor. Such moves are serialised by one mutex, taken before
+//! any inode's lock: while it is held no `parent` changes, so the walk up from the new place needs no lock but one at a time.
+
+use super::{Vfs, check_dir};
+use crate::attr::FileKind;
+use crate::change::Change;
+use crate::dentry::{check_name, is_dot};
+use crate::error::VfsError;
+use crate::inode::{Inode, Locked, ROOT_INO, lock_many};
+use crate::limits::{DIR_NLINK_MAX, TREE_DEPTH_MAX};
+use crate::records::InodeRecord;
+use crate::request::RenameFlags;
+use cessfs_sync::StoreError;
+use std::sync::Arc;
+
+/// One side of a rename.
+struct Place<'a> {
+    dir: Arc<Inode>,
+    name: &'a [u8],
+    /// What the name means now.
+    child: Option<Arc<Inode>>,
+}
+
+impl Place<'_> {
+    fn child_ino(&self) -> Option<u64> {
+        self.child.as_ref().map(|child| child.ino)
+    }
+
+    /// The kind of an inode never changes: reading it needs no lasting lock.
+    fn is_directory(&self) -> bool {
+        self.child
+            .as_ref()
+            .is_some_and(|child| child.state.read().record.kind == FileKind::Directory)
+    }
+}
+
+impl Vfs {
+    /// Moves a name, replacing what the new name meant; see [`RenameFlags`] for the variations.
+    pub fn rename(
+        &self,
+        parent: u64,
+        name: &[u8],
+        new_parent: u64,
+        new_name: &[u8],
+        flags: RenameFlags,
+    ) -> Result<(), VfsError> {
+        self.core.check_writable()?;
+        check_name(name)?;
+        check_name(new_name)?;
+        if is_dot(name) || is_dot(new_name) {
+            return Err(VfsError::Busy);
+        }
+        if flags.exchange && (flags.no_replace || flags.whiteout) {
+            return Err(VfsError::Invalid("exchange goes with no other flag"));
+        }
+        let (old_dir, new_dir) = (self.inode(parent)?, self.inode(new_parent)?);
+        let _change = self.core.marks.enter();
+        // Whoever made a name change in between succeeded: going round again is progress, not waiting.
+        loop {
+            let old = Place {
+                dir: old_dir.clone(),
+                name,
+                child: self.find(&old_dir, name)?,
+            };
+            let new = Place {
+                dir: new_dir.clone(),
+                name: new_name,
+                child: self.find(&new_dir, new_name)?,
+            };
+            let Some(moved) = old.child_ino() else {
+                return Err(VfsError::NotFound);
+            };
+            if flags.no_replace && new.child.is_some() {
+                return Err(VfsError::Exists);
+            }
+            if flags.exchange && new.child.is_none() {
+                return Err(VfsError::NotFound);
+            }
+            let moves_dir = parent != new_parent && (old.is_directory() || (flags.exchange && new.is_directory()));
+            let _serial = moves_dir.then(|| self.renames.lock());
+            if moves_dir {
+                self.check_loops(&old, &new, flags)?;
+            }
+            if self.rename_locked(&old, &new, moved, flags)? {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Fails with `Invalid` if a directory would come to lie below itself. The rename mutex is held.
+    fn check_loops(&self, old: &Place<'_>, new: &Place<'_>, flags: RenameFlags) -> Result<(), VfsError> {
+        let error = VfsError::Invalid("a directory cannot be moved below itself");
+        if let Some(ino) = old.child_ino()
+            && self.is_at_or_above(ino, &new.dir)?
+        {
+            return Err(error);
+        }
+        if let Some(ino) = new.child_ino()
+            && flags.exchange
+            && self.is_at_or_above(ino, &old.dir)?
+        {
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// `ino` is `dir` or one of its ancestors. The rename mutex is held.
+    fn is_at_or_above(&self, ino: u64, dir: &Arc<Inode>) -> Result<bool, VfsError> {
+        let mut at = dir.clone();
+        for _ in 0..TREE_DEPTH_MAX {
+            if at.ino == ino {
+                return Ok(true);
+            }
+            if at.ino == ROOT_INO {
+                return Ok(false);
+            }
+            let above = {
+                let state = at.state.read();
+                check_dir(&state)?;
+                state.record.parent
+            };
+            at = self.inode(above).map_err(|e| match e {
+                VfsError::Stale => VfsError::NotFound, // removed, and with it everything below
+                other => other,
+            })?;
+        }
+        Err(StoreError::Corrupt(format!("directory {} has no way up to the root", dir.ino)).into())
+    }
+
+    /// Locks everything and renames; false if a name changed since it was looked at.
+    fn rename_locked(
+        &self,
+        old: &Place<'_>,
+        new: &Place<'_>,
+        moved: u64,
+        flags: RenameFlags,
+    ) -> Result<bool, VfsError> {
+        let children = [old.child.as_ref(), new.child.as_ref()];
+        let mut locked = lock_many([&old.dir, &new.dir].into_iter().chain(children.into_iter().flatten()));
+        if !self.still_names(&locked, old.dir.ino, old.name, old.child_ino())?
+            || !self.still_names(&locked, new.dir.ino, new.name, new.child_ino())?
+        {
+            return Ok(false);
+        }
+        match new.child_ino() {
+            Some(other) if other == moved => {} // two names of one inode: POSIX wants nothing done
+            Some(other) if flags.exchange => self.exchange(&mut locked, old, new, moved, other)?,
+            _ => self.replace(&mut locked, old, new, moved, flags.whiteout)?,
+        }
+        Ok(true)
+    }
+
+    /// Moves `moved` onto the new name.
+    fn replace(
+        &self,
+        locked: &mut Locked<'_>,
+        old: &Place<'_>,
+        new: &Place<'_>,
+        moved: u64,
+        whiteout: bool,
+    ) -> Result<(), VfsError> {
+        let kind = locked.state(moved).record.kind;
+        let (from, to) = (old.dir.ino, new.dir.ino);
+        let now = self.core.now();
+        let mut change = Change::new(&self.core, &self.data);
+        let target = new.child_ino();
+        let target_is_dir = target.is_some_and(|ino| locked.state(ino).record.kind == FileKind::Directory);
+        match (target, kind == FileKind::Directory, target_is_dir) {
+            (Some(_), true, false) => return Err(VfsError::NotDirectory),
+            (Some(_), false, true) => return Err(VfsError::IsDirectory),
+            (Some(ino), true, true) if !self.is_empty(ino)? => return Err(VfsError::NotEmpty),
+            _ => {}
+        }
+        if kind == FileKind::Directory {
+            change.record(locked, from).nlink -= 1;
+            let to_record = change.record(locked, to);
+            if to_record.nlink >= DIR_NLINK_MAX {
+                return Err(VfsError::TooManyLinks);
+            }
+            to_record.nlink += 1;
+            change.record(locked, moved).parent = to;
+        }
+        if whiteout {
+            let ino = self.core.inos.issue(&*self.core.store)?;
+            change.set_entry(from, old.name, ino, FileKind::CharDevice)?;
+            change.birth(ino, InodeRecord::new(FileKind::CharDevice, 0, 0, 0, now), 0);
+        } else {
+            change.remove_entry(from, old.name)?;
+        }
+        change.set_entry(to, new.name, moved, kind)?;
+        stamp(&mut change, locked, &[from, to], &[moved], now);
+        match target {
+            Some(ino) if target_is_dir => change.remove_directory(locked, to, ino)?,
+            Some(ino) => change.unlink(locked, ino)?,
+            None => {}
+        }
+        change.commit(locked)
+    }
+
+    /// Swaps what the two names mean.
+    fn exchange(
+        &self,
+        locked: &mut Locked<'_>,
+        old: &Place<'_>,
+        new: &Place<'_>,
+        moved: u64,
+        other: u64,
+    ) -> Result<(), VfsError> {
+        let (from, to) = (old.dir.ino, new.dir.ino);
+        let (kind, other_kind) = (locked.state(moved).record.kind, locked.state(other).record.kind);
+        let mut change = Change::new(&self.core, &self.data);
+        for (ino, kind, leaves, enters) in [(moved, kind, from, to), (other, other_kind, to, from)] {
+            if kind == FileKind::Directory {
+                change.record(locked, leaves).nlink -= 1;
+                change.record(locked, enters).nlink += 1;
+                change.record(locked, ino).parent = enters;
+            }
+        }
+        if change.record(locked, from).nlink.max(change.record(locked, to).nlink) > DIR_NLINK_MAX {
+            return Err(VfsError::TooManyLinks);
+        }
+        change.set_entry(to, new.name, moved, kind)?;
+        change.set_entry(from, old.name, other, other_kind)?;
+        stamp(&mut change, locked, &[from, to], &[moved, other], self.core.now());
+        change.commit(locked)
+    }
+}
+
+/// A rename changes the content of both directories, and the inodes it moves.
+fn stamp(change: &mut Change<'_>, locked: &Locked<'_>, dirs: &[u64], moved: &[u64], now: crate::attr::Timestamp) {
+    for ino in dirs {
+        let record = change.record(locked, *ino);
+        record.mtime = now;
+        record.ctime = now;
+    }
+    for ino in moved {
+        change.record(locked, *ino).ctime = now;
+    }
+}

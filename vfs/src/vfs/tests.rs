@@ -1,0 +1,175 @@
+//! The facade over a store in memory: what each operation does, what it refuses, and that no interleaving, crash or
+//! sequence breaks an invariant.
+
+use super::*;
+use crate::attr::{DirEntry, Timestamp};
+use crate::check::check_tree;
+use crate::core::{AtRest, VfsConfig};
+use crate::fakes::{FakeChunks, FakeClock, FakeEntropy, volume_keys};
+use crate::inode::ROOT_INO;
+use crate::request::{OpenFlags, RenameFlags, XattrMode};
+use cessfs_sync::store::MemStore;
+use std::time::Duration;
+
+mod attributes;
+mod crash;
+mod listing;
+mod model;
+mod names;
+mod open_files;
+mod threads;
+mod xattrs;
+
+const USER: Caller = Caller {
+    uid: 1000,
+    gid: 1000,
+    pid: 7,
+};
+const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 7 };
+
+/// A volume over memory.
+struct World {
+    store: Arc<MemStore>,
+    clock: Arc<FakeClock>,
+    dir: Arc<tempfile::TempDir>,
+    vfs: Arc<Vfs>,
+}
+
+fn config(dir: &tempfile::TempDir) -> VfsConfig {
+    let mut config = VfsConfig::new(dir.path().to_path_buf());
+    config.at_rest = AtRest::Plain;
+    config
+}
+
+impl World {
+    fn new() -> World {
+        World::on(Arc::new(MemStore::new()), |_| {})
+    }
+
+    /// A volume on what is in `store` already, with an empty cache.
+    fn on(store: Arc<MemStore>, tune: impl FnOnce(&mut VfsConfig)) -> World {
+        World::over(
+            store,
+            Arc::new(FakeClock::new()),
+            Arc::new(tempfile::tempdir().unwrap()),
+            tune,
+        )
+    }
+
+    fn over(
+        store: Arc<MemStore>,
+        clock: Arc<FakeClock>,
+        dir: Arc<tempfile::TempDir>,
+        tune: impl FnOnce(&mut VfsConfig),
+    ) -> World {
+        let mut config = config(&dir);
+        tune(&mut config);
+        let parts = VfsParts {
+            store: store.clone(),
+            clock: clock.clone(),
+            chunks: Arc::new(FakeChunks::new()),
+            keys: volume_keys(),
+            config,
+            entropy: Arc::new(Mutex::new(FakeEntropy::new(1))),
+        };
+        let vfs = Vfs::open(parts).unwrap();
+        World { store, clock, dir, vfs }
+    }
+
+    /// Closes the volume and opens it again.
+    fn reopen(self) -> World {
+        self.vfs.close().unwrap();
+        World::over(self.store.clone(), self.clock.clone(), self.dir.clone(), |_| {})
+    }
+
+    /// Every invariant of the records holds.
+    #[track_caller]
+    fn check(&self) {
+        let findings = check_tree(&*self.store, &volume_keys()).unwrap();
+        assert!(findings.is_empty(), "{findings:#?}");
+    }
+
+    fn split<'p>(&self, path: &'p str) -> (u64, &'p [u8]) {
+        let (dir, name) = path.rsplit_once('/').expect("paths are absolute");
+        (self.ino(dir), name.as_bytes())
+    }
+
+    #[track_caller]
+    fn ino(&self, path: &str) -> u64 {
+        self.vfs.resolve(path.as_bytes()).unwrap()
+    }
+
+    #[track_caller]
+    fn stat(&self, path: &str) -> Attr {
+        self.vfs.getattr(self.ino(path)).unwrap()
+    }
+
+    fn exists(&self, path: &str) -> bool {
+        self.vfs.resolve(path.as_bytes()).is_ok()
+    }
+
+    fn mkdir(&self, path: &str) -> Result<Attr, VfsError> {
+        let (dir, name) = self.split(path);
+        self.vfs.mkdir(dir, name, 0o755, USER)
+    }
+
+    fn touch_file(&self, path: &str) -> Result<Attr, VfsError> {
+        let (dir, name) = self.split(path);
+        self.vfs.mknod(dir, name, FileKind::Regular, 0o644, 0, USER)
+    }
+
+    fn unlink(&self, path: &str) -> Result<(), VfsError> {
+        let (dir, name) = self.split(path);
+        self.vfs.unlink(dir, name)
+    }
+
+    fn rmdir(&self, path: &str) -> Result<(), VfsError> {
+        let (dir, name) = self.split(path);
+        self.vfs.rmdir(dir, name)
+    }
+
+    fn link(&self, from: &str, to: &str) -> Result<Attr, VfsError> {
+        let (dir, name) = self.split(to);
+        self.vfs.link(self.ino(from), dir, name)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> Result<(), VfsError> {
+        self.rename_with(from, to, RenameFlags::default())
+    }
+
+    fn rename_with(&self, from: &str, to: &str, flags: RenameFlags) -> Result<(), VfsError> {
+        let ((dir, name), (new_dir, new_name)) = (self.split(from), self.split(to));
+        self.vfs.rename(dir, name, new_dir, new_name, flags)
+    }
+
+    fn open(&self, path: &str, flags: OpenFlags) -> Result<u64, VfsError> {
+        self.vfs.open_file(self.ino(path), flags)
+    }
+
+    /// Names in a directory, sorted, without the dots.
+    fn list(&self, path: &str) -> Vec<String> {
+        let mut names = Vec::new();
+        let mut fill = |entry: DirEntry<'_>| {
+            names.push(String::from_utf8(entry.name.to_vec()).unwrap());
+            false
+        };
+        self.vfs.readdir(self.ino(path), 0, false, &mut fill).unwrap();
+        names.retain(|name| name != "." && name != "..");
+        names.sort();
+        names
+    }
+
+    fn tick(&self) -> Timestamp {
+        self.clock.advance(Duration::from_secs(1));
+        self.vfs.core.now()
+    }
+}
+
+/// The error of something that must fail, as an errno.
+#[track_caller]
+fn errno<T>(result: Result<T, VfsError>) -> i32 {
+    match result {
+        Ok(_) => panic!("it should have failed"),
+        Err(e) => e.errno(),
+    }
+}

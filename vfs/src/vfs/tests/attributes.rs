@@ -1,0 +1,219 @@
+//! `setattr`, times and set-id bits.
+
+use super::*;
+use crate::attr::TimeSet;
+
+fn set() -> SetAttr {
+    SetAttr::default()
+}
+
+#[test]
+fn chmod_and_chown_move_ctime_only() {
+    let w = World::new();
+    let f = w.touch_file("/f").unwrap();
+    let now = w.tick();
+    let attr = w
+        .vfs
+        .setattr(
+            f.ino,
+            SetAttr {
+                perm: Some(0o170_600),
+                ..set()
+            },
+            USER,
+        )
+        .unwrap();
+    assert_eq!((attr.perm, attr.ctime, attr.mtime), (0o600, now, f.mtime));
+    let now = w.tick();
+    let attr = w
+        .vfs
+        .setattr(
+            f.ino,
+            SetAttr {
+                uid: Some(1),
+                gid: Some(2),
+                ..set()
+            },
+            ROOT,
+        )
+        .unwrap();
+    assert_eq!((attr.uid, attr.gid, attr.ctime), (1, 2, now));
+    // chown(-1, -1) reaches us as nothing to set; Linux moves ctime.
+    let now = w.tick();
+    assert_eq!(w.vfs.setattr(f.ino, set(), ROOT).unwrap().ctime, now);
+    let told = w.stat("/f");
+    let w = w.reopen();
+    assert_eq!(w.stat("/f"), told);
+}
+
+#[test]
+fn chown_takes_set_id_bits_from_all_but_directories() {
+    let w = World::new();
+    let f = w.touch_file("/f").unwrap().ino;
+    let chmod = |ino, perm| {
+        w.vfs
+            .setattr(
+                ino,
+                SetAttr {
+                    perm: Some(perm),
+                    ..set()
+                },
+                USER,
+            )
+            .unwrap()
+    };
+    let chown = |ino, caller| {
+        w.vfs
+            .setattr(ino, SetAttr { gid: Some(5), ..set() }, caller)
+            .unwrap()
+            .perm
+    };
+    for caller in [USER, ROOT] {
+        chmod(f, 0o6755);
+        assert_eq!(chown(f, caller), 0o755);
+        // Set-gid without group execution is no privilege.
+        chmod(f, 0o6744);
+        assert_eq!(chown(f, caller), 0o2744);
+    }
+    let d = w.mkdir("/d").unwrap().ino;
+    chmod(d, 0o6755);
+    assert_eq!(chown(d, USER), 0o6755);
+    // The kernel's own computation wins.
+    chmod(f, 0o4755);
+    let both = SetAttr {
+        uid: Some(5),
+        perm: Some(0o4711),
+        ..set()
+    };
+    assert_eq!(w.vfs.setattr(f, both, ROOT).unwrap().perm, 0o4711);
+}
+
+#[test]
+fn utimens_sets_what_it_is_told() {
+    let w = World::new();
+    let f = w.touch_file("/f").unwrap().ino;
+    let now = w.tick();
+    let past = Timestamp { secs: -5, nanos: 7 };
+    let times = SetAttr {
+        atime: Some(TimeSet::At(past)),
+        mtime: Some(TimeSet::Now),
+        ..set()
+    };
+    let attr = w.vfs.setattr(f, times, USER).unwrap();
+    assert_eq!((attr.atime, attr.mtime, attr.ctime), (past, now, now));
+    let attr = w
+        .vfs
+        .setattr(
+            f,
+            SetAttr {
+                ctime: Some(past),
+                ..set()
+            },
+            USER,
+        )
+        .unwrap();
+    assert_eq!(attr.ctime, past);
+    let w = w.reopen();
+    assert_eq!(w.stat("/f").atime, past);
+}
+
+#[test]
+fn sizes_belong_to_regular_files() {
+    let w = World::new();
+    w.mkdir("/d").unwrap();
+    w.vfs.symlink(ROOT_INO, b"s", b"t", USER).unwrap();
+    let size = |size| SetAttr {
+        size: Some(size),
+        ..set()
+    };
+    assert_eq!(errno(w.vfs.setattr(w.ino("/d"), size(0), USER)), libc::EISDIR);
+    assert_eq!(errno(w.vfs.setattr(w.ino("/s"), size(0), USER)), libc::EINVAL);
+    w.touch_file("/f").unwrap();
+    assert_eq!(errno(w.vfs.setattr(w.ino("/f"), size(1 << 63), USER)), libc::EFBIG);
+    let now = w.tick();
+    let attr = w.vfs.setattr(w.ino("/f"), size(100), USER).unwrap();
+    assert_eq!((attr.size, attr.mtime, attr.ctime), (100, now, now));
+    let w = w.reopen();
+    assert_eq!(w.stat("/f").size, 100);
+    w.check();
+}
+
+#[test]
+fn truncation_by_others_than_root_takes_set_id_bits() {
+    let w = World::new();
+    let f = w
+        .vfs
+        .mknod(ROOT_INO, b"f", FileKind::Regular, 0o6755, 0, USER)
+        .unwrap()
+        .ino;
+    let cut = SetAttr { size: Some(0), ..set() };
+    assert_eq!(w.vfs.setattr(f, cut, ROOT).unwrap().perm, 0o6755);
+    assert_eq!(w.vfs.setattr(f, cut, USER).unwrap().perm, 0o755);
+}
+
+#[test]
+fn atime_is_relatime_and_costs_no_batch() {
+    let w = World::new();
+    let s = w.vfs.symlink(ROOT_INO, b"s", b"t", USER).unwrap();
+    let batches = w.store.progress().0;
+    let first = w.tick();
+    w.vfs.readlink(s.ino).unwrap();
+    assert_eq!(w.stat("/s").atime, first);
+    w.tick();
+    w.vfs.readlink(s.ino).unwrap();
+    assert_eq!(w.stat("/s").atime, first);
+    w.clock.advance(Duration::from_secs(24 * 60 * 60));
+    let late = w.tick();
+    w.vfs.readlink(s.ino).unwrap();
+    assert_eq!(w.stat("/s").atime, late);
+    assert_eq!(w.store.progress().0, batches);
+    let w = w.reopen();
+    assert_eq!(w.stat("/s").atime, late);
+    assert_eq!(w.stat("/s").ctime, s.ctime);
+}
+
+#[test]
+fn atime_can_be_off() {
+    let w = World::on(Arc::new(MemStore::new()), |config| config.atime = false);
+    let s = w.vfs.symlink(ROOT_INO, b"s", b"t", USER).unwrap();
+    w.tick();
+    w.vfs.readlink(s.ino).unwrap();
+    w.vfs.readdir(ROOT_INO, 0, false, &mut |_| false).unwrap();
+    assert_eq!(w.stat("/s").atime, s.atime);
+    assert_eq!(w.stat("/").atime, s.atime);
+}
+
+#[test]
+fn many_lazy_times_are_journaled_together() {
+    let w = World::new();
+    let links = crate::limits::LAZY_INODES_MAX + 1;
+    let inos: Vec<u64> = (0..links)
+        .map(|i| {
+            w.vfs
+                .symlink(ROOT_INO, format!("{i}").as_bytes(), b"t", USER)
+                .unwrap()
+                .ino
+        })
+        .collect();
+    let now = w.tick();
+    let batches = w.store.progress().0;
+    for ino in &inos {
+        w.vfs.readlink(*ino).unwrap();
+    }
+    let written = w.store.progress().0 - batches;
+    assert_eq!(written, links.div_ceil(crate::limits::LAZY_BATCH));
+    let crashed = World::on(Arc::new(w.store.crashed_at(w.store.progress().0)), |_| {});
+    for ino in inos {
+        assert_eq!(crashed.vfs.getattr(ino).unwrap().atime, now);
+    }
+}
+
+#[test]
+fn statfs_counts_the_disk_and_the_inodes() {
+    let w = World::new();
+    w.touch_file("/f").unwrap();
+    let told = w.vfs.statfs();
+    assert!(told.blocks > 0 && told.free <= told.blocks);
+    assert_eq!(told.files, 2);
+    assert_eq!(told.files + told.files_free, crate::limits::INODES_MAX);
+}

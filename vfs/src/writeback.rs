@@ -1,0 +1,214 @@
+//! Writeback: quiet dirty chunks are handed to the chunk store, and turn clean once their pack is sealed.
+//!
+//! ```text
+//!   Waiting --due--> Taken --submitted--> Submitted --standing >= Sealed--> clean (out of the queue)
+//!      ^               |                      |
+//!      +---- write ----+------- write --------+---- standing Unknown: the open pack was lost --> Waiting
+//! ```
+//!
+//! The copy of a chunk is taken under the inode's lock, everything slow happens without it. A ticket tells whether the chunk
+//! was written meanwhile: then what was submitted is no longer its content, and it waits again. The journal says *dirty*
+//! until the pack is sealed, so a crash at any point submits the chunk again, which costs nothing if its id is known.
+
+mod queue;
+mod workers;
+
+pub(crate) use queue::{DirtyQueue, Submitted};
+pub(crate) use workers::Workers;
+
+use crate::data::state::put_extent;
+use crate::data::{Shared, chunk_len};
+use crate::error::VfsError;
+use crate::inode::Inode;
+use crate::limits::{LAZY_BATCH, WRITEBACK_RETRY};
+use cessfs_crypto::ChunkId;
+use cessfs_sync::{Batch, Standing, StoreError};
+use parking_lot::RwLockWriteGuard;
+use queue::Taken;
+use std::sync::Arc;
+
+impl Shared {
+    /// Hands one chunk to the chunk store. Blocks while the backlog of unsent bytes is at its bound.
+    fn write_back(&self, taken: Taken) -> Result<(), VfsError> {
+        let result = self.copy_and_submit(taken);
+        if result.is_err() {
+            let retry_at = self.core.clock.monotonic() + WRITEBACK_RETRY;
+            self.dirty.lock().put_back(taken, retry_at);
+        }
+        result
+    }
+
+    fn copy_and_submit(&self, taken: Taken) -> Result<(), VfsError> {
+        let inode = match self.core.inodes.get(&self.core, taken.ino) {
+            Ok(inode) => inode,
+            Err(VfsError::Stale) => {
+                self.dirty.lock().forget_from(taken.ino, 0);
+                return Ok(());
+            }
+            Err(e) => return Err(e),
+        };
+        let Some(plaintext) = self.copy_dirty(&inode, taken)? else {
+            return Ok(());
+        };
+        let id = self.core.keys.chunk_id(&plaintext);
+        match self.core.chunks.submit(id, &plaintext) {
+            Ok(()) => {}
+            Err(StoreError::Full) => return Err(VfsError::NoSpace("the staging disk is full")),
+            Err(e) => return Err(e.into()),
+        }
+        self.dirty.lock().submitted(taken, id, plaintext.len() as u32);
+        Ok(())
+    }
+
+    /// The chunk's content, journaled so that the store knows every block the copy has; `None` if it is no longer dirty.
+    fn copy_dirty(&self, inode: &Arc<Inode>, taken: Taken) -> Result<Option<Vec<u8>>, VfsError> {
+        let unsynced = {
+            let state = inode.state.read();
+            state
+                .data
+                .with_slot(&self.core, inode.ino, taken.chunk, |slot| slot.unsynced.is_some())?
+        };
+        if unsynced {
+            self.persist(inode)?;
+        }
+        let guard = self.core.marks.enter();
+        let mut state = inode.state.write();
+        self.journal_locked(inode.ino, &mut state, None)?;
+        let state = RwLockWriteGuard::downgrade(state);
+        drop(guard);
+        if state.gone || !self.dirty.lock().still_taken(taken) {
+            return Ok(None);
+        }
+        let extent = state.data.extent(&self.core, inode.ino, taken.chunk)?;
+        let len = chunk_len(state.record.size, taken.chunk);
+        if !extent.dirty || len == 0 {
+            self.dirty.lock().forget(inode.ino, taken.chunk);
+            return Ok(None);
+        }
+        let at = crate::data::ChunkAt {
+            ino: inode.ino,
+            chunk: taken.chunk,
+        };
+        match self.read_chunk(at, &extent, len) {
+            Ok(plaintext) => Ok(Some(plaintext)),
+            Err(e) => {
+                self.errors.add(format!(
+                    "inode {}: chunk {} cannot be written back: {e}",
+                    inode.ino, taken.chunk
+                ));
+                Err(e)
+            }
+        }
+    }
+
+    /// Writes back the chunk that has been due for longest; false if none is due.
+    fn write_back_next(&self) -> bool {
+        let now = self.core.clock.monotonic();
+        let Some(taken) = self.dirty.lock().take_due(now) else {
+            return false;
+        };
+        if let Err(e) = self.write_back(taken) {
+            self.errors
+                .add(format!("inode {}: chunk {} waits: {e}", taken.ino, taken.chunk));
+        }
+        true
+    }
+
+    /// Submits everything that is dirty at the call.
+    pub(crate) fn write_back_all(&self) -> Result<(), VfsError> {
+        self.persist_all()?;
+        let all = self.dirty.lock().not_submitted();
+        let mut first_error = None;
+        for (ino, chunk) in all {
+            let Some(taken) = self.dirty.lock().take(ino, chunk) else {
+                continue;
+            };
+            first_error = first_error.or(self.write_back(taken).err());
+        }
+        self.settle_submitted()?;
+        first_error.map_or(Ok(()), Err)
+    }
+
+    /// Turns chunks clean whose packs are sealed; submits those again that a crash of the open pack forgot.
+    pub(crate) fn settle_submitted(&self) -> Result<(), VfsError> {
+        let submitted = self.dirty.lock().all_submitted();
+        let now = self.core.clock.monotonic();
+        let mut ready: Vec<Submitted> = Vec::new();
+        for entry in submitted {
+            match self.core.chunks.standing(entry.id) {
+                Standing::Unknown => self.dirty.lock().put_back(entry.taken, now),
+                Standing::Open => {}
+                Standing::Sealed | Standing::Stored | Standing::Confirmed => ready.push(entry),
+            }
+        }
+        for group in ready.chunk_by(|a, b| a.taken.ino == b.taken.ino) {
+            for page in group.chunks(LAZY_BATCH) {
+                self.turn_clean(page)?;
+            }
+            for entry in group {
+                self.tidy(entry.taken.ino, entry.taken.chunk);
+            }
+        }
+        Ok(())
+    }
+
+    /// Journals that these chunks of one inode are what the network has, unless they were written since.
+    fn turn_clean(&self, entries: &[Submitted]) -> Result<(), VfsError> {
+        let Some(first) = entries.first() else { return Ok(()) };
+        let ino = first.taken.ino;
+        let inode = match self.core.inodes.get(&self.core, ino) {
+            Ok(inode) => inode,
+            Err(VfsError::Stale) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        // The delta that carried the ids is sealed already: nothing is marked. But a cut must see the records of one instant.
+        let _guard = self.core.marks.enter();
+        let state = inode.state.write();
+        let mut batch = Batch::new();
+        let mut cleaned = Vec::new();
+        for entry in entries {
+            let chunk = entry.taken.chunk;
+            if state.gone || !self.dirty.lock().still_taken(entry.taken) {
+                continue;
+            }
+            let (journaled, clean) = state.data.with_slot(&self.core, ino, chunk, |slot| {
+                let mut clean = slot.now;
+                clean.stored = Some((entry.id, entry.len));
+                clean.dirty = false;
+                (slot.journaled, clean)
+            })?;
+            put_extent(&mut batch, ino, chunk, &journaled, &clean);
+            cleaned.push((entry.taken, clean));
+        }
+        self.core.store.commit(batch)?;
+        for (taken, clean) in cleaned {
+            state.data.with_slot(&self.core, ino, taken.chunk, |slot| {
+                slot.now = clean;
+                slot.journaled = clean;
+            })?;
+            self.dirty.lock().forget(ino, taken.chunk);
+        }
+        Ok(())
+    }
+
+    fn tidy(&self, ino: u64, chunk: u64) {
+        if let Err(e) = self.backing.tidy(ino, chunk) {
+            self.errors.add(format!(
+                "inode {ino}: older versions of chunk {chunk} cannot be removed: {e}"
+            ));
+        }
+    }
+
+    /// Chunks whose content the chunk store has in the pack being sealed or before, though the store still calls them dirty.
+    pub(crate) fn submitted_ids(&self) -> Vec<((u64, u64), (ChunkId, u32))> {
+        let submitted = self.dirty.lock().all_submitted();
+        submitted
+            .into_iter()
+            .filter(|entry| self.core.chunks.standing(entry.id) >= Standing::Open)
+            .map(|entry| ((entry.taken.ino, entry.taken.chunk), (entry.id, entry.len)))
+            .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,95 @@
+//! The background threads: some write back, one keeps house (journal, clean flags, space, eviction, heartbeat).
+//!
+//! The waiting here is only a pace: what is due is decided by the clock of the volume.
+
+use crate::data::Shared;
+use crate::error::VfsError;
+use crate::limits::{TICK, WRITEBACK_THREADS};
+use parking_lot::{Condvar, Mutex};
+use std::sync::{Arc, Weak};
+use std::thread::{self, JoinHandle};
+
+/// The threads of a volume, once started.
+#[derive(Default)]
+pub(crate) struct Workers {
+    stop: Arc<Stop>,
+    threads: Mutex<Vec<JoinHandle<()>>>,
+}
+
+#[derive(Default)]
+struct Stop {
+    asked: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Stop {
+    /// Waits for a tick; true when it is time to end.
+    fn wait(&self) -> bool {
+        let mut asked = self.asked.lock();
+        if !*asked {
+            self.changed.wait_for(&mut asked, TICK);
+        }
+        *asked
+    }
+
+    fn is_asked(&self) -> bool {
+        *self.asked.lock()
+    }
+}
+
+impl Workers {
+    pub(crate) fn start(&self, shared: &Arc<Shared>) -> Result<(), VfsError> {
+        for number in 0..WRITEBACK_THREADS {
+            self.spawn(format!("writeback-{number}"), shared, |shared, stop| {
+                while !stop.is_asked() && shared.write_back_next() {}
+            })?;
+        }
+        self.spawn("cache".into(), shared, |shared, _| {
+            if let Err(e) = shared.keep_house() {
+                shared.errors.add(format!("the cache cannot be kept in order: {e}"));
+            }
+        })
+    }
+
+    fn spawn(&self, name: String, shared: &Arc<Shared>, step: fn(&Shared, &Stop)) -> Result<(), VfsError> {
+        let (weak, stop): (Weak<Shared>, _) = (Arc::downgrade(shared), self.stop.clone());
+        let thread = thread::Builder::new().name(name).spawn(move || {
+            while !stop.wait() {
+                let Some(shared) = weak.upgrade() else { return };
+                step(&shared, &stop);
+            }
+        })?;
+        self.threads.lock().push(thread);
+        Ok(())
+    }
+
+    /// Asks the threads to end, and waits for them.
+    pub(crate) fn stop(&self) {
+        *self.stop.asked.lock() = true;
+        self.stop.changed.notify_all();
+        for thread in std::mem::take(&mut *self.threads.lock()) {
+            // A thread that panicked has said so; there is nothing left of it to wait for.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        *self.stop.asked.lock() = true;
+        self.stop.changed.notify_all();
+    }
+}
+
+impl Shared {
+    /// One round of housekeeping.
+    fn keep_house(&self) -> Result<(), VfsError> {
+        self.persist_aged()?;
+        self.settle_submitted()?;
+        if self.dirty.lock().bytes() > 0 {
+            self.beat()?;
+        }
+        self.reclaim()?;
+        self.make_room()
+    }
+}
