@@ -180,13 +180,16 @@ fn run(at_rest: AtRest, ops: &[Op]) {
     blocks_add_up(&bench);
     assert_eq!(bench.data.dirty_bytes(), 0);
     compare(&bench.restore(), &model, "restored");
+    // A chunk that was cut short is not what its id says: it is sent once more before it may go.
+    bench.data.evict_all().unwrap();
+    bench.settle();
     let report = bench.data.evict_all().unwrap();
-    assert_eq!(report.kept_unconfirmed_chunks, 0);
+    assert_eq!((report.kept_unconfirmed_chunks, report.kept_bytes), (0, 0));
     compare(&bench, &model, "after eviction");
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 60, ..ProptestConfig::default() })]
 
     #[test]
     fn plain_files_hold_what_was_written(ops in prop::collection::vec(op(), 1..30)) {
