@@ -20,7 +20,7 @@ if [ -n "${DEB_PROFILE:-}" ]; then
 else
     bins=${CESSFS_BIN_DIR:-$target/debug}
 fi
-for binary in cessfs mount.cessfs; do
+for binary in cessfs mount-cessfs; do
     [ -x "$bins/$binary" ] || { echo "deb.sh: $bins/$binary is not built; run \`cargo build --workspace --bins\`" >&2; exit 1; }
 done
 
@@ -52,10 +52,10 @@ CONTROL
     echo "$out/$1_${version}_$arch.deb"
 }
 
-# program FILE DIRECTORY
+# program FILE TO
 program() {
-    install -D -m 0755 "$1" "$2/$(basename "$1")"
-    strip --strip-unneeded "$2/$(basename "$1")" 2>/dev/null || true
+    install -D -m 0755 "$1" "$2"
+    strip --strip-unneeded "$2"
 }
 
 copyright() {
@@ -69,9 +69,9 @@ copyright() {
 libc="libc6 (>= $(ldd --version | sed -n '1s/.* //p'))"
 
 root=$work/cessfs
-program "$bins/cessfs" "$root/usr/bin"
+program "$bins/cessfs" "$root/usr/bin/cessfs"
 # /sbin is /usr/sbin on every release with merged /usr (Debian 12, Ubuntu 20.04 and later): mount(8) finds it there.
-program "$bins/mount.cessfs" "$root/usr/sbin"
+program "$bins/mount-cessfs" "$root/usr/sbin/mount.cessfs"
 install -D -m 0644 packaging/systemd/cessfs@.service "$root/usr/lib/systemd/system/cessfs@.service"
 install -D -m 0644 packaging/systemd/cessfs-user@.service "$root/usr/lib/systemd/user/cessfs@.service"
 mkdir -p "$root"/usr/share/{man/man1,man/man8,bash-completion/completions,zsh/vendor-completions,fish/vendor_completions.d}
@@ -90,7 +90,7 @@ control cessfs "fuse3, $libc" "encrypted filesystem on the storage network CESS"
  with twelve independent miners. The recovery phrase alone restores a volume."
 
 if [ -x "$bins/cessfs-devnet" ]; then
-    program "$bins/cessfs-devnet" "$work/cessfs-devnet/usr/bin"
+    program "$bins/cessfs-devnet" "$work/cessfs-devnet/usr/bin/cessfs-devnet"
     copyright cessfs-devnet
     control cessfs-devnet "$libc" "a CESS network on this machine, for tests of cessfs" \
         "Runs a chain and storage miners in one process."

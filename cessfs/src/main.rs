@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let cli = cli::Cli::parse_from(cli::arguments(std::env::args_os()));
     // `mount` chooses its own output: the daemon's log, or stderr in the foreground.
     if !matches!(cli.verb, cli::Verb::Mount(_)) {
+        end_with_the_pipe();
         daemon::log::to_stderr(cli.global.level().unwrap_or(config::LogLevel::Warn));
     }
     match commands::run(cli) {
@@ -36,4 +37,12 @@ fn main() -> ExitCode {
             ExitCode::from(failure.exit.code())
         }
     }
+}
+
+/// `cessfs status | head` ends quietly when `head` has read enough, as every command does.
+fn end_with_the_pipe() {
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: no other thread runs yet, and the default action runs no code of this program.
+    let set = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+    set.expect("SIGPIPE has a default action");
 }

@@ -5,9 +5,10 @@
 //! atomic batch journals the pack, where its chunks lie, and what the delta's source wants to say about it.
 //!
 //! **Locks.** The gate is held for each append and for the whole of sealing. So no submit is in flight while
-//! [`DeltaSource::cut`] runs, and a chunk whose standing is `Open` during a cut is in the pack being cut (I3). Standings take
-//! another lock, for moments only, and may be asked from inside the cut. In return: whoever calls `submit` must hold no
-//! lock that its `cut`, `sealed`, `abandoned` or `pending` take, and none of these may call `submit`.
+//! [`DeltaSource::cut`] runs, and a chunk whose standing is `Open` during a cut is in the pack being cut (I3). Standings,
+//! noted changes and the backlog take other locks, for moments only, and may be asked from inside the cut or by whomever it
+//! waits for. In return: whoever calls `submit` must hold no lock that its `cut`, `sealed`, `abandoned` or `pending` take,
+//! and none of these may call `submit`.
 
 mod open_pack;
 mod sealer;
@@ -50,6 +51,8 @@ pub(crate) struct Builder {
     pub(crate) staging: Staging,
     source: RwLock<Option<Arc<dyn DeltaSource>>>,
     gate: Mutex<Gate>,
+    /// When metadata first changed since the last sealing. Not behind the gate: see `note_change`.
+    changed_at: Mutex<Option<Duration>>,
     /// Bytes of the open pack; changed under the gate, read without it.
     open_bytes: AtomicU64,
     /// Chunks of the open pack.
@@ -65,8 +68,6 @@ struct Gate {
     pack: Option<OpenPack>,
     /// A submit found no room: the pack is to be sealed now.
     full: bool,
-    /// When metadata first changed since the last sealing.
-    changed_at: Option<Duration>,
     /// Bytes kept free for the delta, as last estimated by its source.
     delta_reserve: u64,
     stopped: bool,
@@ -95,6 +96,7 @@ impl Builder {
             staging: parts.staging,
             source: RwLock::default(),
             gate: Mutex::default(),
+            changed_at: Mutex::default(),
             open_bytes: AtomicU64::new(0),
             open: RwLock::default(),
             room: Condvar::new(),
@@ -202,10 +204,11 @@ impl Builder {
         )
     }
 
-    /// Remembers that metadata changed, so that the pack ages even if no chunk comes.
+    /// Remembers that metadata changed, so that the pack ages even if no chunk comes. Never waits for the gate: callers are
+    /// in the middle of a change, and a cut, which holds the gate, may wait for just that change to end.
     pub(crate) fn note_change(&self) {
         let now = self.clock.monotonic();
-        self.gate.lock().changed_at.get_or_insert(now);
+        self.changed_at.lock().get_or_insert(now);
     }
 
     pub(crate) fn backlog(&self) -> Backlog {
@@ -245,7 +248,7 @@ impl Builder {
         let old = |since: Option<Duration>| since.is_some_and(|since| now.saturating_sub(since) >= self.config.age_max);
         let delta_aged = pending.is_some_and(|(age, _)| age >= self.config.age_max);
         let content_aged = old(gate.pack.as_ref().map(|pack| pack.begun_at));
-        match delta_aged || content_aged || old(gate.changed_at) {
+        match delta_aged || content_aged || old(*self.changed_at.lock()) {
             true => Some(CutCause::Forced),
             false => gate.full.then_some(CutCause::Full),
         }
@@ -270,7 +273,7 @@ impl Builder {
             return Err(stopped());
         }
         gate.full = false;
-        gate.changed_at = None;
+        *self.changed_at.lock() = None;
         let pending = self.source().is_some_and(|source| source.pending().is_some());
         let mut pack = match gate.pack.take() {
             Some(pack) => pack,

@@ -37,8 +37,6 @@ pub enum MinerError {
 pub struct MinerStatus {
     /// `positive` for a miner that takes data; other words as the chain has them.
     pub state: String,
-    /// Space it says is idle, if it says so.
-    pub idle_bytes: Option<u64>,
 }
 
 /// The data plane: facts 3.1. Endpoints are as the chain states them (after the rule of facts 3.1).

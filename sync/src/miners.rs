@@ -232,7 +232,7 @@ impl Miners {
                 .get(&miner.account)
                 .map_or(0, |reputation| reputation.failures)
         });
-        let probes = candidates.into_iter().map(|miner| self.answers(miner, room_bytes));
+        let probes = candidates.into_iter().map(|miner| self.answers(miner));
         Ok(futures::stream::iter(probes)
             .buffered(PROBES_IN_FLIGHT)
             .filter_map(|willing| async move { willing })
@@ -241,10 +241,10 @@ impl Miners {
             .await)
     }
 
-    async fn answers(&self, miner: Miner, room_bytes: u64) -> Option<AccountId> {
+    /// Whether it is there at all. How much room it has is the chain's to say: what `/status` says of it is for people.
+    async fn answers(&self, miner: Miner) -> Option<AccountId> {
         let request = self.fragments.probe(&miner.endpoint);
-        let status = self.request(miner.account, PROBE_DEADLINE, request).await.ok()?;
-        let room = status.idle_bytes.is_none_or(|idle| idle >= room_bytes);
-        room.then_some(miner.account)
+        self.request(miner.account, PROBE_DEADLINE, request).await.ok()?;
+        Some(miner.account)
     }
 }

@@ -25,7 +25,7 @@ mod journal;
 mod piece;
 mod read;
 mod reclaim;
-mod size;
+pub(crate) mod size;
 pub(crate) mod state;
 mod write;
 
@@ -208,10 +208,9 @@ impl Data {
     /// that is durable.
     ///
     /// # Errors
-    /// None yet: what is long work happens later, in the background.
+    /// The store cannot be read.
     pub fn discard(&self, inode: &Inode, state: &mut InodeState, batch: &mut Batch) -> Result<(), VfsError> {
-        self.0.discard(inode.ino, state, batch);
-        Ok(())
+        self.0.discard(inode.ino, state, batch)
     }
 
     /// The last handle was closed: brings the store up to date, without waiting for the disk.

@@ -11,6 +11,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+pub mod bench;
+
 /// A clock that stands still: [`advance`](FakeClock::advance) and whoever sleeps move it.
 pub struct FakeClock(Arc<Mutex<Duration>>);
 

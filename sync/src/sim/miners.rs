@@ -195,7 +195,6 @@ impl FragmentStore for SimMiners {
         }
         self.later(Ok(MinerStatus {
             state: "positive".into(),
-            idle_bytes: None,
         }))
     }
 }

@@ -1,6 +1,7 @@
 //! Both layouts against bytes in memory; the sealed one against tampering and power cuts.
 
 use super::*;
+use crate::fakes::bench::scratch;
 use crate::fakes::{FakeEntropy, volume_keys};
 use crate::limits::{BACKING_PART_CHUNKS, BLOCK_BYTES, TAG_TABLES_MAX};
 use std::fs;
@@ -44,7 +45,7 @@ fn written(blocks: Range<usize>) -> BlockMap {
 #[test]
 fn blocks_read_back_also_after_reopening_and_far_out() {
     for at_rest in BOTH {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let last_chunk = (i64::MAX as u64) >> 20;
         let places = [
             at(5, 0, 0),
@@ -76,7 +77,7 @@ fn blocks_read_back_also_after_reopening_and_far_out() {
 #[test]
 fn space_is_counted_given_back_and_gone_with_the_file() {
     for at_rest in BOTH {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let backing = backing(dir.path(), at_rest, 1);
         backing.write(at(9, 0, 0), &fill(1, 256)).unwrap();
         backing.write(at(9, BACKING_PART_CHUNKS + 3, 0), &fill(1, 256)).unwrap();
@@ -101,7 +102,7 @@ fn space_is_counted_given_back_and_gone_with_the_file() {
 
 #[test]
 fn sealed_files_hold_no_plaintext_and_sequential_writes_stay_in_order() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let backing = backing(dir.path(), AtRest::Sealed, 1);
     backing.write(at(3, 0, 0), &vec![b'A'; 128 * BLOCK]).unwrap();
     backing.write(at(3, 0, 128), &vec![b'A'; 128 * BLOCK]).unwrap();
@@ -112,7 +113,7 @@ fn sealed_files_hold_no_plaintext_and_sequential_writes_stay_in_order() {
 
 #[test]
 fn any_flipped_byte_is_damage_never_other_data() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let backing_1 = backing(dir.path(), AtRest::Sealed, 1);
     backing_1.write(at(3, 0, 0), &fill(1, 2)).unwrap();
     backing_1.sync(3).unwrap();
@@ -149,7 +150,7 @@ fn any_flipped_byte_is_damage_never_other_data() {
 
 #[test]
 fn a_block_moved_elsewhere_does_not_open() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let backing_1 = backing(dir.path(), AtRest::Sealed, 1);
     backing_1.write(at(3, 0, 0), &fill(1, 1)).unwrap();
     backing_1.write(at(3, 1, 0), &fill(2, 1)).unwrap();
@@ -189,7 +190,7 @@ fn torn(durable: &[u8], newest: &[u8], mask: u64) -> Vec<u8> {
 fn whatever_a_power_cut_leaves_the_durable_version_survives() {
     // Rewritten once or several times after the sync, in either slot, with any subset of sectors on the disk.
     for (syncs, rewrites) in [(1, 1), (1, 3), (2, 1), (2, 2)] {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = scratch();
         let path = file_of(dir.path(), 3);
         let writer = backing(dir.path(), AtRest::Sealed, 1);
         for round in 0..syncs {
@@ -248,7 +249,7 @@ fn whatever_a_power_cut_leaves_the_durable_version_survives() {
 
 #[test]
 fn without_repair_an_older_version_is_never_returned() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let path = file_of(dir.path(), 3);
     let writer = backing(dir.path(), AtRest::Sealed, 1);
     writer.write(at(3, 0, 0), &fill(1, 1)).unwrap();
@@ -269,7 +270,7 @@ fn without_repair_an_older_version_is_never_returned() {
 
 #[test]
 fn blocks_that_never_reached_the_disk_are_told() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let writer = backing(dir.path(), AtRest::Sealed, 1);
     writer.write(at(3, 0, 0), &fill(1, 1)).unwrap();
     let lost = writer.repair(3, 0, &written(0..3)).unwrap();
@@ -279,7 +280,7 @@ fn blocks_that_never_reached_the_disk_are_told() {
 
 #[test]
 fn tidying_gives_back_older_versions_only() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let backing_1 = backing(dir.path(), AtRest::Sealed, 1);
     for byte in [1, 2] {
         backing_1.write(at(3, 0, 0), &fill(byte, 256)).unwrap();
@@ -304,7 +305,7 @@ fn tidying_gives_back_older_versions_only() {
 
 #[test]
 fn more_chunks_than_tables_fit_memory_lose_nothing() {
-    let dir = tempfile::tempdir().unwrap();
+    let dir = scratch();
     let backing = backing(dir.path(), AtRest::Sealed, 1);
     let chunks = TAG_TABLES_MAX as u64 + 20;
     for round in 0..2_u8 {

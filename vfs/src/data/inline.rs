@@ -134,7 +134,7 @@ impl Shared {
                 self.touch_dirty(ino, 0, &extent);
             }
         }
-        let change = state.data.changes;
+        let change = state.data.last_change();
         state.data.spill = Some(Spill { change, noted: true });
         state.data.set_ahead(self.core.clock.monotonic(), 0);
         self.keep_pending(inode);

@@ -61,12 +61,12 @@ impl Shared {
     pub(crate) fn persist(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
         let (change, needs_sync) = {
             let state = inode.state.read();
-            // A note that is not in the store yet would miss its end by one round.
-            (state.data.changes, state.data.needs_sync())
+            (state.data.last_change(), state.data.needs_sync())
         };
-        if needs_sync {
-            self.sync_backing(inode)?;
+        if !needs_sync {
+            return self.journal(inode);
         }
+        self.sync_backing(inode)?;
         self.journal_synced(inode, change)
     }
 
@@ -116,7 +116,7 @@ impl Shared {
         let (change, failure) = {
             let state = inode.state.read();
             state.check_alive()?;
-            (state.data.changes, state.data.failure.clone())
+            (state.data.last_change(), state.data.failure.clone())
         };
         if let Some(error) = failure {
             return Err(error);
@@ -152,7 +152,7 @@ impl Shared {
             .map(|inode| {
                 let state = inode.state.read();
                 (
-                    state.data.changes,
+                    state.data.last_change(),
                     state.data.needs_sync() && state.data.failure.is_none(),
                 )
             })
@@ -161,7 +161,7 @@ impl Shared {
         let mut first_error = None;
         let all_synced = to_sync > SYNC_EACH_MAX && self.sync_every(inodes, &changes, &mut first_error);
         for (inode, (change, needs_sync)) in inodes.iter().zip(changes) {
-            let synced = !needs_sync || all_synced || self.sync_backing(inode).is_ok();
+            let synced = all_synced || (needs_sync && self.sync_backing(inode).is_ok());
             let result = if synced {
                 self.journal_synced(inode, change)
             } else {

@@ -10,9 +10,10 @@ use crate::records::{self, Extent};
 use cessfs_sync::Batch;
 
 /// First byte of the keys that note: extents of this deleted inode are still to be deleted.
-pub(super) const DELETION_PREFIX: &[u8] = b"t";
+const DELETION_PREFIX: &[u8] = b"t";
 
-fn deletion_key(ino: u64) -> Vec<u8> {
+/// Key of that note.
+pub(crate) fn deletion_key(ino: u64) -> Vec<u8> {
     [DELETION_PREFIX, &ino.to_be_bytes()].concat()
 }
 
@@ -149,7 +150,9 @@ impl Shared {
         Ok(())
     }
 
-    pub(super) fn discard(&self, ino: u64, state: &mut InodeState, batch: &mut Batch) {
+    /// Deletes what the content of a deleted inode left in the store: with the batch that deletes the inode, or, of a large
+    /// file, afterwards, so that the deletion itself takes no longer than that of a small one.
+    pub(super) fn discard(&self, ino: u64, state: &mut InodeState, batch: &mut Batch) -> Result<(), VfsError> {
         self.dirty.lock().forget_from(ino, 0);
         state.data.chunks.lock().forget_from(0);
         state.data.ahead = None;
@@ -162,30 +165,40 @@ impl Shared {
             batch.delete(spill_key(ino));
         }
         state.data.spill = None;
-        if !state.record.inline {
-            batch.put(deletion_key(ino), records::encode_counter(0));
-            self.give_back_file(ino);
+        if state.record.inline {
+            return Ok(());
         }
+        if self.delete_page_of(ino, batch)? {
+            batch.put(deletion_key(ino), records::encode_counter(0));
+        }
+        self.give_back_file(ino);
+        Ok(())
+    }
+
+    /// Adds the deletion of a page of extents to `batch`; true if there may be more.
+    fn delete_page_of(&self, ino: u64, batch: &mut Batch) -> Result<bool, VfsError> {
+        let prefix = records::extent_prefix(ino);
+        let page = self.core.store.scan(&prefix, &prefix, SCAN_PAGE)?;
+        for (key, _) in &page {
+            let (_, chunk) = records::parse_extent_key(key)?;
+            self.core.marks.mark(batch, key);
+            batch.delete(key.clone());
+            batch.delete(dirty_key(ino, chunk));
+        }
+        Ok(page.len() == SCAN_PAGE)
     }
 
     /// Deletes the extents of an inode that is no more, page by page, and then the note that asked for it.
     pub(super) fn delete_content(&self, ino: u64) -> Result<(), VfsError> {
-        let prefix = records::extent_prefix(ino);
         loop {
-            let page = self.core.store.scan(&prefix, &prefix, SCAN_PAGE)?;
             let _guard = self.core.marks.enter();
             let mut batch = Batch::new();
-            for (key, _) in &page {
-                let (_, chunk) = records::parse_extent_key(key)?;
-                self.core.marks.mark(&mut batch, key);
-                batch.delete(key.clone());
-                batch.delete(dirty_key(ino, chunk));
-            }
-            if page.len() < SCAN_PAGE {
+            let more = self.delete_page_of(ino, &mut batch)?;
+            if !more {
                 batch.delete(deletion_key(ino));
             }
             self.core.store.commit(batch)?;
-            if page.len() < SCAN_PAGE {
+            if !more {
                 return Ok(());
             }
         }

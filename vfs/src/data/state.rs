@@ -41,8 +41,8 @@ pub struct DataState {
     pub(crate) cursor: Mutex<ReadCursor>,
     /// Size, times or chunks are ahead of the store.
     pub(crate) ahead: Option<Ahead>,
-    /// Changes of content so far: the clock that `unsynced` is measured with.
-    pub(crate) changes: u64,
+    /// Changes of content so far: the clock that `unsynced` is measured with. See [`last_change`](DataState::last_change).
+    changes: u64,
     /// Changes up to this one are durable in the backing file.
     pub(crate) synced: u64,
     /// The file outgrew its `b` record, which stays until this change is durable.
@@ -189,6 +189,7 @@ impl DataState {
         let slot = Slot {
             now: journaled,
             journaled,
+            changed: self.last_change(),
             ..Slot::default()
         };
         // Nobody changes the record without the inode's exclusive lock, so what another reader inserted is the same.
@@ -198,7 +199,13 @@ impl DataState {
     /// Counts a change of content.
     pub(crate) fn next_change(&mut self) -> u64 {
         self.changes += 1;
-        self.changes
+        self.last_change()
+    }
+
+    /// The last change of content. Never 0: what happened before this state was in memory counts as change 1, which is not
+    /// known to be durable before the first sync.
+    pub(crate) fn last_change(&self) -> u64 {
+        self.changes + 1
     }
 
     /// Notes that the inode is ahead of the store.

@@ -189,6 +189,8 @@ impl Cut<'_> {
                 return Ok(());
             }
             Passage::Gone | Passage::Empty => None,
+            // A file that outgrew its bytes keeps them only until their copy is durable here: no matter for others.
+            Passage::Whole | Passage::Partly(_) if !self.inode(ino)?.is_some_and(|record| record.inline) => None,
             Passage::Whole | Passage::Partly(_) => self.shared.core.marks.value_at_cut(key)?,
         };
         writer.record(key, value.as_deref())

@@ -1,1 +1,129 @@
-//! Tests.
+//! What may leave the cache, and that nothing else does.
+
+use super::*;
+use crate::core::AtRest;
+use crate::data::CHUNK;
+use crate::fakes::bench::{BOTH, Bench, pattern};
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn only_confirmed_chunks_go() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, 3 * MIB));
+        let kept_all = EvictReport {
+            evicted_bytes: 0,
+            kept_bytes: 3 * CHUNK,
+            kept_unconfirmed_chunks: 3,
+        };
+        assert_eq!(bench.data.evict_all().unwrap(), kept_all, "dirty");
+        bench.data.write_back_all().unwrap();
+        assert_eq!(bench.data.evict_all().unwrap(), kept_all, "submitted");
+        bench.seal(cessfs_sync::CutCause::Forced);
+        assert_eq!(bench.data.evict_all().unwrap(), kept_all, "sealed");
+        for chunk in 0..2 {
+            bench
+                .chunks
+                .set_standing(bench.extent(5, chunk).unwrap().stored.unwrap().0, Standing::Confirmed);
+        }
+        let last = bench.extent(5, 2).unwrap().stored.unwrap().0;
+        bench.chunks.set_standing(last, Standing::Stored);
+        let report = bench.data.evict_all().unwrap();
+        assert_eq!(report.evicted_bytes, 2 * CHUNK);
+        assert_eq!((report.kept_bytes, report.kept_unconfirmed_chunks), (CHUNK, 1));
+        assert!(bench.data.cache_bytes() < 5 * CHUNK / 2, "{}", bench.data.cache_bytes());
+        assert!(bench.extent(5, 2).unwrap().resident);
+        assert_eq!(bench.content(5), pattern(1, 3 * MIB));
+    }
+}
+
+#[test]
+fn a_chunk_changed_behind_the_journal_turns_dirty() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, MIB));
+    bench.settle();
+    let path = bench.dir.path().join("05/0000000000000005");
+    std::fs::File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .write_all_at(b"behind", 5000)
+        .unwrap();
+    let report = bench.data.evict_all().unwrap();
+    assert_eq!((report.evicted_bytes, report.kept_unconfirmed_chunks), (0, 1));
+    assert!(bench.extent(5, 0).unwrap().dirty);
+    let mut expected = pattern(1, MIB);
+    expected[5000..5006].copy_from_slice(b"behind");
+    assert_eq!(bench.content(5), expected);
+    bench.settle();
+    assert_eq!(bench.restore().content(5), expected);
+    assert_eq!(bench.data.evict_all().unwrap().evicted_bytes, CHUNK);
+    assert_eq!(bench.content(5), expected);
+}
+
+#[test]
+fn the_journal_says_absent_durably_before_the_hole_is_punched() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, MIB));
+        bench.settle();
+        bench.keep_house();
+        bench.data.evict_all().unwrap();
+        // Whatever prefix of the journal a crash leaves from here on, the chunk is not called resident.
+        let (_, durable) = bench.store.progress();
+        let after = bench.crash_at(durable);
+        assert!(!after.extent(5, 0).unwrap().resident);
+        assert_eq!(after.content(5), pattern(1, MIB));
+    }
+}
+
+#[test]
+fn a_chunk_that_came_back_before_the_punch_is_not_punched() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, MIB));
+        bench.settle();
+        let shared = bench.data.shared();
+        shared.evict_inode(5, u64::MAX, &mut EvictReport::default()).unwrap();
+        // Evicted and queued; now somebody reads, and somebody writes.
+        assert_eq!(bench.content(5), pattern(1, MIB));
+        bench.write(5, 4096, &[7; 4096]);
+        bench.core.store.barrier().unwrap();
+        shared.reclaim().unwrap();
+        let mut expected = pattern(1, MIB);
+        expected[4096..8192].fill(7);
+        assert_eq!(bench.content(5), expected);
+    }
+}
+
+#[test]
+fn room_is_made_from_the_least_recently_used_files() {
+    let bench = Bench::with_room(AtRest::Plain, 10 << 20);
+    for ino in 1..=9 {
+        bench.create(ino);
+        bench.write(ino, 0, &pattern(ino, MIB));
+        bench.clock.advance(Duration::from_secs(1));
+    }
+    bench.settle();
+    bench.keep_house();
+    assert!(
+        (1..=9).all(|ino| bench.extent(ino, 0).unwrap().resident),
+        "the cache is not full yet"
+    );
+    bench.clock.advance(Duration::from_secs(1));
+    bench.try_read(1, 0, 10).unwrap();
+    bench.clock.advance(Duration::from_secs(1));
+    bench.create(10);
+    bench.write(10, 0, &pattern(10, 2 * MIB));
+    bench.keep_house();
+    assert!(bench.data.cache_bytes() <= 9 << 20, "{}", bench.data.cache_bytes());
+    let resident: Vec<u64> = (1..=10).filter(|ino| bench.extent(*ino, 0).unwrap().resident).collect();
+    assert_eq!(resident, vec![1, 4, 5, 6, 7, 8, 9, 10]);
+}

@@ -1,1 +1,118 @@
-//! Tests.
+//! Crashes between the cache and the journal.
+
+use crate::core::AtRest;
+use crate::data::CHUNK;
+use crate::fakes::bench::{BOTH, Bench, pattern};
+use crate::limits::BLOCK_BYTES;
+use cessfs_sync::{CutCause, MetaStore};
+
+const MIB: usize = 1 << 20;
+
+#[test]
+fn a_clean_chunk_that_was_written_turns_dirty() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, 2 * MIB));
+        bench.settle();
+        bench.fsync(5).unwrap();
+        let (journaled, _) = bench.store.progress();
+        bench.write(5, 8192, &pattern(2, 10_000));
+        // The write reached the cache and not the journal.
+        let mut expected = pattern(1, 2 * MIB);
+        expected[8192..18192].copy_from_slice(&pattern(2, 10_000));
+        let bench = bench.crash_at(journaled);
+        assert_eq!(bench.content(5), expected);
+        assert!(bench.extent(5, 0).unwrap().dirty && !bench.extent(5, 1).unwrap().dirty);
+        bench.settle();
+        assert_eq!(bench.restore().content(5), expected, "and the next delta carries it");
+    }
+}
+
+#[test]
+fn a_content_that_changed_after_its_delta_travels_again() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, MIB));
+        bench.data.write_back_all().unwrap();
+        bench.fsync(5).unwrap();
+        bench.seal(CutCause::Full);
+        let (sealed, _) = bench.store.progress();
+        // Dirty in the journal, unmarked, and now with other content: only recovery can know.
+        bench.write(5, 0, &pattern(2, MIB));
+        let bench = bench.crash_at(sealed);
+        assert_eq!(bench.content(5), pattern(2, MIB));
+        bench.settle();
+        assert_eq!(bench.restore().content(5), pattern(2, MIB));
+    }
+}
+
+#[test]
+fn backing_files_of_inodes_that_are_no_more_are_removed() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        let (nothing, _) = bench.store.progress();
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, MIB));
+        assert!(bench.data.cache_bytes() >= CHUNK);
+        let bench = bench.crash_at(nothing);
+        assert_eq!(bench.data.cache_bytes(), 0);
+        assert!(bench.find(5).is_none());
+    }
+}
+
+#[test]
+fn blocks_that_never_reached_the_disk_are_holes_and_told() {
+    let bench = Bench::new(AtRest::Sealed);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, 4 * 4096));
+    bench.fsync(5).unwrap();
+    let image = crate::fakes::bench::scratch();
+    crate::fakes::bench::copy_dir(bench.dir.path(), image.path());
+    bench.write(5, 4 * BLOCK_BYTES, &pattern(2, 2 * 4096));
+    bench.data.released(&bench.file(5));
+    let (all, _) = bench.store.progress();
+    // The journal came through, the last two blocks did not.
+    let bench = bench.power_cut(all, image.path());
+    let mut expected = pattern(1, 4 * 4096);
+    expected.resize(6 * 4096, 0);
+    assert_eq!(bench.content(5), expected);
+    assert_eq!(bench.file(5).state.read().record.blocks, 4);
+    assert!(
+        bench
+            .data
+            .errors()
+            .iter()
+            .any(|error| error.contains("8192 bytes of chunk 0")),
+        "{:?}",
+        bench.data.errors()
+    );
+}
+
+#[test]
+fn old_files_are_not_read_again() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, MIB));
+    bench.settle();
+    bench.fsync(5).unwrap();
+    // A heartbeat far after the file was last written, as the disk's own clock has it.
+    let now = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .unwrap();
+    bench.clock.set(now + 10 * crate::limits::HEARTBEAT_MARGIN);
+    bench.data.shared().beat().unwrap();
+    let path = bench.dir.path().join("05/0000000000000005");
+    let modified = std::fs::metadata(&path).unwrap().modified().unwrap();
+    let file = std::fs::File::options().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"x", 0).unwrap();
+    file.set_modified(modified).unwrap();
+    bench.store.barrier().unwrap();
+    let (all, _) = bench.store.progress();
+    let bench = bench.crash_at(all);
+    assert!(
+        !bench.extent(5, 0).unwrap().dirty,
+        "nobody looked, because nothing can have changed since the heartbeat"
+    );
+}

@@ -1,1 +1,139 @@
-//! Tests.
+//! When chunks are submitted, and when they may be called clean.
+
+use crate::core::AtRest;
+use crate::data::CHUNK;
+use crate::fakes::bench::{BOTH, Bench, pattern};
+use crate::limits::{BLOCK_BYTES, WRITEBACK_RETRY};
+use cessfs_sync::{CutCause, StoreError};
+use std::time::{Duration, Instant};
+
+const MIB: usize = 1 << 20;
+
+fn dirty(bench: &Bench, chunk: u64) -> bool {
+    bench.extent(5, chunk).unwrap().dirty
+}
+
+#[test]
+fn a_quiet_chunk_is_submitted_and_turns_clean_with_its_pack() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        let shared = bench.data.shared();
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, MIB + 100));
+        assert!(!shared.write_back_next(), "not quiet for long enough");
+        bench.clock.advance(bench.core.config.writeback_delay);
+        assert!(shared.write_back_next() && shared.write_back_next());
+        assert!(!shared.write_back_next());
+        assert_eq!(bench.chunks.open_chunks(), 2);
+        shared.settle_submitted().unwrap();
+        assert!(dirty(&bench, 0) && dirty(&bench, 1), "the pack is still open");
+        bench.seal(CutCause::Full);
+        shared.settle_submitted().unwrap();
+        assert!(!dirty(&bench, 0) && !dirty(&bench, 1));
+        let (id, len) = bench.extent(5, 1).unwrap().stored.unwrap();
+        assert_eq!(len, 100);
+        assert_eq!(bench.chunks.content(id).unwrap(), pattern(1, MIB + 100)[MIB..]);
+        assert_eq!(bench.data.dirty_bytes(), 0);
+    }
+}
+
+#[test]
+fn a_chunk_written_after_its_copy_stays_dirty() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, 2 * MIB));
+    bench.data.write_back_all().unwrap();
+    bench.write(5, 10, b"later");
+    bench.set_size(5, CHUNK + 500);
+    bench.seal(CutCause::Forced);
+    bench.data.shared().settle_submitted().unwrap();
+    assert!(dirty(&bench, 0) && dirty(&bench, 1));
+    assert_eq!(bench.data.dirty_bytes(), CHUNK + BLOCK_BYTES);
+    bench.settle();
+    let (id, len) = bench.extent(5, 1).unwrap().stored.unwrap();
+    assert_eq!((len, bench.chunks.content(id).unwrap().len()), (500, 500));
+    assert!(!dirty(&bench, 0) && !dirty(&bench, 1));
+}
+
+#[test]
+fn what_a_crash_of_the_open_pack_forgot_is_submitted_again() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, MIB));
+        bench.data.write_back_all().unwrap();
+        bench.fsync(5).unwrap();
+        let (all, _) = bench.store.progress();
+        let bench = bench.crash_at(all);
+        assert_eq!(bench.data.dirty_bytes(), CHUNK);
+        assert_eq!(bench.chunks.open_chunks(), 0);
+        bench.settle();
+        assert!(!dirty(&bench, 0));
+        assert_eq!(bench.restore().content(5), pattern(1, MIB));
+        // The same in a running volume: the pipeline lost it, the queue has not.
+        bench.write(5, 0, &pattern(2, MIB));
+        bench.data.write_back_all().unwrap();
+        bench.chunks.crash();
+        bench.data.shared().settle_submitted().unwrap();
+        bench.settle();
+        assert_eq!(bench.restore().content(5), pattern(2, MIB));
+    }
+}
+
+#[test]
+fn a_chunk_that_cannot_be_submitted_waits_and_tries_again() {
+    let bench = Bench::new(AtRest::Plain);
+    let shared = bench.data.shared();
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, MIB));
+    bench.chunks.fail_submit(Some(StoreError::Full));
+    assert!(bench.data.write_back_all().is_err());
+    bench.clock.advance(Duration::from_secs(1));
+    assert!(!shared.write_back_next(), "not at once");
+    bench.clock.advance(WRITEBACK_RETRY);
+    assert!(shared.write_back_next());
+    assert!(
+        bench.data.errors().iter().any(|error| error.contains("chunk 0 waits")),
+        "{:?}",
+        bench.data.errors()
+    );
+    bench.chunks.fail_submit(None);
+    bench.clock.advance(WRITEBACK_RETRY);
+    assert!(shared.write_back_next());
+    assert_eq!(bench.chunks.open_chunks(), 1);
+}
+
+#[test]
+fn equal_content_is_submitted_under_one_id() {
+    let bench = Bench::new(AtRest::Sealed);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, MIB));
+    bench.write(5, 4 * CHUNK, &pattern(1, MIB));
+    bench.settle();
+    assert_eq!(bench.extent(5, 0).unwrap().stored, bench.extent(5, 4).unwrap().stored);
+    assert_eq!(bench.chunks.packs()[0].chunks.len(), 1);
+}
+
+#[test]
+fn the_threads_do_it_by_themselves_and_end() {
+    let bench = Bench::new(AtRest::Sealed);
+    bench.create(5);
+    bench.data.start().unwrap();
+    bench.write(5, 0, &pattern(1, MIB));
+    bench.clock.advance(Duration::from_secs(60));
+    let started = Instant::now();
+    while bench.chunks.open_chunks() == 0 {
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing was submitted");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bench.seal(CutCause::Full);
+    while bench.data.dirty_bytes() > 0 {
+        assert!(started.elapsed() < Duration::from_secs(60), "nothing turned clean");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    bench.data.stop().unwrap();
+    bench.write(5, 0, b"more");
+    bench.clock.advance(Duration::from_secs(60));
+    std::thread::sleep(Duration::from_millis(500));
+    assert_eq!(bench.chunks.open_chunks(), 0, "nobody is there any more");
+}

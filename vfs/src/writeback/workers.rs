@@ -83,7 +83,7 @@ impl Drop for Workers {
 
 impl Shared {
     /// One round of housekeeping.
-    fn keep_house(&self) -> Result<(), VfsError> {
+    pub(crate) fn keep_house(&self) -> Result<(), VfsError> {
         self.persist_aged()?;
         self.settle_submitted()?;
         if self.dirty.lock().bytes() > 0 {

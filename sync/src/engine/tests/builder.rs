@@ -33,6 +33,9 @@ impl DeltaSource for Scribe {
     ) -> Result<(), StoreError> {
         self.calls.lock().push(format!("cut {} {cause:?}", seq.0));
         if let Some(engine) = self.engine.lock().upgrade() {
+            // A cut may wait for a change that is doing just this.
+            engine.note_change();
+            assert!(engine.backlog().unsent_bytes <= engine.backlog().bound_bytes);
             for id in self.watched.lock().iter() {
                 let standing = engine.standing(*id);
                 self.calls.lock().push(format!("{standing:?}"));

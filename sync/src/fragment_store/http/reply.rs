@@ -77,7 +77,6 @@ fn not_a_reply(status: StatusCode) -> MinerError {
 pub(super) fn status(data: Value) -> MinerStatus {
     MinerStatus {
         state: data.get("state").map(printable).unwrap_or_default(),
-        idle_bytes: data.get("idle_space").and_then(Value::as_u64),
     }
 }
 

@@ -259,7 +259,6 @@ async fn probe_tells_state_and_idle_space() {
         status,
         MinerStatus {
             state: "positive".into(),
-            idle_bytes: Some(12345)
         }
     );
 }

@@ -109,7 +109,7 @@ impl Log {
         let length = length.ok_or(LogError::TooLarge(payload.len()))?;
         let mut bytes = Vec::with_capacity(HEAD_BYTES + payload.len());
         bytes.extend_from_slice(&length.to_le_bytes());
-        bytes.extend_from_slice(&sp_core::hashing::twox_64(&payload));
+        bytes.extend_from_slice(&sp_io::hashing::twox_64(&payload));
         bytes.extend_from_slice(&payload);
         self.poisoned = true; // until the write is known to be whole
         self.file.write_all(&bytes)?;
@@ -139,7 +139,7 @@ impl<R> Records<R> {
             return Ok(None);
         }
         let mut payload = vec![0; length];
-        let whole = read_whole(&mut self.reader, &mut payload)? && sp_core::hashing::twox_64(&payload) == *checksum;
+        let whole = read_whole(&mut self.reader, &mut payload)? && sp_io::hashing::twox_64(&payload) == *checksum;
         Ok(whole.then_some(payload))
     }
 }

@@ -60,7 +60,7 @@ fn register_queries(module: &mut RpcModule<Arc<Node>>) -> Result<(), RegisterMet
         Ok(value(&params, node)?.map(|value| value.len()))
     })?;
     module.register_method("state_getStorageHash", |params, node, _| -> Answer<Option<H256>> {
-        Ok(value(&params, node)?.map(|value| sp_core::hashing::blake2_256(&value).into()))
+        Ok(value(&params, node)?.map(|value| sp_io::hashing::blake2_256(&value).into()))
     })?;
     for name in ["state_getKeysPaged", "state_getKeysPagedAt"] {
         module.register_method(name, |params, node, _| keys(&params, node))?;

@@ -1,1 +1,258 @@
-//! Tests.
+//! What a delta carries of files that are being written, and that a cut is of one instant.
+
+use super::*;
+use crate::core::AtRest;
+use crate::delta::frame::{apply_delta, decode_frame};
+use crate::fakes::bench::{Bench, pattern};
+use cessfs_sync::MetaStore;
+use cessfs_sync::store::MemStore;
+
+const MIB: usize = 1 << 20;
+
+fn last_delta(bench: &Bench) -> BTreeMap<Vec<u8>, Option<Vec<u8>>> {
+    let pack = bench.chunks.packs().pop().unwrap();
+    pack.delta
+        .iter()
+        .flat_map(|frame| decode_frame(frame).unwrap())
+        .collect()
+}
+
+fn told_size(bench: &Bench, ino: u64) -> Option<u64> {
+    let value = last_delta(bench).remove(&records::inode_key(ino))?;
+    value.map(|value| InodeRecord::decode(&value).unwrap().size)
+}
+
+/// Every chunk that the packs up to each one name is in them: any prefix of packs restores (I3).
+fn prefixes_restore(bench: &Bench) {
+    let store = MemStore::new();
+    let mut there = BTreeSet::new();
+    for pack in bench.chunks.packs() {
+        there.extend(pack.chunks.iter().copied());
+        apply_delta(&pack.delta, &store).unwrap();
+        for (key, value) in store.scan(b"e", b"e", 10_000).unwrap() {
+            let extent = Extent::decode(&value).unwrap();
+            assert!(!extent.resident && !extent.dirty, "local matters do not travel");
+            let (id, _) = extent.stored.expect("what travels is stored");
+            assert!(
+                there.contains(&id),
+                "pack {} names a chunk that is not there: {key:?}",
+                pack.seq.0
+            );
+        }
+    }
+}
+
+#[test]
+fn a_new_file_being_written_is_named_but_empty_in_a_full_pack() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, 2 * MIB));
+    bench.data.released(&bench.file(5));
+    bench.seal(CutCause::Full);
+    assert_eq!(told_size(&bench, 5), Some(0));
+    assert_eq!(bench.restore().content(5), b"");
+    assert!(
+        bench.data.delta_source().pending().is_some(),
+        "its content is still to come"
+    );
+    bench.data.write_back_all().unwrap();
+    bench.seal(CutCause::Full);
+    assert_eq!(bench.restore().content(5), pattern(1, 2 * MIB));
+    assert_eq!(bench.data.delta_source().pending(), None);
+    prefixes_restore(&bench);
+}
+
+#[test]
+fn a_known_file_being_written_stays_as_it_was_in_a_full_pack() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, 2 * MIB));
+    bench.settle();
+    bench.write(5, CHUNK, &pattern(2, 2 * MIB));
+    bench.data.released(&bench.file(5));
+    bench.seal(CutCause::Full);
+    assert_eq!(told_size(&bench, 5), None, "left for later");
+    assert_eq!(bench.restore().content(5), pattern(1, 2 * MIB));
+    bench.settle();
+    let expected = [&pattern(1, MIB)[..], &pattern(2, 2 * MIB)].concat();
+    assert_eq!(bench.restore().content(5), expected);
+    prefixes_restore(&bench);
+}
+
+#[test]
+fn a_forced_cut_tells_what_was_submitted_and_no_more() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, 2 * MIB));
+    bench.data.write_back_all().unwrap();
+    bench.write(5, 2 * CHUNK, &pattern(2, MIB));
+    bench.data.released(&bench.file(5));
+    bench.seal(CutCause::Forced);
+    assert_eq!(told_size(&bench, 5), Some(2 * CHUNK), "no hole where the rest will be");
+    assert_eq!(bench.restore().content(5), pattern(1, 2 * MIB));
+    // Overwritten in the middle: the old content of that chunk, the rest as it is.
+    bench.settle();
+    bench.write(5, CHUNK, &pattern(3, MIB));
+    bench.data.released(&bench.file(5));
+    bench.seal(CutCause::Forced);
+    let whole = [&pattern(1, 2 * MIB)[..], &pattern(2, MIB)].concat();
+    assert_eq!(bench.restore().content(5), whole);
+    bench.settle();
+    let expected = [&pattern(1, MIB)[..], &pattern(3, MIB), &pattern(2, MIB)].concat();
+    assert_eq!(bench.restore().content(5), expected);
+    prefixes_restore(&bench);
+}
+
+#[test]
+fn a_replaced_file_leaves_nothing_of_the_old_behind() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, 4 * MIB));
+    bench.settle();
+    bench.set_size(5, 0);
+    bench.write(5, 0, &pattern(2, MIB + 7));
+    bench.data.released(&bench.file(5));
+    bench.seal(CutCause::Forced);
+    assert_eq!(
+        bench.restore().content(5),
+        b"",
+        "nothing of the new was submitted, nothing of the old is left"
+    );
+    bench.settle();
+    let other = bench.restore();
+    assert_eq!(other.content(5), pattern(2, MIB + 7));
+    assert_eq!(other.store.scan(b"e", b"e", 10).unwrap().len(), 2);
+    prefixes_restore(&bench);
+}
+
+#[test]
+fn deleted_and_unlinked_files_do_not_travel() {
+    let bench = Bench::new(AtRest::Plain);
+    for ino in [5, 6] {
+        bench.create(ino);
+        bench.write(ino, 0, &pattern(1, MIB));
+    }
+    bench.settle();
+    bench.delete(5);
+    let inode = bench.file(6);
+    {
+        let _guard = bench.core.marks.enter();
+        let mut state = inode.state.write();
+        state.record.nlink = 0;
+        let mut batch = Batch::new();
+        bench.core.put_inode(&mut batch, 6, &state.record);
+        bench.core.store.commit(batch).unwrap();
+    }
+    bench.seal(CutCause::Full);
+    let other = bench.restore();
+    assert!(other.find(5).is_none() && other.find(6).is_none());
+    assert_eq!(bench.content(6), pattern(1, MIB), "still open here");
+}
+
+#[test]
+fn a_cut_is_of_one_instant_whatever_is_written_meanwhile() {
+    let bench = Bench::new(AtRest::Plain);
+    // Three frames of inline files.
+    for ino in 1..=700 {
+        bench.create(ino);
+        bench.write(ino, 0, &pattern(ino, 4096));
+    }
+    bench.create(9000);
+    bench.write(9000, 0, &pattern(1, MIB));
+    bench.data.write_back_all().unwrap();
+    let source = bench.data.delta_source();
+    let mut frames: Vec<Vec<u8>> = Vec::new();
+    source
+        .cut(PackSeq(1), CutCause::Full, &mut |frame| {
+            if frames.is_empty() {
+                for ino in 600..=700 {
+                    bench.write(ino, 0, b"later");
+                    bench.write(ino, 50, b"later still");
+                }
+                bench.delete(650);
+                bench.create(800);
+                bench.write(9000, 0, b"later");
+                bench.data.released(&bench.file(9000));
+            }
+            frames.push(frame.to_vec());
+            Ok(())
+        })
+        .unwrap();
+    assert!(frames.len() >= 3);
+    let store = MemStore::new();
+    apply_delta(&frames, &store).unwrap();
+    for ino in 1..=700 {
+        assert_eq!(
+            store.get(&records::inline_key(ino)).unwrap().unwrap(),
+            pattern(ino, 4096),
+            "inode {ino}"
+        );
+    }
+    assert_eq!(store.get(&records::inode_key(800)).unwrap(), None);
+    let extent = Extent::decode(&store.get(&records::extent_key(9000, 0)).unwrap().unwrap()).unwrap();
+    assert_eq!(bench.chunks.content(extent.stored.unwrap().0).unwrap(), pattern(1, MIB));
+    assert_eq!(
+        bench.store.scan(b"v", b"v", 10).unwrap(),
+        vec![],
+        "what was saved for the cut is gone"
+    );
+    // Sealed after that: the changes in between are still marked.
+    let mut batch = Batch::new();
+    source.sealed(PackSeq(1), &mut batch);
+    bench.store.commit(batch).unwrap();
+    bench.settle();
+    let later = bench.chunks.packs();
+    apply_delta(&later[0].delta, &store).unwrap();
+    assert!(store.get(&records::inode_key(800)).unwrap().is_some());
+    assert_eq!(store.get(&records::inode_key(650)).unwrap(), None);
+    assert_eq!(&store.get(&records::inline_key(660)).unwrap().unwrap()[..5], b"later");
+    assert!(
+        last_delta(&bench).get(&records::inode_key(7)).is_none(),
+        "what did not change does not travel again"
+    );
+}
+
+#[test]
+fn an_abandoned_or_failed_cut_loses_nothing() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    bench.write(5, 0, b"first");
+    let (age, bytes) = bench.data.delta_source().pending().unwrap();
+    assert!(age.is_zero() && bytes > 0);
+    bench
+        .chunks
+        .abandon(&*bench.data.delta_source(), CutCause::Full)
+        .unwrap();
+    bench.create(6);
+    let failing = bench
+        .data
+        .delta_source()
+        .cut(PackSeq(1), CutCause::Full, &mut |_| Err(StoreError::Full));
+    assert!(matches!(failing, Err(StoreError::Full)));
+    bench.clock.advance(Duration::from_secs(9));
+    let (age, _) = bench.data.delta_source().pending().unwrap();
+    assert_eq!(age, Duration::from_secs(9), "the oldest change counts");
+    bench.seal(CutCause::Full);
+    let other = bench.restore();
+    assert_eq!(other.content(5), b"first");
+    assert_eq!(other.content(6), b"");
+    assert_eq!(bench.data.delta_source().pending(), None);
+}
+
+#[test]
+fn marks_survive_a_crash_and_an_interrupted_cut() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    bench.write(5, 0, b"first");
+    let source = bench.data.delta_source();
+    source.cut(PackSeq(1), CutCause::Full, &mut |_| Ok(())).unwrap();
+    bench.write(5, 0, b"again");
+    bench.store.barrier().unwrap();
+    let (all, _) = bench.store.progress();
+    drop(source);
+    let bench = bench.crash_at(all);
+    assert!(bench.data.delta_source().pending().is_some());
+    bench.seal(CutCause::Full);
+    assert_eq!(bench.restore().content(5), b"again");
+    assert_eq!(bench.store.scan(b"m", b"m", 10).unwrap(), vec![]);
+}

@@ -258,7 +258,7 @@ fn an_expired_territory_loses_its_files_and_silently_its_deals() {
         assert_ok!(report(6, 2, 8));
         assert!(DealMap::<Runtime>::get(hash(8)).is_none());
         assert!(events().is_empty());
-        assert_eq!(miner_space(6), ((MINER_SEGMENTS - 1) * FRAGMENT_SIZE, FRAGMENT_SIZE));
+        assert_eq!(miner_space(6).1, 2 * FRAGMENT_SIZE, "it holds files 6 and 7");
     });
 }
 

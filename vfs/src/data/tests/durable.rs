@@ -1,0 +1,250 @@
+//! What an fsync promised, after the power went at the worst moment.
+
+use super::*;
+use crate::backing::{Backing, BackingError, BackingFile, BlockAt};
+use crate::fakes::bench::{copy_dir, scratch};
+use crate::records::BlockMap;
+use std::fs;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+/// The cache directory as a power cut could leave it: of the units that differ between `durable` and `newest`, every one
+/// whose number `keeps` says so is new. Plain blocks are written whole or not (the disk's own pages), tags by the sector.
+fn torn_dir(durable: &Path, newest: &Path, unit: usize, keeps: &dyn Fn(usize) -> bool) -> tempfile::TempDir {
+    let image = scratch();
+    copy_dir(durable, image.path());
+    let mut seen = 0;
+    for dir in fs::read_dir(newest).unwrap() {
+        let dir = dir.unwrap();
+        for file in fs::read_dir(dir.path()).unwrap() {
+            let file = file.unwrap();
+            let target = image.path().join(dir.file_name()).join(file.file_name());
+            let new = fs::read(file.path()).unwrap();
+            let mut bytes = fs::read(&target).unwrap_or_default();
+            bytes.resize(new.len().max(bytes.len()), 0);
+            for (old, new) in bytes.chunks_mut(unit).zip(new.chunks(unit)) {
+                if old[..new.len()] != *new {
+                    if keeps(seen) {
+                        old[..new.len()].copy_from_slice(new);
+                    }
+                    seen += 1;
+                }
+            }
+            fs::write(target, bytes).unwrap();
+        }
+    }
+    image
+}
+
+fn unit(at_rest: AtRest) -> usize {
+    match at_rest {
+        AtRest::Plain => 4096,
+        AtRest::Sealed => 512,
+    }
+}
+
+/// Every block of `found` is the durable one or a newer one.
+#[track_caller]
+fn old_or_new(found: &[u8], old: &[u8], new: &[u8], what: &str) {
+    for at in (0..old.len()).step_by(4096) {
+        let end = (at + 4096).min(old.len());
+        let block = found
+            .get(at..end)
+            .unwrap_or_else(|| panic!("{what}: the file ends at {}", found.len()));
+        let is_new = new.get(at..end).is_some_and(|new| new == block);
+        assert!(
+            block == &old[at..end] || is_new,
+            "{what}: block at {at} is neither old nor new"
+        );
+    }
+}
+
+/// Runs `overwrite` after an fsync, and looks at what power cuts leave of it.
+fn after_power_cuts(at_rest: AtRest, prepare: &dyn Fn(&Bench), overwrite: &dyn Fn(&Bench), what: &str) {
+    for keep in 0..6_usize {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        prepare(&bench);
+        bench.fsync(5).unwrap();
+        let old = bench.content(5);
+        let durable_dir = scratch();
+        copy_dir(bench.dir.path(), durable_dir.path());
+        overwrite(&bench);
+        let new = bench.content(5);
+        bench.data.released(&bench.file(5));
+        // Space is given back after a barrier only: what that made durable stays.
+        let (all, durable) = bench.store.progress();
+        let keeps = |unit: usize| match keep {
+            0 => false,
+            1 => true,
+            2 => unit % 2 == 0,
+            3 => unit % 3 == 1,
+            4 => unit < 5,
+            _ => unit.is_multiple_of(7),
+        };
+        let image = torn_dir(durable_dir.path(), bench.dir.path(), unit(at_rest), &keeps);
+        // The journal may be ahead of the cache, or the cache of the journal.
+        let batches = if keep % 2 == 0 { all } else { durable };
+        let after = bench.power_cut(batches, image.path());
+        let what = format!("{at_rest:?}, {what}, cut {keep}, {batches} batches of {durable}..{all}");
+        old_or_new(&after.content(5), &old, &new, &what);
+        // And it goes on from there.
+        after.write(5, 0, b"on");
+        assert_eq!(after.try_read(5, 0, 2).unwrap(), b"on", "{what}");
+    }
+}
+
+#[test]
+fn an_fsync_survives_later_writes_that_were_not_synced() {
+    for at_rest in BOTH {
+        let whole = pattern(1, MIB + 9000);
+        let prepare = |bench: &Bench| bench.write(5, 0, &whole);
+        let small = |bench: &Bench| {
+            for round in 0..3 {
+                bench.write(5, 8000, &pattern(round, 300));
+                bench.write(5, 40960, &pattern(round, 8192));
+            }
+        };
+        after_power_cuts(at_rest, &prepare, &small, "overwritten in part");
+        let large = |bench: &Bench| bench.write(5, 0, &pattern(9, MIB + 9000));
+        after_power_cuts(at_rest, &prepare, &large, "overwritten as a whole");
+    }
+}
+
+#[test]
+fn an_fsync_survives_when_the_network_has_the_only_copy() {
+    for at_rest in BOTH {
+        let prepare = |bench: &Bench| {
+            bench.write(5, 0, &pattern(1, MIB));
+            bench.settle();
+            bench.keep_house();
+            assert_eq!(bench.data.evict_all().unwrap().evicted_bytes, CHUNK);
+        };
+        // The fetched or replaced bytes are not durable yet: the journal must go on naming the network's copy.
+        let part = |bench: &Bench| bench.write(5, 5000, &pattern(2, 9000));
+        after_power_cuts(at_rest, &prepare, &part, "absent, written in part");
+        let whole = |bench: &Bench| bench.write(5, 0, &pattern(2, MIB));
+        after_power_cuts(at_rest, &prepare, &whole, "absent, replaced");
+    }
+}
+
+#[test]
+fn an_fsync_survives_turning_clean_and_being_evicted() {
+    for at_rest in BOTH {
+        let prepare = |bench: &Bench| bench.write(5, 0, &pattern(1, MIB));
+        let sent = |bench: &Bench| {
+            bench.write(5, 0, &pattern(2, 5000));
+            bench.settle();
+        };
+        after_power_cuts(at_rest, &prepare, &sent, "sent, not synced");
+        let evicted = |bench: &Bench| {
+            bench.settle();
+            bench.data.evict_all().unwrap();
+        };
+        after_power_cuts(at_rest, &prepare, &evicted, "evicted");
+    }
+}
+
+#[test]
+fn an_fsync_survives_growing_out_of_the_record() {
+    for at_rest in BOTH {
+        let prepare = |bench: &Bench| bench.write(5, 0, &pattern(1, 3000));
+        let grown = |bench: &Bench| bench.write(5, 10_000, &pattern(2, 300));
+        after_power_cuts(at_rest, &prepare, &grown, "outgrown");
+        let grown_and_settled = |bench: &Bench| {
+            bench.write(5, 10_000, &pattern(2, 300));
+            bench.data.released(&bench.file(5));
+        };
+        after_power_cuts(at_rest, &prepare, &grown_and_settled, "outgrown and journaled");
+    }
+}
+
+/// Backing files on a disk whose syncs can be made to fail.
+struct Faulty {
+    backing: Arc<dyn Backing>,
+    fail: Arc<AtomicBool>,
+}
+
+impl Backing for Faulty {
+    fn read(&self, at: BlockAt, out: &mut [u8]) -> Result<(), BackingError> {
+        self.backing.read(at, out)
+    }
+    fn write(&self, at: BlockAt, data: &[u8]) -> Result<(), BackingError> {
+        self.backing.write(at, data)
+    }
+    fn punch(&self, ino: u64, chunk: u64, blocks: Range<usize>) -> Result<(), BackingError> {
+        self.backing.punch(ino, chunk, blocks)
+    }
+    fn sync(&self, ino: u64) -> Result<(), BackingError> {
+        if self.fail.load(Ordering::Relaxed) {
+            return Err(BackingError::Io(std::io::Error::from_raw_os_error(libc::EIO)));
+        }
+        self.backing.sync(ino)
+    }
+    fn sync_all(&self) -> Result<(), BackingError> {
+        self.backing.sync_all()
+    }
+    fn remove(&self, ino: u64) -> Result<(), BackingError> {
+        self.backing.remove(ino)
+    }
+    fn repair(&self, ino: u64, chunk: u64, written: &BlockMap) -> Result<BlockMap, BackingError> {
+        self.backing.repair(ino, chunk, written)
+    }
+    fn tidy(&self, ino: u64, chunk: u64) -> Result<(), BackingError> {
+        self.backing.tidy(ino, chunk)
+    }
+    fn used_bytes(&self) -> u64 {
+        self.backing.used_bytes()
+    }
+    fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError> {
+        self.backing.survey(visit)
+    }
+}
+
+#[test]
+fn a_sync_that_failed_in_the_background_fails_every_fsync() {
+    for at_rest in BOTH {
+        let mut bench = Bench::new(at_rest);
+        let fail = Arc::new(AtomicBool::new(false));
+        let backing = bench.data.shared().backing.clone();
+        let faulty = Faulty {
+            backing,
+            fail: fail.clone(),
+        };
+        bench.data = Data::over(bench.core.clone(), Arc::new(faulty)).unwrap();
+        for ino in [5, 6] {
+            bench.create(ino);
+            bench.write(ino, 0, &pattern(1, MIB));
+        }
+        bench.settle();
+        bench.keep_house();
+        bench.data.evict_all().unwrap();
+        // Replaced as a whole: housekeeping has to sync before it may journal.
+        bench.write(5, 0, &pattern(2, MIB));
+        fail.store(true, Ordering::Relaxed);
+        bench.clock.advance(Duration::from_secs(2));
+        bench.data.shared().keep_house().unwrap();
+        assert!(
+            bench.data.errors()[0].contains("cannot be made durable"),
+            "{:?}",
+            bench.data.errors()
+        );
+        fail.store(false, Ordering::Relaxed);
+        for _ in 0..2 {
+            assert!(
+                matches!(bench.fsync(5), Err(VfsError::Disk(_))),
+                "the kernel told once, we go on telling"
+            );
+        }
+        bench.fsync(6).unwrap();
+        assert_eq!(bench.content(5), pattern(2, MIB));
+        // The journal still names what the network has: nothing false was made durable.
+        let (_, durable) = bench.store.progress();
+        let after = bench.crash_at(durable);
+        assert!(
+            after
+                .extent(5, 0)
+                .is_some_and(|extent| !extent.dirty && extent.stored.is_some())
+        );
+    }
+}

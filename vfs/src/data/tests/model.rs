@@ -1,0 +1,203 @@
+//! Random operations on a few files, compared with bytes in memory after each; and what the packs would restore.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::BTreeMap;
+
+const INOS: [u64; 3] = [2, 3, 300];
+
+#[derive(Clone, Debug)]
+enum Op {
+    Write(u64, u64, usize, u8),
+    Truncate(u64, u64),
+    Read(u64, u64, u32),
+    Fsync(u64),
+    Delete(u64),
+    WriteBack,
+    Seal(bool),
+    Abandon,
+    Confirm,
+    Evict,
+    KeepHouse,
+    Reopen,
+    /// Killed after an fsync of everything; the store keeps this part (of 255) of what was not durable.
+    Crash(u8),
+}
+
+fn ino() -> impl Strategy<Value = u64> {
+    prop::sample::select(&INOS[..])
+}
+
+/// Offsets near what matters: the start, blocks, the inline limit, chunks.
+fn offset() -> impl Strategy<Value = u64> {
+    let anchor = prop::sample::select(vec![0, 4096, 8192, 40 * 4096, CHUNK, CHUNK + 4096, 2 * CHUNK]);
+    (anchor, 0_u64..9000, any::<bool>()).prop_map(|(anchor, by, exact)| if exact { anchor } else { anchor + by })
+}
+
+fn len() -> impl Strategy<Value = usize> {
+    prop_oneof![4 => 1_usize..5000, 2 => Just(4096), 1 => Just(8192), 1 => 100_000_usize..300_000, 1 => Just(MIB)]
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        10 => (ino(), offset(), len(), any::<u8>()).prop_map(|(ino, at, len, seed)| Op::Write(ino, at, len, seed)),
+        4 => (ino(), offset()).prop_map(|(ino, size)| Op::Truncate(ino, size)),
+        4 => (ino(), offset(), 1_u32..100_000).prop_map(|(ino, at, len)| Op::Read(ino, at, len)),
+        1 => ino().prop_map(Op::Fsync),
+        1 => ino().prop_map(Op::Delete),
+        3 => Just(Op::WriteBack),
+        3 => any::<bool>().prop_map(Op::Seal),
+        1 => Just(Op::Abandon),
+        3 => Just(Op::Confirm),
+        3 => Just(Op::Evict),
+        2 => Just(Op::KeepHouse),
+        1 => Just(Op::Reopen),
+        1 => any::<u8>().prop_map(Op::Crash),
+    ]
+}
+
+/// The files as they should be. A deleted one gets another number.
+struct Model {
+    files: BTreeMap<u64, (u64, Vec<u8>)>,
+    next: u64,
+}
+
+impl Model {
+    fn at(&mut self, ino: u64) -> (u64, &mut Vec<u8>) {
+        let (real, bytes) = self.files.get_mut(&ino).unwrap();
+        (*real, bytes)
+    }
+}
+
+fn step(mut bench: Bench, model: &mut Model, op: &Op) -> Bench {
+    match *op {
+        Op::Write(ino, at, len, seed) => {
+            let (real, bytes) = model.at(ino);
+            let data = pattern(u64::from(seed), len);
+            bench.write(real, at, &data);
+            let end = at as usize + len;
+            bytes.resize(bytes.len().max(end), 0);
+            bytes[at as usize..end].copy_from_slice(&data);
+        }
+        Op::Truncate(ino, size) => {
+            let (real, bytes) = model.at(ino);
+            bench.set_size(real, size);
+            bytes.resize(size as usize, 0);
+        }
+        Op::Read(ino, at, len) => {
+            let (real, bytes) = model.at(ino);
+            let end = (at as usize + len as usize).min(bytes.len());
+            let expected = bytes.get(at as usize..end).unwrap_or_default();
+            assert!(
+                bench.try_read(real, at, len).unwrap() == expected,
+                "read of {len} at {at}"
+            );
+        }
+        Op::Fsync(ino) => bench.fsync(model.at(ino).0).unwrap(),
+        Op::Delete(ino) => {
+            bench.delete(model.at(ino).0);
+            model.files.insert(ino, (model.next, Vec::new()));
+            bench.create(model.next);
+            model.next += 1;
+        }
+        Op::WriteBack => bench.data.write_back_all().unwrap(),
+        Op::Seal(forced) => bench.seal(if forced { CutCause::Forced } else { CutCause::Full }),
+        Op::Abandon => bench
+            .chunks
+            .abandon(&*bench.data.delta_source(), CutCause::Full)
+            .unwrap(),
+        Op::Confirm => bench.chunks.confirm(),
+        Op::Evict => {
+            bench.data.evict_all().unwrap();
+        }
+        Op::KeepHouse => bench.keep_house(),
+        Op::Reopen => bench = bench.reopen(),
+        Op::Crash(part) => {
+            for (real, _) in model.files.values() {
+                bench.fsync(*real).unwrap();
+            }
+            let (all, durable) = bench.store.progress();
+            bench = bench.crash_at(durable + (all - durable) * usize::from(part) / 255);
+        }
+    }
+    bench
+}
+
+fn compare(bench: &Bench, model: &Model, what: &str) {
+    for (real, bytes) in model.files.values() {
+        let inode = bench
+            .find(*real)
+            .unwrap_or_else(|| panic!("{what}: inode {real} is not there"));
+        assert_eq!(
+            inode.state.read().record.size,
+            bytes.len() as u64,
+            "{what}: size of {real}"
+        );
+        let found = bench.content(*real);
+        if let Some(at) = (0..bytes.len()).find(|&at| found[at] != bytes[at]) {
+            panic!(
+                "{what}: inode {real} differs from byte {at}: {} instead of {}",
+                found[at], bytes[at]
+            );
+        }
+    }
+    assert_eq!(bench.data.errors(), Vec::<String>::new(), "{what}");
+}
+
+fn blocks_add_up(bench: &Bench) {
+    for (key, value) in bench.store.scan(b"i", b"i", 100).unwrap() {
+        let record = records::InodeRecord::decode(&value).unwrap();
+        let ino = records::parse_ino_key(&key).unwrap();
+        if record.inline {
+            continue;
+        }
+        let extents = bench.store.scan(&records::extent_prefix(ino), &[], 100).unwrap();
+        let blocks: u64 = extents
+            .iter()
+            .map(|(_, value)| Extent::decode(value).unwrap().blocks.count())
+            .sum();
+        assert_eq!(record.blocks, blocks, "inode {ino}");
+    }
+}
+
+fn run(at_rest: AtRest, ops: &[Op]) {
+    let mut bench = Bench::new(at_rest);
+    let mut model = Model {
+        files: BTreeMap::new(),
+        next: 1000,
+    };
+    for ino in INOS {
+        bench.create(ino);
+        model.files.insert(ino, (ino, Vec::new()));
+    }
+    for op in ops {
+        bench = step(bench, &mut model, op);
+    }
+    compare(&bench, &model, "here");
+    // Everything to the network; then another machine that has nothing but the packs.
+    bench.settle();
+    bench.data.shared().persist_all().unwrap();
+    blocks_add_up(&bench);
+    assert_eq!(bench.data.dirty_bytes(), 0);
+    compare(&bench.restore(), &model, "restored");
+    // A chunk that was cut short is not what its id says: it is sent once more before it may go.
+    bench.data.evict_all().unwrap();
+    bench.settle();
+    let report = bench.data.evict_all().unwrap();
+    assert_eq!((report.kept_unconfirmed_chunks, report.kept_bytes), (0, 0));
+    compare(&bench, &model, "after eviction");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 60, ..ProptestConfig::default() })]
+
+    #[test]
+    fn plain_files_hold_what_was_written(ops in prop::collection::vec(op(), 1..30)) {
+        run(AtRest::Plain, &ops);
+    }
+
+    #[test]
+    fn sealed_files_hold_what_was_written(ops in prop::collection::vec(op(), 1..30)) {
+        run(AtRest::Sealed, &ops);
+    }
+}
