@@ -39,6 +39,11 @@ struct World {
     vfs: Arc<Vfs>,
 }
 
+/// A directory in memory where there is one: opening a volume syncs its cache directory, and hundreds are opened.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
 fn config(dir: &tempfile::TempDir) -> VfsConfig {
     let mut config = VfsConfig::new(dir.path().to_path_buf());
     config.at_rest = AtRest::Plain;
@@ -52,12 +57,7 @@ impl World {
 
     /// A volume on what is in `store` already, with an empty cache.
     fn on(store: Arc<MemStore>, tune: impl FnOnce(&mut VfsConfig)) -> World {
-        World::over(
-            store,
-            Arc::new(FakeClock::new()),
-            Arc::new(tempfile::tempdir().unwrap()),
-            tune,
-        )
+        World::over(store, Arc::new(FakeClock::new()), Arc::new(scratch()), tune)
     }
 
     fn over(

@@ -185,7 +185,9 @@ fn appenders_do_not_overwrite_each_other() {
 fn a_write_takes_privileges_when_asked() {
     let w = World::new();
     let (f, fh) = w.vfs.create(ROOT_INO, b"f", 0o6755, RW, USER).unwrap();
-    w.vfs.setxattr(f.ino, b"security.capability", b"cap", XattrMode::Any).unwrap();
+    w.vfs
+        .setxattr(f.ino, b"security.capability", b"cap", XattrMode::Any)
+        .unwrap();
     ready(w.vfs.write(f.ino, fh, 0, b"x", false));
     assert_eq!(w.stat("/f").perm, 0o6755);
     ready(w.vfs.write(f.ino, fh, 0, b"x", true));
@@ -199,10 +201,18 @@ fn a_write_takes_privileges_when_asked() {
 #[test]
 fn a_synced_write_survives_what_comes_after() {
     let w = World::new();
-    let (f, fh) = w.vfs.create(ROOT_INO, b"f", 0o644, OpenFlags { sync: true, ..RW }, USER).unwrap();
+    let (f, fh) = w
+        .vfs
+        .create(ROOT_INO, b"f", 0o644, OpenFlags { sync: true, ..RW }, USER)
+        .unwrap();
     ready(w.vfs.write(f.ino, fh, 0, b"precious", false));
     let (_, durable) = w.store.progress();
-    let crashed = World::over(Arc::new(w.store.crashed_at(durable)), w.clock.clone(), w.dir.clone(), |_| {});
+    let crashed = World::over(
+        Arc::new(w.store.crashed_at(durable)),
+        w.clock.clone(),
+        w.dir.clone(),
+        |_| {},
+    );
     let fh = crashed.open("/f", RW).unwrap();
     assert_eq!(ready(crashed.vfs.read(f.ino, fh, 0, 100)), b"precious");
 }
