@@ -92,16 +92,31 @@ fn killed_before_anything_was_submitted() -> Result<()> {
 }
 
 #[test]
-fn killed_while_sealed() -> Result<()> {
+fn killed_as_soon_as_a_pack_is_sealed() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (scene, mount) = Scene::set()?;
+    write_durably(mount.path(), "file", 2)?;
+    tree::write_noise(&mount.path().join("more"), 3, 60)?;
+    File::open(mount.path().join("more"))?.sync_all()?;
+    let mut sync = scene.start_sync()?;
+    scene.wait_for_pack(&["sealed", "declaring", "placing"])?;
+    let result = scene.kill_and_recover(mount, |_| Ok(()));
+    sync.wait()?;
+    result
+}
+
+#[test]
+fn killed_while_too_few_miners_are_willing() -> Result<()> {
     if !can_mount() {
         return Ok(());
     }
     let (scene, mount) = Scene::set()?;
     scene.network.miner("stop", &[0, 1, 2, 3, 4])?;
-    write_durably(mount.path(), "file", 2)?;
+    write_durably(mount.path(), "file", 6)?;
     let mut sync = scene.start_sync()?;
-    scene.volume.status_says(&["miners"], PATIENCE)?;
-    scene.wait_for_pack(&["sealed", "blocked"])?;
+    scene.volume.status_says(&["too few miners"], PATIENCE)?;
     let result = scene.kill_and_recover(mount, |network| network.miner("start", &[0, 1, 2, 3, 4]));
     sync.wait()?;
     result

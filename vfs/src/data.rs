@@ -38,6 +38,7 @@ use crate::limits::{BLOCK_BYTES, CACHE_SLACK_BYTES_MIN, RECENT_INODES_MAX, SCAN_
 use crate::records::{self, Extent};
 use crate::writeback::{DirtyQueue, Workers};
 use crate::{EvictReport, ExtentInfo, Later};
+use cessfs_sync::disk::DiskRoom;
 use cessfs_sync::limits::CHUNK_BYTES;
 use cessfs_sync::{Batch, DeltaSource};
 use errors::ErrorLog;
@@ -82,6 +83,7 @@ pub(crate) struct Shared {
     pub(crate) evicting: Mutex<Duration>,
     cutter: Cutter,
     workers: Workers,
+    disk: DiskRoom,
 }
 
 impl Data {
@@ -111,6 +113,7 @@ impl Data {
             evicting: Mutex::new(Duration::ZERO),
             cutter: Cutter::default(),
             workers: Workers::default(),
+            disk: DiskRoom::new(&core.config.cache_dir),
             core,
         }));
         data.0.load_dirty()?;
