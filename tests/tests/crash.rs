@@ -12,9 +12,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A network, a volume and a mount with one fsynced file that is not on the network yet.
 struct Scene {
-    dir: tempfile::TempDir,
     network: Network,
     volume: Volume,
+    /// Last, so that it goes last: the network is taken down through its socket in here.
+    dir: tempfile::TempDir,
 }
 
 impl Scene {
@@ -23,7 +24,7 @@ impl Scene {
         let network = Network::up(&dir.path().join("net"), 16)?;
         let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
         let mount = volume.mount(&dir.path().join("mnt"))?;
-        Ok((Scene { dir, network, volume }, mount))
+        Ok((Scene { network, volume, dir }, mount))
     }
 
     /// `sync --wait` in the background; it is expected to die with the daemon.
