@@ -24,7 +24,6 @@ impl Vfs {
     /// crash, and starts writing back.
     pub fn open(parts: VfsParts) -> Result<Arc<Vfs>, VfsError> {
         let core = Arc::new(Core::new(parts));
-        core.marks.open()?;
         let was_clean = core.store.get(records::CLEAN_KEY)?.is_some();
         start_counters(&core, was_clean)?;
         if was_clean && !core.config.read_only {
@@ -34,13 +33,13 @@ impl Vfs {
             // Content rests outside the store: it must not change while the disk still says "clean".
             core.store.barrier()?;
         }
-        make_root(&core)?;
         let vfs = Arc::new(Vfs {
             data: Data::open(core.clone())?,
             core,
             handles: HandleTable::new(),
             renames: Mutex::new(()),
         });
+        make_root(&vfs.core)?;
         if !vfs.core.config.read_only {
             vfs.sweep_orphans()?;
             if !was_clean {

@@ -9,6 +9,7 @@ use crate::fakes::{FakeChunks, FakeClock, FakeEntropy, volume_keys};
 use crate::inode::ROOT_INO;
 use crate::request::{OpenFlags, RenameFlags, XattrMode};
 use cessfs_sync::store::MemStore;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 mod attributes;
@@ -26,6 +27,9 @@ const USER: Caller = Caller {
     pid: 7,
 };
 const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 7 };
+
+/// Made once: a phrase is slow to turn into keys, on purpose.
+static KEYS: LazyLock<cessfs_crypto::VolumeKeys> = LazyLock::new(volume_keys);
 
 /// A volume over memory.
 struct World {
@@ -68,7 +72,7 @@ impl World {
             store: store.clone(),
             clock: clock.clone(),
             chunks: Arc::new(FakeChunks::new()),
-            keys: volume_keys(),
+            keys: KEYS.clone(),
             config,
             entropy: Arc::new(Mutex::new(FakeEntropy::new(1))),
         };
@@ -85,7 +89,7 @@ impl World {
     /// Every invariant of the records holds.
     #[track_caller]
     fn check(&self) {
-        let findings = check_tree(&*self.store, &volume_keys()).unwrap();
+        let findings = check_tree(&*self.store, &KEYS).unwrap();
         assert!(findings.is_empty(), "{findings:#?}");
     }
 

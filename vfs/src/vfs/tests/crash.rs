@@ -52,7 +52,7 @@ fn every_prefix_of_batches_is_a_whole_tree() {
     for kept in 0..=batches {
         let store = Arc::new(w.store.crashed_at(kept));
         if store.get(&records::inode_key(ROOT_INO)).unwrap().is_some() {
-            let findings = check_tree(&*store, &volume_keys()).unwrap();
+            let findings = check_tree(&*store, &KEYS).unwrap();
             assert!(findings.is_empty(), "after {kept} batches: {findings:#?}");
         }
         let crashed = World::on(store, |_| {});
@@ -127,7 +127,7 @@ fn damaged_records_are_errors_not_panics() {
     };
     let hurt = damage(&records::inode_key(d), b"\x01rubbish");
     assert_eq!(errno(hurt.vfs.lookup(ROOT_INO, b"d")), libc::EIO);
-    assert!(!check_tree(&*hurt.store, &volume_keys()).unwrap().is_empty());
+    assert!(!check_tree(&*hurt.store, &KEYS).unwrap().is_empty());
     let hash = w.vfs.core.name_hash(d, b"f");
     let hurt = damage(&records::dentry_key(d, hash), b"");
     assert_eq!(errno(hurt.vfs.lookup(d, b"f")), libc::EIO);

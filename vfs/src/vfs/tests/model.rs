@@ -475,7 +475,7 @@ proptest! {
         for at in crash {
             let batches = at.index(w.store.progress().0) + 1;
             let store = w.store.crashed_at(batches);
-            let findings = check_tree(&store, &volume_keys()).unwrap();
+            let findings = check_tree(&store, &KEYS).unwrap();
             // Before its first batch there is no root yet.
             prop_assert!(findings.is_empty() || is_unborn(&store), "after {} batches: {:#?}", batches, findings);
             World::on(Arc::new(store), |_| {}).check();

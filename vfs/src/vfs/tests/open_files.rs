@@ -1,6 +1,7 @@
 //! Handles and files that outlive their names.
 
 use super::*;
+use crate::Later;
 use crate::records;
 use cessfs_sync::MetaStore;
 
@@ -113,4 +114,109 @@ fn opening_to_truncate_cuts_and_stamps() {
     let attr = w.stat("/f");
     assert_eq!((attr.size, attr.mtime, attr.ctime), (0, now, now));
     w.vfs.release(f, fh).unwrap();
+}
+
+/// What must not need the network.
+#[track_caller]
+fn ready<T>(answer: Result<Later<T>, VfsError>) -> T {
+    match answer.unwrap() {
+        Later::Ready(value) => value,
+        Later::Wait(_) => panic!("it waits for the network"),
+    }
+}
+
+#[test]
+fn what_is_written_is_read_until_the_last_close() {
+    let w = World::new();
+    let (f, fh) = w.vfs.create(ROOT_INO, b"f", 0o644, RW, USER).unwrap();
+    let content: Vec<u8> = (0..20_000u32).map(|i| (i % 251) as u8).collect();
+    assert_eq!(ready(w.vfs.write(f.ino, fh, 0, &content, false)), 20_000);
+    w.unlink("/f").unwrap();
+    assert_eq!(ready(w.vfs.read(f.ino, fh, 5, 10_000)), content[5..10_005]);
+    assert_eq!(ready(w.vfs.write(f.ino, fh, 20_000, b"more", false)), 4);
+    assert_eq!(w.vfs.getattr(f.ino).unwrap().size, 20_004);
+    w.vfs.release(f.ino, fh).unwrap();
+    w.check();
+    // No record of content is left behind.
+    for prefix in [records::EXTENT_PREFIX, records::INLINE_PREFIX] {
+        assert!(w.store.scan(prefix, prefix, 1).unwrap().is_empty());
+    }
+}
+
+#[test]
+fn appending_goes_to_the_end_whatever_the_offset() {
+    let w = World::new();
+    let (f, fh) = w.vfs.create(ROOT_INO, b"f", 0o644, RW, USER).unwrap();
+    ready(w.vfs.write(f.ino, fh, 0, b"one", false));
+    let appender = w.open("/f", OpenFlags { append: true, ..RW }).unwrap();
+    ready(w.vfs.write(f.ino, appender, 0, b"two", false));
+    ready(w.vfs.write(f.ino, appender, 100, b"three", false));
+    assert_eq!(ready(w.vfs.read(f.ino, fh, 0, 100)), b"onetwothree");
+    // A page written back knows its place, through whichever handle it comes.
+    ready(w.vfs.write_at(f.ino, appender, 3, b"TWO", false));
+    assert_eq!(ready(w.vfs.read(f.ino, fh, 0, 100)), b"oneTWOthree");
+}
+
+#[test]
+fn appenders_do_not_overwrite_each_other() {
+    let w = World::new();
+    let f = w.touch_file("/f").unwrap().ino;
+    std::thread::scope(|scope| {
+        for who in 0..4u8 {
+            let fh = w.open("/f", OpenFlags { append: true, ..RW }).unwrap();
+            let vfs = &w.vfs;
+            scope.spawn(move || {
+                for _ in 0..100 {
+                    assert_eq!(ready(vfs.write(f, fh, 0, &[who; 50], false)), 50);
+                }
+                vfs.release(f, fh).unwrap();
+            });
+        }
+    });
+    let fh = w.open("/f", RW).unwrap();
+    let content = ready(w.vfs.read(f, fh, 0, 30_000));
+    assert_eq!(content.len(), 20_000);
+    for who in 0..4u8 {
+        assert_eq!(content.chunks(50).filter(|piece| **piece == [who; 50]).count(), 100);
+    }
+}
+
+#[test]
+fn a_write_takes_privileges_when_asked() {
+    let w = World::new();
+    let (f, fh) = w.vfs.create(ROOT_INO, b"f", 0o6755, RW, USER).unwrap();
+    w.vfs.setxattr(f.ino, b"security.capability", b"cap", XattrMode::Any).unwrap();
+    ready(w.vfs.write(f.ino, fh, 0, b"x", false));
+    assert_eq!(w.stat("/f").perm, 0o6755);
+    ready(w.vfs.write(f.ino, fh, 0, b"x", true));
+    assert_eq!(w.stat("/f").perm, 0o755);
+    assert_eq!(errno(w.vfs.getxattr(f.ino, b"security.capability")), libc::ENODATA);
+    w.vfs.release(f.ino, fh).unwrap();
+    let w = w.reopen();
+    assert_eq!(w.stat("/f").perm, 0o755);
+}
+
+#[test]
+fn a_synced_write_survives_what_comes_after() {
+    let w = World::new();
+    let (f, fh) = w.vfs.create(ROOT_INO, b"f", 0o644, OpenFlags { sync: true, ..RW }, USER).unwrap();
+    ready(w.vfs.write(f.ino, fh, 0, b"precious", false));
+    let (_, durable) = w.store.progress();
+    let crashed = World::over(Arc::new(w.store.crashed_at(durable)), w.clock.clone(), w.dir.clone(), |_| {});
+    let fh = crashed.open("/f", RW).unwrap();
+    assert_eq!(ready(crashed.vfs.read(f.ino, fh, 0, 100)), b"precious");
+}
+
+#[test]
+fn reading_is_an_access_and_sizes_have_an_end() {
+    let w = World::new();
+    let (f, fh) = w.vfs.create(ROOT_INO, b"f", 0o644, RW, USER).unwrap();
+    let now = w.tick();
+    assert_eq!(ready(w.vfs.read(f.ino, fh, 0, 10)), b"");
+    assert_eq!(w.stat("/f").atime, now);
+    assert_eq!(errno(w.vfs.write(f.ino, fh, i64::MAX as u64, b"x", false)), libc::EFBIG);
+    assert_eq!(errno(w.vfs.write(f.ino, fh, u64::MAX, b"x", false)), libc::EFBIG);
+    w.vfs.release(f.ino, fh).unwrap();
+    let store = Arc::new(w.store.crashed_at(w.store.progress().0));
+    assert_eq!(World::on(store, |_| {}).stat("/f").atime, now);
 }
