@@ -10,6 +10,7 @@ pub mod chunk_store;
 pub mod clock;
 mod dice;
 pub mod engine;
+pub mod disk;
 pub mod erasure;
 pub mod fragment_store;
 pub mod ledger;

@@ -179,6 +179,10 @@ pub const JOURNAL_QUEUE_BYTES_MAX: usize = 32 << 20;
 pub const JOURNAL_MERGE_BYTES_MAX: usize = 1 << 20;
 /// After this long without work the journal flushes what no barrier asked for.
 pub const JOURNAL_IDLE_FLUSH: Duration = Duration::from_secs(2);
+/// Bytes that content leaves free on the local disk for the journal.
+pub const DISK_RESERVE_BYTES: u64 = 32 << 20;
+/// Content written between two looks at the disk's free room.
+pub const DISK_LOOK_BYTES: u64 = 1 << 20;
 /// Bytes of sled's page cache.
 pub const SLED_CACHE_BYTES: u64 = 64 << 20;
 

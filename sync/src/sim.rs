@@ -20,6 +20,7 @@ use cessfs_crypto::{AccountId, Entropy, LabelKey, Phrase, VolumeId, VolumeKeys};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// A reproducible [`Entropy`] (SplitMix64): good to choose with, worthless as a secret.
@@ -92,14 +93,21 @@ impl World {
         }
     }
 
-    /// An engine on a store and a staging directory, with packs of one segment; neither attached nor started yet.
+    /// Settings for this world: packs of one segment, the smallest backlog, and an age that no test reaches by being slow.
+    /// A test of ages sets its own.
+    pub fn config(&self, staging: &Path) -> Config {
+        let mut config = Config::new(staging, "main");
+        config.pack_target_bytes = SEGMENT_BYTES as u64;
+        config.pack_age_max = Duration::from_secs(86_400);
+        config.backlog_bound_bytes = 0;
+        config
+    }
+
+    /// An engine on a store; neither attached nor started yet.
     ///
     /// # Errors
     /// As [`Engine::open`].
-    pub fn engine(&self, store: Arc<dyn MetaStore>, staging: &Path) -> Result<Engine, StoreError> {
-        let mut config = Config::new(staging, "main");
-        config.pack_target_bytes = SEGMENT_BYTES as u64;
-        config.backlog_bound_bytes = 0;
+    pub fn engine(&self, config: Config, store: Arc<dyn MetaStore>) -> Result<Engine, StoreError> {
         Engine::open(config, self.seams(store))
     }
 }

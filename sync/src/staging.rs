@@ -2,6 +2,7 @@
 //!
 //! What is in it is sealed, so it may rest on any disk. A file is removed only when its pack is Confirmed or abandoned.
 
+use crate::disk::DiskRoom;
 use crate::store::StoreError;
 use bytes::Bytes;
 use cessfs_crypto::PackSeq;
@@ -25,6 +26,7 @@ pub(crate) fn store_error(error: io::Error) -> StoreError {
 #[derive(Clone)]
 pub(crate) struct Staging {
     dir: Arc<Path>,
+    room: Arc<DiskRoom>,
 }
 
 impl Staging {
@@ -35,7 +37,7 @@ impl Staging {
             .mode(0o700)
             .create(dir)
             .map_err(store_error)?;
-        Ok(Staging { dir: dir.into() })
+        Ok(Staging { dir: dir.into(), room: Arc::new(DiskRoom::new(dir)) })
     }
 
     fn path(&self, seq: PackSeq) -> PathBuf {
@@ -52,6 +54,11 @@ impl Staging {
             .mode(0o600)
             .open(self.path(seq))
             .map_err(store_error)
+    }
+
+    /// The disk under the bodies.
+    pub(crate) fn room(&self) -> Arc<DiskRoom> {
+        self.room.clone()
     }
 
     /// Makes a finished body durable: its bytes, then its name.

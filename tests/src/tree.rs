@@ -6,7 +6,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-/// Path below the root -> what is there: `dir`, `-> target`, or a BLAKE3 hash of the content.
+/// Path below the root -> what is there: `dir`, `-> target`, a BLAKE3 hash of the content, or what kind of special file it is.
 pub type Manifest = BTreeMap<PathBuf, String>;
 
 /// What is below `root`.
@@ -26,8 +26,10 @@ fn collect(root: &Path, dir: &Path, found: &mut Manifest) -> Result<()> {
             collect(root, &path, found)?;
         } else if metadata.is_symlink() {
             found.insert(below, format!("-> {}", fs::read_link(&path)?.display()));
-        } else {
+        } else if metadata.is_file() {
             found.insert(below, hash(&path)?);
+        } else {
+            found.insert(below, format!("{:?}", metadata.file_type()));
         }
     }
     Ok(())

@@ -141,6 +141,14 @@ impl Volume {
             .map(drop)
     }
 
+    /// `territory VERB NAME …`.
+    pub fn territory(&self, arguments: &[&str]) -> Result<()> {
+        let mut territory = self.cessfs()?;
+        territory.args(["territory", arguments[0], &self.name]).args(&arguments[1..]);
+        territory.arg("--passphrase-file").arg(self.passphrase_file());
+        succeed(&mut territory).map(drop)
+    }
+
     /// `evict`.
     pub fn evict(&self) -> Result<()> {
         self.run(&["evict"]).map(drop)

@@ -12,9 +12,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A network, a volume and a mount with one fsynced file that is not on the network yet.
 struct Scene {
-    dir: tempfile::TempDir,
     network: Network,
     volume: Volume,
+    /// Last, so that it goes last: the network is taken down through its socket in here.
+    dir: tempfile::TempDir,
 }
 
 impl Scene {
@@ -23,7 +24,7 @@ impl Scene {
         let network = Network::up(&dir.path().join("net"), 16)?;
         let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
         let mount = volume.mount(&dir.path().join("mnt"))?;
-        Ok((Scene { dir, network, volume }, mount))
+        Ok((Scene { network, volume, dir }, mount))
     }
 
     /// `sync --wait` in the background; it is expected to die with the daemon.
@@ -92,16 +93,31 @@ fn killed_before_anything_was_submitted() -> Result<()> {
 }
 
 #[test]
-fn killed_while_sealed() -> Result<()> {
+fn killed_as_soon_as_a_pack_is_sealed() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (scene, mount) = Scene::set()?;
+    write_durably(mount.path(), "file", 2)?;
+    tree::write_noise(&mount.path().join("more"), 3, 60)?;
+    File::open(mount.path().join("more"))?.sync_all()?;
+    let mut sync = scene.start_sync()?;
+    scene.wait_for_pack(&["sealed", "declaring", "placing"])?;
+    let result = scene.kill_and_recover(mount, |_| Ok(()));
+    sync.wait()?;
+    result
+}
+
+#[test]
+fn killed_while_too_few_miners_are_willing() -> Result<()> {
     if !can_mount() {
         return Ok(());
     }
     let (scene, mount) = Scene::set()?;
     scene.network.miner("stop", &[0, 1, 2, 3, 4])?;
-    write_durably(mount.path(), "file", 2)?;
+    write_durably(mount.path(), "file", 6)?;
     let mut sync = scene.start_sync()?;
-    scene.volume.status_says(&["miners"], PATIENCE)?;
-    scene.wait_for_pack(&["sealed", "blocked"])?;
+    scene.volume.status_says(&["too few miners"], PATIENCE)?;
     let result = scene.kill_and_recover(mount, |network| network.miner("start", &[0, 1, 2, 3, 4]));
     sync.wait()?;
     result

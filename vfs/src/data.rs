@@ -38,6 +38,7 @@ use crate::limits::{BLOCK_BYTES, CACHE_SLACK_BYTES_MIN, RECENT_INODES_MAX, SCAN_
 use crate::records::{self, Extent};
 use crate::writeback::{DirtyQueue, Workers};
 use crate::{EvictReport, ExtentInfo, Later};
+use cessfs_sync::disk::DiskRoom;
 use cessfs_sync::limits::CHUNK_BYTES;
 use cessfs_sync::{Batch, DeltaSource};
 use errors::ErrorLog;
@@ -78,10 +79,11 @@ pub(crate) struct Shared {
     pub(crate) errors: ErrorLog,
     /// Wall time of the last heartbeat that was journaled.
     heartbeat: Mutex<Duration>,
-    /// One eviction at a time.
-    pub(crate) evicting: Mutex<()>,
+    /// Held by the one eviction that runs: not before this monotonic time shall room be looked for again.
+    pub(crate) evicting: Mutex<Duration>,
     cutter: Cutter,
     workers: Workers,
+    disk: DiskRoom,
 }
 
 impl Data {
@@ -108,9 +110,10 @@ impl Data {
             recent: Mutex::new(LruCache::new(remembered)),
             errors: ErrorLog::default(),
             heartbeat: Mutex::new(Duration::ZERO),
-            evicting: Mutex::new(()),
+            evicting: Mutex::new(Duration::ZERO),
             cutter: Cutter::default(),
             workers: Workers::default(),
+            disk: DiskRoom::new(&core.config.cache_dir),
             core,
         }));
         data.0.load_dirty()?;
@@ -134,12 +137,15 @@ impl Data {
         self.0.workers.start(&self.0)
     }
 
-    /// Stops the background threads and brings the store up to date with memory. Making that durable is the caller's.
+    /// Stops the background threads, makes the cache durable and brings the store up to date with memory. Making the store
+    /// durable is the caller's.
     ///
     /// # Errors
     /// Something could not be synced or journaled.
     pub fn stop(&self) -> Result<(), VfsError> {
         self.0.workers.stop();
+        // A volume closed cleanly is not scanned: what rests in the cache has to be there after a power cut, too.
+        self.0.backing.sync_all()?;
         self.0.persist_all()?;
         self.0.settle_submitted()?;
         self.0.reclaim()

@@ -11,7 +11,7 @@ use crate::data::state::put_extent;
 use crate::data::{ChunkAt, Shared};
 use crate::error::VfsError;
 use crate::inode::Inode;
-use crate::limits::{BLOCK_BYTES, EVICT_BATCH, EVICT_TO_PERCENT};
+use crate::limits::{BLOCK_BYTES, EVICT_BATCH, EVICT_PAUSE, EVICT_TO_PERCENT};
 use crate::records::{self, Extent};
 use cessfs_sync::{Batch, Standing};
 use std::collections::BTreeMap;
@@ -60,7 +60,11 @@ impl Shared {
         if self.backing.used_bytes() <= max {
             return Ok(());
         }
-        let _alone = self.evicting.lock();
+        let mut not_before = self.evicting.lock();
+        let now = self.core.clock.monotonic();
+        if now < *not_before {
+            return Ok(());
+        }
         self.settle_submitted()?;
         self.reclaim()?;
         let mut files = Vec::new();
@@ -77,6 +81,10 @@ impl Shared {
             }
             self.evict_inode(file.ino, used - goal, &mut EvictReport::default())?;
             self.reclaim()?;
+        }
+        // What could not go now has to wait for the network: looking at every file again at once would not help.
+        if self.backing.used_bytes() > goal {
+            *not_before = now + EVICT_PAUSE;
         }
         Ok(())
     }

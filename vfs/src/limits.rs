@@ -95,6 +95,8 @@ pub const CACHE_SLACK_BYTES_MIN: u64 = 16 << 20;
 pub const EVICT_TO_PERCENT: u64 = 90;
 /// Chunks evicted by one batch and barrier.
 pub const EVICT_BATCH: usize = 32;
+/// Pause after an eviction that could not make enough room.
+pub const EVICT_PAUSE: Duration = Duration::from_secs(1);
 /// Inodes whose last use is remembered for eviction.
 pub const RECENT_INODES_MAX: usize = 65_536;
 /// Messages kept for `errors`.

@@ -67,8 +67,6 @@ pub struct InodeRecord {
     pub xattrs: u32,
     /// Regular files: content is in `b`, not in extents.
     pub inline: bool,
-    /// A sealed delta has carried this inode's content before (see delta.rs).
-    pub carried: bool,
     /// Symlinks: the target.
     pub target: Vec<u8>,
 }
@@ -92,7 +90,6 @@ impl InodeRecord {
             parent: 0,
             xattrs: 0,
             inline: kind == FileKind::Regular,
-            carried: false,
             target: Vec::new(),
         }
     }

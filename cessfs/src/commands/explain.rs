@@ -20,6 +20,9 @@ pub struct ExplainArgs {
     path: PathBuf,
 }
 
+/// Chunks of one pack that are all shown to a person; of longer runs the first and the last.
+const RUN_SHOWN_MAX: usize = 8;
+
 /// The JSON document.
 #[derive(Serialize)]
 struct Document {
@@ -54,15 +57,57 @@ pub fn run(args: &ExplainArgs, context: &Context) -> Result<(), Failure> {
     };
     if context.json {
         let volume = name.to_string();
-        print_json(&Document { path, volume, about, chunks });
+        print_json(&Document {
+            path,
+            volume,
+            about,
+            chunks,
+        });
     } else {
-        println!("{}: {}, {}, inode {}", path.display(), about.kind, units::bytes(about.size), about.inode);
+        println!(
+            "{}: {}, {}, inode {}",
+            path.display(),
+            about.kind,
+            units::bytes(about.size),
+            about.inode
+        );
         if about.inline {
             println!("  lies in the volume's metadata and travels with it");
         }
-        chunks.iter().for_each(print_chunk);
+        print_by_pack(&chunks);
     }
     Ok(())
+}
+
+/// Chunks in file order, the miners once for each run of chunks in the same pack.
+fn print_by_pack(chunks: &[ChunkPlace]) {
+    for run in chunks.chunk_by(|a, b| seq(a) == seq(b)) {
+        let Some(pack) = &run[0].pack else {
+            run.iter().for_each(print_chunk);
+            continue;
+        };
+        let fid = pack.fid.as_deref().unwrap_or("not declared yet");
+        println!("pack {} ({}), fid {fid}", pack.seq, pack.state);
+        for miner in &pack.miners {
+            let role = if miner.column < 4 { "data" } else { "parity" };
+            let endpoint = miner.endpoint.as_deref().unwrap_or("endpoint unknown");
+            println!("  column {:>2} {role:6} {} {endpoint}", miner.column, miner.account);
+        }
+        if run.len() <= RUN_SHOWN_MAX {
+            run.iter().for_each(print_chunk);
+        } else {
+            print_chunk(&run[0]);
+            println!(
+                "  … {} more chunks of this pack (all of them with --json) …",
+                run.len() - 2
+            );
+            print_chunk(&run[run.len() - 1]);
+        }
+    }
+}
+
+fn seq(chunk: &ChunkPlace) -> Option<u64> {
+    chunk.pack.as_ref().map(|pack| pack.seq)
 }
 
 fn print_chunk(chunk: &ChunkPlace) {
@@ -71,14 +116,12 @@ fn print_chunk(chunk: &ChunkPlace) {
         (true, false) => "in the cache",
         (false, _) => "not in the cache",
     };
-    println!("chunk {}: {}, {}, {place}", chunk.index, units::bytes(u64::from(chunk.len)), chunk.standing);
-    let Some(pack) = &chunk.pack else { return };
-    let fid = pack.fid.as_deref().unwrap_or("not declared yet");
-    println!("  pack {} ({}), offset {}, fid {fid}", pack.seq, pack.state, pack.offset);
-    println!("  segments {:?}, data columns {:?}", pack.segments, pack.columns);
-    for miner in &pack.miners {
-        let role = if miner.column < 4 { "data" } else { "parity" };
-        let endpoint = miner.endpoint.as_deref().unwrap_or("endpoint unknown");
-        println!("  {:>2} {role:6} {} {endpoint}", miner.column, miner.account);
+    let bytes = units::bytes(u64::from(chunk.len));
+    println!("  chunk {}: {bytes}, {}, {place}", chunk.index, chunk.standing);
+    if let Some(pack) = &chunk.pack {
+        println!(
+            "    at offset {} of the pack: segments {:?}, data columns {:?}",
+            pack.offset, pack.segments, pack.columns
+        );
     }
 }

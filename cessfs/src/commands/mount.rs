@@ -63,11 +63,11 @@ pub struct MountArgs {
 pub fn run(args: &MountArgs, context: &Context, global: &Global) -> Result<(), Failure> {
     if args.daemon {
         launch::become_session_leader();
-        let result = run_daemon(args, context, global);
-        if let Err(failure) = &result {
-            launch::say_failed(failure);
-        }
-        return result;
+        // The starting process tells the user what went wrong; one message is enough.
+        return run_daemon(args, context, global).or_else(|failure| {
+            launch::say_failed(&failure);
+            std::process::exit(i32::from(failure.exit.code()))
+        });
     }
     let options = MountOptions::parse(&args.options)?;
     let (volume, config) = volume(args, context, &options)?;
@@ -93,19 +93,9 @@ fn run_daemon(args: &MountArgs, context: &Context, global: &Global) -> Result<()
     let (volume, config) = volume(args, context, &options)?;
     let log = log::to_file(&volume.log(), global.level().unwrap_or(config.log_level))?;
     let mountpoint = args.dir.clone();
-    let mut told = false;
-    let result = daemon::run(start(volume, config, options, mountpoint, secret), log, || {
-        told = true;
-        launch::say_ready()
-    });
-    match result {
-        // Nobody listens any more: the log has it.
-        Err(failure) if told => {
-            tracing::error!("{failure}");
-            std::process::exit(i32::from(failure.exit.code()));
-        }
-        other => other,
-    }
+    let result = daemon::run(start(volume, config, options, mountpoint, secret), log, launch::say_ready);
+    // Once it was ready nobody listens any more; the log has it.
+    result.inspect_err(|failure| tracing::error!("{failure}"))
 }
 
 fn start(

@@ -88,11 +88,9 @@ pub fn say_ready() -> Result<(), Failure> {
     detach().map_err(|e| Failure::new(Exit::Failed, format!("cannot detach from the terminal: {e}")))
 }
 
-/// Says why there is no mount.
+/// Says why there is no mount, or nothing if nobody listens any more.
 pub fn say_failed(failure: &Failure) {
-    if say(&Word::Failed(failure.clone())).is_err() {
-        tracing::error!("{failure}");
-    }
+    let _nobody_listens = say(&Word::Failed(failure.clone()));
 }
 
 fn say(word: &Word) -> Result<(), Failure> {

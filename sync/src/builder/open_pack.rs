@@ -1,6 +1,7 @@
 //! The pack that takes appends, and how its body is completed.
 
 use crate::dice::Dice;
+use crate::disk::DiskRoom;
 use crate::limits::{DELTA_FRAME_BYTES_MAX, PACK_SEGMENTS_MAX, PAD_BUFFER_BYTES, SEGMENT_BYTES};
 use crate::pack::{ChunkEntry, DeltaEntry, Directory, FOOTER_SEALED_BYTES, Footer, HEADER_SEALED_BYTES, Header};
 use crate::staging::{Staging, store_error};
@@ -8,6 +9,7 @@ use crate::store::StoreError;
 use cessfs_crypto::{ChunkId, FrameId, FrameKind, PackLabel, PackSeq, SEAL_OVERHEAD, VolumeKeys};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 use std::time::Duration;
 
 pub(super) struct OpenPack {
@@ -21,6 +23,7 @@ pub(super) struct OpenPack {
     pub(super) begun_at: Duration,
     keys: VolumeKeys,
     dice: Dice,
+    room: Arc<DiskRoom>,
 }
 
 impl OpenPack {
@@ -51,11 +54,13 @@ impl OpenPack {
             begun_at,
             keys,
             dice,
+            room: staging.room(),
         })
     }
 
     fn append(&mut self, sealed: &[u8]) -> Result<u64, StoreError> {
         let offset = self.len;
+        self.room.take(sealed.len() as u64)?;
         self.file.write_all_at(sealed, offset).map_err(store_error)?;
         self.len += sealed.len() as u64;
         Ok(offset)

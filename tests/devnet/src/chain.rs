@@ -2,7 +2,7 @@
 //!
 //! It promises that a sealed block survives any crash (it is on disk before anybody hears of it), that a torn tail of the
 //! log costs at most the block being written, and that every state can still be read: nothing is pruned. All states are
-//! kept in memory as trie nodes, about 4 KiB for an empty block; the log holds only each block's changes, and is replayed
+//! kept in memory as trie nodes, about 5 KiB for an empty block; the log holds only each block's changes, and is replayed
 //! and checked root by root on opening. It knows no network, no clock and no pool.
 
 mod events;

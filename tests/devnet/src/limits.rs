@@ -25,11 +25,11 @@ pub const MINERS_MAX: usize = 256;
 /// Bytes of a request at the control socket.
 pub const CONTROL_REQUEST_BYTES_MAX: u64 = 1 << 20;
 /// Longest a client waits for the control socket's answer.
-pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(60);
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(150);
 /// Longest an effect asked for at the control socket may take, blocks.
 pub const EFFECT_BLOCKS_MAX: u32 = 20;
 /// Longest such an effect may take on a chain that stands still.
-pub const EFFECT_TIMEOUT: Duration = Duration::from_secs(45);
+pub const EFFECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest `up --daemon` waits for the network to answer.
 pub const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// Longest `down` waits for the process to end.
@@ -42,5 +42,7 @@ pub const FAUCET_TCESS: u128 = 100_000;
 /// TCESS a miner starts with, for the fees of its reports.
 pub const MINER_TCESS: u128 = 1_000_000;
 
+// Expiring a territory takes four effects: freeze, wait, expire, wait.
+const _: () = assert!(CONTROL_TIMEOUT.as_secs() > 4 * EFFECT_TIMEOUT.as_secs());
 const _: () = assert!(TRANSACTION_BYTES_MAX * 2 < RPC_REQUEST_BYTES_MAX as usize);
 const _: () = assert!(PORTS.end as usize - PORTS.start as usize > 8 * MINERS_MAX);

@@ -189,11 +189,11 @@ impl Node {
 impl State {
     fn settle(&mut self, sealed: &Sealed) {
         for hash in &sealed.included {
-            self.pool.remove(*hash);
+            self.pool.settle(*hash);
             self.watchers.tell(*hash, TransactionStatus::InBlock(sealed.hash));
         }
         for hash in &sealed.invalid {
-            self.pool.remove(*hash);
+            self.pool.discard(*hash);
             self.watchers.end(*hash, TransactionStatus::Invalid);
         }
         for hash in self.pool.newly_ready() {

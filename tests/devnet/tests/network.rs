@@ -29,24 +29,45 @@ struct Devnet {
 
 impl Devnet {
     fn up() -> Self {
-        let mut devnet = Self { dir: tempfile::tempdir().unwrap(), ws: String::new() };
+        let mut devnet = Self {
+            dir: tempfile::tempdir().unwrap(),
+            ws: String::new(),
+        };
         devnet.ws = devnet.start();
         devnet
     }
 
     fn start(&self) -> String {
-        let arguments = ["up", "--miners", "13", "--block-ms", "100", "--report-ms", "100", "--daemon"];
+        let arguments = [
+            "up",
+            "--miners",
+            "13",
+            "--block-ms",
+            "100",
+            "--report-ms",
+            "100",
+            "--daemon",
+        ];
         self.run(&arguments).lines().last().unwrap().to_owned()
     }
 
     fn output(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_cessfs-devnet"));
-        command.args(arguments).arg("--dir").arg(self.dir.path()).output().unwrap()
+        command
+            .args(arguments)
+            .arg("--dir")
+            .arg(self.dir.path())
+            .output()
+            .unwrap()
     }
 
     fn run(&self, arguments: &[&str]) -> String {
         let output = self.output(arguments);
-        assert!(output.status.success(), "{arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+        assert!(
+            output.status.success(),
+            "{arguments:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -57,7 +78,11 @@ impl Devnet {
     /// Ends the process as a power cut would.
     fn kill(&self) {
         let pid = self.status()["pid"].as_i64().unwrap();
-        nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), nix::sys::signal::Signal::SIGKILL).unwrap();
+        nix::sys::signal::kill(
+            nix::unistd::Pid::from_raw(pid as i32),
+            nix::sys::signal::Signal::SIGKILL,
+        )
+        .unwrap();
         eventually(|| !Path::new(&format!("/proc/{pid}/fd/0")).exists());
     }
 
@@ -92,7 +117,12 @@ fn account(key: &Keypair) -> Value {
 }
 
 /// Signs and submits, and waits until it is final; the error is the chain's.
-async fn submit(api: &OnlineClient<PolkadotConfig>, key: &Keypair, call: (&str, &str), fields: Vec<Value>) -> Result<()> {
+async fn submit(
+    api: &OnlineClient<PolkadotConfig>,
+    key: &Keypair,
+    call: (&str, &str),
+    fields: Vec<Value>,
+) -> Result<()> {
     let call = dynamic::transaction(call.0, call.1, fields);
     let at = api.at_current_block().await?;
     let progress = at.transactions().sign_and_submit_then_watch_default(&call, key).await?;
@@ -107,7 +137,9 @@ async fn settle(devnet: &Devnet, api: &OnlineClient<PolkadotConfig>, key: &Keypa
     let block: String = rpc.request("cessfs_faucet", rpc_params![address]).await.unwrap();
     assert_eq!(block.len(), 66);
     let mint = vec![Value::u128(1), Value::from_bytes("home"), Value::u128(30)];
-    submit(api, key, ("StorageHandler", "mint_territory"), mint).await.unwrap();
+    submit(api, key, ("StorageHandler", "mint_territory"), mint)
+        .await
+        .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,22 +151,33 @@ async fn subxt_meets_a_real_chain() {
 
     // A failed dispatch has its name.
     let short = vec![Value::u128(1), Value::from_bytes("short"), Value::u128(29)];
-    let error = submit(&api, &key, ("StorageHandler", "mint_territory"), short).await.unwrap_err();
+    let error = submit(&api, &key, ("StorageHandler", "mint_territory"), short)
+        .await
+        .unwrap_err();
     assert!(format!("{error:?} {error}").contains("BoundariesNotMet"), "{error}");
 
     // So has a paused call.
     devnet.run(&["call", "pause", "System", "remark_with_event"]);
     let remark = || vec![Value::from_bytes("r")];
-    let error = submit(&api, &key, ("System", "remark_with_event"), remark()).await.unwrap_err();
+    let error = submit(&api, &key, ("System", "remark_with_event"), remark())
+        .await
+        .unwrap_err();
     assert!(format!("{error:?} {error}").contains("CallFiltered"), "{error}");
     devnet.run(&["call", "resume", "System", "remark_with_event"]);
-    submit(&api, &key, ("System", "remark_with_event"), remark()).await.unwrap();
+    submit(&api, &key, ("System", "remark_with_event"), remark())
+        .await
+        .unwrap();
 
     // A used nonce is refused by the pool.
     let at = api.at_current_block().await.unwrap();
     let stale = DefaultExtrinsicParamsBuilder::<PolkadotConfig>::new().nonce(0).build();
     let call = dynamic::transaction("System", "remark", remark());
-    let error = at.transactions().sign_and_submit_then_watch(&call, &key, stale).await.err().unwrap();
+    let error = at
+        .transactions()
+        .sign_and_submit_then_watch(&call, &key, stale)
+        .await
+        .err()
+        .unwrap();
     let error = format!("{error:?}");
     assert!(error.contains("1010") && error.contains("outdated"), "{error}");
 
@@ -159,7 +202,9 @@ async fn subxt_meets_a_real_chain() {
 /// One segment's worth of fragments that differ, and their hashes.
 fn fragments() -> Vec<(String, Vec<u8>)> {
     let fragment = |n: u8| {
-        let bytes: Vec<u8> = (0..FRAGMENT_BYTES).map(|i| (i as u8).wrapping_mul(31).wrapping_add(n)).collect();
+        let bytes: Vec<u8> = (0..FRAGMENT_BYTES)
+            .map(|i| (i as u8).wrapping_mul(31).wrapping_add(n))
+            .collect();
         (hex::encode(Sha256::digest(&bytes)), bytes)
     };
     (1..=12).map(fragment).collect()
@@ -168,14 +213,23 @@ fn fragments() -> Vec<(String, Vec<u8>)> {
 fn signed(request: reqwest::RequestBuilder, fid: &str, fragment: &str) -> reqwest::RequestBuilder {
     let key = sp_core::sr25519::Pair::from_seed(&[9; 32]);
     let signature = hex::encode(key.sign(b"hello").0);
-    let headers = [("Fid", fid), ("Fragment", fragment), ("Message", "hello"), ("Signature", &signature)];
-    let request = headers.into_iter().fold(request, |request, (name, value)| request.header(name, value));
+    let headers = [
+        ("Fid", fid),
+        ("Fragment", fragment),
+        ("Message", "hello"),
+        ("Signature", &signature),
+    ];
+    let request = headers
+        .into_iter()
+        .fold(request, |request, (name, value)| request.header(name, value));
     request.header("Account", key.public().to_ss58check())
 }
 
 async fn put(endpoint: &str, fid: &str, (hash, bytes): &(String, Vec<u8>)) -> Result<()> {
     let form = reqwest::multipart::Form::new().part("file", reqwest::multipart::Part::bytes(bytes.clone()));
-    let request = reqwest::Client::new().put(format!("{endpoint}/fragment")).multipart(form);
+    let request = reqwest::Client::new()
+        .put(format!("{endpoint}/fragment"))
+        .multipart(form);
     let answer: Json = signed(request, fid, hash).send().await?.json().await?;
     ensure!(answer["code"] == 200, "{answer}");
     Ok(())
@@ -197,7 +251,12 @@ fn declaration(owner: &Keypair, fid: &str, fragments: &[(String, Vec<u8>)]) -> V
         ("file_name", Value::from_bytes("sealed label")),
         ("territory_name", Value::from_bytes("home")),
     ]);
-    vec![Value::from_bytes(fid), Value::unnamed_composite([segment]), brief, Value::u128(32 << 20)]
+    vec![
+        Value::from_bytes(fid),
+        Value::unnamed_composite([segment]),
+        brief,
+        Value::u128(32 << 20),
+    ]
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,19 +267,41 @@ async fn twelve_miners_store_a_file_and_faults_outlive_a_power_cut() {
     settle(&devnet, &api, &key).await;
     let (fid, fragments) = ("ab".repeat(32), fragments());
     let status = devnet.status();
-    let endpoints: Vec<String> =
-        status["miners"].as_array().unwrap().iter().map(|m| m["endpoint"].as_str().unwrap().to_owned()).collect();
+    let endpoints: Vec<String> = status["miners"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["endpoint"].as_str().unwrap().to_owned())
+        .collect();
 
     assert!(put(&endpoints[0], &fid, &fragments[0]).await.is_err(), "no deal yet");
-    submit(&api, &key, ("FileBank", "upload_declaration"), declaration(&key, &fid, &fragments)).await.unwrap();
+    submit(
+        &api,
+        &key,
+        ("FileBank", "upload_declaration"),
+        declaration(&key, &fid, &fragments),
+    )
+    .await
+    .unwrap();
     for (endpoint, fragment) in endpoints.iter().zip(&fragments) {
         put(endpoint, &fid, fragment).await.context(endpoint.clone()).unwrap();
     }
     let stored = |devnet: &Devnet| devnet.status()["events"]["StorageCompleted"] == 1;
     eventually(|| stored(&devnet));
     let status = devnet.status();
-    assert_eq!((&status["events"]["UploadDeclaration"], &status["events"]["TransferReport"]), (&1.into(), &12.into()));
-    let held: Vec<u64> = status["miners"].as_array().unwrap().iter().map(|m| m["fragments"].as_u64().unwrap()).collect();
+    assert_eq!(
+        (
+            &status["events"]["UploadDeclaration"],
+            &status["events"]["TransferReport"]
+        ),
+        (&1.into(), &12.into())
+    );
+    let held: Vec<u64> = status["miners"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| m["fragments"].as_u64().unwrap())
+        .collect();
     assert_eq!(held, [1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 0]);
     assert!(get(&endpoints[3], &fid, &fragments[3].0).await.unwrap() == fragments[3].1);
 
@@ -243,12 +324,19 @@ async fn twelve_miners_store_a_file_and_faults_outlive_a_power_cut() {
     let address = sp_core::sr25519::Public::from_raw(key.public_key().0).to_ss58check();
     devnet.run(&["territory", "freeze", &address, "home"]);
     let other = declaration(&key, &"cd".repeat(32), &fragments);
-    let error = submit(&api, &key, ("FileBank", "upload_declaration"), other).await.unwrap_err();
+    let error = submit(&api, &key, ("FileBank", "upload_declaration"), other)
+        .await
+        .unwrap_err();
     assert!(format!("{error:?} {error}").contains("NotActive"), "{error}");
     devnet.run(&["territory", "expire", &address, "home"]);
     let delete = vec![account(&key), Value::from_bytes(&fid)];
-    let error = submit(&api, &key, ("FileBank", "delete_file"), delete).await.unwrap_err();
-    assert!(format!("{error:?} {error}").contains("NonExistent"), "the file was purged: {error}");
+    let error = submit(&api, &key, ("FileBank", "delete_file"), delete)
+        .await
+        .unwrap_err();
+    assert!(
+        format!("{error:?} {error}").contains("NonExistent"),
+        "the file was purged: {error}"
+    );
 }
 
 #[test]

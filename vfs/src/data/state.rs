@@ -278,6 +278,10 @@ impl DataState {
                 core.marks.mark(batch, &key);
             }
             put_extent(batch, ino, *chunk, &slot.journaled, &slot.now);
+            // A batch that cut the chunk may have deleted its note since `journaled` was true.
+            if slot.needs_mark && slot.now.dirty {
+                batch.put(dirty_key(ino, *chunk), records::encode_counter(0));
+            }
         }
         let spill_noted = self.spill.is_some_and(|spill| !spill.noted);
         if spill_noted {

@@ -21,6 +21,9 @@ impl Shared {
         if data.is_empty() {
             return Ok(Later::Ready(0));
         }
+        if self.disk.take(u64::from(len)).is_err() {
+            return Err(VfsError::NoSpace("the cache disk is full"));
+        }
         self.touch_recent(inode.ino);
         match self.try_write(inode, offset, data, &Fetched::new())? {
             Attempt::Done(written) => Ok(Later::Ready(written)),

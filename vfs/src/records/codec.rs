@@ -12,7 +12,6 @@ use cessfs_sync::limits::CHUNK_BYTES;
 const VERSION: u8 = 1;
 
 const INLINE: u8 = 1;
-const CARRIED: u8 = 2;
 
 const STORED: u8 = 1;
 const RESIDENT: u8 = 2;
@@ -136,7 +135,7 @@ impl InodeRecord {
         for number in [self.nlink, self.uid, self.gid, self.rdev] {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        out.push(u8::from(self.inline) * INLINE | u8::from(self.carried) * CARRIED);
+        out.push(u8::from(self.inline) * INLINE);
         out.extend_from_slice(&self.size.to_le_bytes());
         out.extend_from_slice(&self.blocks.to_le_bytes());
         for time in [self.atime, self.mtime, self.ctime, self.btime] {
@@ -155,7 +154,7 @@ impl InodeRecord {
         let kind = fields.kind()?;
         let perm = fields.u16()?;
         let (nlink, uid, gid, rdev) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
-        let flags = fields.flags(INLINE | CARRIED)?;
+        let flags = fields.flags(INLINE)?;
         let (size, blocks) = (fields.u64()?, fields.u64()?);
         let (atime, mtime, ctime, btime) = (fields.time()?, fields.time()?, fields.time()?, fields.time()?);
         let (parent, xattrs) = (fields.u64()?, fields.u32()?);
@@ -178,10 +177,9 @@ impl InodeRecord {
         if inline && kind != FileKind::Regular {
             return Err(RecordError::Field("inline"));
         }
-        let carried = flags & CARRIED != 0;
         #[rustfmt::skip]
         let record = InodeRecord {
-            kind, perm, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime, btime, parent, xattrs, inline, carried, target,
+            kind, perm, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime, btime, parent, xattrs, inline, target,
         };
         Ok(record)
     }

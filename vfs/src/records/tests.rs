@@ -20,7 +20,7 @@ prop_compose! {
         sizes in any::<[u64; 2]>(),
         times in [time(), time(), time(), time()],
         parent in 1u64..,
-        flags in any::<[bool; 2]>(),
+        inline in any::<bool>(),
         target in vec(any::<u8>(), 1..=300),
     ) -> InodeRecord {
         let [nlink, uid, gid, rdev, xattrs] = numbers;
@@ -30,8 +30,7 @@ prop_compose! {
             kind, perm, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime, btime,
             parent: if kind == FileKind::Directory { parent } else { 0 },
             xattrs,
-            inline: flags[0] && kind == FileKind::Regular,
-            carried: flags[1],
+            inline: inline && kind == FileKind::Regular,
             target: if kind == FileKind::Symlink { target } else { Vec::new() },
         }
     }

@@ -56,6 +56,20 @@ fn a_chunk_written_after_its_copy_stays_dirty() {
 }
 
 #[test]
+fn a_chunk_cut_to_nothing_and_written_again_is_queued_at_the_next_mount() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    bench.write(5, 8192, &pattern(1, 4594));
+    bench.keep_house();
+    bench.set_size(5, 8192);
+    bench.write(5, 40 * BLOCK_BYTES, &pattern(2, 8192));
+    let bench = bench.reopen();
+    assert_eq!(bench.data.dirty_bytes(), 8192);
+    bench.settle();
+    assert_eq!(bench.restore().content(5), bench.content(5));
+}
+
+#[test]
 fn what_a_crash_of_the_open_pack_forgot_is_submitted_again() {
     for at_rest in BOTH {
         let bench = Bench::new(at_rest);

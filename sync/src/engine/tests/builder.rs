@@ -2,7 +2,7 @@
 
 use super::rig::{Rig, eventually};
 use crate::chunk_store::{ChunkStore, CutCause, DeltaSource, Standing};
-use crate::engine::Engine;
+use crate::engine::{Config, Engine};
 use crate::ledger::PackState;
 use crate::limits::{PACK_AGE_MAX, SEGMENT_BYTES};
 use crate::store::{Batch, MetaStore, StoreError};
@@ -68,7 +68,11 @@ impl DeltaSource for Scribe {
 }
 
 fn attached(rig: &Rig) -> (Arc<Engine>, Arc<Scribe>) {
-    let engine = rig.world.engine(rig.store.clone(), &rig.staging()).expect("open");
+    attached_with(rig, rig.world.config(&rig.staging()))
+}
+
+fn attached_with(rig: &Rig, config: Config) -> (Arc<Engine>, Arc<Scribe>) {
+    let engine = rig.world.engine(config, rig.store.clone()).expect("open");
     let engine = Arc::new(engine);
     let scribe = Arc::new(Scribe::default());
     *scribe.engine.lock() = Arc::downgrade(&engine);
@@ -141,7 +145,9 @@ async fn a_pack_that_cannot_be_cut_is_abandoned_and_its_chunks_are_unknown() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn aged_content_and_aged_metadata_are_sealed_unasked() {
     let rig = Rig::new(12, 64);
-    let (engine, scribe) = attached(&rig);
+    let mut config = rig.world.config(&rig.staging());
+    config.pack_age_max = PACK_AGE_MAX;
+    let (engine, scribe) = attached_with(&rig, config);
     engine.start();
     let chunks = rig.chunks(1, 100);
     rig.submit(&engine, &chunks);

@@ -22,7 +22,7 @@ pub(super) struct Rig {
 }
 
 /// Real time after which something that should happen is a failure; far above what any step takes on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 impl Rig {
     pub(super) fn new(miners: u8, seed: u64) -> Rig {
@@ -49,7 +49,10 @@ impl Rig {
     }
 
     pub(super) fn open_on(&self, store: Arc<dyn MetaStore>) -> Engine {
-        let engine = self.world.engine(store, &self.staging()).expect("open");
+        let engine = self
+            .world
+            .engine(self.world.config(&self.staging()), store)
+            .expect("open");
         engine.start();
         engine
     }

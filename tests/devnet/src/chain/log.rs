@@ -174,7 +174,7 @@ mod tests {
 
     fn read(path: &Path) -> (Vec<u32>, u64) {
         let (mut log, records) = Log::open::<Vec<u32>>(path).unwrap();
-        let all = records.map(|r| r.unwrap()).flatten().collect();
+        let all = records.flat_map(|r| r.unwrap()).collect();
         log.cut_torn_tail().unwrap();
         (all, log.file.metadata().unwrap().len())
     }

@@ -23,6 +23,9 @@ pub enum DoorError {
     /// The chain did not take the call within its time.
     #[error("the chain did not do it within {} s", EFFECT_TIMEOUT.as_secs())]
     TimedOut,
+    /// The block that was to have the call could not be made.
+    #[error("the block failed; the log says why")]
+    NoBlock,
     /// The call was in a block and failed.
     #[error("the chain refused: {0}")]
     Refused(String),
@@ -48,7 +51,7 @@ impl Node {
             .await
             .map_err(|_| DoorError::TimedOut)?;
         outcome
-            .map_err(|_| DoorError::TimedOut)?
+            .map_err(|_| DoorError::NoBlock)?
             .map_err(|e| DoorError::Refused(describe(e)))
     }
 

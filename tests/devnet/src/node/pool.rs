@@ -120,14 +120,26 @@ impl Pool {
         self.waiting.iter().any(|w| w.hash == hash && w.ready)
     }
 
-    pub(super) fn remove(&mut self, hash: H256) {
-        if let Some(at) = self.waiting.iter().position(|w| w.hash == hash) {
-            let gone = self.waiting.remove(at);
-            // What it gave is in the state now, or lost; either way nobody in here gives it any more.
+    /// Forgets a transaction that is in a block: what it gives is in the state from now on.
+    pub(super) fn settle(&mut self, hash: H256) {
+        if let Some(settled) = self.take(hash) {
             for waiting in &mut self.waiting {
-                waiting.requires.retain(|tag| !gone.provides.contains(tag));
+                waiting.requires.retain(|tag| !settled.provides.contains(tag));
             }
         }
+    }
+
+    /// Forgets a transaction that never will be; what needs it is not ready any more.
+    pub(super) fn discard(&mut self, hash: H256) {
+        if self.take(hash).is_some() {
+            self.waiting.iter_mut().for_each(|waiting| waiting.ready = false);
+            self.newly_ready();
+        }
+    }
+
+    fn take(&mut self, hash: H256) -> Option<Waiting> {
+        let at = self.waiting.iter().position(|w| w.hash == hash)?;
+        Some(self.waiting.remove(at))
     }
 
     /// Marks what has become ready; returns the hashes.

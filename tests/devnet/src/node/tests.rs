@@ -235,3 +235,32 @@ fn the_view_reports_through_signed_transactions() {
     assert!(!view.stored(&fid, 0));
     assert_eq!(view.height(), 1);
 }
+
+#[test]
+fn what_needs_a_transaction_that_died_is_not_ready() {
+    let mut world = World::new();
+    // Sent away, the money for the second fee is gone: the first is valid alone, then the second is not.
+    let user: AccountId = world.user.public().into();
+    let genesis = world.node.read().chain().genesis_hash();
+    let leave = pallet_balances::Call::transfer_all {
+        dest: AccountId::from([7; 32]).into(),
+        keep_alive: false,
+    };
+    let leave = view::sign(&world.user, leave.into(), 0, genesis).encode();
+    let mut left = world.node.submit_and_watch(leave).unwrap();
+    let mut second = world.node.submit_and_watch(world.remark(1, b"second")).unwrap();
+    let mut third = world.node.submit_and_watch(world.remark(2, b"third")).unwrap();
+    let hash = world.block();
+    assert_eq!(drain(&mut left).last(), Some(&TransactionStatus::InBlock(hash)));
+    assert_eq!(drain(&mut second).last(), Some(&TransactionStatus::Invalid));
+    assert!(!drain(&mut third).contains(&TransactionStatus::InBlock(hash)));
+    assert_eq!(
+        world
+            .node
+            .read()
+            .chain()
+            .query(None, || cessfs_devnet_runtime::Balances::free_balance(&user))
+            .unwrap(),
+        0
+    );
+}

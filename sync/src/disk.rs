@@ -1,0 +1,57 @@
+//! The reserve: room that content leaves free on the local disk, so that the journal can always be written.
+//!
+//! A journal that meets a full disk cannot be trusted to go on; a write of content that meets one simply fails. So content
+//! stops early, with "disk full", while the journal still has room, also for the deletions that make room again.
+
+use crate::limits::{DISK_LOOK_BYTES, DISK_RESERVE_BYTES};
+use crate::store::StoreError;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+/// Watches the room on the disk that a directory lies on.
+#[derive(Debug)]
+pub struct DiskRoom {
+    dir: PathBuf,
+    written: AtomicU64,
+    tight: AtomicBool,
+}
+
+impl DiskRoom {
+    /// Watches the disk of `dir`.
+    pub fn new(dir: &Path) -> DiskRoom {
+        DiskRoom { dir: dir.to_path_buf(), written: AtomicU64::new(0), tight: AtomicBool::new(true) }
+    }
+
+    /// Says that `bytes` of content are about to be written. Looks at the disk every [`DISK_LOOK_BYTES`], and each time
+    /// while it is tight.
+    ///
+    /// # Errors
+    /// `Full` when only the reserve is left.
+    pub fn take(&self, bytes: u64) -> Result<(), StoreError> {
+        let before = self.written.fetch_add(bytes, Ordering::Relaxed);
+        let looked_lately = before / DISK_LOOK_BYTES == (before + bytes) / DISK_LOOK_BYTES;
+        if looked_lately && !self.tight.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        // A disk that does not tell its room gets no reserve; its own errors will do.
+        let available = nix::sys::statvfs::statvfs(&self.dir)
+            .map_or(u64::MAX, |disk| disk.blocks_available().saturating_mul(disk.fragment_size()));
+        let tight = available.saturating_sub(bytes) < DISK_RESERVE_BYTES;
+        self.tight.store(tight, Ordering::Relaxed);
+        if tight { Err(StoreError::Full) } else { Ok(()) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn more_than_any_disk_has_is_refused_and_a_little_is_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let room = DiskRoom::new(dir.path());
+        assert!(room.take(4096).is_ok());
+        assert!(matches!(room.take(1 << 60), Err(StoreError::Full)));
+        assert!(room.take(4096).is_ok(), "a look each time while it is tight");
+    }
+}
