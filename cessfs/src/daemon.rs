@@ -181,8 +181,14 @@ impl Signals {
     }
 }
 
+/// Allocations from this size on go back to the system when they are freed. glibc raises its own threshold to the largest
+/// block ever freed, up to 32 MiB, and then keeps freed chunk buffers: 371 MiB resident where 212 were measured with this.
+const MMAP_THRESHOLD_BYTES: i32 = 512 << 10;
+
 /// Makes the process fit to hold keys and many files.
 fn harden() {
+    // SAFETY: mallopt takes two integers and touches only the allocator's own settings, under its own lock.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) };
     // The daemon's memory has keys in it: no core dumps, no ptrace by others of the same user.
     if let Err(e) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!("cannot forbid core dumps: {e}");
