@@ -46,6 +46,7 @@ pub struct Start {
 /// Why it could not be mounted, or could not be closed cleanly.
 pub fn run(start: Start, log: LogHandle, ready: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
     harden();
+    log_panics();
     let lock = start.volume.lock()?;
     let slots = wiring::key_slots(&start.volume)?;
     let keys = start.secret.open(&slots)?;
@@ -179,6 +180,11 @@ impl Signals {
             _ = self.interrupt.recv() => "SIGINT",
         }
     }
+}
+
+/// A daemon's stderr is nowhere: where it panicked belongs into the log.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
 }
 
 /// Makes the process fit to hold keys and many files.
