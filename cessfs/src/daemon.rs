@@ -46,6 +46,7 @@ pub struct Start {
 /// Why it could not be mounted, or could not be closed cleanly.
 pub fn run(start: Start, log: LogHandle, ready: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
     harden();
+    log_panics();
     let lock = start.volume.lock()?;
     let slots = wiring::key_slots(&start.volume)?;
     let keys = start.secret.open(&slots)?;
@@ -181,8 +182,19 @@ impl Signals {
     }
 }
 
+/// Allocations from this size on go back to the system when they are freed. glibc raises its own threshold to the largest
+/// block ever freed, up to 32 MiB, and then keeps freed chunk buffers: 371 MiB resident where 212 were measured with this.
+const MMAP_THRESHOLD_BYTES: i32 = 512 << 10;
+
+/// A daemon's stderr is nowhere: where it panicked belongs into the log.
+fn log_panics() {
+    std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
+}
+
 /// Makes the process fit to hold keys and many files.
 fn harden() {
+    // SAFETY: mallopt takes two integers and touches only the allocator's own settings, under its own lock.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) };
     // The daemon's memory has keys in it: no core dumps, no ptrace by others of the same user.
     if let Err(e) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!("cannot forbid core dumps: {e}");

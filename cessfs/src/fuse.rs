@@ -17,14 +17,14 @@ use crate::limits::FUSE_TTL;
 use cessfs_vfs::{Later, TimeSet, Vfs, VfsError, XattrMode};
 use convert::{caller, file_attr, file_kind, open_flags, rename_flags, time_set, timestamp};
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, OpenFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, Notifier, OpenFlags,
     RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
     ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::SystemTime;
 use tokio::runtime::Handle;
 
@@ -37,6 +37,8 @@ pub struct Adapter {
     runtime: Handle,
     faults: Arc<Faults>,
     kernel_cache: KernelCache,
+    /// The way to tell the kernel things unasked; there once the session is.
+    kernel: Arc<OnceLock<Notifier>>,
 }
 
 impl Adapter {
@@ -47,6 +49,7 @@ impl Adapter {
             runtime,
             faults,
             kernel_cache,
+            kernel: Arc::default(),
         }
     }
 
@@ -107,6 +110,17 @@ impl Adapter {
         }
     }
 
+    /// Makes the kernel forget an inode's attributes: it does not expect a write to change the mode. Not from an event loop,
+    /// whose request the kernel may be waiting for.
+    fn attributes_changed(&self, ino: INodeNo) {
+        let kernel = self.kernel.clone();
+        self.runtime.spawn_blocking(move || {
+            if let Some(Err(e)) = kernel.get().map(|notifier| notifier.inval_inode(ino, -1, 0)) {
+                tracing::debug!(ino = ino.0, "the kernel keeps its attributes: {e}");
+            }
+        });
+    }
+
     fn guard(&self, op: &'static str, work: impl FnOnce()) {
         self.faults.guard(op, work);
     }
@@ -159,7 +173,7 @@ impl Filesystem for Adapter {
         reply: ReplyAttr,
     ) {
         let time = |t: Option<TimeOrNow>| -> Option<TimeSet> { t.map(time_set) };
-        let set = cessfs_vfs::SetAttr {
+        let mut set = cessfs_vfs::SetAttr {
             perm: mode.map(convert::perm),
             uid,
             gid,
@@ -168,9 +182,15 @@ impl Filesystem for Adapter {
             mtime: time(mtime),
             ctime: ctime.map(timestamp),
         };
-        self.guard("setattr", || match self.vfs.setattr(ino.0, set, caller(req)) {
-            Ok(attr) => reply.attr(&FUSE_TTL, &file_attr(&attr)),
-            Err(e) => reply.error(self.faults.errno("setattr", ino.0, &e)),
+        self.guard("setattr", || {
+            // A request that sets nothing comes before a cached write by somebody who may not keep set-id bits.
+            if set == cessfs_vfs::SetAttr::default() && req.uid() != 0 {
+                set.perm = self.vfs.getattr(ino.0).ok().map(|attr| convert::without_set_id(attr.perm));
+            }
+            match self.vfs.setattr(ino.0, set, caller(req)) {
+                Ok(attr) => reply.attr(&FUSE_TTL, &file_attr(&attr)),
+                Err(e) => reply.error(self.faults.errno("setattr", ino.0, &e)),
+            }
         });
     }
 
@@ -298,6 +318,9 @@ impl Filesystem for Adapter {
         self.guard("write", || {
             let kill_priv = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
             let result = self.vfs.write(ino.0, fh.0, offset, data, kill_priv);
+            if kill_priv {
+                self.attributes_changed(ino);
+            }
             self.later("write", ino, result, move |answer| match answer {
                 Ok(written) => reply.written(written),
                 Err(errno) => reply.error(errno),

@@ -164,11 +164,11 @@ fn check_empty_dir(dir: &Path) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether the daemon behind a FUSE mount is gone ("Transport endpoint is not connected").
+/// Whether the daemon behind a FUSE mount is gone ("Transport endpoint is not connected"). Asks for the filesystem's
+/// statistics: attributes of the directory itself may still be in the kernel's memory.
 pub fn is_dead(dir: &Path) -> bool {
-    std::fs::metadata(dir).is_err_and(|e| {
-        matches!(e.raw_os_error(), Some(libc::ENOTCONN | libc::ECONNABORTED | libc::ENODEV))
-    })
+    use nix::errno::Errno;
+    matches!(nix::sys::statvfs::statvfs(dir), Err(Errno::ENOTCONN | Errno::ECONNABORTED | Errno::ENODEV))
 }
 
 /// Unmounts.

@@ -79,7 +79,10 @@ pub const DIRECTORY_FRAME_BYTES: usize = CHUNK_BYTES;
 /// Buffer in which pad is made and written.
 pub const PAD_BUFFER_BYTES: usize = CHUNK_BYTES;
 /// How long a pack may stay open after its first content (`pack.max_age`).
-pub const PACK_AGE_MAX: Duration = Duration::from_secs(60);
+///
+/// A pack costs 96 MiB of territory however little is in it (F2), and an aged one is not merged with its successor yet: ten
+/// minutes bound what a day of small changes costs to 144 of them. `sync --wait` never waits for it.
+pub const PACK_AGE_MAX: Duration = Duration::from_secs(600);
 /// How often the sealer looks at ages when nothing wakes it.
 pub const SEALER_TICK: Duration = Duration::from_secs(1);
 /// How long the sealer leaves a pack alone after sealing failed (full disk): time for somebody to make room.

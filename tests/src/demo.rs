@@ -82,7 +82,7 @@ fn tell(network: &Network, volume: &Volume, mount: &Mount) -> Result<String> {
         ),
         || network.miner("stop", &lost),
     )?;
-    step("dropping the cache: not one byte of it is left on this machine", || {
+    step("dropping the cache: what is over 4 KiB is no longer on this machine", || {
         volume.evict()?;
         drop_kernel_caches()
     })?;

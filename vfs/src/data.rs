@@ -300,10 +300,6 @@ impl Shared {
         &self.cutter
     }
 
-    pub(crate) fn workers(&self) -> &Workers {
-        &self.workers
-    }
-
     fn extents(&self, inode: &Inode) -> Result<Vec<ExtentInfo>, VfsError> {
         let state = inode.state.read();
         if state.record.inline {

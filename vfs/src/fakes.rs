@@ -112,11 +112,6 @@ impl FakeChunks {
         FakeChunks::default()
     }
 
-    /// Tells `settle` whom to ask for deltas and where to commit.
-    pub fn attach(&self, source: Weak<dyn DeltaSource>, store: Arc<dyn MetaStore>) {
-        self.0.lock().source = Some((source, store));
-    }
-
     /// Seals the open pack with the delta of `source`, as the pipeline does.
     pub fn seal(
         &self,

@@ -62,7 +62,6 @@ pub struct MountArgs {
 /// Everything that keeps a volume from being mounted.
 pub fn run(args: &MountArgs, context: &Context, global: &Global) -> Result<(), Failure> {
     if args.daemon {
-        launch::become_session_leader();
         // The starting process tells the user what went wrong; one message is enough.
         return run_daemon(args, context, global).or_else(|failure| {
             launch::say_failed(&failure);

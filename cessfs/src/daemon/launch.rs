@@ -1,7 +1,8 @@
 //! Starting a daemon: `mount` runs itself again, detached, hands over the secret through a pipe and waits for one line.
 //!
 //! The child's stdin is the secret's pipe and its stdout the line's; both end with the child, so a child that dies says so.
-//! When it is ready it lets go of the terminal altogether.
+//! When it is ready it lets go of the terminal altogether. Not before: systemd runs mount(8) in its own process group, and
+//! an automount trigger lets only that group through to the directory it guards.
 
 use crate::exit::{Exit, Failure};
 use crate::limits::READY_TIMEOUT;
@@ -73,12 +74,6 @@ pub fn start(arguments: &[OsString], secret: &Secret, log: &Path) -> Result<(), 
     }
 }
 
-/// The child's first step: a session of its own, so that the terminal's end is not its end.
-pub fn become_session_leader() {
-    // Fails only for one that is a leader already.
-    let _leader_already = nix::unistd::setsid();
-}
-
 /// Says that the mount answers, and lets go of stdin, stdout, stderr and the working directory.
 ///
 /// # Errors
@@ -104,6 +99,7 @@ fn say(word: &Word) -> Result<(), Failure> {
 }
 
 fn detach() -> std::io::Result<()> {
+    nix::unistd::setsid()?;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;

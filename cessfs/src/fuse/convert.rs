@@ -41,6 +41,15 @@ pub fn perm(mode: u32) -> u16 {
     (mode & 0o7777) as u16
 }
 
+/// What is left of permission bits when somebody without CAP_FSETID changes content: no set-uid bit, and no set-gid bit on
+/// what the group may execute (without that, the bit means mandatory locking and stays).
+pub fn without_set_id(perm: u16) -> u16 {
+    const SET_UID: u16 = 0o4000;
+    const SET_GID_AND_EXECUTE: u16 = 0o2010;
+    let perm = perm & !SET_UID;
+    if perm & SET_GID_AND_EXECUTE == SET_GID_AND_EXECUTE { perm & !0o2000 } else { perm }
+}
+
 /// Type of a mode; none for bits that are no type.
 pub fn kind_of_mode(mode: u32) -> Option<FileKind> {
     Some(match mode & libc::S_IFMT {
@@ -179,6 +188,13 @@ mod tests {
         let direct = open_flags(flags, KernelCache::None);
         assert!(!direct.read && direct.write && direct.append);
         assert!(!open_flags(libc::O_RDONLY, KernelCache::Writeback).write);
+    }
+
+    #[test]
+    fn set_id_bits_fall() {
+        for (before, after) in [(0o6777, 0o777), (0o6767, 0o2767), (0o4755, 0o755), (0o644, 0o644), (0o1777, 0o1777)] {
+            assert_eq!(without_set_id(before), after, "{before:o}");
+        }
     }
 
     #[test]

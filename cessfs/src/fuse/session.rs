@@ -57,10 +57,12 @@ impl Mounted {
 pub fn mount(adapter: Adapter, dir: &Path, settings: &Settings) -> Result<Mounted, Failure> {
     let refused = |e: std::io::Error| Failure::new(Exit::Permission, format!("the kernel refused the mount: {e}"));
     let config = config(settings);
+    let kernel = adapter.kernel.clone();
     let session = match mount_directly(dir, settings)? {
         Some(device) => Session::from_fd(adapter, device, config.acl, config).map_err(refused)?,
         None => Session::new(adapter, dir, &config).map_err(|e| by_helper(&e, settings))?,
     };
+    let _first_and_only = kernel.set(session.notifier());
     let (sender, ended) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("fuse".to_owned())
@@ -169,7 +171,8 @@ fn mode_of(dir: &Path) -> Result<u32, Failure> {
 ///
 /// `HANDLE_KILLPRIV_V2`, not the first version: with the first, the kernel would believe in set-id bits that a cached write
 /// has cleared until its attributes expire, and without either it asks for `security.capability` before every write. fuser
-/// 0.18 does not hand on two of V2's flags (on truncating opens and setattrs); there vfs goes by the caller's uid.
+/// 0.18 does not hand on two of V2's flags, on truncating opens and on setattrs. For a setattr vfs goes by the caller's uid;
+/// so that a truncating open is one, `ATOMIC_O_TRUNC` is not asked for.
 pub fn negotiate(config: &mut KernelConfig, cache: KernelCache) {
     let mut wanted = InitFlags::FUSE_ASYNC_READ
         | InitFlags::FUSE_ASYNC_DIO
@@ -179,7 +182,6 @@ pub fn negotiate(config: &mut KernelConfig, cache: KernelCache) {
         | InitFlags::FUSE_READDIRPLUS_AUTO
         | InitFlags::FUSE_PARALLEL_DIROPS
         | InitFlags::FUSE_CACHE_SYMLINKS
-        | InitFlags::FUSE_ATOMIC_O_TRUNC
         | InitFlags::FUSE_HANDLE_KILLPRIV_V2
         | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
     if cache == KernelCache::Writeback {

@@ -44,6 +44,9 @@ impl Sealer {
     }
 }
 
+/// Changes of a range that wait for the writer.
+type WaitingRange = HashMap<Vec<u8>, Option<Arc<[u8]>>>;
+
 /// A value that waits for the writer, and the number of the batch that brought it. `None` is a deletion.
 type Waiting = (u64, Option<Arc<[u8]>>);
 
@@ -231,7 +234,7 @@ impl<B: Backend> Shared<B> {
         prefix: &[u8],
         from: &[u8],
         limit: usize,
-    ) -> (HashMap<Vec<u8>, Option<Arc<[u8]>>>, Option<Vec<u8>>) {
+    ) -> (WaitingRange, Option<Vec<u8>>) {
         let overlay = self.overlay.read();
         let range = overlay.range::<[u8], _>((Bound::Included(from), Bound::Unbounded));
         let mut taken = HashMap::new();
