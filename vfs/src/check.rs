@@ -74,7 +74,7 @@ impl Check<'_> {
     fn each(
         &mut self,
         prefix: &[u8],
-        visit: &mut dyn FnMut(&mut Self, &[u8], &[u8]) -> Result<(), VfsError>,
+        visit: fn(&mut Self, &[u8], &[u8]) -> Result<(), VfsError>,
     ) -> Result<(), VfsError> {
         let mut from = prefix.to_vec();
         loop {
@@ -93,7 +93,7 @@ impl Check<'_> {
     }
 
     fn read_inodes(&mut self) -> Result<(), VfsError> {
-        self.each(records::INODE_PREFIX, &mut |check, key, value| {
+        self.each(records::INODE_PREFIX, |check, key, value| {
             let ino = records::parse_ino_key(key)?;
             let record = InodeRecord::decode(value)?;
             let seen = Seen {
@@ -112,14 +112,14 @@ impl Check<'_> {
     }
 
     fn read_orphans(&mut self) -> Result<(), VfsError> {
-        self.each(records::ORPHAN_PREFIX, &mut |check, key, _| {
+        self.each(records::ORPHAN_PREFIX, |check, key, _| {
             check.orphans.insert(records::parse_ino_key(key)?);
             Ok(())
         })
     }
 
     fn read_names(&mut self) -> Result<(), VfsError> {
-        self.each(records::DENTRY_PREFIX, &mut |check, key, value| {
+        self.each(records::DENTRY_PREFIX, |check, key, value| {
             let (parent, hash) = records::parse_dentry_key(key)?;
             let holder = check.inodes.get(&parent).map(|seen| seen.kind);
             if holder != Some(FileKind::Directory) {
@@ -159,7 +159,7 @@ impl Check<'_> {
     }
 
     fn read_xattrs(&mut self) -> Result<(), VfsError> {
-        self.each(records::XATTR_PREFIX, &mut |check, key, value| {
+        self.each(records::XATTR_PREFIX, |check, key, value| {
             let (ino, hash) = records::parse_dentry_key(key)?;
             let bucket = XattrBucket::decode(value)?;
             if bucket
@@ -178,7 +178,7 @@ impl Check<'_> {
     }
 
     fn read_content(&mut self) -> Result<(), VfsError> {
-        self.each(records::INLINE_PREFIX, &mut |check, key, _| {
+        self.each(records::INLINE_PREFIX, |check, key, _| {
             let ino = records::parse_ino_key(key)?;
             // A file that outgrew its bytes keeps them until their copy is durable.
             if check.store.get(&spill_key(ino))?.is_none() {
@@ -186,7 +186,7 @@ impl Check<'_> {
             }
             Ok(())
         })?;
-        self.each(records::EXTENT_PREFIX, &mut |check, key, value| {
+        self.each(records::EXTENT_PREFIX, |check, key, value| {
             let (ino, _) = records::parse_extent_key(key)?;
             Extent::decode(value)?;
             // The extents of a large deleted file go page by page.

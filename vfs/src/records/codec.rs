@@ -191,7 +191,7 @@ impl Extent {
         let mut out = Vec::with_capacity(6 + 36 + 32);
         out.push(VERSION);
         let stored = u8::from(self.stored.is_some()) * STORED;
-        out.push(stored | u8::from(self.resident) * RESIDENT | u8::from(self.dirty) * DIRTY);
+        out.push(stored | (u8::from(self.resident) * RESIDENT) | (u8::from(self.dirty) * DIRTY));
         out.extend_from_slice(&self.valid.to_le_bytes());
         for word in self.blocks.0 {
             out.extend_from_slice(&word.to_le_bytes());
