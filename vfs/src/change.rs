@@ -156,7 +156,9 @@ impl<'c> Change<'c> {
         let core = self.core;
         let mut batch = std::mem::take(&mut self.batch);
         for inode in &self.born {
-            core.put_inode(&mut batch, inode.ino, &inode.state.read().record);
+            let key = records::inode_key(inode.ino);
+            core.marks.mark_new(&mut batch, &key);
+            batch.put(key, inode.state.read().record.encode());
         }
         for (ino, record) in &self.inodes {
             if self.erased.contains(ino) {

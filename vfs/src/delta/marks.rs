@@ -117,6 +117,15 @@ impl Marks {
         self.count(1);
     }
 
+    /// The same for a record under a key that never had one (a new inode's): nothing has to be looked up.
+    pub fn mark_new(&self, batch: &mut Batch, key: &[u8]) {
+        if self.saving.load(Ordering::Acquire) {
+            batch.put(saved_key(key), encode_saved(None));
+        }
+        batch.put(mark_key(self.generation(), key), vec![1]);
+        self.count(1);
+    }
+
     /// Generation of marks made now; it only moves while nobody is inside [`enter`](Marks::enter).
     pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)

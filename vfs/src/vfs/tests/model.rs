@@ -457,7 +457,7 @@ fn step(w: &World, model: &mut Model, op: &Op) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(250))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     #[test]
     fn any_sequence_agrees_with_the_reference(
