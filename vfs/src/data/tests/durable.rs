@@ -184,6 +184,9 @@ impl Backing for Faulty {
     fn sync_all(&self) -> Result<(), BackingError> {
         self.backing.sync_all()
     }
+    fn sync_disk(&self) -> Result<(), BackingError> {
+        self.backing.sync_disk()
+    }
     fn remove(&self, ino: u64) -> Result<(), BackingError> {
         self.backing.remove(ino)
     }
