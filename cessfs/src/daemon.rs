@@ -61,7 +61,8 @@ pub fn run(start: Start, log: LogHandle, ready: impl FnOnce() -> Result<(), Fail
     // Tasks that still wait for the network hold nothing that must be written; a moment for them to let go of the databases.
     runtime.shutdown_timeout(limits::TASKS_END_TIMEOUT);
     notify::stopping();
-    drop(lock);
+    // Whoever waits for the volume waits for the end of this process: the kernel lets go of the lock then.
+    std::mem::forget(lock);
     result
 }
 
@@ -138,7 +139,10 @@ fn leave(start: &Start) {
 /// Waits for requests in flight and for a shutdown that sends everything first, then writes everything out.
 async fn close(daemon: &Daemon, mounted: &mut fuse::Mounted, signals: &mut Signals) -> Result<(), Failure> {
     daemon.set_closing();
-    if tokio::time::timeout(limits::SESSION_END_TIMEOUT, mounted.ended()).await.is_err() {
+    if tokio::time::timeout(limits::SESSION_END_TIMEOUT, mounted.ended())
+        .await
+        .is_err()
+    {
         tracing::warn!("something still uses the mount; its open files end now");
     }
     tokio::select! {

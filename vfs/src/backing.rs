@@ -83,6 +83,8 @@ pub(crate) trait Backing: Send + Sync {
     fn sync(&self, ino: u64) -> Result<(), BackingError>;
     /// The same for every inode.
     fn sync_all(&self) -> Result<(), BackingError>;
+    /// The same for whatever an earlier process wrote.
+    fn sync_disk(&self) -> Result<(), BackingError>;
     /// Deletes the inode's files.
     fn remove(&self, ino: u64) -> Result<(), BackingError>;
     /// After an unclean end: falls back to the last durable version of blocks whose newest one was torn. Returns the blocks

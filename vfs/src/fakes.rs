@@ -8,7 +8,7 @@ use cessfs_sync::{Batch, ChunkStore, Clock, CutCause, DeltaSource, FetchError, M
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub mod bench;
@@ -98,11 +98,9 @@ struct State {
     fetches: u64,
     prefetched: Vec<ChunkId>,
     changes: u64,
-    source: Option<(Weak<dyn DeltaSource>, Arc<dyn MetaStore>)>,
 }
 
-/// A chunk store in memory. Nothing is sealed or confirmed unless the test says so (or waits for `settle` after
-/// [`attach`](FakeChunks::attach)).
+/// A chunk store in memory. Nothing is sealed unless the test says so; `settle` only confirms what is.
 #[derive(Clone, Default)]
 pub struct FakeChunks(Arc<Mutex<State>>);
 
@@ -170,7 +168,6 @@ impl FakeChunks {
         for id in std::mem::take(&mut state.open) {
             state.chunks.remove(&id);
         }
-        state.source = None;
     }
 
     /// Sets the standing of a chunk that is there.
@@ -292,12 +289,6 @@ impl ChunkStore for FakeChunks {
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>> {
         let this = self.clone();
         Box::pin(async move {
-            let attached = this.0.lock().source.clone();
-            if let Some((source, store)) = attached {
-                if let Some(source) = source.upgrade() {
-                    this.seal(&*source, &*store, CutCause::Forced)?;
-                }
-            }
             this.confirm();
             Ok(())
         })

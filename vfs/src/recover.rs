@@ -27,7 +27,7 @@ impl Shared {
     /// Compares the cache with the journal, and repairs. The caller has swept orphans, and nobody else is there yet.
     pub(crate) fn recover(&self) -> Result<(), VfsError> {
         // What the kernel still holds of the last run is made durable, so that it counts as durable from here on.
-        self.backing.sync_all()?;
+        self.backing.sync_disk()?;
         self.recover_spills()?;
         let heartbeat = match self.core.store.get(HEARTBEAT_KEY)? {
             Some(value) => Duration::from_secs(records::decode_counter(&value)?),

@@ -10,7 +10,7 @@
 //! is remembered by number, not by descriptor.
 
 use super::BackingFile;
-use crate::limits::{BACKING_DIRS, BACKING_PARTS_OPEN_MAX};
+use crate::limits::{BACKING_DIRS, BACKING_PARTS_OPEN_MAX, SYNC_EACH_MAX};
 use lru::LruCache;
 use nix::fcntl::{FallocateFlags, fallocate};
 use parking_lot::Mutex;
@@ -153,8 +153,17 @@ impl Files {
         }
     }
 
-    /// The same for every inode, by one call that covers the whole filesystem.
+    /// The same for every inode.
     pub(super) fn sync_all(&self) -> io::Result<()> {
+        let inos: Vec<u64> = self.unsynced.lock().keys().copied().collect();
+        if inos.len() > SYNC_EACH_MAX {
+            return self.sync_disk();
+        }
+        inos.into_iter().try_for_each(|ino| self.sync(ino))
+    }
+
+    /// Everything is durable that is on the filesystem of the cache, whoever wrote it.
+    pub(super) fn sync_disk(&self) -> io::Result<()> {
         let _turns: Vec<_> = self.sync_locks.iter().map(|lock| lock.lock()).collect();
         let taken = std::mem::take(&mut *self.unsynced.lock());
         let dir = File::open(&self.dir)?;

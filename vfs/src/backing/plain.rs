@@ -52,6 +52,10 @@ impl Backing for Plain {
         Ok(self.files.sync_all()?)
     }
 
+    fn sync_disk(&self) -> Result<(), BackingError> {
+        Ok(self.files.sync_disk()?)
+    }
+
     fn remove(&self, ino: u64) -> Result<(), BackingError> {
         Ok(self.files.remove(ino)?)
     }

@@ -63,13 +63,11 @@ impl Shared {
         }
         let must_sync = state.data.must_sync();
         drop(state);
-        if must_sync {
-            if let Err(e) = self.persist(inode) {
-                self.errors.add(format!(
-                    "inode {}: fetched chunks cannot be made durable: {e}",
-                    inode.ino
-                ));
-            }
+        if must_sync && let Err(e) = self.persist(inode) {
+            self.errors.add(format!(
+                "inode {}: fetched chunks cannot be made durable: {e}",
+                inode.ino
+            ));
         }
     }
 

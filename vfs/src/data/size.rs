@@ -156,6 +156,7 @@ impl Shared {
         self.dirty.lock().forget_from(ino, 0);
         state.data.chunks.lock().forget_from(0);
         state.data.ahead = None;
+        state.data.failure = None;
         self.pending.lock().remove(&ino);
         self.recent.lock().pop(&ino);
         let inline = records::inline_key(ino);

@@ -374,3 +374,56 @@ fn a_delta_is_not_asked_for_twice() {
     bench.seal(CutCause::Full);
     assert_eq!(bench.data.delta_source().pending(), None);
 }
+
+#[test]
+fn writers_readers_syncs_cuts_and_eviction_run_beside_each_other() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        let inos = [5, 6, 7];
+        for ino in inos {
+            bench.create(ino);
+            bench.write(ino, 0, &pattern(ino, 2 * MIB));
+        }
+        std::thread::scope(|threads| {
+            let bench = &bench;
+            for ino in inos {
+                threads.spawn(move || {
+                    for round in 0..60 {
+                        let at = (round * 37_123) % (2 * CHUNK - 9000);
+                        bench.write(ino, at, &pattern(ino + round, 9000));
+                        assert_eq!(bench.try_read(ino, at, 9000).unwrap(), pattern(ino + round, 9000));
+                    }
+                });
+                threads.spawn(move || {
+                    for round in 0..20 {
+                        bench.fsync(ino).unwrap();
+                        bench.try_read(ino, round * 50_000, 70_000).unwrap();
+                    }
+                });
+            }
+            threads.spawn(move || {
+                for round in 0..15 {
+                    bench.data.write_back_all().unwrap();
+                    bench.seal(if round % 2 == 0 {
+                        CutCause::Full
+                    } else {
+                        CutCause::Forced
+                    });
+                    bench.chunks.confirm();
+                    bench.data.evict_all().unwrap();
+                }
+            });
+            threads.spawn(move || (0..40).for_each(|_| bench.keep_house()));
+        });
+        let contents = inos.map(|ino| bench.content(ino));
+        bench.settle();
+        let other = bench.restore();
+        for (ino, content) in inos.into_iter().zip(contents) {
+            assert!(
+                other.content(ino) == content,
+                "{at_rest:?}: inode {ino} came back different"
+            );
+        }
+        assert_eq!(bench.data.errors(), Vec::<String>::new());
+    }
+}

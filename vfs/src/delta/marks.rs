@@ -27,6 +27,9 @@ pub(crate) const SAVED_PREFIX: &[u8] = b"v";
 /// Held while a change computes and commits its batch.
 pub type MutationGuard<'a> = RwLockReadGuard<'a, ()>;
 
+/// Sees marks: generation, key, value.
+type MarkVisitor<'a> = &'a mut dyn FnMut(u64, &[u8], &[u8]) -> Result<(), StoreError>;
+
 /// Marks records as changed since the last sealed cut.
 pub struct Marks {
     store: Arc<dyn MetaStore>,
@@ -224,11 +227,7 @@ impl Marks {
     }
 
     /// Visits the marks of all generations up to `until`: generation, key, value.
-    pub(super) fn each(
-        &self,
-        until: u64,
-        visit: &mut dyn FnMut(u64, &[u8], &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    pub(super) fn each(&self, until: u64, visit: MarkVisitor<'_>) -> Result<(), StoreError> {
         let mut from = MARK_PREFIX.to_vec();
         loop {
             let page = self.store.scan(MARK_PREFIX, &from, SCAN_PAGE)?;

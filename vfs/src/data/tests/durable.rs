@@ -77,7 +77,7 @@ fn after_power_cuts(at_rest: AtRest, prepare: &dyn Fn(&Bench), overwrite: &dyn F
         let keeps = |unit: usize| match keep {
             0 => false,
             1 => true,
-            2 => unit % 2 == 0,
+            2 => unit.is_multiple_of(2),
             3 => unit % 3 == 1,
             4 => unit < 5,
             _ => unit.is_multiple_of(7),
@@ -183,6 +183,9 @@ impl Backing for Faulty {
     }
     fn sync_all(&self) -> Result<(), BackingError> {
         self.backing.sync_all()
+    }
+    fn sync_disk(&self) -> Result<(), BackingError> {
+        self.backing.sync_disk()
     }
     fn remove(&self, ino: u64) -> Result<(), BackingError> {
         self.backing.remove(ino)
