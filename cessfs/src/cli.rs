@@ -146,12 +146,26 @@ mod tests {
         let command = Cli::command();
         let verbs: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
         let expected = [
-            "init", "mount", "umount", "status", "sync", "evict", "explain", "territory", "config", "doctor", "volumes",
-            "completions", "man",
+            "init",
+            "mount",
+            "umount",
+            "status",
+            "sync",
+            "evict",
+            "explain",
+            "territory",
+            "config",
+            "doctor",
+            "volumes",
+            "completions",
+            "man",
         ];
         assert_eq!(verbs, expected);
         for verb in verbs.iter().filter(|v| **v != "man") {
-            assert!(abi.contains(&format!("`cessfs {verb}")), "docs/CLI_ABI.md does not tell {verb}");
+            assert!(
+                abi.contains(&format!("`cessfs {verb}")),
+                "docs/CLI_ABI.md does not tell {verb}"
+            );
         }
     }
 

@@ -88,7 +88,11 @@ pub struct VolumeConfig {
     /// When `init` made the volume: seconds since the Unix epoch.
     pub created: u64,
     /// Most bytes of the cache on disk.
-    #[serde(default = "default_cache_size", serialize_with = "write_bytes", deserialize_with = "read_bytes")]
+    #[serde(
+        default = "default_cache_size",
+        serialize_with = "write_bytes",
+        deserialize_with = "read_bytes"
+    )]
     pub cache_size: u64,
     /// Quiet time after which a changed chunk is sent off.
     #[serde(
@@ -131,7 +135,10 @@ impl VolumeConfig {
         let cannot = |e| Failure::disk(format!("cannot read {}", path.display()), &e);
         let size = std::fs::metadata(path).map_err(cannot)?.len();
         if size > limits::CONFIG_BYTES_MAX {
-            return Err(Failure::new(Exit::Config, format!("{} is too large to be a configuration", path.display())));
+            return Err(Failure::new(
+                Exit::Config,
+                format!("{} is too large to be a configuration", path.display()),
+            ));
         }
         let text = std::fs::read_to_string(path).map_err(cannot)?;
         VolumeConfig::parse(&text).map_err(|e| e.during(&path.display().to_string()))
@@ -164,7 +171,10 @@ impl VolumeConfig {
         check_rpc(&self.rpc)?;
         if self.cache_size < limits::CACHE_BYTES_MIN {
             let least = units::bytes(limits::CACHE_BYTES_MIN);
-            return Err(Failure::new(Exit::Config, format!("`cache_size` is below the least of {least}")));
+            return Err(Failure::new(
+                Exit::Config,
+                format!("`cache_size` is below the least of {least}"),
+            ));
         }
         Ok(())
     }
@@ -222,7 +232,11 @@ fn read_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Erro
 
 fn write_duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     let millis = duration.as_millis();
-    let text = if millis % 1000 == 0 { format!("{}s", millis / 1000) } else { format!("{millis}ms") };
+    let text = if millis % 1000 == 0 {
+        format!("{}s", millis / 1000)
+    } else {
+        format!("{millis}ms")
+    };
     serializer.serialize_str(&text)
 }
 
@@ -262,7 +276,10 @@ mod tests {
         assert_eq!(written, known);
         let documented = include_str!("../../docs/CONFIGURATION.md");
         for key in KEYS {
-            assert!(documented.contains(&format!("| `{key}` |")), "docs/CONFIGURATION.md lacks {key}");
+            assert!(
+                documented.contains(&format!("| `{key}` |")),
+                "docs/CONFIGURATION.md lacks {key}"
+            );
         }
     }
 

@@ -270,8 +270,12 @@ pub fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<T, Failure> {
     if line.len() > CONTROL_LINE_MAX {
         return Err(Failure::new(Exit::Failed, "the control socket sent too long a line"));
     }
-    serde_json::from_slice(line)
-        .map_err(|e| Failure::new(Exit::Failed, format!("the control socket sent what this cessfs cannot read: {e}")))
+    serde_json::from_slice(line).map_err(|e| {
+        Failure::new(
+            Exit::Failed,
+            format!("the control socket sent what this cessfs cannot read: {e}"),
+        )
+    })
 }
 
 /// Checks a request line.
@@ -286,7 +290,10 @@ pub fn decode_request(line: &[u8]) -> Result<Op, Failure> {
     // The version is read first: another version's operations need not be understood to be refused well.
     let version: Version = decode(line)?;
     if version.v != PROTOCOL {
-        let what = format!("the daemon speaks control protocol {PROTOCOL}, the request {}", version.v);
+        let what = format!(
+            "the daemon speaks control protocol {PROTOCOL}, the request {}",
+            version.v
+        );
         return Err(Failure::new(Exit::Failed, what).hint("unmount and mount again with the cessfs installed now"));
     }
     decode::<Request>(line).map(|request| request.op)
@@ -302,11 +309,16 @@ mod tests {
             Op::Status,
             Op::Sync { wait: true },
             Op::Evict,
-            Op::Explain { path_hex: "2f61".into() },
+            Op::Explain {
+                path_hex: "2f61".into(),
+            },
             Op::Shutdown { wait: false },
             Op::SetLogLevel { level: LogLevel::Debug },
         ] {
-            let line = encode(&Request { v: PROTOCOL, op: op.clone() });
+            let line = encode(&Request {
+                v: PROTOCOL,
+                op: op.clone(),
+            });
             assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
             assert_eq!(decode_request(&line[..line.len() - 1]).unwrap(), op);
         }
@@ -328,10 +340,17 @@ mod tests {
         let chunk = ChunkPlace {
             index: 7,
             len: 1 << 20,
-            pack: Some(PackPlace { miners: vec![MinerPlace::default(); 12], ..PackPlace::default() }),
+            pack: Some(PackPlace {
+                miners: vec![MinerPlace::default(); 12],
+                ..PackPlace::default()
+            }),
             ..ChunkPlace::default()
         };
-        let status = Status { name: "v".into(), balance: Some(u128::MAX.to_string()), ..Status::default() };
+        let status = Status {
+            name: "v".into(),
+            balance: Some(u128::MAX.to_string()),
+            ..Status::default()
+        };
         for answer in [
             Answer::Event(Event::Chunk(Box::new(chunk))),
             Answer::Done(Reply::Status(Box::new(status))),

@@ -138,7 +138,10 @@ fn leave(start: &Start) {
 /// Waits for requests in flight and for a shutdown that sends everything first, then writes everything out.
 async fn close(daemon: &Daemon, mounted: &mut fuse::Mounted, signals: &mut Signals) -> Result<(), Failure> {
     daemon.set_closing();
-    if tokio::time::timeout(limits::SESSION_END_TIMEOUT, mounted.ended()).await.is_err() {
+    if tokio::time::timeout(limits::SESSION_END_TIMEOUT, mounted.ended())
+        .await
+        .is_err()
+    {
         tracing::warn!("something still uses the mount; its open files end now");
     }
     tokio::select! {

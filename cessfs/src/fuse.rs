@@ -17,9 +17,9 @@ use crate::limits::FUSE_TTL;
 use cessfs_vfs::{Later, TimeSet, Vfs, VfsError, XattrMode};
 use convert::{caller, file_attr, file_kind, open_flags, rename_flags, time_set, timestamp};
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, Notifier, OpenFlags,
-    RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
-    ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, Notifier,
+    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
+    ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -185,7 +185,11 @@ impl Filesystem for Adapter {
         self.guard("setattr", || {
             // A request that sets nothing comes before a cached write by somebody who may not keep set-id bits.
             if set == cessfs_vfs::SetAttr::default() && req.uid() != 0 {
-                set.perm = self.vfs.getattr(ino.0).ok().map(|attr| convert::without_set_id(attr.perm));
+                set.perm = self
+                    .vfs
+                    .getattr(ino.0)
+                    .ok()
+                    .map(|attr| convert::without_set_id(attr.perm));
             }
             match self.vfs.setattr(ino.0, set, caller(req)) {
                 Ok(attr) => reply.attr(&FUSE_TTL, &file_attr(&attr)),
@@ -201,34 +205,57 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, rdev: u32, reply: ReplyEntry) {
+    fn mknod(
+        &self,
+        req: &Request,
+        parent: INodeNo,
+        name: &OsStr,
+        mode: u32,
+        _umask: u32,
+        rdev: u32,
+        reply: ReplyEntry,
+    ) {
         self.guard("mknod", || {
-            let made = convert::kind_of_mode(mode).ok_or(VfsError::Invalid("unknown file type")).and_then(|kind| {
-                self.vfs.mknod(parent.0, name.as_bytes(), kind, convert::perm(mode), rdev, caller(req))
-            });
+            let made = convert::kind_of_mode(mode)
+                .ok_or(VfsError::Invalid("unknown file type"))
+                .and_then(|kind| {
+                    self.vfs
+                        .mknod(parent.0, name.as_bytes(), kind, convert::perm(mode), rdev, caller(req))
+                });
             self.entry("mknod", parent, made, reply);
         });
     }
 
     fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
         self.guard("mkdir", || {
-            let made = self.vfs.mkdir(parent.0, name.as_bytes(), convert::perm(mode), caller(req));
+            let made = self
+                .vfs
+                .mkdir(parent.0, name.as_bytes(), convert::perm(mode), caller(req));
             self.entry("mkdir", parent, made, reply);
         });
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.guard("unlink", || self.empty("unlink", parent, self.vfs.unlink(parent.0, name.as_bytes()), reply));
+        self.guard("unlink", || {
+            self.empty("unlink", parent, self.vfs.unlink(parent.0, name.as_bytes()), reply)
+        });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
-        self.guard("rmdir", || self.empty("rmdir", parent, self.vfs.rmdir(parent.0, name.as_bytes()), reply));
+        self.guard("rmdir", || {
+            self.empty("rmdir", parent, self.vfs.rmdir(parent.0, name.as_bytes()), reply)
+        });
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         self.guard("symlink", || {
             let target = target.as_os_str().as_bytes();
-            self.entry("symlink", parent, self.vfs.symlink(parent.0, name.as_bytes(), target, caller(req)), reply);
+            self.entry(
+                "symlink",
+                parent,
+                self.vfs.symlink(parent.0, name.as_bytes(), target, caller(req)),
+                reply,
+            );
         });
     }
 
@@ -251,14 +278,21 @@ impl Filesystem for Adapter {
 
     fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
         self.guard("link", || {
-            self.entry("link", ino, self.vfs.link(ino.0, newparent.0, newname.as_bytes()), reply);
+            self.entry(
+                "link",
+                ino,
+                self.vfs.link(ino.0, newparent.0, newname.as_bytes()),
+                reply,
+            );
         });
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.guard("open", || match self.vfs.open_file(ino.0, open_flags(flags.0, self.kernel_cache)) {
-            Ok(fh) => reply.opened(FileHandle(fh), self.flags()),
-            Err(e) => reply.error(self.faults.errno("open", ino.0, &e)),
+        self.guard("open", || {
+            match self.vfs.open_file(ino.0, open_flags(flags.0, self.kernel_cache)) {
+                Ok(fh) => reply.opened(FileHandle(fh), self.flags()),
+                Err(e) => reply.error(self.faults.errno("open", ino.0, &e)),
+            }
         });
     }
 
@@ -274,7 +308,10 @@ impl Filesystem for Adapter {
     ) {
         self.guard("create", || {
             let flags = open_flags(flags, self.kernel_cache);
-            match self.vfs.create(parent.0, name.as_bytes(), convert::perm(mode), flags, caller(req)) {
+            match self
+                .vfs
+                .create(parent.0, name.as_bytes(), convert::perm(mode), flags, caller(req))
+            {
                 Ok((attr, fh)) => {
                     reply.created(&FUSE_TTL, &file_attr(&attr), GENERATION, FileHandle(fh), self.flags());
                 }
@@ -338,7 +375,9 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
-        self.guard("release", || self.empty("release", ino, self.vfs.release(ino.0, fh.0), reply));
+        self.guard("release", || {
+            self.empty("release", ino, self.vfs.release(ino.0, fh.0), reply)
+        });
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
@@ -357,7 +396,12 @@ impl Filesystem for Adapter {
     fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
         self.guard("readdir", || {
             let listed = self.vfs.readdir(ino.0, offset, false, &mut |entry| {
-                reply.add(INodeNo(entry.ino), entry.cookie, file_kind(entry.kind), OsStr::from_bytes(entry.name))
+                reply.add(
+                    INodeNo(entry.ino),
+                    entry.cookie,
+                    file_kind(entry.kind),
+                    OsStr::from_bytes(entry.name),
+                )
             });
             match listed {
                 Ok(()) => reply.ok(),
@@ -386,7 +430,16 @@ impl Filesystem for Adapter {
         const NAME: u32 = cessfs_vfs::limits::NAME_BYTES_MAX as u32;
         self.guard("statfs", || {
             let s = self.vfs.statfs();
-            reply.statfs(s.blocks, s.free, s.free, s.files + s.files_free, s.files_free, BLOCK, NAME, BLOCK);
+            reply.statfs(
+                s.blocks,
+                s.free,
+                s.free,
+                s.files + s.files_free,
+                s.files_free,
+                BLOCK,
+                NAME,
+                BLOCK,
+            );
         });
     }
 
@@ -406,7 +459,12 @@ impl Filesystem for Adapter {
                 libc::XATTR_REPLACE => XattrMode::Replace,
                 _ => XattrMode::Any,
             };
-            self.empty("setxattr", ino, self.vfs.setxattr(ino.0, name.as_bytes(), value, mode), reply);
+            self.empty(
+                "setxattr",
+                ino,
+                self.vfs.setxattr(ino.0, name.as_bytes(), value, mode),
+                reply,
+            );
         });
     }
 
@@ -418,7 +476,9 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
-        self.guard("listxattr", || self.sized("listxattr", ino, self.vfs.listxattr(ino.0), size, reply));
+        self.guard("listxattr", || {
+            self.sized("listxattr", ino, self.vfs.listxattr(ino.0), size, reply)
+        });
     }
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
@@ -430,14 +490,7 @@ impl Filesystem for Adapter {
 
 impl Adapter {
     /// The two-step protocol of xattrs: a buffer of 0 asks for the size.
-    fn sized(
-        &self,
-        op: &'static str,
-        ino: INodeNo,
-        value: Result<Vec<u8>, VfsError>,
-        size: u32,
-        reply: ReplyXattr,
-    ) {
+    fn sized(&self, op: &'static str, ino: INodeNo, value: Result<Vec<u8>, VfsError>, size: u32, reply: ReplyXattr) {
         match value {
             Ok(value) if size == 0 => reply.size(value.len() as u32),
             Ok(value) if value.len() > size as usize => reply.error(self.faults.errno(op, ino.0, &VfsError::Range)),

@@ -113,7 +113,10 @@ impl Home {
         }
         let known = self.names()?;
         let hint = if known.is_empty() {
-            format!("`cessfs init {name} --rpc URL` makes it (looked in {})", self.0.display())
+            format!(
+                "`cessfs init {name} --rpc URL` makes it (looked in {})",
+                self.0.display()
+            )
         } else {
             let names: Vec<&str> = known.iter().map(VolumeName::as_str).collect();
             format!("volumes in {}: {}", self.0.display(), names.join(", "))
@@ -255,10 +258,16 @@ impl VolumeDir {
                 let mut pid = String::new();
                 let _unreadable_is_unknown = file.read_to_string(&mut pid);
                 let pid = pid.trim();
-                let who = if pid.is_empty() { "another process".to_owned() } else { format!("process {pid}") };
+                let who = if pid.is_empty() {
+                    "another process".to_owned()
+                } else {
+                    format!("process {pid}")
+                };
                 let what = format!("volume `{}` is in use by {who}", self.name);
-                return Err(Failure::new(Exit::Busy, what)
-                    .hint(format!("`cessfs status {}` tells more; unmount it there first", self.name)));
+                return Err(Failure::new(Exit::Busy, what).hint(format!(
+                    "`cessfs status {}` tells more; unmount it there first",
+                    self.name
+                )));
             }
             Err(std::fs::TryLockError::Error(e)) => return Err(cannot(e)),
         }
@@ -297,10 +306,11 @@ pub fn write_new(path: &Path, content: &[u8]) -> Result<(), Failure> {
     let mut file = match opened {
         Ok(file) => file,
         Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
-            return Err(
-                Failure::new(Exit::Exists, format!("{} exists and is not overwritten", path.display()))
-                    .hint("name a file that does not exist"),
-            );
+            return Err(Failure::new(
+                Exit::Exists,
+                format!("{} exists and is not overwritten", path.display()),
+            )
+            .hint("name a file that does not exist"));
         }
         Err(e) => return Err(cannot(e)),
     };
@@ -330,7 +340,10 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<(), Failure> {
 }
 
 fn sync_parent(path: &Path) -> std::io::Result<()> {
-    let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let parent = path
+        .parent()
+        .filter(|p| !p.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
     File::open(parent)?.sync_all()
 }
 
@@ -366,7 +379,10 @@ mod tests {
     fn home_by_user() {
         let (xdg, home) = (|| Some(PathBuf::from("/x")), || Some(PathBuf::from("/h")));
         assert_eq!(choose(Some(Path::new("/g")), true, xdg(), home()), Some("/g".into()));
-        assert_eq!(choose(Some(Path::new("")), false, xdg(), home()), Some("/x/cessfs".into()));
+        assert_eq!(
+            choose(Some(Path::new("")), false, xdg(), home()),
+            Some("/x/cessfs".into())
+        );
         assert_eq!(choose(None, true, None, home()), Some("/var/lib/cessfs".into()));
         assert_eq!(choose(None, false, None, home()), Some("/h/.local/share/cessfs".into()));
         assert_eq!(choose(None, false, None, None), None);
@@ -385,13 +401,20 @@ mod tests {
         assert_eq!(mode, 0o700);
         write_new(&dir.config(), b"x").unwrap();
         assert_eq!(write_new(&dir.config(), b"y").unwrap_err().exit, Exit::Exists);
-        assert_eq!(std::fs::metadata(dir.config()).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(
+            std::fs::metadata(dir.config()).unwrap().permissions().mode() & 0o777,
+            0o600
+        );
         assert_eq!(home.names().unwrap(), vec![name]);
 
         let held = dir.lock().unwrap();
         let refused = dir.lock().unwrap_err();
         assert_eq!(refused.exit, Exit::Busy);
-        assert!(refused.what.contains(&std::process::id().to_string()), "{}", refused.what);
+        assert!(
+            refused.what.contains(&std::process::id().to_string()),
+            "{}",
+            refused.what
+        );
         assert!(dir.is_locked());
         drop(held);
         assert!(!dir.is_locked());

@@ -48,8 +48,8 @@ impl MountEntry {
 /// # Errors
 /// When `/proc` is not there.
 pub fn mounts() -> Result<Vec<MountEntry>, Failure> {
-    let text = std::fs::read("/proc/self/mountinfo")
-        .map_err(|e| Failure::disk("cannot read /proc/self/mountinfo", &e))?;
+    let text =
+        std::fs::read("/proc/self/mountinfo").map_err(|e| Failure::disk("cannot read /proc/self/mountinfo", &e))?;
     Ok(text.split(|b| *b == b'\n').filter_map(parse_line).collect())
 }
 
@@ -117,7 +117,11 @@ pub fn mounted_at(mounts: &[MountEntry], dir: &Path) -> Option<MountEntry> {
 /// The mount that a path lies in.
 pub fn mount_of(mounts: &[MountEntry], path: &Path) -> Option<MountEntry> {
     let depth = |m: &MountEntry| m.dir.components().count();
-    mounts.iter().filter(|m| path.starts_with(&m.dir)).max_by_key(|m| depth(m)).cloned()
+    mounts
+        .iter()
+        .filter(|m| path.starts_with(&m.dir))
+        .max_by_key(|m| depth(m))
+        .cloned()
 }
 
 /// Makes sure that a volume can be mounted on a directory, and clears away what a crash left there.
@@ -168,7 +172,10 @@ fn check_empty_dir(dir: &Path) -> Result<(), Failure> {
 /// statistics: attributes of the directory itself may still be in the kernel's memory.
 pub fn is_dead(dir: &Path) -> bool {
     use nix::errno::Errno;
-    matches!(nix::sys::statvfs::statvfs(dir), Err(Errno::ENOTCONN | Errno::ECONNABORTED | Errno::ENODEV))
+    matches!(
+        nix::sys::statvfs::statvfs(dir),
+        Err(Errno::ENOTCONN | Errno::ECONNABORTED | Errno::ENODEV)
+    )
 }
 
 /// Unmounts.
@@ -195,8 +202,14 @@ fn remove(dir: &Path, lazy: bool) -> Result<(), Failure> {
         Ok(()) => Ok(()),
         Err(Errno::EBUSY) => Err(busy(dir)),
         Err(Errno::EPERM) => fusermount(dir, lazy),
-        Err(Errno::EINVAL) => Err(Failure::new(Exit::NotMounted, format!("nothing is mounted on {}", dir.display()))),
-        Err(e) => Err(Failure::new(Exit::Permission, format!("cannot unmount {}: {e}", dir.display()))),
+        Err(Errno::EINVAL) => Err(Failure::new(
+            Exit::NotMounted,
+            format!("nothing is mounted on {}", dir.display()),
+        )),
+        Err(e) => Err(Failure::new(
+            Exit::Permission,
+            format!("cannot unmount {}: {e}", dir.display()),
+        )),
     }
 }
 
@@ -217,12 +230,17 @@ fn fusermount(dir: &Path, lazy: bool) -> Result<(), Failure> {
     if message.contains("busy") {
         return Err(busy(dir));
     }
-    Err(Failure::new(Exit::Permission, format!("cannot unmount {}: {message}", dir.display())))
+    Err(Failure::new(
+        Exit::Permission,
+        format!("cannot unmount {}: {message}", dir.display()),
+    ))
 }
 
 fn busy(dir: &Path) -> Failure {
-    Failure::new(Exit::Busy, format!("{} is in use", dir.display()))
-        .hint(format!("`fuser -vm {}` tells by whom; close it and try again", dir.display()))
+    Failure::new(Exit::Busy, format!("{} is in use", dir.display())).hint(format!(
+        "`fuser -vm {}` tells by whom; close it and try again",
+        dir.display()
+    ))
 }
 
 /// Bytes of a path below the mount, with a leading slash: how the daemon names files.

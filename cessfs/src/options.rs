@@ -40,7 +40,14 @@ pub struct MountOptions {
 }
 
 /// Options of ours that take a value.
-const VALUED: [&str; 6] = ["home", "passphrase-file", "key-file", "cache-size", "writeback-delay", "kernel-cache"];
+const VALUED: [&str; 6] = [
+    "home",
+    "passphrase-file",
+    "key-file",
+    "cache-size",
+    "writeback-delay",
+    "kernel-cache",
+];
 /// Options of ours and the kernel's without one.
 const FLAGS: [&str; 13] = [
     "allow-other",
@@ -59,8 +66,21 @@ const FLAGS: [&str; 13] = [
 ];
 /// Words that mount(8), systemd and fstab put there for themselves.
 const IGNORED: [&str; 15] = [
-    "defaults", "auto", "noauto", "user", "nouser", "users", "owner", "group", "nofail", "netdev", "async", "silent",
-    "loud", "nodiratime", "lazytime",
+    "defaults",
+    "auto",
+    "noauto",
+    "user",
+    "nouser",
+    "users",
+    "owner",
+    "group",
+    "nofail",
+    "netdev",
+    "async",
+    "silent",
+    "loud",
+    "nodiratime",
+    "lazytime",
 ];
 
 impl MountOptions {
@@ -92,10 +112,11 @@ impl MountOptions {
                 self.flag(&name);
                 Ok(())
             }
-            None if VALUED.contains(&name.as_str()) => {
-                Err(Failure::new(Exit::Config, format!("mount option `{key}` needs a value"))
-                    .hint(format!("write `-o {name}=…`")))
-            }
+            None if VALUED.contains(&name.as_str()) => Err(Failure::new(
+                Exit::Config,
+                format!("mount option `{key}` needs a value"),
+            )
+            .hint(format!("write `-o {name}=…`"))),
             _ => {
                 let failure = Failure::new(Exit::Config, format!("unknown mount option `{item}`"));
                 let known = VALUED.into_iter().chain(FLAGS);
@@ -190,12 +211,40 @@ mod tests {
         let base = MountOptions::default;
         let cases = [
             ("", base()),
-            ("rw,_netdev,noauto,user,nofail,x-systemd.automount,x-gvfs-show,comment=me,defaults", base()),
-            ("passphrase-file=/p", MountOptions { passphrase_file: Some("/p".into()), ..base() }),
-            ("passphrase_file=/a\\,b", MountOptions { passphrase_file: Some("/a,b".into()), ..base() }),
-            ("key-file=/k,ro", MountOptions { key_file: Some("/k".into()), read_only: true, ..base() }),
+            (
+                "rw,_netdev,noauto,user,nofail,x-systemd.automount,x-gvfs-show,comment=me,defaults",
+                base(),
+            ),
+            (
+                "passphrase-file=/p",
+                MountOptions {
+                    passphrase_file: Some("/p".into()),
+                    ..base()
+                },
+            ),
+            (
+                "passphrase_file=/a\\,b",
+                MountOptions {
+                    passphrase_file: Some("/a,b".into()),
+                    ..base()
+                },
+            ),
+            (
+                "key-file=/k,ro",
+                MountOptions {
+                    key_file: Some("/k".into()),
+                    read_only: true,
+                    ..base()
+                },
+            ),
             ("ro,rw", base()),
-            ("cache-size=2GiB", MountOptions { cache_size: Some(2 << 30), ..base() }),
+            (
+                "cache-size=2GiB",
+                MountOptions {
+                    cache_size: Some(2 << 30),
+                    ..base()
+                },
+            ),
             (
                 "writeback-delay=250ms,kernel-cache=none",
                 MountOptions {
@@ -204,10 +253,36 @@ mod tests {
                     ..base()
                 },
             ),
-            ("allow_other,default_permissions", MountOptions { allow_other: true, ..base() }),
-            ("rw,dev,suid", MountOptions { dev: true, suid: true, ..base() }),
-            ("noexec,nosuid,nodev,noatime", MountOptions { no_exec: true, no_atime: true, ..base() }),
-            ("home=/srv/cessfs", MountOptions { home: Some("/srv/cessfs".into()), ..base() }),
+            (
+                "allow_other,default_permissions",
+                MountOptions {
+                    allow_other: true,
+                    ..base()
+                },
+            ),
+            (
+                "rw,dev,suid",
+                MountOptions {
+                    dev: true,
+                    suid: true,
+                    ..base()
+                },
+            ),
+            (
+                "noexec,nosuid,nodev,noatime",
+                MountOptions {
+                    no_exec: true,
+                    no_atime: true,
+                    ..base()
+                },
+            ),
+            (
+                "home=/srv/cessfs",
+                MountOptions {
+                    home: Some("/srv/cessfs".into()),
+                    ..base()
+                },
+            ),
         ];
         for (list, expected) in cases {
             assert_eq!(parse(list).unwrap(), expected, "{list}");

@@ -56,7 +56,9 @@ impl Secret {
     pub fn receive(pipe: &mut dyn Read) -> Result<Secret, Failure> {
         let broken = || Failure::new(Exit::Secret, "the secret did not arrive from the starting process");
         let mut bytes = Zeroizing::new(Vec::with_capacity(limits::KEY_FILE_BYTES_MAX + 1));
-        pipe.take(limits::KEY_FILE_BYTES_MAX as u64 + 1).read_to_end(&mut bytes).map_err(|_| broken())?;
+        pipe.take(limits::KEY_FILE_BYTES_MAX as u64 + 1)
+            .read_to_end(&mut bytes)
+            .map_err(|_| broken())?;
         let (kind, rest) = bytes.split_first().ok_or_else(broken)?;
         let rest = Zeroizing::new(rest.to_vec());
         match kind {
@@ -102,9 +104,10 @@ impl Sources {
             let bytes = read_bounded(path, limits::KEY_FILE_BYTES_MAX, "key file")?;
             return Ok(Some(Secret::KeyFile(bytes)));
         }
-        let credential = self.credentials.iter().flat_map(|dir| {
-            [format!("cessfs-{volume}"), "cessfs-passphrase".to_owned()].map(|name| dir.join(name))
-        });
+        let credential = self
+            .credentials
+            .iter()
+            .flat_map(|dir| [format!("cessfs-{volume}"), "cessfs-passphrase".to_owned()].map(|name| dir.join(name)));
         let named = self.passphrase_file.iter().chain(&self.environment).cloned();
         for path in named.chain(credential.filter(|path| path.exists())) {
             warn_if_exposed(&path);
@@ -143,8 +146,11 @@ impl Sources {
 
 fn ask(prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::new(Exit::Secret, "no passphrase was given and there is no terminal to ask on")
-            .hint("give `passphrase-file=FILE` or `key-file=FILE`, or set CESSFS_PASSPHRASE_FILE"));
+        return Err(Failure::new(
+            Exit::Secret,
+            "no passphrase was given and there is no terminal to ask on",
+        )
+        .hint("give `passphrase-file=FILE` or `key-file=FILE`, or set CESSFS_PASSPHRASE_FILE"));
     }
     let typed = rpassword::prompt_password(prompt).map_err(|e| Failure::disk("cannot read from the terminal", &e))?;
     checked(Zeroizing::new(typed.into_bytes()), "the passphrase")
@@ -189,18 +195,23 @@ pub fn read_phrase(path: &Path) -> Result<Phrase, Failure> {
 }
 
 fn read_bounded(path: &Path, most: usize, what: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let cannot = |e: std::io::Error| {
-        Failure::new(Exit::Secret, format!("cannot read the {what} {}: {e}", path.display()))
-    };
+    let cannot =
+        |e: std::io::Error| Failure::new(Exit::Secret, format!("cannot read the {what} {}: {e}", path.display()));
     let file = std::fs::File::open(path).map_err(cannot)?;
     // Reserved at once: a growing buffer would leave copies of the secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(most + 1));
     file.take(most as u64 + 1).read_to_end(&mut bytes).map_err(cannot)?;
     if bytes.len() > most {
-        return Err(Failure::new(Exit::Secret, format!("the {what} {} has more than {most} bytes", path.display())));
+        return Err(Failure::new(
+            Exit::Secret,
+            format!("the {what} {} has more than {most} bytes", path.display()),
+        ));
     }
     if bytes.is_empty() {
-        return Err(Failure::new(Exit::Secret, format!("the {what} {} is empty", path.display())));
+        return Err(Failure::new(
+            Exit::Secret,
+            format!("the {what} {} is empty", path.display()),
+        ));
     }
     Ok(bytes)
 }
@@ -252,7 +263,10 @@ mod tests {
         assert_eq!(next(|s| s.environment = None), (b'p', b"environment".to_vec()));
         assert_eq!(next(|_| ()), (b'p', b"own".to_vec()));
         std::fs::remove_file(tmp.path().join("cessfs-v")).unwrap();
-        assert_eq!(bytes(sources.from_files(&name()).unwrap().unwrap()).1, b"general".to_vec());
+        assert_eq!(
+            bytes(sources.from_files(&name()).unwrap().unwrap()).1,
+            b"general".to_vec()
+        );
         sources.credentials = None;
         assert!(sources.from_files(&name()).unwrap().is_none());
     }
@@ -260,19 +274,36 @@ mod tests {
     #[test]
     fn empty_and_oversized_files_are_refused() {
         let tmp = tempfile::tempdir().unwrap();
-        for content in [String::new(), "\n".to_owned(), "x".repeat(limits::PASSPHRASE_BYTES_MAX + 1)] {
+        for content in [
+            String::new(),
+            "\n".to_owned(),
+            "x".repeat(limits::PASSPHRASE_BYTES_MAX + 1),
+        ] {
             let path = tmp.path().join("pw");
             std::fs::write(&path, &content).unwrap();
-            let sources = Sources { passphrase_file: Some(path), ..Sources::default() };
-            assert_eq!(sources.from_files(&name()).err().unwrap().exit, Exit::Secret, "{} bytes", content.len());
+            let sources = Sources {
+                passphrase_file: Some(path),
+                ..Sources::default()
+            };
+            assert_eq!(
+                sources.from_files(&name()).err().unwrap().exit,
+                Exit::Secret,
+                "{} bytes",
+                content.len()
+            );
         }
     }
 
     #[test]
     fn a_secret_survives_the_pipe() {
         let mut pipe = Vec::new();
-        Secret::Passphrase(Zeroizing::new(b"pw".to_vec())).send(&mut pipe).unwrap();
-        assert_eq!(bytes(Secret::receive(&mut pipe.as_slice()).unwrap()), (b'p', b"pw".to_vec()));
+        Secret::Passphrase(Zeroizing::new(b"pw".to_vec()))
+            .send(&mut pipe)
+            .unwrap();
+        assert_eq!(
+            bytes(Secret::receive(&mut pipe.as_slice()).unwrap()),
+            (b'p', b"pw".to_vec())
+        );
         assert!(Secret::receive(&mut [].as_slice()).is_err());
         assert!(Secret::receive(&mut b"zz".as_slice()).is_err());
     }

@@ -88,7 +88,9 @@ pub fn at_rest(config: &VolumeConfig) -> String {
 
 /// Price of a new territory; none while the chain names no unit price.
 pub fn price(info: &ChainInfo, gib: u32, days: u32) -> Option<Planck> {
-    info.unit_price?.checked_mul(u128::from(gib))?.checked_mul(u128::from(days))
+    info.unit_price?
+        .checked_mul(u128::from(gib))?
+        .checked_mul(u128::from(days))
 }
 
 /// Waits for the chain, but not for ever: it may never have been there.
@@ -109,8 +111,11 @@ pub async fn reach_within<T>(
     question: impl Future<Output = Result<T, ChainError>>,
 ) -> Result<T, Failure> {
     let away = |why: String| {
-        Failure::new(Exit::ChainAway, format!("the CESS node at {rpc} cannot be reached: {why}"))
-            .hint("check the address and this machine's network")
+        Failure::new(
+            Exit::ChainAway,
+            format!("the CESS node at {rpc} cannot be reached: {why}"),
+        )
+        .hint("check the address and this machine's network")
     };
     match tokio::time::timeout(patience, question).await {
         Ok(Ok(answer)) => Ok(answer),

@@ -29,16 +29,30 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let trimmed = text.trim();
     let split = trimmed.find(|c: char| !c.is_ascii_digit()).unwrap_or(trimmed.len());
     let (digits, unit) = trimmed.split_at(split);
-    let number: u64 = digits.parse().map_err(|_| format!("`{text}` is not a size like 10GiB"))?;
-    let shift = match unit.trim().to_ascii_lowercase().trim_end_matches("ib").trim_end_matches('b') {
+    let number: u64 = digits
+        .parse()
+        .map_err(|_| format!("`{text}` is not a size like 10GiB"))?;
+    let shift = match unit
+        .trim()
+        .to_ascii_lowercase()
+        .trim_end_matches("ib")
+        .trim_end_matches('b')
+    {
         "" => 0,
         "k" => 10,
         "m" => 20,
         "g" => 30,
         "t" => 40,
-        _ => return Err(format!("`{text}` is not a size like 10GiB: the units are KiB, MiB, GiB, TiB")),
+        _ => {
+            return Err(format!(
+                "`{text}` is not a size like 10GiB: the units are KiB, MiB, GiB, TiB"
+            ));
+        }
     };
-    number.checked_shl(shift).filter(|n| n >> shift == number).ok_or_else(|| format!("`{text}` is too large"))
+    number
+        .checked_shl(shift)
+        .filter(|n| n >> shift == number)
+        .ok_or_else(|| format!("`{text}` is too large"))
 }
 
 /// Reads `5s`, `500ms`, `2m`, `5` (seconds).
@@ -58,7 +72,10 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         _ => return Err(wrong()),
     };
-    number.checked_mul(millis).map(Duration::from_millis).ok_or_else(|| format!("`{text}` is too long"))
+    number
+        .checked_mul(millis)
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("`{text}` is too long"))
 }
 
 /// Planck as TCESS with up to four decimals, rounded up so that it is enough to pay with.

@@ -27,7 +27,9 @@ impl Clock for SystemClock {
         self.start.elapsed()
     }
     fn wall(&self) -> Duration {
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+        SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default()
     }
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         Box::pin(tokio::time::sleep(duration))
@@ -94,7 +96,8 @@ pub fn throwaway_key() -> AccountKey {
 /// When the file is missing or damaged.
 pub fn key_slots(volume: &VolumeDir) -> Result<KeySlots, Failure> {
     let path = volume.keys();
-    let text = std::fs::read_to_string(&path).map_err(|e| Failure::disk(format!("cannot read {}", path.display()), &e))?;
+    let text =
+        std::fs::read_to_string(&path).map_err(|e| Failure::disk(format!("cannot read {}", path.display()), &e))?;
     KeySlots::from_json(&text).map_err(|e| Failure::from(e).during(&path.display().to_string()))
 }
 

@@ -44,7 +44,11 @@ impl Invocation {
                     b'r' => invocation.options.push("ro".into()),
                     b'o' | b't' | b'N' => {
                         let attached = OsStr::from_bytes(&bytes[at + 2..]).to_owned();
-                        let value = if attached.is_empty() { arguments.next() } else { Some(attached) };
+                        let value = if attached.is_empty() {
+                            arguments.next()
+                        } else {
+                            Some(attached)
+                        };
                         let value = value.ok_or_else(|| Wrong(format!("-{} needs a value", char::from(*letter))))?;
                         if *letter == b'o' {
                             invocation.options.push(value);
@@ -55,9 +59,17 @@ impl Invocation {
                 }
             }
         }
-        let [source, dir] = <[OsString; 2]>::try_from(names)
-            .map_err(|names| Wrong(format!("a volume and a directory are needed, {} words were given", names.len())))?;
-        Ok(Invocation { source, dir, ..invocation })
+        let [source, dir] = <[OsString; 2]>::try_from(names).map_err(|names| {
+            Wrong(format!(
+                "a volume and a directory are needed, {} words were given",
+                names.len()
+            ))
+        })?;
+        Ok(Invocation {
+            source,
+            dir,
+            ..invocation
+        })
     }
 
     /// The arguments of `cessfs`.
@@ -81,7 +93,10 @@ impl Invocation {
 /// `HOME/volumes/NAME` is a volume by its directory; everything else is a name, as `cessfs` takes it.
 fn volume_of(source: &OsStr) -> (Option<PathBuf>, OsString) {
     let path = Path::new(source);
-    let home = path.parent().filter(|dir| dir.ends_with("volumes")).and_then(Path::parent);
+    let home = path
+        .parent()
+        .filter(|dir| dir.ends_with("volumes"))
+        .and_then(Path::parent);
     match (home, path.file_name()) {
         (Some(home), Some(name)) if path.is_absolute() => (Some(home.to_owned()), name.to_owned()),
         _ => (None, source.to_owned()),
@@ -104,7 +119,10 @@ mod tests {
             ("photos /mnt -sn -v -o ro", "-v mount photos /mnt -o ro"),
             ("-w photos -t cessfs /mnt -oro", "mount photos /mnt -o ro"),
             ("-r cess://photos /mnt", "mount cess://photos /mnt -o ro"),
-            ("/srv/cessfs/volumes/photos /mnt", "--home /srv/cessfs mount photos /mnt"),
+            (
+                "/srv/cessfs/volumes/photos /mnt",
+                "--home /srv/cessfs mount photos /mnt",
+            ),
             ("photos /mnt -o a -o b", "mount photos /mnt -o a -o b"),
         ] {
             let arguments = parse(line).unwrap().to_arguments();

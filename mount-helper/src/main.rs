@@ -46,7 +46,9 @@ fn main() -> ExitCode {
 
 /// Beside this program, then in PATH, then where the package puts it: mount(8) runs helpers with little in PATH.
 fn find_cessfs() -> PathBuf {
-    let beside = std::env::current_exe().ok().and_then(|me| me.parent().map(|dir| dir.join("cessfs")));
+    let beside = std::env::current_exe()
+        .ok()
+        .and_then(|me| me.parent().map(|dir| dir.join("cessfs")));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let in_path = std::env::split_paths(&path).map(|dir| dir.join("cessfs"));
     let installed = PathBuf::from("/usr/bin/cessfs");

@@ -63,15 +63,30 @@ struct Finding {
 }
 
 fn ok(check: &'static str, what: impl Into<String>) -> Finding {
-    Finding { check, verdict: Verdict::Ok, what: what.into(), advice: None }
+    Finding {
+        check,
+        verdict: Verdict::Ok,
+        what: what.into(),
+        advice: None,
+    }
 }
 
 fn warn(check: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Finding {
-    Finding { check, verdict: Verdict::Warn, what: what.into(), advice: Some(advice.into()) }
+    Finding {
+        check,
+        verdict: Verdict::Warn,
+        what: what.into(),
+        advice: Some(advice.into()),
+    }
 }
 
 fn fail(check: &'static str, what: impl Into<String>, advice: impl Into<String>) -> Finding {
-    Finding { check, verdict: Verdict::Fail, what: what.into(), advice: Some(advice.into()) }
+    Finding {
+        check,
+        verdict: Verdict::Fail,
+        what: what.into(),
+        advice: Some(advice.into()),
+    }
 }
 
 /// Prints one line per check.
@@ -99,7 +114,10 @@ pub fn run(args: &DoctorArgs, context: &Context) -> Result<(), Failure> {
     }
     match findings.iter().filter(|f| f.verdict == Verdict::Fail).count() {
         0 => Ok(()),
-        n => Err(Failure::new(Exit::Doctor, format!("{n} of {} checks failed", findings.len()))),
+        n => Err(Failure::new(
+            Exit::Doctor,
+            format!("{n} of {} checks failed", findings.len()),
+        )),
     }
 }
 
@@ -118,7 +136,11 @@ fn print(finding: &Finding) {
 fn machine() -> Vec<Finding> {
     let device = match std::fs::File::options().read(true).write(true).open("/dev/fuse") {
         Ok(_) => ok("fuse", "/dev/fuse can be opened"),
-        Err(e) => fail("fuse", format!("/dev/fuse: {e}"), "`modprobe fuse`, or give this container the device"),
+        Err(e) => fail(
+            "fuse",
+            format!("/dev/fuse: {e}"),
+            "`modprobe fuse`, or give this container the device",
+        ),
     };
     vec![device, unmounter(), kernel()]
 }
@@ -139,12 +161,21 @@ fn kernel() -> Finding {
     let numbers: Vec<u32> = release.split(['.', '-']).map_while(|n| n.parse().ok()).collect();
     match numbers.as_slice() {
         [major, minor, ..] if (*major, *minor) >= KERNEL_WANTED => ok("kernel", format!("Linux {release}")),
-        _ => warn("kernel", format!("Linux {release}"), "mounts work, but slower than on Linux 5.12 or newer"),
+        _ => warn(
+            "kernel",
+            format!("Linux {release}"),
+            "mounts work, but slower than on Linux 5.12 or newer",
+        ),
     }
 }
 
 fn local(volume: &VolumeDir) -> Vec<Finding> {
-    vec![private(volume.path()), private(&volume.keys()), space(volume.path()), tenancy(volume)]
+    vec![
+        private(volume.path()),
+        private(&volume.keys()),
+        space(volume.path()),
+        tenancy(volume),
+    ]
 }
 
 fn private(path: &Path) -> Finding {
@@ -154,13 +185,21 @@ fn private(path: &Path) -> Finding {
             let advice = format!("chmod go-rwx {}", path.display());
             warn("private", format!("others can read {}", path.display()), advice)
         }
-        Err(e) => fail("private", format!("{}: {e}", path.display()), "restore the volume from its recovery phrase"),
+        Err(e) => fail(
+            "private",
+            format!("{}: {e}", path.display()),
+            "restore the volume from its recovery phrase",
+        ),
     }
 }
 
 fn space(path: &Path) -> Finding {
     let Ok(stat) = nix::sys::statvfs::statvfs(path) else {
-        return fail("disk", format!("{} cannot be asked for space", path.display()), "check the disk");
+        return fail(
+            "disk",
+            format!("{} cannot be asked for space", path.display()),
+            "check the disk",
+        );
     };
     let free = stat.blocks_available() * stat.fragment_size();
     let what = format!("{} free for cache and staging", units::bytes(free));
@@ -178,11 +217,22 @@ fn tenancy(volume: &VolumeDir) -> Finding {
     let mounts = mountpoint::mounts().unwrap_or_default();
     let ours = mounts.iter().find(|m| m.volume().as_ref() == Some(volume.name()));
     match (volume.is_locked(), ours, client::status(volume)) {
-        (true, _, Ok(status)) => ok("daemon", format!("process {} serves it", status.pid.unwrap_or_default())),
-        (true, _, Err(e)) => warn("daemon", format!("a process holds the volume, but: {e}"), "is it just starting?"),
+        (true, _, Ok(status)) => ok(
+            "daemon",
+            format!("process {} serves it", status.pid.unwrap_or_default()),
+        ),
+        (true, _, Err(e)) => warn(
+            "daemon",
+            format!("a process holds the volume, but: {e}"),
+            "is it just starting?",
+        ),
         (false, Some(mount), _) if mountpoint::is_dead(&mount.dir) => {
             let advice = format!("`cessfs umount {}`, or mount it there again", mount.dir.display());
-            warn("daemon", format!("a dead mount is left on {}", mount.dir.display()), advice)
+            warn(
+                "daemon",
+                format!("a dead mount is left on {}", mount.dir.display()),
+                advice,
+            )
         }
         _ => ok("daemon", "not mounted"),
     }
@@ -192,7 +242,13 @@ fn tenancy(volume: &VolumeDir) -> Finding {
 fn network(volume: &VolumeDir, config: &VolumeConfig, sources: &Sources) -> Result<Vec<Finding>, Failure> {
     let account = match AccountId::from_ss58(&config.account) {
         Ok((account, _)) => account,
-        Err(e) => return Ok(vec![fail("config", format!("`account`: {e}"), "restore the line that init wrote")]),
+        Err(e) => {
+            return Ok(vec![fail(
+                "config",
+                format!("`account`: {e}"),
+                "restore the line that init wrote",
+            )]);
+        }
     };
     let key = match sources.from_files(volume.name())? {
         Some(secret) => Some(secret.open(&wiring::key_slots(volume)?)?.account_key()),
@@ -211,14 +267,25 @@ fn network(volume: &VolumeDir, config: &VolumeConfig, sources: &Sources) -> Resu
             Err(failure) => return vec![fail("chain", failure.what, failure.hint.unwrap_or_default())],
         };
         let told = match known {
-            None if own => reach(&config.rpc, survey::ask_chain(chain.as_ref(), &config.territory)).await.map(|answer| {
-                Some(answer.territory.as_ref().map(|t| survey::territory_status(t, answer.height)))
-            }),
+            None if own => reach(&config.rpc, survey::ask_chain(chain.as_ref(), &config.territory))
+                .await
+                .map(|answer| {
+                    Some(
+                        answer
+                            .territory
+                            .as_ref()
+                            .map(|t| survey::territory_status(t, answer.height)),
+                    )
+                }),
             known => Ok(known.map(Some)),
         };
         findings.push(match told {
             Ok(Some(found)) => territory(found.as_ref(), config),
-            Ok(None) => warn("territory", "not looked at", "mount the volume, or give --passphrase-file"),
+            Ok(None) => warn(
+                "territory",
+                "not looked at",
+                "mount the volume, or give --passphrase-file",
+            ),
             Err(failure) => fail("territory", failure.what, failure.hint.unwrap_or_default()),
         });
         match reach(&config.rpc, chain.miners()).await {
@@ -238,31 +305,45 @@ struct ChainFacts {
 }
 
 async fn chain_facts(chain: &dyn Chain, account: AccountId) -> Result<ChainFacts, ChainError> {
-    let (info, balance, height) =
-        futures::try_join!(chain.info(), chain.balance(account), chain.height(Head::Best))?;
+    let (info, balance, height) = futures::try_join!(chain.info(), chain.balance(account), chain.height(Head::Best))?;
     Ok(ChainFacts { info, balance, height })
 }
 
 impl ChainFacts {
     fn findings(&self, config: &VolumeConfig) -> Vec<Finding> {
         let (name, spec) = (&self.info.name, self.info.spec_version);
-        let what = format!("{} on {}", units::tcess_down(self.balance, &self.info.token_symbol), config.account);
+        let what = format!(
+            "{} on {}",
+            units::tcess_down(self.balance, &self.info.token_symbol),
+            config.account
+        );
         let balance = if self.balance < self.info.existential_deposit + limits::FEE_RESERVE {
             fail("balance", what, "send TCESS to that account: every pack pays a fee")
         } else {
             ok("balance", what)
         };
-        vec![ok("chain", format!("{name}, spec {spec}, block {}", self.height)), balance]
+        vec![
+            ok("chain", format!("{name}, spec {spec}, block {}", self.height)),
+            balance,
+        ]
     }
 }
 
 fn territory(found: Option<&TerritoryStatus>, config: &VolumeConfig) -> Finding {
     let name = &config.territory;
     let Some(told) = found else {
-        return fail("territory", format!("the account has no territory `{name}`"), "`cessfs territory mint` buys it");
+        return fail(
+            "territory",
+            format!("the account has no territory `{name}`"),
+            "`cessfs territory mint` buys it",
+        );
     };
     let days = told.seconds_left / 86_400;
-    let what = format!("{name}: {}, {} left, {days} days", told.state, units::bytes(told.remaining_bytes));
+    let what = format!(
+        "{name}: {}, {} left, {days} days",
+        told.state,
+        units::bytes(told.remaining_bytes)
+    );
     if told.state != "active" {
         return fail("territory", what, "`cessfs territory renew` pays for more days");
     }
@@ -282,13 +363,24 @@ async fn willing(fragments: &dyn FragmentStore, miners: Vec<Miner>) -> Finding {
     let candidates = miners.into_iter().filter(|m| m.positive && m.idle_bytes >= room);
     let probes = candidates.map(|miner| {
         let probe = fragments.probe(&miner.endpoint);
-        async move { tokio::time::timeout(limits::PROBE_TIMEOUT, probe).await.is_ok_and(|answer| answer.is_ok()) }
+        async move {
+            tokio::time::timeout(limits::PROBE_TIMEOUT, probe)
+                .await
+                .is_ok_and(|answer| answer.is_ok())
+        }
     });
-    let answers: Vec<bool> = futures::stream::iter(probes).buffer_unordered(limits::PROBES_AT_ONCE).collect().await;
+    let answers: Vec<bool> = futures::stream::iter(probes)
+        .buffer_unordered(limits::PROBES_AT_ONCE)
+        .collect()
+        .await;
     let willing = answers.iter().filter(|answered| **answered).count();
     let what = format!("{willing} of {known} miners answer and have room; a pack needs {MINERS_NEEDED}");
     if willing < MINERS_NEEDED {
-        return fail("miners", what, "writing goes on locally; uploads wait until enough miners are back");
+        return fail(
+            "miners",
+            what,
+            "writing goes on locally; uploads wait until enough miners are back",
+        );
     }
     ok("miners", what)
 }
@@ -300,7 +392,10 @@ mod tests {
     #[test]
     fn this_kernel_and_device_are_judged() {
         let findings = machine();
-        assert_eq!(findings.iter().map(|f| f.check).collect::<Vec<_>>(), ["fuse", "mount", "kernel"]);
+        assert_eq!(
+            findings.iter().map(|f| f.check).collect::<Vec<_>>(),
+            ["fuse", "mount", "kernel"]
+        );
         for finding in findings {
             assert_eq!(finding.advice.is_none(), finding.verdict == Verdict::Ok, "{finding:?}");
         }

@@ -114,18 +114,22 @@ pub fn run(args: &InitArgs, context: &Context) -> Result<(), Failure> {
 
 fn refuse_existing(args: &InitArgs, volume: &VolumeDir) -> Result<(), Failure> {
     if volume.path().exists() {
-        return Err(Failure::new(Exit::Exists, format!("there is already a volume `{}`", args.name))
-            .hint(format!("choose another name, or remove {}", volume.path().display())));
+        return Err(
+            Failure::new(Exit::Exists, format!("there is already a volume `{}`", args.name))
+                .hint(format!("choose another name, or remove {}", volume.path().display())),
+        );
     }
     match &args.new_phrase_file {
-        Some(path) if path.symlink_metadata().is_ok() => {
-            Err(Failure::new(Exit::Exists, format!("{} exists and is not overwritten", path.display()))
-                .hint("if it holds a phrase to use, give it as --phrase-file"))
-        }
-        None if args.phrase_file.is_none() && !std::io::stdout().is_terminal() => {
-            Err(Failure::new(Exit::Usage, "there is no terminal to show the recovery phrase on")
-                .hint("give --new-phrase-file FILE, or --phrase-file FILE for a phrase you have"))
-        }
+        Some(path) if path.symlink_metadata().is_ok() => Err(Failure::new(
+            Exit::Exists,
+            format!("{} exists and is not overwritten", path.display()),
+        )
+        .hint("if it holds a phrase to use, give it as --phrase-file")),
+        None if args.phrase_file.is_none() && !std::io::stdout().is_terminal() => Err(Failure::new(
+            Exit::Usage,
+            "there is no terminal to show the recovery phrase on",
+        )
+        .hint("give --new-phrase-file FILE, or --phrase-file FILE for a phrase you have")),
         _ => Ok(()),
     }
 }
@@ -237,8 +241,10 @@ impl Order<'_> {
         match &answer.territory {
             Some(territory) if territory.state == TerritoryState::Active => return Ok(()),
             Some(_) => {
-                return Err(Failure::new(Exit::Territory, format!("territory `{name}` takes no uploads"))
-                    .hint("choose another with --territory, or renew that one first"));
+                return Err(
+                    Failure::new(Exit::Territory, format!("territory `{name}` takes no uploads"))
+                        .hint("choose another with --territory, or renew that one first"),
+                );
             }
             None => {}
         }
@@ -246,7 +252,10 @@ impl Order<'_> {
         let symbol = &answer.info.token_symbol;
         if let Some(price) = price {
             let (gib, days) = (self.args.gib, self.args.days);
-            eprintln!("territory `{name}`: {gib} GiB for {days} days cost {}", units::tcess_up(price, symbol));
+            eprintln!(
+                "territory `{name}`: {gib} GiB for {days} days cost {}",
+                units::tcess_up(price, symbol)
+            );
         }
         let needed = price.unwrap_or(0) + answer.info.existential_deposit + limits::FEE_RESERVE;
         if answer.balance < needed {
@@ -266,17 +275,23 @@ impl Order<'_> {
     /// The volume and its phrase stay: what was paid belongs to them.
     fn not_bought(&self, error: ChainError) -> Failure {
         let name = &self.args.name;
-        Failure::from(error).during("the territory was not bought").hint(format!(
-            "the volume stays; `cessfs territory mint {name} --gib {} --days {}` tries again",
-            self.args.gib, self.args.days
-        ))
+        Failure::from(error)
+            .during("the territory was not bought")
+            .hint(format!(
+                "the volume stays; `cessfs territory mint {name} --gib {} --days {}` tries again",
+                self.args.gib, self.args.days
+            ))
     }
 
     fn ask_for_money(&self, missing: Planck, symbol: &str) -> Failure {
         println!("account {}", self.config.account);
         println!("send    {}", units::tcess_up(missing, symbol));
         let name = &self.args.name;
-        Failure::new(Exit::NoFunds, format!("the account of volume `{name}` has too little {symbol}")).hint(format!(
+        Failure::new(
+            Exit::NoFunds,
+            format!("the account of volume `{name}` has too little {symbol}"),
+        )
+        .hint(format!(
             "send it, then `cessfs territory mint {name} --gib {} --days {}` completes the volume",
             self.args.gib, self.args.days
         ))
@@ -296,8 +311,11 @@ impl Order<'_> {
         };
         match tokio::time::timeout(limits::FAUCET_TIMEOUT, arrived).await {
             Ok(result) => Ok(result?),
-            Err(_) => Err(Failure::new(Exit::NoFunds, "the devnet's faucet does not give enough for this territory")
-                .hint("ask for fewer GiB or days")),
+            Err(_) => Err(Failure::new(
+                Exit::NoFunds,
+                "the devnet's faucet does not give enough for this territory",
+            )
+            .hint("ask for fewer GiB or days")),
         }
     }
 }
@@ -323,5 +341,8 @@ fn report(args: &InitArgs, config: &VolumeConfig, answer: &Answer, context: &Con
 }
 
 fn remind(path: &Path) {
-    eprintln!("the recovery phrase is in {}: keep a copy away from this machine", path.display());
+    eprintln!(
+        "the recovery phrase is in {}: keep a copy away from this machine",
+        path.display()
+    );
 }

@@ -92,18 +92,16 @@ fn run_daemon(args: &MountArgs, context: &Context, global: &Global) -> Result<()
     let (volume, config) = volume(args, context, &options)?;
     let log = log::to_file(&volume.log(), global.level().unwrap_or(config.log_level))?;
     let mountpoint = args.dir.clone();
-    let result = daemon::run(start(volume, config, options, mountpoint, secret), log, launch::say_ready);
+    let result = daemon::run(
+        start(volume, config, options, mountpoint, secret),
+        log,
+        launch::say_ready,
+    );
     // Once it was ready nobody listens any more; the log has it.
     result.inspect_err(|failure| tracing::error!("{failure}"))
 }
 
-fn start(
-    volume: VolumeDir,
-    config: VolumeConfig,
-    options: MountOptions,
-    mountpoint: PathBuf,
-    secret: Secret,
-) -> Start {
+fn start(volume: VolumeDir, config: VolumeConfig, options: MountOptions, mountpoint: PathBuf, secret: Secret) -> Start {
     Start {
         volume,
         config,
@@ -136,8 +134,11 @@ fn wait_until_free(volume: &VolumeDir) -> Result<(), Failure> {
         if let Some(status) = status.filter(|s| s.state == "mounted") {
             let place = status.mountpoint.unwrap_or_default();
             let pid = status.pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
-            return Err(Failure::new(Exit::Busy, format!("volume `{}` is mounted on {place}{pid}", volume.name()))
-                .hint(format!("`cessfs umount {place}` first, or use that mount")));
+            return Err(Failure::new(
+                Exit::Busy,
+                format!("volume `{}` is mounted on {place}{pid}", volume.name()),
+            )
+            .hint(format!("`cessfs umount {place}` first, or use that mount")));
         }
         if Instant::now() >= deadline {
             return volume.lock().map(drop);
@@ -153,7 +154,12 @@ fn daemon_arguments(args: &MountArgs, context: &Context, global: &Global, mountp
     if let Some(level) = global.level() {
         arguments.extend(["--log-level".into(), level.as_str().into()]);
     }
-    arguments.extend(["mount".into(), args.name.as_str().into(), mountpoint.into(), "--daemon".into()]);
+    arguments.extend([
+        "mount".into(),
+        args.name.as_str().into(),
+        mountpoint.into(),
+        "--daemon".into(),
+    ]);
     for list in &args.options {
         arguments.extend(["-o".into(), list.into()]);
     }
@@ -163,6 +169,9 @@ fn daemon_arguments(args: &MountArgs, context: &Context, global: &Global, mountp
 /// The last word: the directory is the mount's root now.
 fn answers(mountpoint: &Path) -> Result<(), Failure> {
     std::fs::metadata(mountpoint).map(drop).map_err(|e| {
-        Failure::new(Exit::Mountpoint, format!("{} was mounted but does not answer: {e}", mountpoint.display()))
+        Failure::new(
+            Exit::Mountpoint,
+            format!("{} was mounted but does not answer: {e}", mountpoint.display()),
+        )
     })
 }

@@ -44,7 +44,9 @@ pub fn run(args: &StatusArgs, context: &Context) -> Result<(), Failure> {
 fn unmounted(volume: &VolumeDir) -> Result<Status, Failure> {
     let config = VolumeConfig::load(&volume.config())?;
     let last = std::fs::read(volume.last_status()).ok();
-    let last: Status = last.and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default();
+    let last: Status = last
+        .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+        .unwrap_or_default();
     Ok(Status {
         name: volume.name().to_string(),
         state: "unmounted".to_owned(),
@@ -59,16 +61,38 @@ fn unmounted(volume: &VolumeDir) -> Result<Status, Failure> {
 }
 
 fn print(status: &Status) {
-    let place = status.mountpoint.as_deref().map(|p| format!(" on {p}")).unwrap_or_default();
+    let place = status
+        .mountpoint
+        .as_deref()
+        .map(|p| format!(" on {p}"))
+        .unwrap_or_default();
     let pid = status.pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
-    println!("volume     {}: {}{place}{pid}, {}", status.name, status.state, status.at_rest);
-    println!("to send    {} changed, {} in packs", units::bytes(status.dirty_bytes), units::bytes(status.unsent_bytes));
+    println!(
+        "volume     {}: {}{place}{pid}, {}",
+        status.name, status.state, status.at_rest
+    );
+    println!(
+        "to send    {} changed, {} in packs",
+        units::bytes(status.dirty_bytes),
+        units::bytes(status.unsent_bytes)
+    );
     if let Some(blocked) = &status.blocked {
         println!("waiting    {blocked}");
     }
-    let packs: Vec<String> =
-        status.packs.iter().filter(|(_, n)| **n > 0).map(|(state, n)| format!("{n} {state}")).collect();
-    println!("packs      {}", if packs.is_empty() { "none".to_owned() } else { packs.join(", ") });
+    let packs: Vec<String> = status
+        .packs
+        .iter()
+        .filter(|(_, n)| **n > 0)
+        .map(|(state, n)| format!("{n} {state}"))
+        .collect();
+    println!(
+        "packs      {}",
+        if packs.is_empty() {
+            "none".to_owned()
+        } else {
+            packs.join(", ")
+        }
+    );
     println!(
         "cache      {} of {}, {} files",
         units::bytes(status.cache_bytes),

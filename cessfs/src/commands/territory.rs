@@ -132,7 +132,10 @@ async fn deal(
         let bought = match purchase {
             Purchase::Mint { gib, days } => {
                 if let Some(price) = survey::price(&info, gib, days) {
-                    eprintln!("{gib} GiB for {days} days cost {}", units::tcess_up(price, &info.token_symbol));
+                    eprintln!(
+                        "{gib} GiB for {days} days cost {}",
+                        units::tcess_up(price, &info.token_symbol)
+                    );
                 }
                 chain.mint_territory(name, gib, days)
             }
@@ -145,13 +148,18 @@ async fn deal(
         drop(waiting);
     }
     let answer = reach(&config.rpc, survey::ask_chain(chain, &config.territory)).await?;
-    Ok(answer.territory.as_ref().map(|territory| survey::territory_status(territory, answer.height)))
+    Ok(answer
+        .territory
+        .as_ref()
+        .map(|territory| survey::territory_status(territory, answer.height)))
 }
 
 fn print(told: Option<&TerritoryStatus>, name: &str, context: &Context) -> Result<(), Failure> {
     let Some(t) = told else {
-        return Err(Failure::new(Exit::Territory, format!("the account has no territory `{name}`"))
-            .hint("`cessfs territory mint` buys it"));
+        return Err(
+            Failure::new(Exit::Territory, format!("the account has no territory `{name}`"))
+                .hint("`cessfs territory mint` buys it"),
+        );
     };
     if context.json {
         print_json(t);
@@ -162,6 +170,10 @@ fn print(told: Option<&TerritoryStatus>, name: &str, context: &Context) -> Resul
     println!("used       {}", units::bytes(t.used_bytes));
     println!("reserved   {}", units::bytes(t.locked_bytes));
     println!("left       {}", units::bytes(t.remaining_bytes));
-    println!("deadline   block {}, in about {} days", t.deadline_block, t.seconds_left / 86_400);
+    println!(
+        "deadline   block {}, in about {} days",
+        t.deadline_block,
+        t.seconds_left / 86_400
+    );
     Ok(())
 }

@@ -83,7 +83,10 @@ fn daemon_of(volume: &VolumeDir, dir: &Path) -> Result<Client, Failure> {
     if status.mountpoint.as_deref().map(Path::new) == Some(dir) {
         return Ok(client);
     }
-    Err(Failure::new(Exit::NotMounted, format!("volume `{}` is mounted elsewhere", volume.name())))
+    Err(Failure::new(
+        Exit::NotMounted,
+        format!("volume `{}` is mounted elsewhere", volume.name()),
+    ))
 }
 
 /// The mount lives, but its daemon is not in this home: unmounting it is right all the same, the daemon ends by itself.
@@ -92,7 +95,10 @@ fn without_daemon(dir: &Path, failure: Failure, context: &Context) -> Result<(),
         return Err(failure);
     }
     mountpoint::unmount(dir)?;
-    eprintln!("unmounted; its daemon is not in {} and ends by itself", context.home.path().display());
+    eprintln!(
+        "unmounted; its daemon is not in {} and ends by itself",
+        context.home.path().display()
+    );
     Ok(())
 }
 

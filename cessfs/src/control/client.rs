@@ -21,9 +21,10 @@ impl Client {
     /// [`Exit::NotMounted`] when no daemon answers.
     pub fn connect(volume: &VolumeDir) -> Result<Client, Failure> {
         let absent = |e: std::io::Error| match e.kind() {
-            ErrorKind::PermissionDenied => {
-                Failure::new(Exit::Permission, format!("volume `{}` belongs to another user", volume.name()))
-            }
+            ErrorKind::PermissionDenied => Failure::new(
+                Exit::Permission,
+                format!("volume `{}` belongs to another user", volume.name()),
+            ),
             _ => Failure::new(Exit::NotMounted, format!("volume `{}` is not mounted", volume.name()))
                 .hint(format!("`cessfs mount {} DIR` mounts it", volume.name())),
         };
@@ -70,7 +71,10 @@ impl Client {
         loop {
             let left = deadline.map(|d| d.saturating_duration_since(Instant::now()));
             if left == Some(Duration::ZERO) {
-                return Err(Failure::new(Exit::Timeout, "the time is up; it goes on in the background"));
+                return Err(Failure::new(
+                    Exit::Timeout,
+                    "the time is up; it goes on in the background",
+                ));
             }
             self.stream.get_ref().set_read_timeout(left).map_err(|e| gone(&e))?;
             let room = (CONTROL_LINE_MAX + 1 - line.len()) as u64;

@@ -41,7 +41,11 @@ pub fn bind(volume: &VolumeDir) -> Result<UnixListener, Failure> {
 pub async fn serve(listener: UnixListener, service: Arc<dyn Service>) {
     let slots = Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX));
     loop {
-        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+        let slot = slots
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
                 let service = service.clone();
@@ -69,7 +73,10 @@ async fn connection(mut stream: UnixStream, service: Arc<dyn Service>) -> std::i
     let mut line = Vec::new();
     loop {
         line.clear();
-        (&mut reader).take(CONTROL_LINE_MAX as u64 + 1).read_until(b'\n', &mut line).await?;
+        (&mut reader)
+            .take(CONTROL_LINE_MAX as u64 + 1)
+            .read_until(b'\n', &mut line)
+            .await?;
         if line.is_empty() {
             return Ok(());
         }
@@ -126,10 +133,16 @@ mod tests {
         fn handle(self: Arc<Self>, op: Op, events: mpsc::Sender<Event>) -> BoxFuture<'static, Result<Reply, Failure>> {
             Box::pin(async move {
                 match op {
-                    Op::Status => Ok(Reply::Status(Box::new(Status { name: "v".into(), ..Status::default() }))),
+                    Op::Status => Ok(Reply::Status(Box::new(Status {
+                        name: "v".into(),
+                        ..Status::default()
+                    }))),
                     Op::Sync { .. } => {
                         for n in 0..100 {
-                            let progress = Progress { unsent_bytes: n, ..Progress::default() };
+                            let progress = Progress {
+                                unsent_bytes: n,
+                                ..Progress::default()
+                            };
                             let _client_may_be_gone = events.send(Event::Progress(progress)).await;
                         }
                         Ok(Reply::Synced)
@@ -176,7 +189,9 @@ mod tests {
         assert_eq!((refused.exit, refused.hint.as_deref()), (Exit::Refused, Some("none")));
 
         let soon = std::time::Instant::now() + std::time::Duration::from_millis(50);
-        let late = client.call_until(Op::Shutdown { wait: true }, Some(soon), &mut |_| ()).unwrap_err();
+        let late = client
+            .call_until(Op::Shutdown { wait: true }, Some(soon), &mut |_| ())
+            .unwrap_err();
         assert_eq!(late.exit, Exit::Timeout);
         assert_eq!(super::super::client::status(&volume).unwrap().name, "v");
     }

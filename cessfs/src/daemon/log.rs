@@ -31,7 +31,9 @@ impl LogHandle {
 fn filter(level: LogLevel) -> EnvFilter {
     let ours = level.as_str();
     let others = level.min(LogLevel::Warn).as_str();
-    EnvFilter::new(format!("{others},cessfs={ours},cessfs_crypto={ours},cessfs_sync={ours},cessfs_vfs={ours}"))
+    EnvFilter::new(format!(
+        "{others},cessfs={ours},cessfs_crypto={ours},cessfs_sync={ours},cessfs_vfs={ours}"
+    ))
 }
 
 /// Logs to stderr.

@@ -15,7 +15,9 @@ pub fn stopping() {
 }
 
 fn say(message: &str) {
-    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else { return };
+    let Some(socket) = std::env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
     if let Err(e) = send(socket.as_bytes(), message) {
         tracing::warn!("systemd cannot be told {message:?}: {e}");
     }

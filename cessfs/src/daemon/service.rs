@@ -108,7 +108,11 @@ impl Daemon {
             cache_bound_bytes: self.config.cache_size,
             files: vfs.file_count(),
             packs: PACK_STATES.into_iter().map(counted).collect(),
-            blocked: engine.underway.iter().find_map(|pack| pack.blocked.as_ref()).map(ToString::to_string),
+            blocked: engine
+                .underway
+                .iter()
+                .find_map(|pack| pack.blocked.as_ref())
+                .map(ToString::to_string),
             rpc: self.config.rpc.clone(),
             account: self.config.account.clone(),
             errors,
@@ -204,7 +208,11 @@ impl Daemon {
         let (attr, extents) = blocking(move || {
             let ino = vfs.resolve(&path)?;
             let attr = vfs.getattr(ino)?;
-            let extents = if attr.kind == FileKind::Regular { vfs.extents(ino)? } else { Vec::new() };
+            let extents = if attr.kind == FileKind::Regular {
+                vfs.extents(ino)?
+            } else {
+                Vec::new()
+            };
             Ok((attr, extents))
         })
         .await?;
@@ -245,8 +253,13 @@ impl Service for Daemon {
 }
 
 /// Every state a pack can be in, in order.
-const PACK_STATES: [PackState; 5] =
-    [PackState::Sealed, PackState::Declaring, PackState::Placing, PackState::Stored, PackState::Confirmed];
+const PACK_STATES: [PackState; 5] = [
+    PackState::Sealed,
+    PackState::Declaring,
+    PackState::Placing,
+    PackState::Stored,
+    PackState::Confirmed,
+];
 
 /// Runs what waits for the disk beside the tasks that wait for the network.
 fn blocking<T: Send + 'static>(
@@ -254,7 +267,8 @@ fn blocking<T: Send + 'static>(
 ) -> BoxFuture<'static, Result<T, Failure>> {
     let task = tokio::task::spawn_blocking(work);
     async move {
-        task.await.unwrap_or_else(|e| Err(Failure::new(Exit::Failed, format!("the daemon failed inside: {e}"))))
+        task.await
+            .unwrap_or_else(|e| Err(Failure::new(Exit::Failed, format!("the daemon failed inside: {e}"))))
     }
     .boxed()
 }
@@ -267,7 +281,9 @@ fn flush_kernel(dir: &Path) -> Result<(), Failure> {
     let root = File::open(dir).map_err(cannot)?;
     nix::unistd::syncfs(&root).map_err(|e| cannot(e.into()))?;
     let mounts = mountpoint::mounts()?;
-    let Some(mount) = mountpoint::mounted_at(&mounts, dir) else { return Ok(()) };
+    let Some(mount) = mountpoint::mounted_at(&mounts, dir) else {
+        return Ok(());
+    };
     let counter = PathBuf::from(format!("/sys/fs/fuse/connections/{}/waiting", mount.minor));
     let deadline = std::time::Instant::now() + KERNEL_DRAIN_TIMEOUT;
     while std::time::Instant::now() < deadline {
@@ -313,7 +329,9 @@ fn pack_place(location: &ChunkLocation) -> PackPlace {
     PackPlace {
         seq: location.seq.0,
         fid: location.fid.map(|fid| hex::encode(fid.0)),
-        state: location.state.map_or_else(|| "open".to_owned(), |state| state.to_string()),
+        state: location
+            .state
+            .map_or_else(|| "open".to_owned(), |state| state.to_string()),
         offset: location.offset,
         segments,
         columns,

@@ -47,7 +47,11 @@ pub fn without_set_id(perm: u16) -> u16 {
     const SET_UID: u16 = 0o4000;
     const SET_GID_AND_EXECUTE: u16 = 0o2010;
     let perm = perm & !SET_UID;
-    if perm & SET_GID_AND_EXECUTE == SET_GID_AND_EXECUTE { perm & !0o2000 } else { perm }
+    if perm & SET_GID_AND_EXECUTE == SET_GID_AND_EXECUTE {
+        perm & !0o2000
+    } else {
+        perm
+    }
 }
 
 /// Type of a mode; none for bits that are no type.
@@ -107,7 +111,8 @@ fn system_time(t: Timestamp) -> SystemTime {
     } else {
         SystemTime::UNIX_EPOCH.checked_sub(whole)
     };
-    base.and_then(|b| b.checked_add(nanos)).unwrap_or(SystemTime::UNIX_EPOCH)
+    base.and_then(|b| b.checked_add(nanos))
+        .unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
 /// A time from fuser. Before the epoch fuser 0.18 subtracts the nanoseconds that the kernel means to be added (mended only
@@ -173,11 +178,23 @@ mod tests {
     #[test]
     fn times_before_the_epoch() {
         // To the kernel: SystemTime is exact, fuser floors it rightly.
-        let t = system_time(Timestamp { secs: -2, nanos: 800_000_000 });
-        assert_eq!(SystemTime::UNIX_EPOCH.duration_since(t).unwrap(), Duration::from_millis(1200));
+        let t = system_time(Timestamp {
+            secs: -2,
+            nanos: 800_000_000,
+        });
+        assert_eq!(
+            SystemTime::UNIX_EPOCH.duration_since(t).unwrap(),
+            Duration::from_millis(1200)
+        );
         // From the kernel: fuser hands over epoch - 2 s - 0.8 s when the kernel says (-2, 0.8).
         let from_fuser = SystemTime::UNIX_EPOCH - Duration::new(2, 800_000_000);
-        assert_eq!(timestamp(from_fuser), Timestamp { secs: -2, nanos: 800_000_000 });
+        assert_eq!(
+            timestamp(from_fuser),
+            Timestamp {
+                secs: -2,
+                nanos: 800_000_000
+            }
+        );
     }
 
     #[test]
@@ -192,7 +209,13 @@ mod tests {
 
     #[test]
     fn set_id_bits_fall() {
-        for (before, after) in [(0o6777, 0o777), (0o6767, 0o2767), (0o4755, 0o755), (0o644, 0o644), (0o1777, 0o1777)] {
+        for (before, after) in [
+            (0o6777, 0o777),
+            (0o6767, 0o2767),
+            (0o4755, 0o755),
+            (0o644, 0o644),
+            (0o1777, 0o1777),
+        ] {
             assert_eq!(without_set_id(before), after, "{before:o}");
         }
     }

@@ -44,7 +44,9 @@ impl Mounted {
     /// When the connection to the kernel broke; told once.
     pub async fn ended(&mut self) -> std::io::Result<()> {
         let Some(ended) = &mut self.ended else { return Ok(()) };
-        let result = ended.await.unwrap_or_else(|_| Err(std::io::Error::other("the FUSE session was lost")));
+        let result = ended
+            .await
+            .unwrap_or_else(|_| Err(std::io::Error::other("the FUSE session was lost")));
         self.ended = None;
         result
     }
@@ -80,7 +82,9 @@ fn by_helper(error: &std::io::Error, settings: &Settings) -> Failure {
         std::io::ErrorKind::PermissionDenied if settings.allow_other => {
             failure.hint("`allow_other` needs the line `user_allow_other` in /etc/fuse.conf")
         }
-        std::io::ErrorKind::NotFound => failure.hint("is the fuse kernel module loaded, and the package fuse3 installed?"),
+        std::io::ErrorKind::NotFound => {
+            failure.hint("is the fuse kernel module loaded, and the package fuse3 installed?")
+        }
         _ => failure.hint("`cessfs doctor` looks for the cause"),
     }
 }
@@ -105,7 +109,11 @@ fn config(settings: &Settings) -> Config {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let mut config = Config::default();
     config.mount_options = options;
-    config.acl = if settings.allow_other { SessionACL::All } else { SessionACL::Owner };
+    config.acl = if settings.allow_other {
+        SessionACL::All
+    } else {
+        SessionACL::Owner
+    };
     config.n_threads = Some(cores.clamp(limits::FUSE_THREADS_MIN, limits::FUSE_THREADS_MAX));
     config.clone_fd = true;
     config
@@ -132,10 +140,19 @@ fn mount_directly(dir: &Path, settings: &Settings) -> Result<Option<OwnedFd>, Fa
         nix::unistd::getgid(),
         if settings.allow_other { ",allow_other" } else { "" },
     );
-    match nix::mount::mount(Some(settings.source.as_str()), dir, Some(FS_TYPE), flags(settings), Some(data.as_str())) {
+    match nix::mount::mount(
+        Some(settings.source.as_str()),
+        dir,
+        Some(FS_TYPE),
+        flags(settings),
+        Some(data.as_str()),
+    ) {
         Ok(()) => Ok(Some(device.into())),
         Err(nix::errno::Errno::EPERM) => Ok(None),
-        Err(e) => Err(Failure::new(Exit::Mountpoint, format!("cannot mount on {}: {e}", dir.display()))),
+        Err(e) => Err(Failure::new(
+            Exit::Mountpoint,
+            format!("cannot mount on {}: {e}", dir.display()),
+        )),
     }
 }
 
