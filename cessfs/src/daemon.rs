@@ -61,7 +61,8 @@ pub fn run(start: Start, log: LogHandle, ready: impl FnOnce() -> Result<(), Fail
     // Tasks that still wait for the network hold nothing that must be written; a moment for them to let go of the databases.
     runtime.shutdown_timeout(limits::TASKS_END_TIMEOUT);
     notify::stopping();
-    drop(lock);
+    // Whoever waits for the volume waits for the end of this process: the kernel lets go of the lock then.
+    std::mem::forget(lock);
     result
 }
 
