@@ -19,7 +19,11 @@ pub struct DiskRoom {
 impl DiskRoom {
     /// Watches the disk of `dir`.
     pub fn new(dir: &Path) -> DiskRoom {
-        DiskRoom { dir: dir.to_path_buf(), written: AtomicU64::new(0), tight: AtomicBool::new(true) }
+        DiskRoom {
+            dir: dir.to_path_buf(),
+            written: AtomicU64::new(0),
+            tight: AtomicBool::new(true),
+        }
     }
 
     /// Says that `bytes` of content are about to be written. Looks at the disk every [`DISK_LOOK_BYTES`], and each time
@@ -34,8 +38,9 @@ impl DiskRoom {
             return Ok(());
         }
         // A disk that does not tell its room gets no reserve; its own errors will do.
-        let available = nix::sys::statvfs::statvfs(&self.dir)
-            .map_or(u64::MAX, |disk| disk.blocks_available().saturating_mul(disk.fragment_size()));
+        let available = nix::sys::statvfs::statvfs(&self.dir).map_or(u64::MAX, |disk| {
+            disk.blocks_available().saturating_mul(disk.fragment_size())
+        });
         let tight = available.saturating_sub(bytes) < DISK_RESERVE_BYTES;
         self.tight.store(tight, Ordering::Relaxed);
         if tight { Err(StoreError::Full) } else { Ok(()) }

@@ -37,7 +37,10 @@ impl Staging {
             .mode(0o700)
             .create(dir)
             .map_err(store_error)?;
-        Ok(Staging { dir: dir.into(), room: Arc::new(DiskRoom::new(dir)) })
+        Ok(Staging {
+            dir: dir.into(),
+            room: Arc::new(DiskRoom::new(dir)),
+        })
     }
 
     fn path(&self, seq: PackSeq) -> PathBuf {

@@ -144,7 +144,9 @@ impl Volume {
     /// `territory VERB NAME …`.
     pub fn territory(&self, arguments: &[&str]) -> Result<()> {
         let mut territory = self.cessfs()?;
-        territory.args(["territory", arguments[0], &self.name]).args(&arguments[1..]);
+        territory
+            .args(["territory", arguments[0], &self.name])
+            .args(&arguments[1..]);
         territory.arg("--passphrase-file").arg(self.passphrase_file());
         succeed(&mut territory).map(drop)
     }

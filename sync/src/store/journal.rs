@@ -229,12 +229,7 @@ impl<B: Backend> Shared<B> {
     }
 
     /// Waiting changes of the range: at most `limit` puts and the deletions between them; where they stop, if cut short.
-    fn waiting(
-        &self,
-        prefix: &[u8],
-        from: &[u8],
-        limit: usize,
-    ) -> (WaitingRange, Option<Vec<u8>>) {
+    fn waiting(&self, prefix: &[u8], from: &[u8], limit: usize) -> (WaitingRange, Option<Vec<u8>>) {
         let overlay = self.overlay.read();
         let range = overlay.range::<[u8], _>((Bound::Included(from), Bound::Unbounded));
         let mut taken = HashMap::new();

@@ -28,14 +28,15 @@ pub fn up(dir: &Path, wish: &Wish, daemon: bool, detached: bool) -> Result<()> {
         nix::unistd::setsid().context("cannot detach")?;
         return run(dir, wish, |_| {});
     }
-    if network::lock(dir)?.is_none() {
-        let ws = wait(dir, None)?;
+    if network::lock(dir)?.is_none()
+        && let Some(ws) = wait(dir, None)?
+    {
         println!("The devnet in {} is already running.", dir.display());
         return say(&ws);
     }
     if daemon {
         let mut child = detach(dir, wish)?;
-        let ws = wait(dir, Some(&mut child))?;
+        let ws = wait(dir, Some(&mut child))?.context("the devnet let go of its lock while it started")?;
         println!("The devnet in {} is up (pid {}).", dir.display(), child.id());
         println!("Stop it: cessfs-devnet down --dir {}", dir.display());
         return say(&ws);
@@ -79,12 +80,20 @@ fn detach(dir: &Path, wish: &Wish) -> Result<Child> {
     command.spawn().context("cannot start the detached process")
 }
 
-/// Waits until the network answers; returns the RPC's URL.
-fn wait(dir: &Path, mut child: Option<&mut Child>) -> Result<String> {
+/// Waits until the network answers; returns the RPC's URL. `None` if a network that is not our child's turns out to have
+/// ended: one that was killed a moment ago holds its lock a little longer than it answers.
+fn wait(dir: &Path, mut child: Option<&mut Child>) -> Result<Option<String>> {
     let deadline = Instant::now() + START_TIMEOUT;
     loop {
         if let Ok(status) = ask(dir, &Request::Status) {
-            return status["ws"].as_str().map(String::from).context("the devnet has no URL");
+            return status["ws"]
+                .as_str()
+                .map(String::from)
+                .context("the devnet has no URL")
+                .map(Some);
+        }
+        if child.is_none() && network::lock(dir)?.is_some() {
+            return Ok(None);
         }
         if let Some(child) = &mut child
             && let Some(status) = child.try_wait()?
