@@ -232,7 +232,7 @@ fn read_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Erro
 
 fn write_duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     let millis = duration.as_millis();
-    let text = if millis % 1000 == 0 {
+    let text = if millis.is_multiple_of(1000) {
         format!("{}s", millis / 1000)
     } else {
         format!("{millis}ms")

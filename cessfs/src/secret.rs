@@ -98,7 +98,7 @@ impl Sources {
     ///
     /// # Errors
     /// When a named file cannot be read, is empty or too large.
-    pub fn from_files(&self, volume: &VolumeName) -> Result<Option<Secret>, Failure> {
+    pub fn in_files(&self, volume: &VolumeName) -> Result<Option<Secret>, Failure> {
         if let Some(path) = &self.key_file {
             warn_if_exposed(path);
             let bytes = read_bounded(path, limits::KEY_FILE_BYTES_MAX, "key file")?;
@@ -109,11 +109,10 @@ impl Sources {
             .iter()
             .flat_map(|dir| [format!("cessfs-{volume}"), "cessfs-passphrase".to_owned()].map(|name| dir.join(name)));
         let named = self.passphrase_file.iter().chain(&self.environment).cloned();
-        for path in named.chain(credential.filter(|path| path.exists())) {
-            warn_if_exposed(&path);
-            return read_passphrase(&path).map(|bytes| Some(Secret::Passphrase(bytes)));
-        }
-        Ok(None)
+        let mut found = named.chain(credential.filter(|path| path.exists()));
+        let Some(path) = found.next() else { return Ok(None) };
+        warn_if_exposed(&path);
+        read_passphrase(&path).map(|bytes| Some(Secret::Passphrase(bytes)))
     }
 
     /// The secret that opens an existing volume: from a file, else asked for on the terminal.
@@ -121,7 +120,7 @@ impl Sources {
     /// # Errors
     /// [`Exit::Secret`] when there is none.
     pub fn for_mount(&self, volume: &VolumeName) -> Result<Secret, Failure> {
-        if let Some(secret) = self.from_files(volume)? {
+        if let Some(secret) = self.in_files(volume)? {
             return Ok(secret);
         }
         ask(&format!("passphrase of volume `{volume}`: ")).map(Secret::Passphrase)
@@ -132,7 +131,7 @@ impl Sources {
     /// # Errors
     /// [`Exit::Secret`] when there is none or the two differ.
     pub fn for_init(&self, volume: &VolumeName) -> Result<Secret, Failure> {
-        if let Some(secret) = self.from_files(volume)? {
+        if let Some(secret) = self.in_files(volume)? {
             return Ok(secret);
         }
         let first = ask(&format!("new passphrase for volume `{volume}`: "))?;
@@ -254,7 +253,7 @@ mod tests {
         put("cessfs-passphrase", "general");
         put("cessfs-v", "own");
         let mut next = |drop: fn(&mut Sources)| {
-            let found = bytes(sources.from_files(&name()).unwrap().unwrap());
+            let found = bytes(sources.in_files(&name()).unwrap().unwrap());
             drop(&mut sources);
             found
         };
@@ -264,11 +263,11 @@ mod tests {
         assert_eq!(next(|_| ()), (b'p', b"own".to_vec()));
         std::fs::remove_file(tmp.path().join("cessfs-v")).unwrap();
         assert_eq!(
-            bytes(sources.from_files(&name()).unwrap().unwrap()).1,
+            bytes(sources.in_files(&name()).unwrap().unwrap()).1,
             b"general".to_vec()
         );
         sources.credentials = None;
-        assert!(sources.from_files(&name()).unwrap().is_none());
+        assert!(sources.in_files(&name()).unwrap().is_none());
     }
 
     #[test]
@@ -286,7 +285,7 @@ mod tests {
                 ..Sources::default()
             };
             assert_eq!(
-                sources.from_files(&name()).err().unwrap().exit,
+                sources.in_files(&name()).err().unwrap().exit,
                 Exit::Secret,
                 "{} bytes",
                 content.len()

@@ -35,8 +35,7 @@ impl Invocation {
                 names.push(argument);
                 continue;
             }
-            let mut letters = bytes[1..].iter().enumerate();
-            while let Some((at, letter)) = letters.next() {
+            for (at, letter) in bytes[1..].iter().enumerate() {
                 match letter {
                     b's' | b'n' | b'w' => {}
                     b'f' => invocation.fake = true,

@@ -250,7 +250,7 @@ fn network(volume: &VolumeDir, config: &VolumeConfig, sources: &Sources) -> Resu
             )]);
         }
     };
-    let key = match sources.from_files(volume.name())? {
+    let key = match sources.in_files(volume.name())? {
         Some(secret) => Some(secret.open(&wiring::key_slots(volume)?)?.account_key()),
         None => None,
     };

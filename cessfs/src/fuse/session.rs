@@ -77,7 +77,10 @@ pub fn mount(adapter: Adapter, dir: &Path, settings: &Settings) -> Result<Mounte
 }
 
 fn by_helper(error: &std::io::Error, settings: &Settings) -> Failure {
-    let failure = Failure::new(Exit::Permission, format!("cannot mount: {}", error.to_string().trim_end()));
+    let failure = Failure::new(
+        Exit::Permission,
+        format!("cannot mount: {}", error.to_string().trim_end()),
+    );
     match error.kind() {
         std::io::ErrorKind::PermissionDenied if settings.allow_other => {
             failure.hint("`allow_other` needs the line `user_allow_other` in /etc/fuse.conf")
