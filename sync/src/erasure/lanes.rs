@@ -73,16 +73,8 @@ impl Width {
         }
     }
 
-    /// SHA-256 of up to [`lanes`](Width::lanes) inputs of one length, a multiple of 64 bytes. The width must come from
-    /// [`Width::detect`] (a test may use a narrower one than that gave).
-    pub(super) fn hash(self, inputs: &[&[u8]]) -> Vec<Sha256Hash> {
-        let mut streams = vec![Running::default(); inputs.len()];
-        self.absorb(&mut streams, inputs);
-        self.finish(&streams)
-    }
-
-    /// Takes the next bytes of each stream: as many inputs as streams, of one length, a multiple of 64 bytes. The width as
-    /// for [`hash`](Width::hash).
+    /// Takes the next bytes of each stream: as many inputs as streams (up to [`lanes`](Width::lanes)), of one length,
+    /// a multiple of 64 bytes. The width must come from [`Width::detect`] (a test may use a narrower one than that gave).
     pub(super) fn absorb(self, streams: &mut [Running], inputs: &[&[u8]]) {
         assert_eq!(streams.len(), inputs.len(), "one input per stream");
         assert!((1..=self.lanes()).contains(&inputs.len()), "one lane per stream");
