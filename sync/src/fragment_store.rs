@@ -3,17 +3,11 @@
 pub mod http;
 
 pub use self::http::HttpFragments;
+pub use cessfs_erasure::{Fid, Sha256Hash};
 use bytes::Bytes;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use std::ops::Range;
-
-/// SHA-256 of a fragment or segment.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Sha256Hash(pub [u8; 32]);
-/// Id of a CESS file (a pack) on chain: 64 hex characters there, 32 bytes here.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Fid(pub [u8; 32]);
 
 /// Why a miner did not do what was asked; the caller acts by kind.
 #[derive(Clone, Debug, thiserror::Error)]

@@ -1,25 +1,16 @@
 //! Every bound of the sync crate, by name, and how they hang together (I12).
 
+pub use crate::erasure::limits::{
+    COLUMNS, DATA_FRAGMENTS, FRAGMENT_BYTES, PARITY_FRAGMENTS, SEGMENT_BYTES, STRIPE_BYTES,
+};
 use std::time::Duration;
 
 /// Bytes of a chunk of a logical file: the unit of dirt, residency, sealing and identity.
 pub const CHUNK_BYTES: usize = 1 << 20;
-/// Bytes of a CESS fragment (facts 1.2).
-pub const FRAGMENT_BYTES: usize = 8 << 20;
-/// Data fragments of a segment.
-pub const DATA_FRAGMENTS: usize = 4;
-/// Parity fragments of a segment.
-pub const PARITY_FRAGMENTS: usize = 8;
-/// Columns (miners) of a pack.
-pub const COLUMNS: usize = DATA_FRAGMENTS + PARITY_FRAGMENTS;
-/// Bytes of a CESS segment (facts 1.2).
-pub const SEGMENT_BYTES: usize = 32 << 20;
 /// Segments of one CESS file (facts 1.2: SegmentCount).
 pub const PACK_SEGMENTS_MAX: usize = 1000;
 /// Territory bytes charged for each started segment (F2).
 pub const SEGMENT_CHARGE_BYTES: u64 = 96 << 20;
-/// Stripe of the Reed-Solomon encoder: fastest on the machines measured (docs/decisions).
-pub const STRIPE_BYTES: usize = 64 << 10;
 
 /// How long a connection to the chain's RPC may take, TLS included.
 pub const CHAIN_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -198,7 +189,6 @@ pub const SLED_CACHE_BYTES: u64 = 64 << 20;
 
 const _: () = assert!(TRANSACTION_LIFE_BLOCKS.is_power_of_two());
 const _: () = assert!(TRANSACTION_TIMEOUT.as_secs() > TRANSACTION_LIFE_BLOCKS * 6);
-const _: () = assert!(SEGMENT_BYTES == DATA_FRAGMENTS * FRAGMENT_BYTES);
 const _: () = assert!(SEGMENT_CHARGE_BYTES == (COLUMNS * FRAGMENT_BYTES) as u64);
 const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(ROW_BYTES));
 const _: () = assert!(ROW_BYTES.is_multiple_of(STRIPE_BYTES));

@@ -3,8 +3,8 @@
 //! One input goes through ring, whose assembly is twice as fast as portable code on processors without SHA instructions.
 
 #[cfg(target_arch = "x86_64")]
-use super::lanes::{Running, Width};
-use crate::fragment_store::Sha256Hash;
+use crate::lanes::{Running, Width};
+use crate::Sha256Hash;
 use ring::digest::{Context, Digest, SHA256, digest};
 use std::ops::Range;
 

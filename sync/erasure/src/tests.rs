@@ -1,8 +1,6 @@
 use super::code::PARITY_ROWS;
 use super::hash::Streams;
 use super::*;
-use crate::chain::SegmentHashes;
-use crate::fragment_store::{Fid, Sha256Hash};
 use crate::limits::{COLUMNS, DATA_FRAGMENTS, FRAGMENT_BYTES, SEGMENT_BYTES, STRIPE_BYTES};
 use proptest::prelude::*;
 use reed_solomon_erasure::galois_8::ReedSolomon;

@@ -3,7 +3,7 @@
 //! Every byte position is coded by itself, so all functions work on equal ranges of shards as well as on whole ones.
 //! Encoding goes in stripes of [`STRIPE_BYTES`] so that the twelve slices it touches stay in the processor's cache.
 
-use super::ErasureError;
+use crate::ErasureError;
 use crate::limits::{DATA_FRAGMENTS, PARITY_FRAGMENTS, STRIPE_BYTES};
 use reed_solomon_erasure::galois_8::{self, ReedSolomon};
 use std::sync::LazyLock;

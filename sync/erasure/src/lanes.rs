@@ -4,7 +4,7 @@
 //! fragments of a segment are independent, so they can share the vector unit: one instruction works on 8 (AVX2) or 16
 //! (AVX-512) of them. Where SHA instructions exist they are faster still and this room is not used ([`Width::detect`]).
 
-use crate::fragment_store::Sha256Hash;
+use crate::Sha256Hash;
 
 /// Bytes of a SHA-256 block.
 const BLOCK_BYTES: usize = 64;
