@@ -7,6 +7,7 @@
 
 mod convert;
 mod fault;
+mod groups;
 mod session;
 
 pub use fault::Faults;
@@ -14,8 +15,8 @@ pub use session::{Mounted, Settings, mount};
 
 use crate::config::KernelCache;
 use crate::limits::FUSE_TTL;
-use cessfs_vfs::{Later, TimeSet, Vfs, VfsError, XattrMode};
-use convert::{caller, file_attr, file_kind, open_flags, rename_flags, time_set, timestamp};
+use cessfs_vfs::{AclKind, Later, TimeSet, Vfs, VfsError, XattrMode};
+use convert::{caller, creator, file_attr, file_kind, open_flags, rename_flags, time_set, timestamp};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, Notifier,
     OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
@@ -211,7 +212,7 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         rdev: u32,
         reply: ReplyEntry,
     ) {
@@ -220,17 +221,17 @@ impl Filesystem for Adapter {
                 .ok_or(VfsError::Invalid("unknown file type"))
                 .and_then(|kind| {
                     self.vfs
-                        .mknod(parent.0, name.as_bytes(), kind, convert::perm(mode), rdev, caller(req))
+                        .mknod(parent.0, name.as_bytes(), kind, convert::perm(mode), rdev, creator(req, umask))
                 });
             self.entry("mknod", parent, made, reply);
         });
     }
 
-    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         self.guard("mkdir", || {
             let made = self
                 .vfs
-                .mkdir(parent.0, name.as_bytes(), convert::perm(mode), caller(req));
+                .mkdir(parent.0, name.as_bytes(), convert::perm(mode), creator(req, umask));
             self.entry("mkdir", parent, made, reply);
         });
     }
@@ -302,7 +303,7 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
@@ -310,7 +311,7 @@ impl Filesystem for Adapter {
             let flags = open_flags(flags, self.kernel_cache);
             match self
                 .vfs
-                .create(parent.0, name.as_bytes(), convert::perm(mode), flags, caller(req))
+                .create(parent.0, name.as_bytes(), convert::perm(mode), flags, creator(req, umask))
             {
                 Ok((attr, fh)) => {
                     reply.created(&FUSE_TTL, &file_attr(&attr), GENERATION, FileHandle(fh), self.flags());
@@ -445,7 +446,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -459,12 +460,15 @@ impl Filesystem for Adapter {
                 libc::XATTR_REPLACE => XattrMode::Replace,
                 _ => XattrMode::Any,
             };
-            self.empty(
-                "setxattr",
-                ino,
-                self.vfs.setxattr(ino.0, name.as_bytes(), value, mode),
-                reply,
-            );
+            let name = name.as_bytes();
+            let set = match AclKind::of(name) {
+                Some(kind) => {
+                    let keeps_set_gid = |gid| groups::keeps_set_gid(req, gid);
+                    self.vfs.set_acl(ino.0, kind, value, &keeps_set_gid)
+                }
+                None => self.vfs.setxattr(ino.0, name, value, mode),
+            };
+            self.empty("setxattr", ino, set, reply);
         });
     }
 

@@ -29,10 +29,16 @@ pub const ABSENT: FileAttr = FileAttr {
 
 /// Who asks.
 pub fn caller(req: &Request) -> Caller {
+    creator(req, 0)
+}
+
+/// Who asks, with the umask for what is made.
+pub fn creator(req: &Request, umask: u32) -> Caller {
     Caller {
         uid: req.uid(),
         gid: req.gid(),
         pid: req.pid(),
+        umask: perm(umask),
     }
 }
 

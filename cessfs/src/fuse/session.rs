@@ -193,6 +193,10 @@ fn mode_of(dir: &Path) -> Result<u32, Failure> {
 /// has cleared until its attributes expire, and without either it asks for `security.capability` before every write. fuser
 /// 0.18 does not hand on two of V2's flags, on truncating opens and on setattrs. For a setattr vfs goes by the caller's uid;
 /// so that a truncating open is one, `ATOMIC_O_TRUNC` is not asked for.
+///
+/// With `POSIX_ACL` the kernel enforces the lists that we keep; `DONT_MASK` leaves the umask to us, because a default list
+/// goes before it. Neither `POSIX_LOCKS` nor `FLOCK_LOCKS`: this mount is the only one of its volume, so the kernel's own
+/// locks are all there are.
 pub fn negotiate(config: &mut KernelConfig, cache: KernelCache) {
     let mut wanted = InitFlags::FUSE_ASYNC_READ
         | InitFlags::FUSE_ASYNC_DIO
@@ -203,6 +207,8 @@ pub fn negotiate(config: &mut KernelConfig, cache: KernelCache) {
         | InitFlags::FUSE_PARALLEL_DIROPS
         | InitFlags::FUSE_CACHE_SYMLINKS
         | InitFlags::FUSE_HANDLE_KILLPRIV_V2
+        | InitFlags::FUSE_POSIX_ACL
+        | InitFlags::FUSE_DONT_MASK
         | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
     if cache == KernelCache::Writeback {
         wanted |= InitFlags::FUSE_WRITEBACK_CACHE;

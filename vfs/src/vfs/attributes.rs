@@ -50,6 +50,9 @@ impl Vfs {
         }
         let mut record = state.record.clone();
         apply(&mut record, &set, caller, self.core.now());
+        if set.uid.is_some() || set.gid.is_some() || set.size.is_some() {
+            self.stage_capability_loss(ino, &mut record, &mut batch)?;
+        }
         // A removed directory that somebody still stands in changes in memory only: there is no record left.
         if !state.gone {
             self.data.stage(&inode, &mut state, &mut batch)?;
@@ -120,7 +123,7 @@ impl Vfs {
         }
     }
 
-    /// Before a write by somebody who may not keep them: set-id bits and file capabilities go. Journaled with the write.
+    /// Before a write by somebody who may not keep them: set-id bits go, journaled with the write. File capabilities go too.
     pub(super) fn kill_privileges(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
         let (perm, xattrs) = {
             let state = inode.state.read();
