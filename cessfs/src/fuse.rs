@@ -15,7 +15,7 @@ pub use session::{Mounted, Settings, mount};
 
 use crate::config::KernelCache;
 use crate::limits::FUSE_TTL;
-use cessfs_vfs::{AclKind, Later, TimeSet, Vfs, VfsError, XattrMode};
+use cessfs_vfs::{AclKind, FileKind, Later, TimeSet, Vfs, VfsError, XattrMode};
 use convert::{caller, creator, file_attr, file_kind, open_flags, rename_flags, time_set, timestamp};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig, LockOwner, Notifier,
@@ -111,6 +111,20 @@ impl Adapter {
         }
     }
 
+    /// The permissions an inode has left once somebody who may not keep its set-id bits changes content or owner; `None` if
+    /// nothing is lost.
+    fn loses_set_id(&self, req: &Request, ino: INodeNo) -> Option<u16> {
+        if req.uid() == 0 {
+            return None;
+        }
+        let attr = self.vfs.getattr(ino.0).ok()?;
+        if attr.kind == FileKind::Directory {
+            return None;
+        }
+        let kept = convert::without_set_id(attr.perm, || groups::keeps_set_gid(req, attr.gid));
+        (kept != attr.perm).then_some(kept)
+    }
+
     /// Makes the kernel forget an inode's attributes: it does not expect a write to change the mode. Not from an event loop,
     /// whose request the kernel may be waiting for.
     fn attributes_changed(&self, ino: INodeNo) {
@@ -185,12 +199,9 @@ impl Filesystem for Adapter {
         };
         self.guard("setattr", || {
             // A request that sets nothing comes before a cached write by somebody who may not keep set-id bits.
-            if set == cessfs_vfs::SetAttr::default() && req.uid() != 0 {
-                set.perm = self
-                    .vfs
-                    .getattr(ino.0)
-                    .ok()
-                    .map(|attr| convert::without_set_id(attr.perm));
+            let changes_no_time = set.atime.is_none() && set.mtime.is_none() && set.ctime.is_none();
+            if set.perm.is_none() && (set.size.is_some() || changes_no_time) {
+                set.perm = self.loses_set_id(req, ino);
             }
             match self.vfs.setattr(ino.0, set, caller(req)) {
                 Ok(attr) => reply.attr(&FUSE_TTL, &file_attr(&attr)),
@@ -343,7 +354,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -355,10 +366,17 @@ impl Filesystem for Adapter {
     ) {
         self.guard("write", || {
             let kill_priv = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-            let result = self.vfs.write(ino.0, fh.0, offset, data, kill_priv);
-            if kill_priv {
+            if kill_priv && let Some(perm) = self.loses_set_id(req, ino) {
+                let set = cessfs_vfs::SetAttr {
+                    perm: Some(perm),
+                    ..cessfs_vfs::SetAttr::default()
+                };
+                if let Err(e) = self.vfs.setattr(ino.0, set, caller(req)) {
+                    return reply.error(self.faults.errno("write", ino.0, &e));
+                }
                 self.attributes_changed(ino);
             }
+            let result = self.vfs.write(ino.0, fh.0, offset, data, kill_priv);
             self.later("write", ino, result, move |answer| match answer {
                 Ok(written) => reply.written(written),
                 Err(errno) => reply.error(errno),

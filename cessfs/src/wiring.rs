@@ -106,8 +106,10 @@ pub fn key_slots(volume: &VolumeDir) -> Result<KeySlots, Failure> {
 pub struct OpenOptions {
     /// Refuse changes.
     pub read_only: bool,
-    /// Keep access times.
-    pub atime: bool,
+    /// When reading moves an access time.
+    pub atime: cessfs_vfs::AtimeRule,
+    /// Those of directories too.
+    pub dir_atime: bool,
 }
 
 /// A volume at work.
@@ -160,6 +162,7 @@ impl Volume {
         vfs_config.cache_bytes_max = config.cache_size;
         vfs_config.read_only = options.read_only;
         vfs_config.atime = options.atime;
+        vfs_config.dir_atime = options.dir_atime;
         vfs_config.root_uid = nix::unistd::getuid().as_raw();
         vfs_config.root_gid = nix::unistd::getgid().as_raw();
         let vfs = Vfs::open(VfsParts {

@@ -1,38 +1,12 @@
 //! What programs assume of a filesystem, through a real mount, in both at-rest modes.
 
 use anyhow::{Context, Result};
-use cessfs_tests::{InitOptions, Network, Volume, can_mount, tree};
+use cessfs_tests::modes::on_each_mode;
+use cessfs_tests::tree;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
-use std::path::Path;
 use std::process::Command;
-
-/// Runs `check` on a fresh mount of each at-rest mode, and again after a remount with `after`.
-fn on_each_mode(check: impl Fn(&Path) -> Result<()>, after: impl Fn(&Path) -> Result<()>) -> Result<()> {
-    if !can_mount() {
-        return Ok(());
-    }
-    let dir = tempfile::tempdir()?;
-    let network = Network::up(&dir.path().join("net"), 12)?;
-    for at_rest in ["sealed", "plain"] {
-        let options = InitOptions { at_rest, gib: 1 };
-        let volume = Volume::init(&dir.path().join(at_rest), &network.ws, &options)?;
-        let mount = volume.mount(&dir.path().join("mnt"))?;
-        check(mount.path()).with_context(|| at_rest.to_string())?;
-        let before = tree::manifest(mount.path())?;
-        mount.umount()?;
-        let mount = volume.mount(&dir.path().join("mnt"))?;
-        assert_eq!(
-            tree::differences(&before, &tree::manifest(mount.path())?),
-            Vec::<String>::new(),
-            "{at_rest}"
-        );
-        after(mount.path()).with_context(|| format!("{at_rest}, mounted again"))?;
-        mount.umount()?;
-    }
-    Ok(())
-}
 
 fn run(program: &str, arguments: &[&str]) -> Result<String> {
     let output = Command::new(program)

@@ -26,7 +26,7 @@ mod vfs;
 mod writeback;
 
 pub use attr::{Attr, Caller, DirEntry, ExtentInfo, FileKind, SetAttr, StatFs, TimeSet, Timestamp};
-pub use core::{AtRest, Core, VfsConfig, VfsParts};
+pub use core::{AtRest, AtimeRule, Core, VfsConfig, VfsParts};
 pub use error::VfsError;
 pub use evict::EvictReport;
 pub use request::{AclKind, OpenFlags, RenameFlags, XattrMode};

@@ -5,6 +5,7 @@ use crate::config::KernelCache;
 use crate::exit::{Exit, Failure};
 use crate::limits;
 use crate::mountpoint::FS_TYPE;
+use cessfs_vfs::AtimeRule;
 use fuser::{Config, InitFlags, KernelConfig, MountOption, Session, SessionACL};
 use nix::mount::MsFlags;
 use std::fs::{File, OpenOptions};
@@ -27,8 +28,10 @@ pub struct Settings {
     pub suid: bool,
     /// Honour device files.
     pub dev: bool,
-    /// `noatime`.
-    pub no_atime: bool,
+    /// `noatime`, `relatime` or `strictatime`.
+    pub atime: AtimeRule,
+    /// `nodiratime`.
+    pub no_dir_atime: bool,
 }
 
 /// A live mount. Dropping it does not unmount: the directory is the handle for that.
@@ -103,7 +106,7 @@ fn config(settings: &Settings) -> Config {
         (settings.no_exec, MountOption::NoExec),
         (settings.suid, MountOption::Suid),
         (settings.dev, MountOption::Dev),
-        (settings.no_atime, MountOption::NoAtime),
+        (settings.atime == AtimeRule::Never, MountOption::NoAtime),
     ] {
         if wanted {
             options.push(option);
@@ -166,7 +169,9 @@ fn flags(settings: &Settings) -> MsFlags {
         (settings.no_exec, MsFlags::MS_NOEXEC),
         (!settings.suid, MsFlags::MS_NOSUID),
         (!settings.dev, MsFlags::MS_NODEV),
-        (settings.no_atime, MsFlags::MS_NOATIME),
+        (settings.atime == AtimeRule::Never, MsFlags::MS_NOATIME),
+        (settings.atime == AtimeRule::Always, MsFlags::MS_STRICTATIME),
+        (settings.no_dir_atime, MsFlags::MS_NODIRATIME),
     ] {
         if wanted {
             flags |= flag;

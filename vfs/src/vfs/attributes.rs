@@ -1,10 +1,11 @@
 //! Changing attributes, and access times.
 //!
-//! An access time is worth no write of its own: it changes in memory (`relatime` rules) and reaches the store with the
+//! An access time is worth no write of its own: it changes in memory (by the rule of the mount) and reaches the store with the
 //! inode's next change, its last close, or together with many others.
 
 use super::{Attr, Caller, FileKind, Inode, InodeRecord, InodeState, SetAttr, Vfs, attr_of};
 use crate::attr::{TimeSet, Timestamp};
+use crate::core::AtimeRule;
 use crate::error::VfsError;
 use crate::inode::lock_many;
 use crate::limits::{FILE_BYTES_MAX, LAZY_BATCH, LAZY_INODES_MAX};
@@ -64,16 +65,22 @@ impl Vfs {
         Ok(attr_of(ino, &state.record))
     }
 
-    /// An access to an inode's content: moves its access time if `relatime` says so. The caller holds no lock
+    /// An access to an inode's content: moves its access time if the mount's rule says so. The caller holds no lock
     /// and no change.
     pub(super) fn touch(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
-        if !self.core.config.atime || self.core.check_writable().is_err() {
+        let config = &self.core.config;
+        if config.atime == AtimeRule::Never || self.core.check_writable().is_err() {
             return Ok(());
         }
         let now = self.core.now();
         let is_due = |record: &InodeRecord| {
             let atime = record.atime;
-            atime <= record.mtime || atime <= record.ctime || now.secs.saturating_sub(atime.secs) >= ATIME_STALE_SECS
+            let is_old = || {
+                atime <= record.mtime
+                    || atime <= record.ctime
+                    || now.secs.saturating_sub(atime.secs) >= ATIME_STALE_SECS
+            };
+            (config.dir_atime || record.kind != FileKind::Directory) && (config.atime == AtimeRule::Always || is_old())
         };
         if !is_due(&inode.state.read().record) {
             return Ok(());
