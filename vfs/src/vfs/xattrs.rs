@@ -100,11 +100,15 @@ impl Vfs {
         Ok(names)
     }
 
-    /// Removes an attribute; `NoAttribute` if it is not there.
+    /// Removes an attribute; `NoAttribute` if it is not there. A list that is not there is removed with success, as the
+    /// kernel's own filesystems have it (tar relies on it).
     pub fn removexattr(&self, ino: u64, name: &[u8]) -> Result<(), VfsError> {
         self.core.check_writable()?;
         check_xattr_name(name)?;
-        self.change_xattr(ino, name, |record, bucket| bucket.remove(record, name))
+        match self.change_xattr(ino, name, |record, bucket| bucket.remove(record, name)) {
+            Err(VfsError::NoAttribute) if AclKind::of(name).is_some() => Ok(()),
+            result => result,
+        }
     }
 
     /// Stages the loss of file capabilities, if there are any.

@@ -186,7 +186,7 @@ fn atime_follows_the_rule_of_the_mount() {
             config.dir_atime = directories;
         });
         let s = w.vfs.symlink(ROOT_INO, b"s", b"t", USER).unwrap();
-        let mut read = || {
+        let read = || {
             let now = w.tick();
             w.vfs.readlink(s.ino).unwrap();
             w.vfs.readdir(ROOT_INO, 0, false, &mut |_| false).unwrap();
