@@ -1,6 +1,6 @@
 # A tree with everything in it goes onto the mount and comes back by tar, rsync and cp: no difference either way.
 export RSYNC_RSH=false
-source=$(mktemp -d); trap 'rm -rf "$source"' EXIT
+source=$(mktemp -d); trap 'cat said 2>/dev/null || true; rm -rf "$source"' EXIT
 (
     cd "$source"; mkdir -p tree/deep/er; cd tree
     echo content >file; ln file deep/hard; ln -s ../file deep/link; ln -s nowhere dangling; mkfifo deep/pipe
@@ -43,5 +43,5 @@ cp --reflink=auto here/tree/big back/big; cmp here/tree/big back/big
 count() { find here/tree \( "$@" \) -printf x | wc -c; }
 test "$(count -type f)" = 7; test "$(count -type l)" = 2; test "$(count -type p -o -type b -o -type c)" = 3
 test "$(count -samefile here/tree/file)" = 2; test "$(count -perm -4000)" = 1; test "$(count -newermt 2399-01-01)" = 1
-exec 2>&3; test ! -s said || { cat said; exit 1; }
+exec 2>&3; test ! -s said
 rm -rf here back said
