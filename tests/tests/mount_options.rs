@@ -141,6 +141,17 @@ fn mount_cessfs_takes_the_same_options() -> Result<()> {
         let said = said?;
         assert!(said.starts_with("noatime nodev noexec nosuid ro "), "{said}");
         assert!(said.contains("Read-only file system"), "{said}");
+        // `mount -o remount,rw` as mount(8) puts it.
+        succeed(&mut helper("")?)?;
+        let said = (|| {
+            succeed(&mut helper("rw,relatime,remount,ro,user_id=0")?)?;
+            bash(at, "no touch new")?;
+            succeed(&mut helper("ro,relatime,remount,rw,noexec,user_id=0")?)?;
+            bash(at, "touch new; rm new; findmnt -no OPTIONS -T .")
+        })();
+        succeed(volume.cessfs()?.arg("umount").arg(at))?;
+        let said = said?;
+        assert!(said.starts_with("rw,nosuid,nodev,noexec,"), "{said}");
         let (code, stderr) = fail(&mut helper("rx")?)?;
         assert!(code == 1 && stderr.contains("unknown mount option `rx`"), "{code}: {stderr}");
         Ok(())
