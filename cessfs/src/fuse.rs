@@ -18,9 +18,9 @@ use crate::limits::FUSE_TTL;
 use cessfs_vfs::{AclKind, FileKind, Later, TimeSet, Vfs, VfsError, XattrMode};
 use convert::{caller, creator, file_attr, file_kind, open_flags, rename_flags, time_set, timestamp};
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags, KernelConfig, LockOwner, Notifier,
-    OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty,
-    ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags, KernelConfig, LockOwner,
+    Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
+    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -217,22 +217,19 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn mknod(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        rdev: u32,
-        reply: ReplyEntry,
-    ) {
+    fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
         self.guard("mknod", || {
             let made = convert::kind_of_mode(mode)
                 .ok_or(VfsError::Invalid("unknown file type"))
                 .and_then(|kind| {
-                    self.vfs
-                        .mknod(parent.0, name.as_bytes(), kind, convert::perm(mode), rdev, creator(req, umask))
+                    self.vfs.mknod(
+                        parent.0,
+                        name.as_bytes(),
+                        kind,
+                        convert::perm(mode),
+                        rdev,
+                        creator(req, umask),
+                    )
                 });
             self.entry("mknod", parent, made, reply);
         });
@@ -320,10 +317,13 @@ impl Filesystem for Adapter {
     ) {
         self.guard("create", || {
             let flags = open_flags(flags, self.kernel_cache);
-            match self
-                .vfs
-                .create(parent.0, name.as_bytes(), convert::perm(mode), flags, creator(req, umask))
-            {
+            match self.vfs.create(
+                parent.0,
+                name.as_bytes(),
+                convert::perm(mode),
+                flags,
+                creator(req, umask),
+            ) {
                 Ok((attr, fh)) => {
                     reply.created(&FUSE_TTL, &file_attr(&attr), GENERATION, FileHandle(fh), self.flags());
                 }

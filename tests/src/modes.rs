@@ -54,10 +54,7 @@ pub fn on_each_volume(check: impl Fn(&Volume, &Path) -> Result<()>) -> Result<()
 
 fn open_to_all(dir: &Path) -> Result<()> {
     use std::os::unix::fs::PermissionsExt;
-    Ok(std::fs::set_permissions(
-        dir,
-        std::fs::Permissions::from_mode(0o755),
-    )?)
+    Ok(std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))?)
 }
 
 /// What scripts may use beside bash's own: `as UID[:GROUP,…] COMMAND…` is a user with a group of the same number and these
@@ -80,6 +77,10 @@ pub fn bash(dir: &Path, script: &str) -> Result<String> {
         .output()
         .context("bash")?;
     let said = String::from_utf8_lossy(&output.stdout).into_owned();
-    anyhow::ensure!(output.status.success(), "{}: {said}\nof the script: {script}", output.status);
+    anyhow::ensure!(
+        output.status.success(),
+        "{}: {said}\nof the script: {script}",
+        output.status
+    );
     Ok(said)
 }

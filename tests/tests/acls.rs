@@ -202,12 +202,21 @@ fn namespaces_of_attributes() -> Result<()> {
                  echo; as 1000 getfattr -d -m- f | sort",
             )?;
             let told = said.rsplit("\n\n").next().unwrap_or_default();
-            assert!(said.ends_with("security.a=\"1\"\nuser.a=\"1\"\nuser.b=\"2\"\n"), "{said}");
+            assert!(
+                said.ends_with("security.a=\"1\"\nuser.a=\"1\"\nuser.b=\"2\"\n"),
+                "{said}"
+            );
             assert!(!told.contains("trusted"), "{said}");
             let refused = said.matches("Operation not permitted").count() + said.matches("Permission denied").count();
             assert_eq!((refused, said.matches("out of range").count()), (5, 1), "{said}");
             Ok(())
         },
-        |at| bash(at, "getfattr --only-values -n trusted.a f p; getfattr -h --only-values -n trusted.a s").map(drop),
+        |at| {
+            bash(
+                at,
+                "getfattr --only-values -n trusted.a f p; getfattr -h --only-values -n trusted.a s",
+            )
+            .map(drop)
+        },
     )
 }

@@ -85,7 +85,12 @@ fn programs_privileges_and_devices() -> Result<()> {
             "as 1001 ./root-id -u; as 1001 head -c 3 zero | od -An -tx1",
         )?;
         assert_eq!(said, "0\n 00 00 00\n");
-        let said = with(volume, at, &["noexec"], "no ./run; bash -c 'no() { ! \"$@\"; }; no ./run'")?;
+        let said = with(
+            volume,
+            at,
+            &["noexec"],
+            "no ./run; bash -c 'no() { ! \"$@\"; }; no ./run'",
+        )?;
         assert!(said.contains("Permission denied"), "{said}");
         Ok(())
     })
@@ -114,7 +119,11 @@ fn access_times() -> Result<()> {
             (&["strictatime", "nodiratime", "lazytime"], "moved moved stayed stayed"),
         ] {
             let said = with(volume, at, options, READ_TWICE)?;
-            assert_eq!(said.split_whitespace().collect::<Vec<_>>().join(" "), expected, "{options:?}");
+            assert_eq!(
+                said.split_whitespace().collect::<Vec<_>>().join(" "),
+                expected,
+                "{options:?}"
+            );
         }
         Ok(())
     })
@@ -126,12 +135,21 @@ fn mount_cessfs_takes_the_same_options() -> Result<()> {
         with(volume, at, &[], "echo content >f")?;
         let helper = |options: &str| -> Result<std::process::Command> {
             let mut helper = command("mount-cessfs")?;
-            let ours = format!("home={},passphrase-file={}", volume.home().display(), volume.passphrase_file().display());
-            helper.arg(&volume.name).arg(at).args(["-o", &format!("{ours},{options}")]);
+            let ours = format!(
+                "home={},passphrase-file={}",
+                volume.home().display(),
+                volume.passphrase_file().display()
+            );
+            helper
+                .arg(&volume.name)
+                .arg(at)
+                .args(["-o", &format!("{ours},{options}")]);
             Ok(helper)
         };
         // The words of a line in fstab, as mount(8) hands them on.
-        succeed(&mut helper("ro,noexec,nosuid,nodev,noatime,_netdev,nofail,x-systemd.automount,user=me")?)?;
+        succeed(&mut helper(
+            "ro,noexec,nosuid,nodev,noatime,_netdev,nofail,x-systemd.automount,user=me",
+        )?)?;
         let said = bash(
             at,
             "findmnt -no OPTIONS -T . | tr , '\\n' | grep -E '^(ro|nosuid|nodev|noexec|noatime)$' | sort | tr '\\n' ' '
@@ -153,7 +171,10 @@ fn mount_cessfs_takes_the_same_options() -> Result<()> {
         let said = said?;
         assert!(said.starts_with("rw,nosuid,nodev,noexec,"), "{said}");
         let (code, stderr) = fail(&mut helper("rx")?)?;
-        assert!(code == 1 && stderr.contains("unknown mount option `rx`"), "{code}: {stderr}");
+        assert!(
+            code == 1 && stderr.contains("unknown mount option `rx`"),
+            "{code}: {stderr}"
+        );
         Ok(())
     })
 }

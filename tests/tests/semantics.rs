@@ -58,7 +58,8 @@ fn check(dir: &Path, steps: &[Step]) -> Result<()> {
         script += &format!("{}\necho '{MARK}'\n", step.command);
     }
     let said = bash(dir, &script)?;
-    let mut parts = said.split(&format!("{MARK}\n"));
+    let mark = format!("{MARK}\n");
+    let mut parts = said.split(&mark);
     for step in steps {
         let said = parts.next().context("the shell ended early")?;
         anyhow::ensure!(

@@ -90,7 +90,10 @@ impl Acl {
         if entries.is_empty() {
             return Ok(None);
         }
-        let entries = entries.iter().map(Entry::parse).collect::<Result<Vec<Entry>, AclError>>()?;
+        let entries = entries
+            .iter()
+            .map(Entry::parse)
+            .collect::<Result<Vec<Entry>, AclError>>()?;
         let acl = Acl(entries);
         acl.check_order()?;
         Ok(Some(acl))
@@ -230,7 +233,8 @@ mod tests {
     use proptest::prelude::*;
 
     /// `u::rw-,u:1000:r--,g::r--,m::r--,o::r--`: the worked example above.
-    const EXAMPLE: &str = "02000000 01000600ffffffff 02000400e8030000 04000400ffffffff 10000400ffffffff 20000400ffffffff";
+    const EXAMPLE: &str =
+        "02000000 01000600ffffffff 02000400e8030000 04000400ffffffff 10000400ffffffff 20000400ffffffff";
 
     fn bytes(hex: &str) -> Vec<u8> {
         let digits: Vec<u8> = hex.bytes().filter(|byte| *byte != b' ').collect();
@@ -241,7 +245,10 @@ mod tests {
     }
 
     fn acl(entries: &[(Tag, u16)]) -> Acl {
-        let acl = Acl(entries.iter().map(|(tag, perm)| Entry { tag: *tag, perm: *perm }).collect());
+        let acl = Acl(entries
+            .iter()
+            .map(|(tag, perm)| Entry { tag: *tag, perm: *perm })
+            .collect());
         assert_eq!(acl.check_order(), Ok(()));
         acl
     }

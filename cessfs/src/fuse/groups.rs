@@ -12,7 +12,8 @@ const CAP_FSETID: u32 = 4;
 /// Whether the caller may leave the set-gid bit on an inode of group `gid`: as a member, or by capability. A caller that
 /// cannot be looked at (gone, or of another PID namespace) may not.
 pub fn keeps_set_gid(req: &Request, gid: u32) -> bool {
-    req.gid() == gid || fs::read_to_string(format!("/proc/{}/status", req.pid())).is_ok_and(|status| allows(&status, gid))
+    req.gid() == gid
+        || fs::read_to_string(format!("/proc/{}/status", req.pid())).is_ok_and(|status| allows(&status, gid))
 }
 
 /// The same by the text of `/proc/PID/status`.
@@ -21,7 +22,8 @@ fn allows(status: &str, gid: u32) -> bool {
         let mut lines = status.lines();
         lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
     };
-    let is_member = field("Groups").is_some_and(|groups| groups.split_whitespace().any(|group| group.parse() == Ok(gid)));
+    let is_member =
+        field("Groups").is_some_and(|groups| groups.split_whitespace().any(|group| group.parse() == Ok(gid)));
     let capabilities = field("CapEff").and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
     is_member || capabilities.is_some_and(|set| set & (1 << CAP_FSETID) != 0)
 }

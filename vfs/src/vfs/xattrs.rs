@@ -76,7 +76,10 @@ impl Vfs {
         let Some(value) = self.core.store.get(&key)? else {
             return Ok(None);
         };
-        let found = XattrBucket::decode(&value)?.0.into_iter().find(|xattr| xattr.name == name);
+        let found = XattrBucket::decode(&value)?
+            .0
+            .into_iter()
+            .find(|xattr| xattr.name == name);
         Ok(found.map(|xattr| xattr.value))
     }
 
