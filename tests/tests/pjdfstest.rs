@@ -9,14 +9,32 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Why a test may be skipped: what it needs does not exist on Linux.
-const SKIPS: [&str; 4] = ["chflags", "nfsv4_acls", "stat_st_birthtime", "file flags"];
+/// Why a test may be skipped: what it needs does not exist on Linux; or, of the limit of links, because the C library has
+/// a table of filesystems for it that FUSE is not in (our unit tests have that case); or it is run apart.
+const SKIPS: [&str; 6] = [
+    "chflags",
+    "nfsv4_acls",
+    "stat_st_birthtime",
+    "file flags",
+    "LINK_MAX",
+    "allow_remount",
+];
 
 /// Tests that must have run at least, so that a suite that finds nothing to do does not pass.
-const PASSED_MIN: u32 = 200;
+const PASSED_MIN: u32 = 380;
 
-/// mount(8), as the suite calls it to remount: without `-i` it would look for the helper of FUSE, which cannot remount.
-const MOUNT: &str = "#!/bin/sh\nPATH=/usr/bin:/bin exec mount -i \"$@\"\n";
+/// mount(8), as the suite calls it to remount: without `-i` it would look for the helper of FUSE, which cannot remount. A
+/// file that was removed while open keeps the kernel from a read-only remount until its release was answered, which for
+/// FUSE may be after `close`: tried again for a while.
+const MOUNT: &str = r#"#!/bin/sh
+PATH=/usr/bin:/bin
+for try in $(seq 50); do
+    said=$(mount -i "$@" 2>&1) && exit 0
+    sleep 0.1
+done
+echo "$said" >&2
+exit 32
+"#;
 
 /// The suite, from the path or from where cargo puts programs.
 fn suite() -> Option<PathBuf> {
@@ -27,30 +45,39 @@ fn suite() -> Option<PathBuf> {
     dirs.map(|dir| dir.join("pjdfstest")).find(|program| program.is_file())
 }
 
-/// Runs the suite in a directory; what it said, and whether nothing failed.
-fn run(suite: &Path, at: &Path, scratch: &Path) -> Result<(String, bool)> {
+/// Which tests to run.
+#[derive(Clone, Copy, PartialEq)]
+enum Part {
+    /// All that need no remount.
+    All,
+    /// Those that remount read-only.
+    ReadOnly,
+}
+
+/// Runs the suite in a directory; what it said. Fails if a test does.
+fn run(suite: &Path, part: Part, at: &Path, scratch: &Path) -> Result<String> {
     let bin = scratch.join("bin");
     std::fs::create_dir_all(&bin)?;
     std::fs::write(bin.join("mount"), MOUNT)?;
     std::fs::set_permissions(bin.join("mount"), std::fs::Permissions::from_mode(0o755))?;
-    let config = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/pjdfstest/pjdfstest.toml");
-    let output = Command::new(suite)
-        .arg("-c")
-        .arg(config)
-        .arg("-p")
-        .arg(at)
-        .arg("--secondary-fs")
-        .arg(scratch)
-        .env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH")?))
-        .env("NO_COLOR", "1")
-        .output()
-        .context("pjdfstest")?;
+    let remount = |may: bool| format!("allow_remount = {may}");
+    let config = include_str!("pjdfstest/pjdfstest.toml").replace(&remount(false), &remount(part == Part::ReadOnly));
+    std::fs::write(scratch.join("config.toml"), config)?;
+    let mut command = Command::new(suite);
+    command.arg("-c").arg(scratch.join("config.toml")).arg("-p").arg(at);
+    command.arg("--secondary-fs").arg(scratch);
+    if part == Part::ReadOnly {
+        command.arg("erofs");
+    }
+    command.env("PATH", format!("{}:{}", bin.display(), std::env::var("PATH")?));
+    let output = command.env("NO_COLOR", "1").env("RUST_BACKTRACE", "0").output()?;
     let said = format!(
         "{}{}",
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr)
     );
-    Ok((said, output.status.success()))
+    anyhow::ensure!(output.status.success(), "pjdfstest: {said}");
+    Ok(said)
 }
 
 /// Tests of an output that were skipped for a reason that is not of [`SKIPS`].
@@ -90,11 +117,12 @@ fn posix_semantics() -> Result<()> {
         for cache in ["kernel-cache=writeback", "kernel-cache=none"] {
             let scratch = tempfile::tempdir()?;
             let mount = volume.mount_with(at, &["dev", "suid", cache])?;
-            let (said, ok) = run(&suite, mount.path(), scratch.path())?;
-            assert!(ok, "{cache}: {said}");
-            assert_eq!(wrongly_skipped(&said), Vec::<&str>::new(), "{cache}");
-            let passed = count(&said, "passed").context("no summary")?;
-            assert!(passed >= PASSED_MIN, "{cache}: only {passed} tests passed");
+            for (part, passed_min) in [(Part::ReadOnly, 13), (Part::All, PASSED_MIN)] {
+                let said = run(&suite, part, mount.path(), scratch.path()).context(cache)?;
+                assert_eq!(wrongly_skipped(&said), Vec::<&str>::new(), "{cache}");
+                let passed = count(&said, "passed").context("no summary")?;
+                assert!(passed >= passed_min, "{cache}: only {passed} tests passed");
+            }
             assert_eq!(std::fs::read_dir(mount.path())?.count(), 0, "it cleans up");
             mount.umount()?;
         }
