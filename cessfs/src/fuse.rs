@@ -5,9 +5,10 @@
 //! the few event loops never wait. Permission checks are the kernel's (`default_permissions`). A panic in a request is
 //! logged and answered with EIO; the mount goes on.
 
+mod answers;
 mod convert;
 mod fault;
-mod groups;
+mod privileges;
 mod session;
 
 pub use fault::Faults;
@@ -15,7 +16,7 @@ pub use session::{Mounted, Settings, mount};
 
 use crate::config::KernelCache;
 use crate::limits::FUSE_TTL;
-use cessfs_vfs::{AclKind, FileKind, Later, TimeSet, Vfs, VfsError, XattrMode};
+use cessfs_vfs::{AclKind, TimeSet, Vfs, VfsError, XattrMode};
 use convert::{caller, creator, file_attr, file_kind, open_flags, rename_flags, time_set, timestamp};
 use fuser::{
     BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags, KernelConfig, LockOwner,
@@ -57,83 +58,6 @@ impl Adapter {
     fn flags(&self) -> FopenFlags {
         // Nothing changes a file behind the kernel's back, so its pages stay good from one open to the next.
         FopenFlags::FOPEN_KEEP_CACHE
-    }
-
-    /// Answers with an entry, or fails.
-    fn entry(&self, op: &'static str, ino: INodeNo, result: Result<cessfs_vfs::Attr, VfsError>, reply: ReplyEntry) {
-        match result {
-            Ok(attr) => reply.entry(&FUSE_TTL, &file_attr(&attr), GENERATION),
-            Err(e) => reply.error(self.faults.errno(op, ino.0, &e)),
-        }
-    }
-
-    fn empty(&self, op: &'static str, ino: INodeNo, result: Result<(), VfsError>, reply: ReplyEmpty) {
-        match result {
-            Ok(()) => reply.ok(),
-            Err(e) => reply.error(self.faults.errno(op, ino.0, &e)),
-        }
-    }
-
-    /// Runs what waits for the local disk off the event loops.
-    fn blocking(
-        &self,
-        op: &'static str,
-        ino: INodeNo,
-        reply: ReplyEmpty,
-        work: impl FnOnce(&Vfs) -> Result<(), VfsError> + Send + 'static,
-    ) {
-        let (vfs, faults) = (self.vfs.clone(), self.faults.clone());
-        self.runtime.spawn_blocking(move || {
-            faults.guard(op, || match work(&vfs) {
-                Ok(()) => reply.ok(),
-                Err(e) => reply.error(faults.errno(op, ino.0, &e)),
-            });
-        });
-    }
-
-    /// Answers now, or when the network has.
-    fn later<T: Send + 'static>(
-        &self,
-        op: &'static str,
-        ino: INodeNo,
-        result: Result<Later<T>, VfsError>,
-        answer: impl FnOnce(Result<T, Errno>) + Send + 'static,
-    ) {
-        match result {
-            Ok(Later::Ready(value)) => answer(Ok(value)),
-            Ok(Later::Wait(future)) => {
-                let faults = self.faults.clone();
-                self.runtime.spawn(async move {
-                    answer(future.await.map_err(|e| faults.errno(op, ino.0, &e)));
-                });
-            }
-            Err(e) => answer(Err(self.faults.errno(op, ino.0, &e))),
-        }
-    }
-
-    /// The permissions an inode has left once somebody who may not keep its set-id bits changes content or owner; `None` if
-    /// nothing is lost.
-    fn loses_set_id(&self, req: &Request, ino: INodeNo) -> Option<u16> {
-        if req.uid() == 0 {
-            return None;
-        }
-        let attr = self.vfs.getattr(ino.0).ok()?;
-        if attr.kind == FileKind::Directory {
-            return None;
-        }
-        let kept = convert::without_set_id(attr.perm, || groups::keeps_set_gid(req, attr.gid));
-        (kept != attr.perm).then_some(kept)
-    }
-
-    /// Makes the kernel forget an inode's attributes: it does not expect a write to change the mode. Not from an event loop,
-    /// whose request the kernel may be waiting for.
-    fn attributes_changed(&self, ino: INodeNo) {
-        let kernel = self.kernel.clone();
-        self.runtime.spawn_blocking(move || {
-            if let Some(Err(e)) = kernel.get().map(|notifier| notifier.inval_inode(ino, -1, 0)) {
-                tracing::debug!(ino = ino.0, "the kernel keeps its attributes: {e}");
-            }
-        });
     }
 
     fn guard(&self, op: &'static str, work: impl FnOnce()) {
@@ -481,7 +405,7 @@ impl Filesystem for Adapter {
             let name = name.as_bytes();
             let set = match AclKind::of(name) {
                 Some(kind) => {
-                    let keeps_set_gid = |gid| groups::keeps_set_gid(req, gid);
+                    let keeps_set_gid = |gid| privileges::keeps_set_gid(req, gid);
                     self.vfs.set_acl(ino.0, kind, value, &keeps_set_gid)
                 }
                 None => self.vfs.setxattr(ino.0, name, value, mode),
@@ -522,17 +446,5 @@ impl Filesystem for Adapter {
         self.guard("removexattr", || {
             self.empty("removexattr", ino, self.vfs.removexattr(ino.0, name.as_bytes()), reply);
         });
-    }
-}
-
-impl Adapter {
-    /// The two-step protocol of xattrs: a buffer of 0 asks for the size.
-    fn sized(&self, op: &'static str, ino: INodeNo, value: Result<Vec<u8>, VfsError>, size: u32, reply: ReplyXattr) {
-        match value {
-            Ok(value) if size == 0 => reply.size(value.len() as u32),
-            Ok(value) if value.len() > size as usize => reply.error(self.faults.errno(op, ino.0, &VfsError::Range)),
-            Ok(value) => reply.data(&value),
-            Err(e) => reply.error(self.faults.errno(op, ino.0, &e)),
-        }
     }
 }

@@ -1,13 +1,43 @@
-//! What a request does not say of its caller: further groups and capabilities, from `/proc/PID/status`.
+//! Set-id bits: when they go, as the kernel's own filesystems have it.
 //!
-//! Asked only where a set-gid bit depends on it. The kernel knows better and would tell (`FUSE_SETXATTR_EXT`), but fuser
-//! 0.18 does not read that form of the request.
+//! Whether a set-gid bit stays may depend on what a request does not say of its caller: further groups and capabilities.
+//! Only then `/proc/PID/status` is asked. The kernel knows better and would tell (`FUSE_SETXATTR_EXT`), but fuser 0.18 does
+//! not read that form of the request.
 
-use fuser::Request;
+use super::{Adapter, convert};
+use cessfs_vfs::FileKind;
+use fuser::{INodeNo, Request};
 use std::fs;
 
 /// Bit of CAP_FSETID in a capability set: its holder keeps set-id bits (capabilities(7)).
 const CAP_FSETID: u32 = 4;
+
+impl Adapter {
+    /// The permissions an inode has left once somebody who may not keep its set-id bits changes content or owner; `None` if
+    /// nothing is lost.
+    pub(super) fn loses_set_id(&self, req: &Request, ino: INodeNo) -> Option<u16> {
+        if req.uid() == 0 {
+            return None;
+        }
+        let attr = self.vfs.getattr(ino.0).ok()?;
+        if attr.kind == FileKind::Directory {
+            return None;
+        }
+        let kept = convert::without_set_id(attr.perm, || keeps_set_gid(req, attr.gid));
+        (kept != attr.perm).then_some(kept)
+    }
+
+    /// Makes the kernel forget an inode's attributes: it does not expect a write to change the mode. Not from an event loop,
+    /// whose request the kernel may be waiting for.
+    pub(super) fn attributes_changed(&self, ino: INodeNo) {
+        let kernel = self.kernel.clone();
+        self.runtime.spawn_blocking(move || {
+            if let Some(Err(e)) = kernel.get().map(|notifier| notifier.inval_inode(ino, -1, 0)) {
+                tracing::debug!(ino = ino.0, "the kernel keeps its attributes: {e}");
+            }
+        });
+    }
+}
 
 /// Whether the caller may leave the set-gid bit on an inode of group `gid`: as a member, or by capability. A caller that
 /// cannot be looked at (gone, or of another PID namespace) may not.
