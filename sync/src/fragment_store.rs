@@ -5,6 +5,7 @@ pub mod http;
 pub use self::http::HttpFragments;
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use std::ops::Range;
 
 /// SHA-256 of a fragment or segment.
@@ -32,6 +33,9 @@ pub enum MinerError {
     Wrong(String),
 }
 
+/// The bytes of a fragment on their way to a miner, 8 MiB in all. An error breaks the upload off.
+pub type FragmentBody = BoxStream<'static, std::io::Result<Bytes>>;
+
 /// What a probe told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MinerStatus {
@@ -47,7 +51,7 @@ pub trait FragmentStore: Send + Sync + 'static {
         endpoint: &str,
         fid: Fid,
         fragment: Sha256Hash,
-        body: Bytes,
+        body: FragmentBody,
     ) -> BoxFuture<'static, Result<(), MinerError>>;
     /// Reads a range of a fragment (the whole one if it covers all). Length is checked; the hash is not.
     fn get(

@@ -96,10 +96,15 @@ pub const BACKLOG_BOUND_BYTES_MIN: u64 = 2 * PACK_TARGET_BYTES;
 
 /// Packs whose bytes are on their way to miners at the same time.
 pub const PACKS_IN_FLIGHT: usize = 2;
-/// Fragments in memory for upload at the same time, over all packs: 12 x 8 MiB = 96 MiB.
-pub const FRAGMENTS_IN_FLIGHT: usize = COLUMNS;
-/// Segments encoded (hashed with their parity) at the same time: 1 x 96 MiB.
-pub const SEGMENTS_IN_ENCODE: usize = 1;
+/// Fragments on their way at the same time, over all packs.
+pub const FRAGMENTS_IN_FLIGHT: usize = PACKS_IN_FLIGHT * COLUMNS;
+/// Bytes of a row: the piece of a fragment that is in memory while it is sent.
+pub const ROW_BYTES: usize = 1 << 20;
+/// Rows kept for columns that have not taken their part yet, 12 MiB each: two per pack in flight, so that a column may be a
+/// row behind.
+pub const ROWS_KEPT: usize = 2 * PACKS_IN_FLIGHT;
+/// Packs hashed with their parity at the same time; each takes a processor and 1 MiB.
+pub const PACKS_IN_ENCODE: usize = 1;
 /// Packs read back at the same time.
 pub const PACKS_IN_VERIFY: usize = 2;
 /// Probes in flight while looking for miners.
@@ -109,8 +114,10 @@ pub const SPARE_MINERS: usize = 4;
 /// A declaration whose fate is unknown is known to be void once the finalized head is this far past a head after which
 /// none was signed (F4, I2): the life of a transaction, and as much again for nodes that disagree about the head.
 pub const DECLARE_MORTAL_BLOCKS: u32 = 64;
-/// Pause between two looks at the chain: one block (facts 1.2).
-pub const CHAIN_POLL: Duration = Duration::from_secs(6);
+/// Pause between two looks at the chain after something was new; doubles while nothing is.
+pub const CHAIN_POLL_MIN: Duration = Duration::from_millis(500);
+/// Longest pause between two looks at the chain: one block (facts 1.2).
+pub const CHAIN_POLL_MAX: Duration = Duration::from_secs(6);
 /// A miner reports at the latest 30 s after its last fragment (facts 3.1); then a block, then finality. Ten times that.
 pub const REPORT_DEADLINE: Duration = Duration::from_secs(5 * 60);
 /// An 8 MiB PUT that takes longer counts as failed: half a megabit per second.
@@ -165,14 +172,14 @@ pub const MINERS_REFRESH_MIN: Duration = Duration::from_secs(30);
 /// Stored files whose holders were asked for again after a failed read.
 pub const HOLDERS_KEPT: usize = 64;
 
-/// What all of the above may hold in memory at once stays below 400 MiB.
-const MEMORY_BYTES: usize = FRAGMENTS_IN_FLIGHT * FRAGMENT_BYTES
-    + SEGMENTS_IN_ENCODE * COLUMNS * FRAGMENT_BYTES
+/// What all of the above may hold in memory at once stays below 250 MiB.
+const MEMORY_BYTES: usize = FRAGMENTS_IN_FLIGHT * ROW_BYTES
+    + ROWS_KEPT * COLUMNS * ROW_BYTES
     + REBUILDS_IN_FLIGHT * (REBUILD_FRAGMENTS_MAX * FRAGMENT_BYTES + SEGMENT_BYTES)
     + SEGMENT_CACHE_COUNT * SEGMENT_BYTES
     + CHUNK_CACHE_BYTES
     + FETCHES_IN_FLIGHT * 2 * CHUNK_BYTES;
-const _: () = assert!(MEMORY_BYTES < 400 << 20);
+const _: () = assert!(MEMORY_BYTES < 250 << 20);
 const _: () = assert!(PACK_TARGET_BYTES as usize <= PACK_SEGMENTS_MAX * SEGMENT_BYTES);
 const _: () = assert!(DECLARE_MORTAL_BLOCKS as u64 >= 2 * TRANSACTION_LIFE_BLOCKS);
 const _: () = assert!(PREFETCHES_IN_FLIGHT < FETCHES_IN_FLIGHT);
@@ -193,5 +200,6 @@ const _: () = assert!(TRANSACTION_LIFE_BLOCKS.is_power_of_two());
 const _: () = assert!(TRANSACTION_TIMEOUT.as_secs() > TRANSACTION_LIFE_BLOCKS * 6);
 const _: () = assert!(SEGMENT_BYTES == DATA_FRAGMENTS * FRAGMENT_BYTES);
 const _: () = assert!(SEGMENT_CHARGE_BYTES == (COLUMNS * FRAGMENT_BYTES) as u64);
-const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(STRIPE_BYTES));
+const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(ROW_BYTES));
+const _: () = assert!(ROW_BYTES.is_multiple_of(STRIPE_BYTES));
 const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(CHUNK_BYTES));

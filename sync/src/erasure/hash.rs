@@ -1,104 +1,82 @@
-//! SHA-256, of one input or of many at once.
+//! SHA-256, of one input or of several streams side by side.
 //!
 //! One input goes through ring, whose assembly is twice as fast as portable code on processors without SHA instructions.
 
 #[cfg(target_arch = "x86_64")]
-use super::lanes::Width;
+use super::lanes::{Running, Width};
 use crate::fragment_store::Sha256Hash;
-use ring::digest;
-use std::sync::OnceLock;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::thread;
-
-/// Inputs shorter than this are not worth a vector lane.
-const WIDE_BYTES_MIN: usize = 4 << 10;
-/// Fewer inputs than this of one length are faster one by one.
-const WIDE_INPUTS_MIN: usize = 4;
+use ring::digest::{Context, Digest, SHA256, digest};
+use std::ops::Range;
 
 /// SHA-256 of `bytes`.
 pub fn sha256(bytes: &[u8]) -> Sha256Hash {
-    let digest = digest::digest(&digest::SHA256, bytes);
+    own(&digest(&SHA256, bytes))
+}
+
+fn own(digest: &Digest) -> Sha256Hash {
     Sha256Hash(digest.as_ref().try_into().expect("a SHA-256 digest has 32 bytes"))
 }
 
-/// SHA-256 of each input, on up to `threads` threads; the order of the results is that of the inputs.
-///
-/// Inputs of one length share the processor's vector unit where that is faster than one after the other.
-pub fn sha256_all(inputs: &[&[u8]], threads: usize) -> Vec<Sha256Hash> {
-    let jobs = plan(inputs);
-    let results: Vec<OnceLock<Sha256Hash>> = inputs.iter().map(|_| OnceLock::new()).collect();
-    let next = AtomicUsize::new(0);
-    let work = || {
-        while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let slices: Vec<&[u8]> = job.inputs.iter().map(|&i| inputs[i]).collect();
-            for (&i, hash) in job.inputs.iter().zip(job.hash(&slices)) {
-                results[i].set(hash).expect("every input is in one job");
-            }
-        }
-    };
-    thread::scope(|scope| {
-        for _ in 1..threads.min(jobs.len()) {
-            scope.spawn(work);
-        }
-        work();
-    });
-    results
-        .into_iter()
-        .map(|slot| slot.into_inner().expect("every input is in a job and all jobs ran"))
-        .collect()
-}
-
-/// Inputs that one thread hashes together.
-struct Job {
-    inputs: Vec<usize>,
+/// Hashes of streams that grow in step. They share the processor's vector unit where that is faster than one after the
+/// other.
+pub(super) enum Streams {
+    /// One by one.
+    Single(Vec<Context>),
+    /// In lanes.
     #[cfg(target_arch = "x86_64")]
-    width: Option<Width>,
+    Lanes(Width, Vec<Running>),
 }
 
-impl Job {
-    fn hash(&self, slices: &[&[u8]]) -> Vec<Sha256Hash> {
+impl Streams {
+    /// `count` empty streams, by the fastest way this processor has for many.
+    pub(super) fn new(count: usize) -> Streams {
         #[cfg(target_arch = "x86_64")]
-        if let Some(width) = self.width {
-            return width.hash(slices);
+        if let Some(width) = Width::detect() {
+            return Streams::Lanes(width, vec![Running::default(); count]);
         }
-        slices.iter().map(|slice| sha256(slice)).collect()
+        Streams::single(count)
     }
 
-    fn one(input: usize) -> Job {
-        Job {
-            inputs: vec![input],
+    /// `count` empty streams, hashed one by one.
+    pub(super) fn single(count: usize) -> Streams {
+        Streams::Single(vec![Context::new(&SHA256); count])
+    }
+
+    /// Appends to the streams from `first` on: one input each, all of one length, a multiple of 64 bytes.
+    pub(super) fn update(&mut self, first: usize, inputs: &[&[u8]]) {
+        match self {
+            Streams::Single(contexts) => {
+                for (context, input) in contexts[first..].iter_mut().zip(inputs) {
+                    context.update(input);
+                }
+            }
             #[cfg(target_arch = "x86_64")]
-            width: None,
-        }
-    }
-}
-
-/// Jobs in the order of starting: the long single ones first, because nothing can be done beside them at the end.
-fn plan(inputs: &[&[u8]]) -> Vec<Job> {
-    let mut order: Vec<usize> = (0..inputs.len()).collect();
-    order.sort_by_key(|&i| std::cmp::Reverse(inputs[i].len()));
-    #[cfg(target_arch = "x86_64")]
-    if let Some(width) = Width::detect() {
-        return plan_wide(inputs, &order, width);
-    }
-    order.into_iter().map(Job::one).collect()
-}
-
-#[cfg(target_arch = "x86_64")]
-fn plan_wide(inputs: &[&[u8]], order: &[usize], width: Width) -> Vec<Job> {
-    let mut jobs = Vec::new();
-    for same in order.chunk_by(|&a, &b| inputs[a].len() == inputs[b].len()) {
-        let bytes = inputs[same[0]].len();
-        for group in same.chunks(width.lanes()) {
-            if bytes >= WIDE_BYTES_MIN && bytes.is_multiple_of(64) && group.len() >= WIDE_INPUTS_MIN {
-                jobs.push(Job {
-                    inputs: group.to_vec(),
-                    width: Some(width),
-                });
-            } else {
-                jobs.extend(group.iter().copied().map(Job::one));
+            Streams::Lanes(width, running) => {
+                let running = running[first..first + inputs.len()].chunks_mut(width.lanes());
+                for (running, inputs) in running.zip(inputs.chunks(width.lanes())) {
+                    width.absorb(running, inputs);
+                }
             }
         }
     }
-    jobs
+
+    /// The hashes of some streams, which are empty again afterwards.
+    pub(super) fn finish(&mut self, range: Range<usize>) -> Vec<Sha256Hash> {
+        match self {
+            Streams::Single(contexts) => contexts[range]
+                .iter_mut()
+                .map(|context| own(&std::mem::replace(context, Context::new(&SHA256)).finish()))
+                .collect(),
+            #[cfg(target_arch = "x86_64")]
+            Streams::Lanes(width, running) => {
+                let running = &mut running[range];
+                let hashes = running
+                    .chunks(width.lanes())
+                    .flat_map(|part| width.finish(part))
+                    .collect();
+                running.fill(Running::default());
+                hashes
+            }
+        }
+    }
 }
