@@ -65,6 +65,9 @@ pub enum VfsError {
     /// `ERANGE`.
     #[error("value does not fit the buffer")]
     Range,
+    /// `ENXIO`: no data, or nothing at all, from there on.
+    #[error("no such offset")]
+    NoOffset,
     /// E2BIG.
     /// `E2BIG`.
     #[error("value too big")]
@@ -136,6 +139,7 @@ impl VfsError {
             VfsError::TooLarge => libc::EFBIG,
             VfsError::NoAttribute => libc::ENODATA,
             VfsError::Range => libc::ERANGE,
+            VfsError::NoOffset => libc::ENXIO,
             VfsError::TooBig => libc::E2BIG,
             VfsError::Unsupported(_) => libc::EOPNOTSUPP,
             VfsError::Stale => libc::ESTALE,

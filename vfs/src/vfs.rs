@@ -29,6 +29,7 @@ mod open;
 mod readdir;
 mod remove;
 mod rename;
+mod space;
 mod xattrs;
 
 /// A mounted volume.
