@@ -40,6 +40,7 @@ pub struct Adapter {
     kernel_cache: KernelCache,
     /// The way to tell the kernel things unasked; there once the session is.
     kernel: Arc<OnceLock<Notifier>>,
+    blocks: Arc<space::StaleBlocks>,
 }
 
 impl Adapter {
@@ -51,6 +52,7 @@ impl Adapter {
             faults,
             kernel_cache,
             kernel: Arc::default(),
+            blocks: Arc::default(),
         }
     }
 
@@ -359,6 +361,7 @@ impl Filesystem for Adapter {
             if kill_priv {
                 self.attributes_changed(ino);
             }
+            self.blocks_changed(ino);
             self.later("write", ino, result, move |answer| match answer {
                 Ok(written) => reply.written(written),
                 Err(errno) => reply.error(errno),

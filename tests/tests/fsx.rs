@@ -64,7 +64,10 @@ struct Fsx {
 
 impl Fsx {
     fn start(program: &Path, name: &str, config: &str, seed: u64, artifacts: &Path, on: &Path) -> Result<Fsx> {
-        let (config_file, log) = (artifacts.join(format!("{name}.toml")), artifacts.join(format!("{name}.log")));
+        let (config_file, log) = (
+            artifacts.join(format!("{name}.toml")),
+            artifacts.join(format!("{name}.log")),
+        );
         fs::write(&config_file, config)?;
         let child = Command::new(program)
             .arg("-f")
@@ -119,7 +122,12 @@ fn fsx_finds_nothing() -> Result<()> {
     println!("CESSFS_FSX_SEED={seed}");
     let dir = tempfile::tempdir()?;
     let network = Network::up(&dir.path().join("net"), 12)?;
-    let modes = [("sealed", "writeback"), ("plain", "writeback"), ("sealed", "none"), ("plain", "none")];
+    let modes = [
+        ("sealed", "writeback"),
+        ("plain", "writeback"),
+        ("sealed", "none"),
+        ("plain", "none"),
+    ];
     for (at_rest, kernel_cache) in modes {
         let options = InitOptions { at_rest, gib: 8 };
         let name = format!("{at_rest}-{kernel_cache}");
@@ -129,8 +137,15 @@ fn fsx_finds_nothing() -> Result<()> {
             &dir.path().join("mnt"),
             &[&cache, "cache-size=64MiB", "writeback-delay=300ms"],
         )?;
-        exercise(&program, &volume, mount.path(), dir.path(), seed, time / modes.len() as u32)
-            .with_context(|| format!("{name}, CESSFS_FSX_SEED={seed}"))?;
+        exercise(
+            &program,
+            &volume,
+            mount.path(),
+            dir.path(),
+            seed,
+            time / modes.len() as u32,
+        )
+        .with_context(|| format!("{name}, CESSFS_FSX_SEED={seed}"))?;
         mount.umount()?;
     }
     Ok(())

@@ -84,7 +84,11 @@ fn fallocate_in_every_mode_the_kernel_passes() -> Result<()> {
                 evict(volume)?;
             }
             let before = file.metadata()?;
-            let (start, end) = if cached { (5000, 20_000) } else { (MIB - 5000, 2 * MIB + 5000) };
+            let (start, end) = if cached {
+                (5000, 20_000)
+            } else {
+                (MIB - 5000, 2 * MIB + 5000)
+            };
             space(&file, punch, start, end - start)?;
             expected[start as usize..end as usize].fill(0);
             let after = file.metadata()?;
@@ -99,9 +103,15 @@ fn fallocate_in_every_mode_the_kernel_passes() -> Result<()> {
         let size = expected.len() as u64;
         let before = file.metadata()?.blocks();
         space(&file, keep, 4 * MIB, 2 * MIB)?;
-        assert_eq!((file.metadata()?.size(), file.metadata()?.blocks()), (size, before + 4096));
+        assert_eq!(
+            (file.metadata()?.size(), file.metadata()?.blocks()),
+            (size, before + 4096)
+        );
         space(&file, plain, 4 * MIB, 2 * MIB)?;
-        assert_eq!((file.metadata()?.size(), file.metadata()?.blocks()), (6 * MIB, before + 4096));
+        assert_eq!(
+            (file.metadata()?.size(), file.metadata()?.blocks()),
+            (6 * MIB, before + 4096)
+        );
         expected.resize(6 * MIB as usize, 0);
         assert!(fs::read(&path)? == expected, "allocated");
         for refused in [
@@ -116,7 +126,16 @@ fn fallocate_in_every_mode_the_kernel_passes() -> Result<()> {
         assert_eq!(space(&File::open(&path)?, plain, 0, 10), Err(Errno::EBADF));
         fs::set_permissions(&path, fs::Permissions::from_mode(0o6755))?;
         let by_another = Command::new("setpriv")
-            .args(["--reuid=65534", "--clear-groups", "fallocate", "-p", "-o", "0", "-l", "4096"])
+            .args([
+                "--reuid=65534",
+                "--clear-groups",
+                "fallocate",
+                "-p",
+                "-o",
+                "0",
+                "-l",
+                "4096",
+            ])
             .arg(&path)
             .output();
         // Only where another user may write to it at all.
@@ -219,7 +238,13 @@ fn copies_send_nothing_to_the_network_and_fetch_nothing() -> Result<()> {
         assert_eq!(overlapping, Err(Errno::EINVAL));
         let mut offsets = (3 * MIB as i64 + 17, 9 * MIB as i64 + 4711);
         assert_eq!(
-            copy_file_range(&target, Some(&mut offsets.0), &target, Some(&mut offsets.1), 3 * MIB as usize)?,
+            copy_file_range(
+                &target,
+                Some(&mut offsets.0),
+                &target,
+                Some(&mut offsets.1),
+                3 * MIB as usize
+            )?,
             3 * MIB as usize
         );
         let found = fs::read(&to)?;
@@ -256,7 +281,11 @@ fn cp_keeps_and_makes_holes() -> Result<()> {
                 let to = at.join(format!("to{round}{option}"));
                 run("cp", &[option, &path(&from), &path(&to)])?;
                 run("cmp", &[&path(&from), &path(&to)])?;
-                assert_eq!(fs::metadata(&to)?.blocks(), mib * MIB / 512, "{option}, evicted: {evicted}");
+                assert_eq!(
+                    fs::metadata(&to)?.blocks(),
+                    mib * MIB / 512,
+                    "{option}, evicted: {evicted}"
+                );
             }
         }
         Ok(())

@@ -5,9 +5,16 @@
 
 use super::Adapter;
 use crate::config::KernelCache;
+use crate::limits::{BLOCKS_STALE_MAX, STALE_INODES_MAX};
 use cessfs_vfs::{Later, Seek, SpaceChange, Vfs, VfsError};
 use fuser::{Errno, FileHandle, INodeNo, ReplyEmpty, ReplyLseek, ReplyWrite, Request};
+use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::ops::Range;
+
+/// Inodes of which the kernel believes an older number of blocks than there are.
+#[derive(Default)]
+pub(super) struct StaleBlocks(Mutex<BTreeSet<u64>>);
 
 /// A place in an open file.
 #[derive(Clone, Copy)]
@@ -71,6 +78,34 @@ impl Adapter {
                 answer_seek(vfs.seek(ino.0, fh.0, from, what), reply, |e| {
                     faults.errno("lseek", ino.0, e)
                 });
+            });
+        });
+    }
+
+    /// Notes a write: the kernel, which caches, asks for the blocks of a file only once it is closed. So it is told to ask
+    /// again, of each file at most once in [`BLOCKS_STALE_MAX`].
+    pub(super) fn blocks_changed(&self, ino: INodeNo) {
+        if self.kernel_cache != KernelCache::Writeback {
+            return;
+        }
+        {
+            let mut stale = self.blocks.0.lock();
+            if stale.len() >= STALE_INODES_MAX || !stale.insert(ino.0) || stale.len() > 1 {
+                return;
+            }
+        }
+        let (vfs, kernel, blocks) = (self.vfs.clone(), self.kernel.clone(), self.blocks.clone());
+        let runtime = self.runtime.clone();
+        self.runtime.spawn(async move {
+            tokio::time::sleep(BLOCKS_STALE_MAX).await;
+            runtime.spawn_blocking(move || {
+                let stale = std::mem::take(&mut *blocks.0.lock());
+                let Some(kernel) = kernel.get() else { return };
+                for ino in stale.into_iter().filter(|ino| vfs.is_open_to_write(*ino)) {
+                    if let Err(e) = kernel.inval_inode(INodeNo(ino), -1, 0) {
+                        tracing::debug!(ino, "the kernel keeps its attributes: {e}");
+                    }
+                }
             });
         });
     }

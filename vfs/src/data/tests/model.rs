@@ -1,8 +1,8 @@
 //! Random operations on a few files, compared with bytes in memory after each; and what the packs would restore.
 
 use super::*;
-use proptest::prelude::*;
 use crate::request::SpaceChange;
+use proptest::prelude::*;
 use std::collections::BTreeMap;
 use std::ops::Range;
 
@@ -128,7 +128,10 @@ fn step(mut bench: Bench, model: &mut Model, op: &Op) -> Bench {
                 let overlaps = |data: &Range<u64>| data.start < whole.end && whole.start < data.end;
                 let data = bench.data_ranges(real);
                 let inline = bench.file(real).state.read().record.inline;
-                assert!(inline || !data.iter().any(overlaps), "punched {whole:?}, data at {data:?}");
+                assert!(
+                    inline || !data.iter().any(overlaps),
+                    "punched {whole:?}, data at {data:?}"
+                );
             }
         }
         Op::Copy(from, from_at, to, to_at, len) => {

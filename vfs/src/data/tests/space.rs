@@ -76,7 +76,11 @@ fn what_was_punched_out_never_comes_back() {
         bench.write(5, 4096, &[9; 100]);
         bench.seal(CutCause::Forced);
         let restored = bench.restore();
-        assert_eq!(restored.content(5)[..8192], [0; 8192], "not what was there before the hole");
+        assert_eq!(
+            restored.content(5)[..8192],
+            [0; 8192],
+            "not what was there before the hole"
+        );
         assert_eq!(restored.content(5)[8192..], pattern(1, MIB)[8192..]);
         bench.settle();
         assert_eq!(bench.restore().content(5)[4096..4196], [9; 100]);
