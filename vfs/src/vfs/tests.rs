@@ -18,6 +18,7 @@ mod listing;
 mod model;
 mod names;
 mod open_files;
+mod space;
 mod threads;
 mod xattrs;
 
