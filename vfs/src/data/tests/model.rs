@@ -125,7 +125,7 @@ fn step(mut bench: Bench, model: &mut Model, op: &Op) -> Bench {
             }
             if what == SpaceChange::Punch {
                 let whole = at.next_multiple_of(BLOCK_BYTES)..(at + len as u64) / BLOCK_BYTES * BLOCK_BYTES;
-                let overlaps = |data: &Range<u64>| data.start < whole.end && whole.start < data.end;
+                let overlaps = |data: &Range<u64>| data.start.max(whole.start) < data.end.min(whole.end);
                 let data = bench.data_ranges(real);
                 let inline = bench.file(real).state.read().record.inline;
                 assert!(
