@@ -11,11 +11,12 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Every operation there is. Files of three chunks and a bit, so that chunk borders are crossed all the time.
+/// Every operation there is, of at least one byte: fsx takes the EINVAL of an empty `posix_fallocate` for a failure. Files of three chunks and a bit, so that chunk borders are crossed all the time.
 const CONFIG: &str = "
 flen = 3300000
 [opsize]
 max = 200000
+min = 1
 [weights]
 close_open = 2
 invalidate = 1
@@ -38,6 +39,7 @@ const CONFIG_SMALL: &str = "
 flen = 20000
 [opsize]
 max = 5000
+min = 1
 [weights]
 close_open = 5
 invalidate = 1
