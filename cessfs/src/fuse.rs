@@ -10,6 +10,7 @@ mod convert;
 mod fault;
 mod privileges;
 mod session;
+mod space;
 
 pub use fault::Faults;
 pub use session::{Mounted, Settings, mount};
@@ -19,9 +20,10 @@ use crate::limits::FUSE_TTL;
 use cessfs_vfs::{AclKind, TimeSet, Vfs, VfsError, XattrMode};
 use convert::{caller, creator, file_attr, file_kind, open_flags, rename_flags, time_set, timestamp};
 use fuser::{
-    BsdFileFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags, KernelConfig, LockOwner,
-    Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -41,6 +43,7 @@ pub struct Adapter {
     kernel_cache: KernelCache,
     /// The way to tell the kernel things unasked; there once the session is.
     kernel: Arc<OnceLock<Notifier>>,
+    blocks: Arc<space::StaleBlocks>,
 }
 
 impl Adapter {
@@ -52,6 +55,7 @@ impl Adapter {
             faults,
             kernel_cache,
             kernel: Arc::default(),
+            blocks: Arc::default(),
         }
     }
 
@@ -67,7 +71,7 @@ impl Adapter {
 
 // Not implemented here, so that fuser answers ENOSYS and the kernel helps itself: `access` (it checks permissions), `getlk`
 // and `setlk` (locks are local to this machine), `flush` (when the kernel asks, every page is with us and nothing of `close`
-// waits), `fallocate`, `lseek` and `copy_file_range` (not yet: the kernel falls back to plain reads and writes).
+// waits).
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         session::negotiate(config, self.kernel_cache);
@@ -301,6 +305,7 @@ impl Filesystem for Adapter {
                 self.attributes_changed(ino);
             }
             let result = self.vfs.write(ino.0, fh.0, offset, data, kill_priv);
+            self.blocks_changed(ino);
             self.later("write", ino, result, move |answer| match answer {
                 Ok(written) => reply.written(written),
                 Err(errno) => reply.error(errno),
@@ -325,6 +330,51 @@ impl Filesystem for Adapter {
 
     fn fsync(&self, _req: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
         self.blocking("fsync", ino, reply, move |vfs| vfs.fsync(ino.0, fh.0, datasync));
+    }
+
+    fn fallocate(
+        &self,
+        req: &Request,
+        ino: INodeNo,
+        fh: FileHandle,
+        offset: u64,
+        length: u64,
+        mode: i32,
+        reply: ReplyEmpty,
+    ) {
+        self.guard("fallocate", || {
+            self.change_space(req, ino, fh, offset..offset.saturating_add(length), mode, reply)
+        });
+    }
+
+    fn lseek(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        self.guard("lseek", || self.seek(ino, fh, offset, whence, reply));
+    }
+
+    fn copy_file_range(
+        &self,
+        req: &Request,
+        ino_in: INodeNo,
+        fh_in: FileHandle,
+        offset_in: u64,
+        ino_out: INodeNo,
+        fh_out: FileHandle,
+        offset_out: u64,
+        len: u64,
+        _flags: CopyFileRangeFlags,
+        reply: ReplyWrite,
+    ) {
+        let from = space::Place {
+            ino: ino_in,
+            fh: fh_in,
+            offset: offset_in,
+        };
+        let to = space::Place {
+            ino: ino_out,
+            fh: fh_out,
+            offset: offset_out,
+        };
+        self.guard("copy_file_range", || self.copy(req, from, to, len, reply));
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {

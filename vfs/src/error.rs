@@ -55,6 +55,9 @@ pub enum VfsError {
     /// `ERANGE`.
     #[error("value does not fit the buffer")]
     Range,
+    /// `ENXIO`: no data, or nothing at all, from there on.
+    #[error("no such offset")]
+    NoOffset,
     /// `E2BIG`.
     #[error("value too big")]
     TooBig,
@@ -117,6 +120,7 @@ impl VfsError {
             VfsError::TooLarge => libc::EFBIG,
             VfsError::NoAttribute => libc::ENODATA,
             VfsError::Range => libc::ERANGE,
+            VfsError::NoOffset => libc::ENXIO,
             VfsError::TooBig => libc::E2BIG,
             VfsError::Unsupported(_) => libc::EOPNOTSUPP,
             VfsError::Stale => libc::ESTALE,

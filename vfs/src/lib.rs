@@ -29,7 +29,7 @@ pub use attr::{Attr, Caller, DirEntry, ExtentInfo, FileKind, SetAttr, StatFs, Ti
 pub use core::{AtRest, AtimeRule, Core, VfsConfig, VfsParts};
 pub use error::VfsError;
 pub use evict::EvictReport;
-pub use request::{AclKind, OpenFlags, RenameFlags, XattrMode};
+pub use request::{AclKind, OpenFlags, RenameFlags, Seek, SpaceChange, XattrMode};
 pub use vfs::Vfs;
 
 /// An answer that is there, or one that has to wait for the network (as a future that holds no lock).

@@ -29,6 +29,26 @@ pub struct RenameFlags {
     pub whiteout: bool,
 }
 
+/// What `fallocate` does with a range of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SpaceChange {
+    /// Takes space for it; what is there stays.
+    Reserve,
+    /// Makes it read as zeros, and keeps or takes space for it.
+    Zero,
+    /// Makes it read as zeros, and gives its space back.
+    Punch,
+}
+
+/// What `lseek` looks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seek {
+    /// The next byte that is not in a hole (`SEEK_DATA`).
+    Data,
+    /// The next byte that is in a hole; the end of the file is one (`SEEK_HOLE`).
+    Hole,
+}
+
 /// Whether an xattr may or must exist before.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum XattrMode {

@@ -31,6 +31,7 @@ mod open;
 mod readdir;
 mod remove;
 mod rename;
+mod space;
 mod xattrs;
 
 /// A mounted volume.

@@ -19,6 +19,7 @@ mod listing;
 mod model;
 mod names;
 mod open_files;
+mod space;
 mod threads;
 mod xattrs;
 
