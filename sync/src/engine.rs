@@ -27,6 +27,7 @@ use crate::dice::Dice;
 use crate::ledger::{Ledger, PackState, stopped};
 use crate::miners::Miners;
 use crate::pipeline::{Pipeline, PipelineParts};
+use crate::ranges::{Ranges, RangesParts};
 use crate::reader::{Reader, ReaderParts};
 use crate::staging::Staging;
 use crate::store::{MetaStore, StoreError};
@@ -71,7 +72,6 @@ impl Engine {
         ));
         let builder = Arc::new(Builder::new(BuilderParts {
             config: BuilderConfig {
-                epoch: config.epoch,
                 territory: config.territory,
                 target_bytes: config.pack_target_bytes,
                 age_max: config.pack_age_max,
@@ -97,12 +97,15 @@ impl Engine {
         }));
         let reader = Arc::new(Reader::new(ReaderParts {
             keys: seams.keys,
-            chain: seams.chain,
-            miners: miners.clone(),
+            ranges: Arc::new(Ranges::new(RangesParts {
+                chain: seams.chain,
+                miners: miners.clone(),
+                clock: seams.clock,
+                runtime: seams.runtime.clone(),
+            })),
             ledger: ledger.clone(),
             builder: builder.clone(),
             staging,
-            clock: seams.clock,
             runtime: seams.runtime.clone(),
         }));
         Ok(Engine {

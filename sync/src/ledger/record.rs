@@ -151,6 +151,8 @@ pub struct PackRecord {
     pub chunks: u32,
     /// Delta frames inside.
     pub deltas: u32,
+    /// Sealed bytes of the delta frames.
+    pub delta_bytes: u64,
     /// The public file name, sealed (F9).
     pub label: String,
     /// Territory it is charged to.
@@ -224,6 +226,7 @@ struct Wire {
     segments: u32,
     chunks: u32,
     deltas: u32,
+    delta_bytes: u64,
     label: String,
     territory: String,
     state: PackState,
@@ -245,6 +248,7 @@ impl From<&PackRecord> for Wire {
             segments: record.segments,
             chunks: record.chunks,
             deltas: record.deltas,
+            delta_bytes: record.delta_bytes,
             label: record.label.clone(),
             territory: record.territory.clone(),
             state: record.state,
@@ -283,6 +287,7 @@ impl TryFrom<Wire> for PackRecord {
             segments: wire.segments,
             chunks: wire.chunks,
             deltas: wire.deltas,
+            delta_bytes: wire.delta_bytes,
             label: wire.label,
             territory: wire.territory,
             state: wire.state,

@@ -50,6 +50,8 @@ pub type DeltaRecord = (Vec<u8>, Option<Vec<u8>>);
 pub(super) struct FrameWriter<'a> {
     frame: Vec<u8>,
     count: u32,
+    /// News that a record is gone is left out.
+    only_what_is: bool,
     sink: &'a mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
 }
 
@@ -58,13 +60,22 @@ impl<'a> FrameWriter<'a> {
         FrameWriter {
             frame: Vec::new(),
             count: 0,
+            only_what_is: false,
             sink,
         }
+    }
+
+    /// For a checkpoint, which starts from nothing: what is gone need not be told.
+    pub(super) fn only_what_is(&mut self) {
+        self.only_what_is = true;
     }
 
     /// Adds a record (`None`: it is gone).
     pub(super) fn record(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
         debug_assert!(is_delta_key(key));
+        if value.is_none() && self.only_what_is {
+            return Ok(());
+        }
         let bytes = 1 + key.len() + 4 + value.map_or(0, <[u8]>::len);
         if HEADER_BYTES + bytes > FRAME_BYTES_MAX {
             return Err(StoreError::Corrupt("a record is longer than a delta frame".into()));
