@@ -32,7 +32,7 @@ use crate::reader::{Reader, ReaderParts};
 use crate::staging::Staging;
 use crate::store::{MetaStore, StoreError};
 use bytes::Bytes;
-use cessfs_crypto::ChunkId;
+use cessfs_crypto::{ChunkId, PackSeq};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -165,6 +165,13 @@ impl Engine {
     /// A snapshot for people.
     pub fn status(&self) -> Status {
         Status::of(&self.ledger, &self.builder, &self.pipeline, &self.errors)
+    }
+
+    /// The newest pack that the network is known to hold; `None` before there is one.
+    pub fn newest_confirmed(&self) -> Option<PackSeq> {
+        let packs = self.ledger.all();
+        let confirmed = packs.iter().rev().find(|pack| pack.state == PackState::Confirmed);
+        confirmed.map(|pack| pack.seq)
     }
 
     /// Where a chunk lies, down to miners and fragments; `None` if it was never submitted.

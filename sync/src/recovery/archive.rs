@@ -50,6 +50,8 @@ pub struct Pack {
     pub previous: PackSeq,
     /// Where everything lies.
     pub directory: Directory,
+    /// Why its metadata cannot be read, if it was tried: its chunks still count.
+    pub deltas_lost: Option<String>,
 }
 
 impl Pack {
@@ -79,6 +81,22 @@ pub struct Packs {
     pub good: BTreeMap<PackSeq, Pack>,
     /// Those that cannot.
     pub lost: BTreeMap<PackSeq, LostPack>,
+}
+
+impl Packs {
+    /// The highest number there is, readable or not.
+    pub fn newest(&self) -> PackSeq {
+        let good = self.good.keys().next_back();
+        let lost = self.lost.keys().next_back();
+        good.max(lost).copied().unwrap_or(PackSeq(0))
+    }
+
+    /// The metadata of a pack turned out to be unreadable: [`plan`](Packs::plan) again.
+    pub fn lose_deltas(&mut self, seq: PackSeq, why: String) {
+        if let Some(pack) = self.good.get_mut(&seq) {
+            pack.deltas_lost = Some(why);
+        }
+    }
 }
 
 impl Archive {
@@ -174,6 +192,7 @@ impl Archive {
             record,
             previous: footer.previous,
             directory,
+            deltas_lost: None,
         })
     }
 

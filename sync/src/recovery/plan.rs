@@ -22,7 +22,8 @@ pub struct Plan {
     pub head: PackSeq,
     /// Packs whose deltas are needed, oldest first; the first is a checkpoint or the volume's first pack.
     pub replay: Vec<PackSeq>,
-    /// Packs that come after `head` in its history and cannot be replayed, newest first: one before them is missing.
+    /// Packs that come after `head` in its history and cannot be replayed, newest first: one of them, or one before them, is
+    /// missing.
     pub beyond: Vec<PackSeq>,
     /// The packs that are missing before those.
     pub missing: Vec<PackSeq>,
@@ -60,6 +61,9 @@ impl Packs {
         let mut complete = BTreeSet::new();
         // Oldest first: what a pack continues from has a lower number, its footer says so.
         for (seq, pack) in &self.good {
+            if pack.deltas_lost.is_some() {
+                continue;
+            }
             if pack.is_checkpoint() || pack.previous.0 == 0 || complete.contains(&pack.previous) {
                 complete.insert(*seq);
             }
@@ -87,17 +91,10 @@ impl Packs {
         (line, missing)
     }
 
-    /// The highest number, readable or not: numbers of later epochs are higher, so this is the newest history.
-    fn tip(&self) -> PackSeq {
-        let good = self.good.keys().next_back();
-        let lost = self.lost.keys().next_back();
-        good.max(lost).copied().unwrap_or(PackSeq(0))
-    }
-
-    /// The points of the newest history, oldest first.
+    /// The points of the newest history, oldest first. Numbers of later epochs are higher, so its end is the highest.
     pub fn points(&self) -> Vec<Point> {
         let complete = self.complete();
-        let (line, _) = self.line(self.tip());
+        let (line, _) = self.line(self.newest());
         let point = |seq: &PackSeq| Point {
             seq: *seq,
             sealed_at_s: self.good[seq].record.sealed_at_s,
@@ -116,7 +113,7 @@ impl Packs {
                 return Err(NoPlan::NoSuchPack(seq));
             }
             At::Pack(seq) => seq,
-            At::Newest | At::Time(_) => self.tip(),
+            At::Newest | At::Time(_) => self.newest(),
         };
         let (mut line, mut missing) = self.line(tip);
         if let At::Time(time) = at {
@@ -142,6 +139,8 @@ impl Packs {
         }
         replay.reverse();
         missing.retain(|seq| *seq > head);
+        let unread = |seq: &&PackSeq| self.good[*seq].deltas_lost.is_some();
+        missing.extend(line[..found].iter().filter(unread));
         Ok(Plan {
             head,
             replay,
