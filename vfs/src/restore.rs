@@ -200,6 +200,3 @@ fn each(
         }
     }
 }
-
-#[cfg(test)]
-mod tests;
