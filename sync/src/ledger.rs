@@ -12,8 +12,8 @@ pub use place::Place;
 pub use record::{Blocked, Column, Encoded, Intent, PackRecord, PackState};
 
 use crate::chunk_store::Standing;
-use crate::store::{Batch, MetaStore, StoreError};
 use crate::limits::{CHECKPOINT_BYTES_MIN, CHECKPOINT_PACKS_MAX, CHECKPOINT_PACKS_MIN, CHECKPOINT_SMALL_BYTES};
+use crate::store::{Batch, MetaStore, StoreError};
 use cessfs_crypto::{ChunkId, PackKind, PackSeq};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;

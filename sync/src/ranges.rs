@@ -158,12 +158,7 @@ impl Ranges {
     }
 
     /// Out of segments rebuilt for it.
-    async fn rebuilt<T>(
-        &self,
-        pack: &PackRecord,
-        range: Range<u64>,
-        accept: &impl Accept<T>,
-    ) -> Result<T, FetchError> {
+    async fn rebuilt<T>(&self, pack: &PackRecord, range: Range<u64>, accept: &impl Accept<T>) -> Result<T, FetchError> {
         let mut bytes = Vec::with_capacity((range.end - range.start) as usize);
         for piece in pieces(range.start, (range.end - range.start) as u32) {
             let segment = self.segment(pack, piece.segment).await?;

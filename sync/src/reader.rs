@@ -142,6 +142,9 @@ impl Reader {
     async fn download(&self, id: ChunkId, place: Place, pack: &PackRecord) -> Result<Bytes, FetchError> {
         let _permit = self.fetches.acquire().await.expect("the semaphore is never closed");
         let range = place.offset..place.offset + u64::from(place.len);
-        self.parts.ranges.read(pack, range, Neighbours::Wanted, |frame| self.open(id, frame)).await
+        self.parts
+            .ranges
+            .read(pack, range, Neighbours::Wanted, |frame| self.open(id, frame))
+            .await
     }
 }

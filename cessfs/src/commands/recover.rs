@@ -319,8 +319,14 @@ async fn replay(
     waiting: &Waiting,
 ) -> Result<(), Stopped> {
     for (number, seq) in plan.replay.iter().enumerate() {
-        waiting.say(format!("reading metadata: pack {} of {}", number + 1, plan.replay.len()));
-        let read = archive.deltas(&packs.good[seq], |frame| apply_delta([frame], store).map_err(FetchError::from));
+        waiting.say(format!(
+            "reading metadata: pack {} of {}",
+            number + 1,
+            plan.replay.len()
+        ));
+        let read = archive.deltas(&packs.good[seq], |frame| {
+            apply_delta([frame], store).map_err(FetchError::from)
+        });
         match read.await {
             Ok(()) => {}
             // A frame that opened and is no delta: of a newer version, or of a writer gone mad. Disks fail otherwise.
@@ -335,7 +341,10 @@ async fn replay(
 fn no_plan(error: NoPlan, packs: &Packs) -> Failure {
     let what = match error {
         NoPlan::BeforeFirst(first) => {
-            format!("the volume begins later: its first pack was sealed at {}", moment::format(first))
+            format!(
+                "the volume begins later: its first pack was sealed at {}",
+                moment::format(first)
+            )
         }
         other => other.to_string(),
     };
@@ -346,8 +355,11 @@ fn no_plan(error: NoPlan, packs: &Packs) -> Failure {
         _ => {
             let first = packs.lost.iter().next();
             let why = first.map_or(String::new(), |(seq, lost)| format!("; pack {}: {}", seq.0, lost.why));
-            Failure::new(Exit::Nothing, format!("{what} ({} packs cannot{why})", packs.lost.len()))
-                .hint("miners may be away for a while: try again later")
+            Failure::new(
+                Exit::Nothing,
+                format!("{what} ({} packs cannot{why})", packs.lost.len()),
+            )
+            .hint("miners may be away for a while: try again later")
         }
     }
 }

@@ -176,9 +176,12 @@ impl Archive {
         let body = record.body_bytes();
         let footer = self
             .ranges
-            .read(&record, body - FOOTER_SEALED_BYTES as u64..body, Neighbours::Unwanted, |sealed| {
-                Footer::open(&self.keys, seq, sealed).map_err(|error| error.to_string())
-            })
+            .read(
+                &record,
+                body - FOOTER_SEALED_BYTES as u64..body,
+                Neighbours::Unwanted,
+                |sealed| Footer::open(&self.keys, seq, sealed).map_err(|error| error.to_string()),
+            )
             .await?;
         if footer.segments != record.segments || footer.kind != record.kind {
             return Err(unavailable(seq, "its footer is not of this file"));

@@ -113,11 +113,7 @@ impl Rig {
     /// The file of a pack.
     async fn fid(&self, seq: u64) -> Fid {
         let found = self.found().await;
-        found
-            .iter()
-            .find(|found| found.label.seq.0 == seq)
-            .expect("listed")
-            .fid
+        found.iter().find(|found| found.label.seq.0 == seq).expect("listed").fid
     }
 
     /// All but `kept` of the miners lose a pack.
@@ -164,10 +160,7 @@ async fn everything_comes_back_with_eight_of_twelve_miners_gone() {
     }
     let first = packs.good[&PackSeq(1)].record.sealed_at_s;
     assert_eq!(packs.plan(At::Time(first - 1)), Err(NoPlan::BeforeFirst(first)));
-    assert_eq!(
-        packs.plan(At::Pack(PackSeq(4))),
-        Err(NoPlan::NoSuchPack(PackSeq(4)))
-    );
+    assert_eq!(packs.plan(At::Pack(PackSeq(4))), Err(NoPlan::NoSuchPack(PackSeq(4))));
     assert_eq!(packs.points().len(), 3);
 }
 
@@ -193,10 +186,7 @@ async fn a_lost_pack_ends_the_history_until_a_checkpoint_begins_it_again() {
     let plan = packs.plan(At::Newest).expect("plan");
     assert_eq!(plan.replay, seqs(&[9, 10]));
     assert_eq!((&plan.beyond, &plan.missing), (&vec![], &vec![]));
-    assert_eq!(
-        rig.replay(&archive, &packs, &plan).await,
-        ["9 Checkpoint", "10 Forced"]
-    );
+    assert_eq!(rig.replay(&archive, &packs, &plan).await, ["9 Checkpoint", "10 Forced"]);
     let store = MemStore::new();
     install(
         &store,
@@ -243,7 +233,10 @@ async fn a_recovered_volume_goes_on_in_an_epoch_of_its_own() {
     let plan = packs.plan(At::Newest).expect("plan");
     assert_eq!(plan.replay, seqs(&[base + 1, base + 2]));
     let said = rig.replay(&archive, &packs, &plan).await;
-    assert!(said[0].ends_with("Checkpoint"), "the first pack of an epoch is one: {said:?}");
+    assert!(
+        said[0].ends_with("Checkpoint"),
+        "the first pack of an epoch is one: {said:?}"
+    );
     assert_eq!(packs.good[&PackSeq(base + 1)].previous, PackSeq(2));
     assert_eq!(packs.good[&PackSeq(base + 1)].record.epoch, 2);
     let points: Vec<u64> = packs.points().iter().map(|point| point.seq.0).collect();
@@ -273,14 +266,25 @@ async fn foreign_files_and_copied_labels_change_nothing() {
     drop(engine);
     let mut found = rig.found().await;
     // Somebody gave our account a file of theirs under the name of our newest pack.
-    let newest = found.iter().find(|found| found.label.seq.0 == 2).expect("there").clone();
-    let mut copy = found.iter().find(|found| found.label.seq.0 == 1).expect("there").clone();
+    let newest = found
+        .iter()
+        .find(|found| found.label.seq.0 == 2)
+        .expect("there")
+        .clone();
+    let mut copy = found
+        .iter()
+        .find(|found| found.label.seq.0 == 1)
+        .expect("there")
+        .clone();
     (copy.label, copy.name) = (newest.label, newest.name.clone());
     found.insert(0, copy.clone());
     found.push(copy);
     let packs = rig.archive().open(found, &|_| ()).await;
     assert_eq!((packs.good.len(), packs.lost.len()), (2, 0));
-    assert_eq!(packs.good[&PackSeq(2)].record.encoded.as_ref().expect("hashes").fid, newest.fid);
+    assert_eq!(
+        packs.good[&PackSeq(2)].record.encoded.as_ref().expect("hashes").fid,
+        newest.fid
+    );
 
     let other = cessfs_crypto::Phrase::generate(&mut SimEntropy::new(5)).secret();
     let survey = survey(rig.world.chain.as_ref(), &other.label_key(), &|_| ()).await;
@@ -292,7 +296,9 @@ async fn foreign_files_and_copied_labels_change_nothing() {
 }
 
 async fn survey_fails(rig: &Rig) -> bool {
-    survey(rig.world.chain.as_ref(), &rig.world.labels, &|_| ()).await.is_err()
+    survey(rig.world.chain.as_ref(), &rig.world.labels, &|_| ())
+        .await
+        .is_err()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

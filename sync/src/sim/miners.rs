@@ -92,7 +92,9 @@ impl SimMiners {
 
     /// Drops everything a miner holds of one file.
     pub fn lose(&self, number: u8, fid: Fid) {
-        self.miners.lock()[usize::from(number)].fragments.retain(|(held, _), _| *held != fid);
+        self.miners.lock()[usize::from(number)]
+            .fragments
+            .retain(|(held, _), _| *held != fid);
     }
 
     /// Copies everything one miner holds to another, as a repair does.

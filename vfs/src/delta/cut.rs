@@ -125,7 +125,9 @@ impl Cut<'_> {
         })?;
         let mut writer = FrameWriter::new(sink);
         match self.cause {
-            CutCause::Full | CutCause::Forced => marks.each(self.until, &mut |_, key, _| self.carry(key, &mut writer))?,
+            CutCause::Full | CutCause::Forced => {
+                marks.each(self.until, &mut |_, key, _| self.carry(key, &mut writer))?
+            }
             CutCause::Checkpoint => {
                 writer.only_what_is();
                 self.carry_all(&mut writer)?;
@@ -147,7 +149,9 @@ impl Cut<'_> {
             self.each_key(prefix, &mut |cut, key| cut.carry(key, writer))?;
         }
         // What was deleted since the cut began may be gone before it was its turn above, but then it was saved before.
-        self.each_key(SAVED_PREFIX, &mut |cut, key| cut.carry(&key[SAVED_PREFIX.len()..], writer))
+        self.each_key(SAVED_PREFIX, &mut |cut, key| {
+            cut.carry(&key[SAVED_PREFIX.len()..], writer)
+        })
     }
 
     fn each_key(

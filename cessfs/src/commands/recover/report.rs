@@ -110,7 +110,11 @@ impl Listed {
         println!("volume    {}, territory {}", self.id, self.territory);
         println!("account   {}", self.account);
         for point in &self.points {
-            let note = if point.complete { "" } else { "  cannot be restored: a pack before it is missing" };
+            let note = if point.complete {
+                ""
+            } else {
+                "  cannot be restored: a pack before it is missing"
+            };
             println!("{:>16}  {}{note}", point.pack, point.sealed_at);
         }
         for lost in &self.lost_packs {
@@ -187,7 +191,10 @@ impl Recovered {
             );
         }
         for file in self.missing_files.iter().take(LINES_MAX) {
-            println!("missing   {}: {} of {} chunks", file.path, file.missing_chunks, file.chunks);
+            println!(
+                "missing   {}: {} of {} chunks",
+                file.path, file.missing_chunks, file.chunks
+            );
         }
         for finding in self.findings.iter().take(LINES_MAX) {
             println!("broken    {finding}");

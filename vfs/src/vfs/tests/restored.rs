@@ -107,7 +107,11 @@ fn step(w: &World, dice: &mut dyn FnMut(u64) -> u64) {
     let dirs = ["", "/a", "/b", "/a/c"];
     let path = |dice: &mut dyn FnMut(u64) -> u64| {
         let dir = dirs[dice(4) as usize];
-        format!("{}/{}", if w.exists(dir) { dir } else { "" }, ["a", "b", "c", "f", "g", "h"][dice(6) as usize])
+        format!(
+            "{}/{}",
+            if w.exists(dir) { dir } else { "" },
+            ["a", "b", "c", "f", "g", "h"][dice(6) as usize]
+        )
     };
     let (one, two) = (path(dice), path(dice));
     let is_file = |path: &str| w.exists(path) && w.stat(path).kind == FileKind::Regular;
@@ -170,7 +174,11 @@ fn every_prefix_of_packs_is_the_tree_of_its_last_seal() {
         }
         for packs in 1..=causes.len() {
             let restored = restore(&w, &causes, packs);
-            assert_eq!(look(&restored), trees[packs - 1], "seed {seed}, {packs} packs of {causes:?}");
+            assert_eq!(
+                look(&restored),
+                trees[packs - 1],
+                "seed {seed}, {packs} packs of {causes:?}"
+            );
             restored.check();
         }
     }
