@@ -12,7 +12,7 @@
 //!
 //! A checkpoint carries all records, not only marked ones, as a forced cut carries them: replay may start there.
 
-use super::frame::FrameWriter;
+use super::frame::{DELTA_KINDS, FrameWriter};
 use super::marks::SAVED_PREFIX;
 use crate::data::state::DIRTY_PREFIX;
 use crate::data::{CHUNK, Shared};
@@ -145,7 +145,7 @@ impl Cut<'_> {
             }
             Ok(())
         })?;
-        for prefix in [INODE_PREFIX, DENTRY_PREFIX, EXTENT_PREFIX, INLINE_PREFIX, XATTR_PREFIX] {
+        for (prefix, _) in DELTA_KINDS {
             self.each_key(prefix, &mut |cut, key| cut.carry(key, writer))?;
         }
         // What was deleted since the cut began may be gone before it was its turn above, but then it was saved before.
