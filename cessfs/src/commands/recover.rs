@@ -31,8 +31,8 @@ use std::sync::Arc;
 /// Bring a volume back from its recovery phrase alone
 ///
 /// Reads the account's packs from the network, restores the tree as of the newest complete one (or of --at), and makes a volume
-/// that can be mounted at once: contents are fetched when they are read. Another machine that still writes to this volume is
-/// not stopped, but what it sends from now on is beside the history, and no later recovery will see it.
+/// that can be mounted at once: contents are fetched when they are read. Another machine that still writes to this volume stops
+/// sending once this one has sent something; what it sent meanwhile is beside the history, and no later recovery will see it.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   cessfs recover photos --phrase-file ~/photos.phrase --rpc wss://t2-rpc.cess.network

@@ -106,6 +106,15 @@ pub enum Blocked {
     /// The local journal takes no more.
     #[error("the local journal failed: {0}")]
     Journal(String),
+    /// The volume was recovered elsewhere, and goes on there (I10).
+    #[error(
+        "this volume was recovered on another machine and goes on there (epoch {epoch}); nothing more is sent from here: copy \
+         what only this machine has over to that one"
+    )]
+    Fenced {
+        /// Epoch of the other writer.
+        epoch: u32,
+    },
 }
 
 /// Hashes of an encoded pack.

@@ -4,6 +4,7 @@ use super::*;
 use crate::chunk_store::{ChunkStore, CutCause, DeltaSource, FetchError};
 use crate::engine::Engine;
 use crate::fragment_store::Fid;
+use crate::ledger::Blocked;
 use crate::sim::{Fault, SimEntropy, World};
 use crate::store::{Batch, MemStore, MetaStore, StoreError};
 use bytes::Bytes;
@@ -222,16 +223,33 @@ async fn a_recovered_volume_goes_on_in_an_epoch_of_its_own() {
         engine.submit(id, &bytes).expect("known chunks cost nothing");
     }
     assert_eq!(engine.newest_confirmed(), Some(PackSeq(2)));
-    rig.packs(&engine, 10..12).await;
-    // Another machine that was believed lost sends one more: it is beside the history.
+    // A machine that was believed lost sends one more before it can know: it is beside the history.
     rig.packs(&old, 20..21).await;
+    rig.packs(&engine, 10..12).await;
+    // From now on it is fenced: it keeps what it has and sends nothing.
+    let declared = rig.world.chain.declarations().len();
+    let (id, bytes) = rig.chunk(30);
+    old.submit(id, &bytes).expect("submit");
+    let settled = tokio::time::timeout(Duration::from_secs(3), old.settle()).await;
+    assert!(settled.is_err(), "a fenced writer does not settle");
+    let blocked: Vec<_> = old
+        .status()
+        .underway
+        .into_iter()
+        .filter_map(|pack| pack.blocked)
+        .collect();
+    assert_eq!(blocked, [Blocked::Fenced { epoch: 2 }]);
+    assert_eq!(rig.world.chain.declarations().len(), declared);
+    assert_eq!(old.fetch(id).await.expect("still here"), bytes);
+    // The newer one is not in its own way.
+    rig.packs(&engine, 12..13).await;
     drop((engine, old));
 
     let (archive, packs) = rig.open().await;
-    assert_eq!(packs.good.len(), 5);
+    assert_eq!(packs.good.len(), 6);
     let base = continuation.base.0;
     let plan = packs.plan(At::Newest).expect("plan");
-    assert_eq!(plan.replay, seqs(&[base + 1, base + 2]));
+    assert_eq!(plan.replay, seqs(&[base + 1, base + 2, base + 3]));
     let said = rig.replay(&archive, &packs, &plan).await;
     assert!(
         said[0].ends_with("Checkpoint"),
@@ -240,7 +258,11 @@ async fn a_recovered_volume_goes_on_in_an_epoch_of_its_own() {
     assert_eq!(packs.good[&PackSeq(base + 1)].previous, PackSeq(2));
     assert_eq!(packs.good[&PackSeq(base + 1)].record.epoch, 2);
     let points: Vec<u64> = packs.points().iter().map(|point| point.seq.0).collect();
-    assert_eq!(points, [1, 2, base + 1, base + 2], "pack 3 is of another history");
+    assert_eq!(
+        points,
+        [1, 2, base + 1, base + 2, base + 3],
+        "pack 3 is of another history"
+    );
     let next = Continuation::after(&packs, &mut SimEntropy::new(1));
     assert_eq!(next.epoch, 3);
     assert!(next.base.0 > base + 1_000_000);
