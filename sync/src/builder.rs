@@ -163,7 +163,7 @@ impl Builder {
         };
         let directory = directory_sealed_bytes(pack.chunks.len() as u64 + 1, 1);
         // A delta larger than half a pack grows the pack by segments; it must not starve the chunks.
-        let delta = gate.delta_reserve.min(self.config.target_bytes / 2);
+        let delta = (gate.delta_reserve + pack.reserve).min(self.config.target_bytes / 2);
         pack.len + frame_bytes as u64 + delta + directory + FOOTER_SEALED_BYTES as u64 <= self.config.target_bytes
     }
 
@@ -197,13 +197,17 @@ impl Builder {
                 false => PackKind::Data,
             },
         };
-        OpenPack::create(
+        let mut pack = OpenPack::create(
             self.keys.clone(),
             self.dice.clone(),
             &self.staging,
             label,
             self.clock.monotonic(),
-        )
+        )?;
+        if label.kind == PackKind::Checkpoint {
+            pack.reserve = self.ledger.checkpoint_bytes_max();
+        }
+        Ok(pack)
     }
 
     /// Remembers that metadata changed, so that the pack ages even if no chunk comes. Never waits for the gate: callers are

@@ -134,18 +134,16 @@ impl Ledger {
         if newest.epoch < lineage.epoch {
             return true;
         }
-        let (mut since_packs, mut since_bytes, mut checkpoint_bytes) = (0, 0, 0);
-        for pack in packs.values().rev() {
-            if pack.kind == PackKind::Checkpoint {
-                checkpoint_bytes = pack.delta_bytes;
-                break;
-            }
-            since_packs += 1;
-            since_bytes += pack.delta_bytes;
-        }
+        let (since_packs, since_bytes, checkpoint_bytes) = metadata(&packs);
         since_packs >= CHECKPOINT_PACKS_MAX
             || since_bytes >= checkpoint_bytes.max(CHECKPOINT_BYTES_MIN)
             || (since_packs >= CHECKPOINT_PACKS_MIN && checkpoint_bytes + since_bytes <= CHECKPOINT_SMALL_BYTES)
+    }
+
+    /// At most so many bytes a checkpoint takes, apart from what no pack carried yet.
+    pub(crate) fn checkpoint_bytes_max(&self) -> u64 {
+        let (_, since_bytes, checkpoint_bytes) = metadata(&self.packs.read());
+        since_bytes + checkpoint_bytes
     }
 
     pub(crate) fn get(&self, seq: PackSeq) -> Option<Arc<PackRecord>> {
@@ -281,6 +279,19 @@ impl Ledger {
             changes.changed().await.map_err(|_| stopped())?;
         }
     }
+}
+
+/// Packs and bytes of deltas since the last checkpoint, and its bytes.
+fn metadata(packs: &BTreeMap<PackSeq, Arc<PackRecord>>) -> (usize, u64, u64) {
+    let (mut since_packs, mut since_bytes) = (0, 0);
+    for pack in packs.values().rev() {
+        if pack.kind == PackKind::Checkpoint {
+            return (since_packs, since_bytes, pack.delta_bytes);
+        }
+        since_packs += 1;
+        since_bytes += pack.delta_bytes;
+    }
+    (since_packs, since_bytes, 0)
 }
 
 /// The engine was shut down while somebody waited for it.

@@ -21,6 +21,8 @@ pub(super) struct OpenPack {
     pub(super) chunks: Vec<ChunkEntry>,
     pub(super) deltas: Vec<DeltaEntry>,
     pub(super) begun_at: Duration,
+    /// Bytes that a checkpoint's metadata will take beyond what is pending; 0 for others.
+    pub(super) reserve: u64,
     keys: VolumeKeys,
     dice: Dice,
     room: Arc<DiskRoom>,
@@ -52,6 +54,7 @@ impl OpenPack {
             chunks: Vec::new(),
             deltas: Vec::new(),
             begun_at,
+            reserve: 0,
             keys,
             dice,
             room: staging.room(),

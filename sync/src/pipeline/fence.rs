@@ -26,9 +26,10 @@ impl Pipeline {
             known.extend(own);
             listed.into_iter().filter(|fid| !known.contains(fid)).collect()
         };
-        let mut asked = futures::stream::iter(fresh)
-            .map(|fid| async move { (fid, self.epoch_of(fid).await) })
-            .buffer_unordered(SURVEYS_IN_FLIGHT);
+        let questions = fresh
+            .into_iter()
+            .map(|fid| async move { (fid, self.epoch_of(fid).await) });
+        let mut asked = futures::stream::iter(questions).buffer_unordered(SURVEYS_IN_FLIGHT);
         while let Some((fid, epoch)) = asked.next().await {
             match epoch? {
                 Some(epoch) if epoch > self.ledger.epoch() => return Err(Blocked::Fenced { epoch }),
