@@ -402,3 +402,31 @@ fn what_cannot_be_recovered_says_why() -> Result<()> {
     fresh.recover(ws, &["--volume", id, "--allow-older"])?;
     Ok(())
 }
+
+#[test]
+fn the_older_of_two_machines_stops_sending() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let scene = Scene::set(13, "sealed")?;
+    let older = &scene.volume;
+    let old_mount = scene.mount(older)?;
+    fs::write(old_mount.path().join("shared"), "before")?;
+    older.sync(PATIENCE)?;
+    let newer = scene.elsewhere("newer")?;
+    newer.recover(&scene.network.ws, &[])?;
+    let new_mount = newer.mount(&scene.dir.path().join("new-mnt"))?;
+    fs::write(new_mount.path().join("shared"), "after")?;
+    newer.sync(PATIENCE)?;
+    let declared = scene.network.events("UploadDeclaration")?;
+
+    fs::write(old_mount.path().join("only here"), "kept")?;
+    assert!(older.run(&["sync", "--wait", "--timeout", "5"]).is_err());
+    older.status_says(&["recovered on another machine"], PATIENCE)?;
+    assert_eq!(scene.network.events("UploadDeclaration")?, declared);
+    assert_eq!(fs::read_to_string(old_mount.path().join("only here"))?, "kept");
+    fs::write(new_mount.path().join("more"), "goes on")?;
+    newer.sync(PATIENCE)?;
+    old_mount.umount()?;
+    new_mount.umount()
+}
