@@ -258,19 +258,20 @@ fn a_lost_pack_costs_what_was_in_it_and_the_rest_comes_back() -> Result<()> {
     }
     let scene = Scene::set(24, "sealed")?;
     let (volume, network) = (&scene.volume, &scene.network);
-    let mount = scene.mount(volume)?;
-    let write = |name: &str, seed: u64| tree::write_noise(&mount.path().join(name), seed, 2);
-    fs::create_dir(mount.path().join("dir"))?;
-    only(network, 0..12, 24)?;
-    write("dir/first", 1)?;
-    volume.sync(PATIENCE)?;
-    let first = full_manifest(mount.path())?;
-    only(network, 12..24, 24)?;
-    write("dir/lost", 2)?;
-    volume.sync(PATIENCE)?;
-    only(network, 0..12, 24)?;
-    write("third", 3)?;
-    volume.sync(PATIENCE)?;
+    // Mounted anew for each pack: a daemon remembers for a while which miners take packs.
+    let round = |name: &str, seed: u64, miners: std::ops::Range<usize>| -> Result<tree::Manifest> {
+        only(network, miners, 24)?;
+        let mount = scene.mount(volume)?;
+        fs::create_dir_all(mount.path().join("dir"))?;
+        tree::write_noise(&mount.path().join(name), seed, 2)?;
+        volume.sync(PATIENCE)?;
+        let tree = full_manifest(mount.path())?;
+        mount.umount()?;
+        Ok(tree)
+    };
+    let first = round("dir/first", 1, 0..12)?;
+    round("dir/lost", 2, 12..24)?;
+    round("third", 3, 0..12)?;
     network.miner("forget", &(12..21).collect::<Vec<_>>())?;
 
     // The second pack's metadata is gone: the tree as it was before, and what comes after is counted.
@@ -296,6 +297,7 @@ fn a_lost_pack_costs_what_was_in_it_and_the_rest_comes_back() -> Result<()> {
     }
 
     // From the next checkpoint on only its content is missing.
+    let mount = scene.mount(volume)?;
     for round in 4..11 {
         fs::write(mount.path().join("small"), format!("round {round}"))?;
         volume.sync(PATIENCE)?;
