@@ -243,7 +243,7 @@ fn only(network: &Network, open: std::ops::Range<usize>, all: usize) -> Result<(
     let state = |state: &str, indexes: Vec<String>| {
         let indexes: Vec<&str> = indexes.iter().map(String::as_str).collect();
         network
-            .run(&[&["miner", "state", state], &indexes[..]].concat())
+            .run(&[&["miner", "state", state][..], &indexes[..]].concat())
             .map(drop)
     };
     state("positive", open.clone().map(|index| index.to_string()).collect())?;
