@@ -1,8 +1,9 @@
 //! A tree out of deltas: what is left to do when the last one was replayed.
 //!
-//! Replay itself is [`apply_delta`](crate::delta::frame::apply_delta). This counts what is there, checks every invariant of
-//! the namespace, finds files with content in packs that nobody can give, and leaves the store as a clean close would, so
-//! that the first mount need not look at everything. Refuses to repair: what the network holds is told as it is.
+//! Replay itself is [`apply_delta`](crate::delta::frame::apply_delta). This counts links and attributes anew where a file that
+//! was being written could not tell them, checks every invariant of the namespace, finds files with content in packs that
+//! nobody can give, and leaves the store as a clean close would, so that the first mount need not look at everything. Refuses
+//! to repair anything else: what the network holds is told as it is.
 
 use crate::attr::FileKind;
 use crate::check::check_tree;
@@ -10,7 +11,7 @@ use crate::core::Core;
 use crate::error::VfsError;
 use crate::inode::ROOT_INO;
 use crate::limits::{MISSING_FILES_MAX, MISSING_NOTES_MAX, SCAN_PAGE, TREE_DEPTH_MAX};
-use crate::records::{self, DentryBucket, Extent, InodeRecord};
+use crate::records::{self, DentryBucket, Extent, InodeRecord, XattrBucket};
 use cessfs_crypto::{ChunkId, VolumeKeys};
 use cessfs_sync::{Batch, MetaStore, Standing, StoreError};
 use std::collections::{BTreeMap, HashMap};
@@ -55,6 +56,7 @@ pub fn finish(
     keys: &VolumeKeys,
     has_chunk: &dyn Fn(ChunkId) -> Result<bool, StoreError>,
 ) -> Result<Restored, VfsError> {
+    recount(store)?;
     let mut restored = Restored {
         findings: check_tree(store, keys)?,
         ..Restored::default()
@@ -91,6 +93,41 @@ pub fn finish(
     batch.put(records::CLEAN_KEY, records::encode_counter(1));
     store.commit(batch)?;
     Ok(restored)
+}
+
+/// Names always travel, but the record of a file that was being written may be that of an earlier delta
+/// (`docs/FORMAT-delta.md`): then its links and attributes are counted here.
+fn recount(store: &dyn MetaStore) -> Result<(), VfsError> {
+    let (mut names, mut attributes) = (HashMap::<u64, u32>::new(), HashMap::<u64, u32>::new());
+    each(store, records::DENTRY_PREFIX, &mut |_, value| {
+        for dentry in DentryBucket::decode(value)?.0 {
+            if dentry.kind != FileKind::Directory {
+                *names.entry(dentry.ino).or_default() += 1;
+            }
+        }
+        Ok(())
+    })?;
+    each(store, records::XATTR_PREFIX, &mut |key, value| {
+        let (ino, _) = records::parse_dentry_key(key)?;
+        *attributes.entry(ino).or_default() += XattrBucket::decode(value)?.0.len() as u32;
+        Ok(())
+    })?;
+    let mut wrong = Batch::new();
+    each(store, records::INODE_PREFIX, &mut |key, value| {
+        let ino = records::parse_ino_key(key)?;
+        let mut record = InodeRecord::decode(value)?;
+        let told = (record.nlink, record.xattrs);
+        if let (FileKind::Regular, Some(links)) = (record.kind, names.get(&ino)) {
+            record.nlink = *links;
+            record.xattrs = attributes.get(&ino).copied().unwrap_or(0);
+        }
+        if told != (record.nlink, record.xattrs) {
+            wrong.put(key, record.encode());
+        }
+        Ok(())
+    })?;
+    store.commit(wrong)?;
+    Ok(())
 }
 
 /// Chunks and missing chunks of every file that misses any.
