@@ -6,7 +6,7 @@ use crate::engine::Engine;
 use crate::fragment_store::Fid;
 use crate::ledger::Blocked;
 use crate::sim::{Fault, SimEntropy, World};
-use crate::store::{Batch, MemStore, MetaStore, StoreError};
+use crate::store::{Batch, MemStore, StoreError};
 use bytes::Bytes;
 use cessfs_crypto::{ChunkId, Entropy, PackKind, PackSeq};
 use std::path::Path;

@@ -226,7 +226,13 @@ impl Cut<'_> {
                 self.left.push(key.to_vec());
             }
         }
-        writer.record(key, Some(&record.encode()))
+        writer.record(key, Some(&record.encode()))?;
+        // A file that outgrew its bytes keeps them for a while, unmarked; who replays must not.
+        let bytes = records::inline_key(ino);
+        if !record.inline && self.shared.core.marks.value_at_cut(&bytes)?.is_some() {
+            writer.record(&bytes, None)?;
+        }
+        Ok(())
     }
 
     fn carry_bytes(&mut self, ino: u64, key: &[u8], writer: &mut FrameWriter<'_>) -> Result<(), StoreError> {
