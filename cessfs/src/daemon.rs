@@ -154,6 +154,7 @@ async fn close(daemon: &Daemon, mounted: &mut fuse::Mounted, signals: &mut Signa
     let volume = daemon.volume();
     let status = daemon.last_status();
     let closed = volume.close().await;
+    daemon.note_seen();
     if let Some(left) = crate::progress::left_to_send(status.unsent_bytes + status.dirty_bytes, &status.name) {
         tracing::info!("{left}");
     }

@@ -3,7 +3,7 @@
 use crate::config::{AtRestMode, VolumeConfig};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
-use cessfs_crypto::{AccountKey, Entropy, KeySlots, VolumeSecret};
+use cessfs_crypto::{AccountKey, Entropy, KeySlots, VolumeId, VolumeSecret};
 use cessfs_sync::chain::SubxtChain;
 use cessfs_sync::engine::{Config as EngineConfig, Engine, Seams};
 use cessfs_sync::fragment_store::http::HttpFragments;
@@ -117,6 +117,8 @@ pub struct OpenOptions {
 pub struct Volume {
     /// Files.
     pub vfs: Arc<Vfs>,
+    /// Its random name.
+    pub id: VolumeId,
     /// Packs.
     pub engine: Arc<Engine>,
     /// The chain.
@@ -177,6 +179,7 @@ impl Volume {
         engine.attach(vfs.delta_source());
         engine.start();
         Ok(Volume {
+            id: slots.volume(),
             vfs,
             engine,
             chain,
@@ -198,7 +201,11 @@ impl Volume {
     }
 }
 
-fn journal(
+/// A volume's metadata store.
+///
+/// # Errors
+/// [`Exit::Disk`] when it cannot be read.
+pub fn journal(
     dir: &VolumeDir,
     config: &VolumeConfig,
     keys: &cessfs_crypto::VolumeKeys,

@@ -69,6 +69,16 @@ pub const DELTA_FRAME_BYTES_MAX: usize = CHUNK_BYTES;
 pub const DIRECTORY_FRAME_BYTES: usize = CHUNK_BYTES;
 /// Buffer in which pad is made and written.
 pub const PAD_BUFFER_BYTES: usize = CHUNK_BYTES;
+/// Packs after which all metadata travels again where it is small anyway: what is not filled is padding, so such a
+/// checkpoint costs nothing, and what comes after it needs nothing that was before.
+pub const CHECKPOINT_PACKS_MIN: usize = 8;
+/// What counts as small there: a quarter of a segment.
+pub const CHECKPOINT_SMALL_BYTES: u64 = 8 << 20;
+/// Bytes of deltas since the last checkpoint (and at least as many as that had) after which the next one is due. So all
+/// checkpoints together are never larger than all deltas, and recovery reads at most three times the tree.
+pub const CHECKPOINT_BYTES_MIN: u64 = 64 << 20;
+/// Packs after which a checkpoint is due in any case: recovery asks for three ranges of each pack since the last.
+pub const CHECKPOINT_PACKS_MAX: usize = 256;
 /// How long a pack may stay open after its first content (`pack.max_age`).
 ///
 /// A pack costs 96 MiB of territory however little is in it (F2), and an aged one is not merged with its successor yet: ten
@@ -163,6 +173,26 @@ pub const MINERS_REFRESH_MIN: Duration = Duration::from_secs(30);
 /// Stored files whose holders were asked for again after a failed read.
 pub const HOLDERS_KEPT: usize = 64;
 
+// Recovery.
+
+/// Files of the account asked of the chain at the same time.
+pub const SURVEYS_IN_FLIGHT: usize = 32;
+/// Packs whose footer and directory are read at the same time.
+pub const ARCHIVE_PACKS_IN_FLIGHT: usize = 16;
+/// Sealed bytes of a directory that recovery reads: six million entries, where a full pack of 1000 segments of whole chunks
+/// has 32,000.
+pub const DIRECTORY_BYTES_MAX: u64 = 256 << 20;
+/// Sealed bytes of delta frames asked for in one range; never less than a frame.
+pub const DELTA_RANGE_BYTES_MAX: u64 = 4 << 20;
+/// Such ranges asked for at the same time.
+pub const DELTA_RANGES_IN_FLIGHT: usize = 6;
+/// Records of one batch while a journal is made.
+pub const INSTALL_BATCH_RECORDS: usize = 4096;
+/// Packs that one epoch may ever seal before its numbers reach the next step: at one a minute, two years.
+pub const EPOCH_SEQS: u64 = 1_000_000;
+/// Steps at which the numbers of an epoch may begin, one of them at random.
+pub const EPOCH_STEPS: u64 = 1_000_000;
+
 /// What all of the above may hold in memory at once stays below 250 MiB.
 const MEMORY_BYTES: usize = FRAGMENTS_IN_FLIGHT * ROW_BYTES
     + ROWS_KEPT * COLUMNS * ROW_BYTES
@@ -173,6 +203,7 @@ const MEMORY_BYTES: usize = FRAGMENTS_IN_FLIGHT * ROW_BYTES
 const _: () = assert!(MEMORY_BYTES < 250 << 20);
 const _: () = assert!(PACK_TARGET_BYTES as usize <= PACK_SEGMENTS_MAX * SEGMENT_BYTES);
 const _: () = assert!(DECLARE_MORTAL_BLOCKS as u64 >= 2 * TRANSACTION_LIFE_BLOCKS);
+const _: () = assert!(DELTA_RANGE_BYTES_MAX > DELTA_FRAME_BYTES_MAX as u64 + 28);
 const _: () = assert!(PREFETCHES_IN_FLIGHT < FETCHES_IN_FLIGHT);
 /// Bytes of changes that may wait for the journal's writer before `commit` blocks.
 pub const JOURNAL_QUEUE_BYTES_MAX: usize = 32 << 20;

@@ -16,6 +16,7 @@ mod body;
 mod column;
 mod declare;
 mod encode;
+mod fence;
 mod place;
 mod progress;
 mod reconcile;
@@ -30,6 +31,7 @@ use crate::chain::{Chain, ChainError, ChainInfo};
 use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::engine::Errors;
+use crate::fragment_store::Fid;
 use crate::ledger::{Blocked, Durable, Ledger, PackRecord, PackState, stopped};
 use crate::limits::{
     FRAGMENTS_IN_FLIGHT, PACKS_IN_ENCODE, PACKS_IN_FLIGHT, PACKS_IN_VERIFY, RETRY_DELAY_MAX, RETRY_DELAY_MIN,
@@ -74,6 +76,8 @@ pub(crate) struct Pipeline {
     runtime: Handle,
     /// Packs with an intent of which it is known since when nothing was signed for them.
     quiet: Mutex<HashSet<PackSeq>>,
+    /// Files of the account that are no packs of a newer epoch. At most as many as the chain lists.
+    known_files: Mutex<HashSet<Fid>>,
     /// What the chain said about itself; asked once.
     info: OnceLock<ChainInfo>,
     encodes: Semaphore,
@@ -98,6 +102,7 @@ impl Pipeline {
             errors: parts.errors,
             runtime: parts.runtime,
             quiet: Mutex::default(),
+            known_files: Mutex::default(),
             info: OnceLock::new(),
             encodes: Semaphore::new(PACKS_IN_ENCODE),
             packs: Arc::new(Semaphore::new(PACKS_IN_FLIGHT)),

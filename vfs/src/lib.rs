@@ -22,6 +22,7 @@ pub mod limits;
 pub mod records;
 mod recover;
 mod request;
+pub mod restore;
 mod vfs;
 mod writeback;
 

@@ -91,6 +91,13 @@ impl SimMiners {
         self.miners.lock()[usize::from(number)].fault = fault;
     }
 
+    /// Drops everything a miner holds of one file.
+    pub fn lose(&self, number: u8, fid: Fid) {
+        self.miners.lock()[usize::from(number)]
+            .fragments
+            .retain(|(held, _), _| *held != fid);
+    }
+
     /// Copies everything one miner holds to another, as a repair does.
     pub fn copy(&self, from: u8, to: u8) {
         let mut miners = self.miners.lock();
