@@ -12,7 +12,6 @@ pub mod clock;
 mod dice;
 pub mod disk;
 pub mod engine;
-pub mod erasure;
 pub mod fragment_store;
 pub mod ledger;
 pub mod limits;
@@ -27,6 +26,7 @@ pub mod sim;
 mod staging;
 pub mod store;
 
+pub use cessfs_erasure as erasure;
 pub use chain::Chain;
 pub use chunk_store::{ChunkStore, CutCause, DeltaSource, FetchError, Standing};
 pub use clock::Clock;

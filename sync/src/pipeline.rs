@@ -20,6 +20,7 @@ mod fence;
 mod place;
 mod progress;
 mod reconcile;
+mod rows;
 mod verify;
 
 pub use progress::ColumnProgress;
@@ -33,7 +34,7 @@ use crate::engine::Errors;
 use crate::fragment_store::Fid;
 use crate::ledger::{Blocked, Durable, Ledger, PackRecord, PackState, stopped};
 use crate::limits::{
-    FRAGMENTS_IN_FLIGHT, PACKS_IN_FLIGHT, PACKS_IN_VERIFY, RETRY_DELAY_MAX, RETRY_DELAY_MIN, SEGMENTS_IN_ENCODE,
+    FRAGMENTS_IN_FLIGHT, PACKS_IN_ENCODE, PACKS_IN_FLIGHT, PACKS_IN_VERIFY, RETRY_DELAY_MAX, RETRY_DELAY_MIN,
 };
 use crate::miners::Miners;
 use crate::staging::Staging;
@@ -41,6 +42,7 @@ use crate::store::StoreError;
 use backoff::Backoff;
 use cessfs_crypto::PackSeq;
 use parking_lot::Mutex;
+use rows::Rows;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -67,6 +69,7 @@ pub(crate) struct Pipeline {
     ledger: Arc<Ledger>,
     builder: Arc<Builder>,
     staging: Staging,
+    rows: Arc<Rows>,
     clock: Arc<dyn Clock>,
     dice: Dice,
     errors: Arc<Errors>,
@@ -92,6 +95,7 @@ impl Pipeline {
             miners: parts.miners,
             ledger: parts.ledger,
             builder: parts.builder,
+            rows: Arc::new(Rows::new(parts.staging.clone())),
             staging: parts.staging,
             clock: parts.clock,
             dice: parts.dice,
@@ -100,7 +104,7 @@ impl Pipeline {
             quiet: Mutex::default(),
             known_files: Mutex::default(),
             info: OnceLock::new(),
-            encodes: Semaphore::new(SEGMENTS_IN_ENCODE),
+            encodes: Semaphore::new(PACKS_IN_ENCODE),
             packs: Arc::new(Semaphore::new(PACKS_IN_FLIGHT)),
             fragments: Semaphore::new(FRAGMENTS_IN_FLIGHT),
             verifies: Semaphore::new(PACKS_IN_VERIFY),
@@ -180,6 +184,7 @@ impl Pipeline {
                 .push(format!("pack {}: its staged body could not be removed: {error}", seq.0));
         }
         self.progress.forget(seq);
+        self.rows.forget(seq);
         self.quiet.lock().remove(&seq);
     }
 

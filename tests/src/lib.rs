@@ -4,6 +4,7 @@
 //! What a test starts is stopped when its value is dropped, also when the test fails.
 
 pub mod metadata;
+pub mod modes;
 pub mod network;
 pub mod process;
 pub mod tree;

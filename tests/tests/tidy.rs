@@ -38,8 +38,13 @@ const ROOMS: &[Room] = &[
         ],
     },
     Room {
+        name: "cessfs-erasure",
+        ours: &[],
+        banned: &["fuser", "nix", "reqwest", "sled", "subxt", "tokio", "tracing"],
+    },
+    Room {
         name: "cessfs-sync",
-        ours: &["cessfs-crypto"],
+        ours: &["cessfs-crypto", "cessfs-erasure"],
         banned: &["clap", "fuser", "indicatif", "notify", "toml"],
     },
     Room {

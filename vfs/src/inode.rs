@@ -12,6 +12,7 @@ use crate::error::VfsError;
 use crate::records::{self, InodeRecord};
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
 
 mod table;
 
@@ -29,6 +30,8 @@ pub struct Inode {
     pub state: RwLock<InodeState>,
     /// Appending writes queue here, outside `state`: each must see the size that the one before left.
     pub(crate) appends: Mutex<()>,
+    /// Open handles that may write.
+    pub(crate) writers: AtomicU32,
 }
 
 /// What changes about a live inode.
@@ -54,6 +57,7 @@ impl Inode {
         Inode {
             ino,
             appends: Mutex::new(()),
+            writers: AtomicU32::new(0),
             state: RwLock::new(InodeState {
                 record,
                 opens: 0,

@@ -109,6 +109,8 @@ pub const ERRORS_KEPT_MAX: usize = 256;
 pub const PREFETCH_STREAK: u32 = 2;
 /// Chunks hinted at ahead of a sequential reader.
 pub const PREFETCH_CHUNKS: u64 = 8;
+/// Bytes that one copy within the volume takes on; whoever asked for more asks again, so that none lasts long.
+pub const COPY_BYTES_MAX: u64 = 64 << 20;
 /// Threads that write back.
 pub const WRITEBACK_THREADS: usize = 2;
 /// A chunk that is never quiet is written back after this many delays.

@@ -268,17 +268,20 @@ impl Cut<'_> {
         if unsent && passage != Passage::Empty {
             self.left.push(key.to_vec());
         }
-        if passage == Passage::Empty || extent.stored.is_none() {
+        if passage == Passage::Empty {
             return writer.record(key, None);
         }
         if unsent {
-            // The network has the chunk as it was before: all of that, and nothing of what it is now.
-            let (_, len) = extent.stored.expect("chunks without an id were left out above");
-            extent.valid = extent.valid.min(len);
+            fall_back(&mut extent);
         }
         extent.resident = false;
         extent.dirty = false;
-        writer.record(key, Some(&extent.encode()))
+        extent.kept = None;
+        if extent == Extent::default() {
+            writer.record(key, None)
+        } else {
+            writer.record(key, Some(&extent.encode()))
+        }
     }
 
     fn inode(&self, ino: u64) -> Result<Option<InodeRecord>, StoreError> {
@@ -340,6 +343,18 @@ impl Cut<'_> {
             }
         }
     }
+}
+
+/// The chunk as the network has it: as it was before it was written over, and nothing of what it is now.
+fn fall_back(extent: &mut Extent) {
+    let reserved = extent.reserved;
+    match (extent.stored, extent.kept) {
+        (None, _) => *extent = Extent::default(),
+        (Some(_), Some(kept)) => (extent.valid, extent.blocks) = (kept.valid, kept.blocks),
+        (Some((_, len)), None) => extent.valid = extent.valid.min(len),
+    }
+    extent.reserved = reserved;
+    extent.reserved.remove_all(&extent.blocks);
 }
 
 fn corrupt(error: RecordError) -> StoreError {

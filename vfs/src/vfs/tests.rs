@@ -12,6 +12,7 @@ use cessfs_sync::store::MemStore;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+mod acls;
 mod attributes;
 mod crash;
 mod listing;
@@ -19,6 +20,7 @@ mod model;
 mod names;
 mod open_files;
 mod restored;
+mod space;
 mod threads;
 mod xattrs;
 
@@ -26,8 +28,14 @@ const USER: Caller = Caller {
     uid: 1000,
     gid: 1000,
     pid: 7,
+    umask: 0,
 };
-const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 7 };
+const ROOT: Caller = Caller {
+    uid: 0,
+    gid: 0,
+    pid: 7,
+    umask: 0,
+};
 
 /// Made once: a phrase is slow to turn into keys, on purpose.
 static KEYS: LazyLock<cessfs_crypto::VolumeKeys> = LazyLock::new(volume_keys);
