@@ -30,6 +30,25 @@ impl From<AtRestMode> for AtRest {
     }
 }
 
+/// The database under the journal, as written in `volume.toml` and on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreBackend {
+    /// sled.
+    #[default]
+    Sled,
+    /// redb.
+    Redb,
+}
+
+/// `[store]`: the metadata store. Fixed by `init`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// The database under it.
+    pub backend: StoreBackend,
+}
+
 /// What the kernel may keep of written data before cessfs sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -107,10 +126,13 @@ pub struct VolumeConfig {
     /// What is logged. Read again while mounted.
     #[serde(default)]
     pub log_level: LogLevel,
+    /// The metadata store. Fixed by `init`.
+    #[serde(default)]
+    pub store: StoreConfig,
 }
 
 /// Every key of `volume.toml`.
-pub const KEYS: [&str; 10] = [
+pub const KEYS: [&str; 11] = [
     "version",
     "rpc",
     "territory",
@@ -121,6 +143,7 @@ pub const KEYS: [&str; 10] = [
     "writeback_delay",
     "kernel_cache",
     "log_level",
+    "store",
 ];
 
 /// The format this program writes and reads.
@@ -181,7 +204,7 @@ impl VolumeConfig {
 
     /// The file's text.
     pub fn to_toml(&self) -> String {
-        let body = toml::to_string(self).expect("a flat table of strings and numbers has a TOML form");
+        let body = toml::to_string(self).expect("strings and numbers, tables last, have a TOML form");
         format!("# A cessfs volume. Keys: docs/CONFIGURATION.md; check edits with `cessfs config check`.\n{body}")
     }
 }
@@ -261,6 +284,9 @@ mod tests {
             writeback_delay: Duration::from_millis(1500),
             kernel_cache: KernelCache::Writeback,
             log_level: LogLevel::Info,
+            store: StoreConfig {
+                backend: StoreBackend::Redb,
+            },
         }
     }
 
@@ -309,6 +335,8 @@ mod tests {
             ("3GiB", "many"),
             ("1500ms", "soon"),
             ("\"sealed\"", "\"open\""),
+            ("\"redb\"", "\"bolt\""),
+            ("backend =", "backed ="),
         ] {
             assert!(good.contains(from), "{from}");
             let failure = VolumeConfig::parse(&good.replace(from, to)).unwrap_err();

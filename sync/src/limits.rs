@@ -188,6 +188,10 @@ pub const DISK_RESERVE_BYTES: u64 = 32 << 20;
 pub const DISK_LOOK_BYTES: u64 = 1 << 20;
 /// Bytes of sled's page cache.
 pub const SLED_CACHE_BYTES: u64 = 64 << 20;
+/// Bytes of redb's page cache.
+pub const REDB_CACHE_BYTES: usize = 64 << 20;
+/// Bytes of changes that redb applies before it makes them durable unasked: the pages they free are reused only then.
+pub const REDB_LOOSE_BYTES_MAX: u64 = 16 << 20;
 
 const _: () = assert!(TRANSACTION_LIFE_BLOCKS.is_power_of_two());
 const _: () = assert!(TRANSACTION_TIMEOUT.as_secs() > TRANSACTION_LIFE_BLOCKS * 6);

@@ -4,7 +4,9 @@
 //! it fails before money moved, and nothing out when it fails after.
 
 use super::{Context, print_json};
-use crate::config::{self, AtRestMode, CONFIG_VERSION, KernelCache, LogLevel, VolumeConfig};
+use crate::config::{
+    self, AtRestMode, CONFIG_VERSION, KernelCache, LogLevel, StoreBackend, StoreConfig, VolumeConfig,
+};
 use crate::exit::{Exit, Failure};
 use crate::home::{self, VolumeDir, VolumeName};
 use crate::limits;
@@ -58,6 +60,9 @@ pub struct InitArgs {
     /// How the local cache rests on disk; `plain` is for disks that are encrypted already
     #[arg(long, value_enum, default_value_t)]
     at_rest: AtRestMode,
+    /// Database under the volume's metadata store
+    #[arg(long, value_enum, default_value_t)]
+    store: StoreBackend,
     /// Territory to use, bought if there is none of that name [default: NAME]
     #[arg(long, value_name = "NAME")]
     territory: Option<String>,
@@ -165,6 +170,7 @@ fn configuration(args: &InitArgs, territory: String, chain: &dyn Chain) -> Volum
         writeback_delay: limits::WRITEBACK_DELAY_DEFAULT,
         kernel_cache: KernelCache::default(),
         log_level: LogLevel::default(),
+        store: StoreConfig { backend: args.store },
     }
 }
 
