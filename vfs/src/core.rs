@@ -9,7 +9,10 @@ use crate::dentry::DentryCache;
 use crate::error::VfsError;
 use crate::ino_counter::InoCounter;
 use crate::inode::InodeTable;
+use crate::places::Places;
+use crate::quota::Quotas;
 use crate::records::{self, InodeRecord};
+use crate::trash::Trash;
 use cessfs_crypto::{AtRestKeys, Entropy, VolumeKeys};
 use cessfs_sync::{Batch, ChunkStore, Clock, MetaStore};
 use parking_lot::Mutex;
@@ -42,6 +45,10 @@ pub struct VfsConfig {
     pub read_only: bool,
     /// Keep access times (as `relatime` does).
     pub atime: bool,
+    /// How long deleted files can be had back; zero: not at all.
+    pub trash_keep: Duration,
+    /// Younger files are deleted for good: they are what programs make and throw away again.
+    pub trash_min_age: Duration,
     /// Owner of the root directory when it is made.
     pub root_uid: u32,
     /// Group of the root directory when it is made.
@@ -58,6 +65,8 @@ impl VfsConfig {
             cache_bytes_max: 10 << 30,
             read_only: false,
             atime: true,
+            trash_keep: Duration::ZERO,
+            trash_min_age: Duration::ZERO,
             root_uid: 0,
             root_gid: 0,
         }
@@ -100,6 +109,12 @@ pub struct Core {
     pub marks: Marks,
     /// Names read lately.
     pub(crate) dentries: DentryCache,
+    /// Where directories lie, as far as it was seen lately.
+    pub(crate) places: Places,
+    /// What trees with a quota use.
+    pub(crate) quotas: Quotas,
+    /// What is in the trash, in numbers.
+    pub(crate) trash: Trash,
     /// Hashes names.
     pub(crate) at_rest: AtRestKeys,
     /// Issues inode numbers.
@@ -124,6 +139,9 @@ impl Core {
             entropy: parts.entropy,
             inodes: InodeTable::new(),
             dentries: DentryCache::new(),
+            places: Places::new(),
+            quotas: Quotas::default(),
+            trash: Trash::default(),
             inos: InoCounter::new(),
             files: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -142,6 +160,11 @@ impl Core {
     /// Puts an inode's record into `batch` and marks it changed. The batch must be committed while the inode's `state` is
     /// locked for writing, or an older record could land on a newer one.
     pub fn put_inode(&self, batch: &mut Batch, ino: u64, record: &InodeRecord) {
+        if record.quota != 0
+            && let Some(inode) = self.inodes.peek(ino)
+        {
+            self.quotas.settle(&inode, record);
+        }
         let key = records::inode_key(ino);
         self.marks.mark(batch, &key);
         batch.put(key, record.encode());

@@ -26,9 +26,12 @@ mod files;
 mod handles;
 mod lookup;
 mod open;
+mod quotas;
 mod readdir;
 mod remove;
 mod rename;
+mod trash;
+pub mod virtual_dir;
 mod xattrs;
 
 /// A mounted volume.
@@ -38,11 +41,15 @@ pub struct Vfs {
     handles: HandleTable,
     /// Held while a directory changes its parent: the only way a loop could be made.
     renames: Mutex<()>,
+    sweeper: trash::Sweeper,
 }
 
 impl Vfs {
     /// A live inode.
     fn inode(&self, ino: u64) -> Result<Arc<Inode>, VfsError> {
+        if virtual_dir::is_virtual(ino) {
+            return Err(VfsError::NotPermitted);
+        }
         self.core.inodes.get(&self.core, ino)
     }
 }

@@ -3,7 +3,9 @@
 //! Decoding is strict and bounded: a frame is accepted whole or refused whole, every byte is accounted for, and no length
 //! is believed before it was compared with what is there.
 
-use crate::records::{DENTRY_PREFIX, EXTENT_PREFIX, INLINE_PREFIX, INODE_PREFIX, XATTR_PREFIX};
+use crate::records::{
+    DENTRY_PREFIX, EXTENT_PREFIX, INLINE_PREFIX, INODE_PREFIX, QUOTA_PREFIX, TRASH_PREFIX, XATTR_PREFIX,
+};
 use cessfs_sync::{Batch, MetaStore, StoreError};
 
 /// First bytes of a frame.
@@ -160,10 +162,10 @@ fn take_u32(bytes: &[u8]) -> Result<(u32, &[u8]), FrameError> {
     Ok((u32::from_le_bytes(*number), rest))
 }
 
-/// Inodes, dentries, extents, inline bytes and xattrs travel; nothing else does.
+/// Inodes, dentries, extents, inline bytes, xattrs, quotas and what the trash remembers travel; nothing else does.
 fn is_delta_key(key: &[u8]) -> bool {
     let len = match key.get(..1) {
-        Some(INODE_PREFIX | INLINE_PREFIX) => 9,
+        Some(INODE_PREFIX | INLINE_PREFIX | QUOTA_PREFIX | TRASH_PREFIX) => 9,
         Some(DENTRY_PREFIX | EXTENT_PREFIX | XATTR_PREFIX) => KEY_BYTES_MAX,
         _ => return false,
     };

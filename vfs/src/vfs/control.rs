@@ -29,6 +29,26 @@ impl Vfs {
         }
     }
 
+    /// Room in the tree that an inode lies in: what its quota leaves, where it has one and that is less.
+    pub fn statfs_at(&self, ino: u64) -> StatFs {
+        let disk = self.statfs();
+        let tree = self.core.inodes.peek(ino).map(|inode| inode.state.read().record.quota);
+        let Some(report) = tree.and_then(|tree| self.core.quotas.report(tree)) else {
+            return disk;
+        };
+        let mut room = disk;
+        if report.bytes_max > 0 {
+            let max = report.bytes_max / BLOCK_BYTES;
+            room.blocks = max;
+            room.free = max.saturating_sub(report.used.blocks).min(disk.free);
+        }
+        if report.inodes_max > 0 {
+            room.files = report.used.inodes;
+            room.files_free = report.inodes_max.saturating_sub(report.used.inodes).min(disk.files_free);
+        }
+        room
+    }
+
     /// Inodes there are, the root and unlinked open files included.
     pub fn file_count(&self) -> u64 {
         self.core.files.load(Ordering::Relaxed)

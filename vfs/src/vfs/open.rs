@@ -9,9 +9,11 @@ use crate::change::Change;
 use crate::core::Core;
 use crate::error::VfsError;
 use crate::inode::{ROOT_INO, lock_many};
-use crate::limits::SCAN_PAGE;
+use crate::limits::{SCAN_PAGE, SWEEP_PAGE};
+use crate::quota::QuotaUse;
 use crate::records::{self, InodeRecord};
-use cessfs_sync::{Batch, DeltaSource, MetaStore};
+use crate::trash::TrashSize;
+use cessfs_sync::{Batch, DeltaSource};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -38,6 +40,7 @@ impl Vfs {
             core,
             handles: HandleTable::new(),
             renames: Mutex::new(()),
+            sweeper: super::trash::Sweeper::default(),
         });
         make_root(&vfs.core)?;
         if !vfs.core.config.read_only {
@@ -45,7 +48,9 @@ impl Vfs {
             if !was_clean {
                 vfs.data.recover()?;
             }
+            vfs.resume_quotas()?;
             vfs.data.start()?;
+            vfs.start_sweeper()?;
         }
         Ok(vfs)
     }
@@ -61,9 +66,11 @@ impl Vfs {
         if self.core.closed.swap(true, Ordering::SeqCst) || self.core.config.read_only {
             return Ok(());
         }
+        self.sweeper.stop();
         self.journal_lazy()?;
         self.data.stop()?;
         let mut batch = Batch::new();
+        self.put_counters(&mut batch);
         batch.put(
             records::FILES_KEY,
             records::encode_counter(self.core.files.load(Ordering::Relaxed)),
@@ -107,7 +114,8 @@ impl Vfs {
     }
 }
 
-/// Counts inodes and finds the next number: from the last clean close, or by looking at every inode.
+/// Counts inodes and finds the next number: from the last clean close, or by looking at every inode. With them what trees
+/// with a quota use, and what is in the trash.
 fn start_counters(core: &Core, was_clean: bool) -> Result<(), VfsError> {
     let counter = |key: &[u8]| -> Result<Option<u64>, VfsError> {
         core.store
@@ -116,12 +124,14 @@ fn start_counters(core: &Core, was_clean: bool) -> Result<(), VfsError> {
             .transpose()
             .map_err(VfsError::from)
     };
+    super::quotas::load(core)?;
     let stored_next = counter(records::NEXT_INO_KEY)?;
     let (files, next) = match (was_clean, counter(records::FILES_KEY)?, stored_next) {
-        (true, Some(files), Some(next)) => (files, next),
+        (true, Some(files), Some(next)) if super::quotas::load_use(core)? && super::trash::load_size(core)? => (files, next),
         _ => {
-            let (files, last) = count_inodes(&*core.store)?;
-            (files, stored_next.unwrap_or(0).max(last + 1))
+            let count = count_inodes(core)?;
+            core.trash.start(count.trash);
+            (count.files, stored_next.unwrap_or(0).max(count.last + 1))
         }
     };
     core.files.store(files, Ordering::Relaxed);
@@ -129,19 +139,40 @@ fn start_counters(core: &Core, was_clean: bool) -> Result<(), VfsError> {
     Ok(())
 }
 
-/// How many inodes there are, and the highest number.
-fn count_inodes(store: &dyn MetaStore) -> Result<(u64, u64), VfsError> {
-    let (mut files, mut last) = (0, 0);
+/// What a look at every inode tells.
+#[derive(Default)]
+struct Count {
+    files: u64,
+    /// The highest number given to an inode, or to something in the trash.
+    last: u64,
+    trash: TrashSize,
+}
+
+/// Looks at every inode.
+fn count_inodes(core: &Core) -> Result<Count, VfsError> {
+    let mut count = Count::default();
+    core.quotas.start_counting();
     let mut from = records::INODE_PREFIX.to_vec();
     loop {
-        let page = store.scan(records::INODE_PREFIX, &from, SCAN_PAGE)?;
+        let page = core.store.scan(records::INODE_PREFIX, &from, SWEEP_PAGE)?;
         let Some((key, _)) = page.last() else {
-            return Ok((files, last));
+            return Ok(count);
         };
-        last = records::parse_ino_key(key)?;
-        files += page.len() as u64;
+        count.last = count.last.max(records::parse_ino_key(key)?);
+        count.files += page.len() as u64;
         from.clone_from(key);
         from.push(0);
+        for (_, value) in &page {
+            let record = InodeRecord::decode(value)?;
+            if record.quota != 0 {
+                core.quotas.add(record.quota, QuotaUse { blocks: record.blocks, inodes: 1 });
+            }
+            if record.trash != 0 {
+                count.last = count.last.max(record.trash);
+                count.trash.files += 1;
+                count.trash.blocks += record.blocks;
+            }
+        }
     }
 }
 
