@@ -1,7 +1,7 @@
 //! The command line: verbs, global options, and the form in which mount.fuse3 calls.
 
 use crate::commands::{
-    completions, config, doctor, evict, explain, init, man, mount, status, sync, territory, umount, volumes,
+    completions, config, doctor, evict, explain, init, man, mount, quota, status, sync, territory, trash, umount, volumes,
 };
 use crate::config::LogLevel;
 use clap::{Args, Parser, Subcommand};
@@ -79,6 +79,10 @@ pub enum Verb {
     Evict(evict::EvictArgs),
     /// Tell where a file's bytes are: chunks, packs, miners
     Explain(explain::ExplainArgs),
+    /// Limit how much a directory and all below it may hold
+    Quota(quota::QuotaArgs),
+    /// Have deleted files back
+    Trash(trash::TrashArgs),
     /// Show and buy storage space on the chain
     Territory(territory::TerritoryArgs),
     /// Show or check a volume's configuration
@@ -153,6 +157,8 @@ mod tests {
             "sync",
             "evict",
             "explain",
+            "quota",
+            "trash",
             "territory",
             "config",
             "doctor",

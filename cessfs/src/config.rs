@@ -49,6 +49,27 @@ pub struct StoreConfig {
     pub backend: StoreBackend,
 }
 
+/// `[trash]`: deleted files that can be had back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrashConfig {
+    /// For how long; 0: not at all.
+    #[serde(serialize_with = "write_duration", deserialize_with = "read_duration")]
+    pub keep: Duration,
+    /// Younger files are deleted for good.
+    #[serde(serialize_with = "write_duration", deserialize_with = "read_duration")]
+    pub min_age: Duration,
+}
+
+impl Default for TrashConfig {
+    fn default() -> TrashConfig {
+        TrashConfig {
+            keep: limits::TRASH_KEEP_DEFAULT,
+            min_age: limits::TRASH_MIN_AGE_DEFAULT,
+        }
+    }
+}
+
 /// What the kernel may keep of written data before cessfs sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -129,10 +150,13 @@ pub struct VolumeConfig {
     /// The metadata store. Fixed by `init`.
     #[serde(default)]
     pub store: StoreConfig,
+    /// What happens to deleted files.
+    #[serde(default)]
+    pub trash: TrashConfig,
 }
 
 /// Every key of `volume.toml`.
-pub const KEYS: [&str; 11] = [
+pub const KEYS: [&str; 12] = [
     "version",
     "rpc",
     "territory",
@@ -144,6 +168,7 @@ pub const KEYS: [&str; 11] = [
     "kernel_cache",
     "log_level",
     "store",
+    "trash",
 ];
 
 /// The format this program writes and reads.
@@ -255,11 +280,11 @@ fn read_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Erro
 
 fn write_duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     let millis = duration.as_millis();
-    let text = if millis.is_multiple_of(1000) {
-        format!("{}s", millis / 1000)
-    } else {
-        format!("{millis}ms")
-    };
+    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
+    let text = units
+        .into_iter()
+        .find(|(unit, _)| millis != 0 && millis.is_multiple_of(*unit))
+        .map_or_else(|| "0s".to_owned(), |(unit, name)| format!("{}{name}", millis / unit));
     serializer.serialize_str(&text)
 }
 
@@ -286,6 +311,10 @@ mod tests {
             log_level: LogLevel::Info,
             store: StoreConfig {
                 backend: StoreBackend::Redb,
+            },
+            trash: TrashConfig {
+                keep: Duration::from_secs(86_400),
+                min_age: Duration::from_secs(90),
             },
         }
     }
@@ -337,6 +366,8 @@ mod tests {
             ("\"sealed\"", "\"open\""),
             ("\"redb\"", "\"bolt\""),
             ("backend =", "backed ="),
+            ("keep =", "kept ="),
+            ("\"90s\"", "\"soon\""),
         ] {
             assert!(good.contains(from), "{from}");
             let failure = VolumeConfig::parse(&good.replace(from, to)).unwrap_err();

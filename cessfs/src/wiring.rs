@@ -161,6 +161,8 @@ impl Volume {
         vfs_config.cache_bytes_max = config.cache_size;
         vfs_config.read_only = options.read_only;
         vfs_config.atime = options.atime;
+        vfs_config.trash_keep = config.trash.keep;
+        vfs_config.trash_min_age = config.trash.min_age;
         vfs_config.root_uid = nix::unistd::getuid().as_raw();
         vfs_config.root_gid = nix::unistd::getgid().as_raw();
         let vfs = Vfs::open(VfsParts {

@@ -16,7 +16,7 @@ use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
 use crate::records::InodeRecord;
 use handles::HandleTable;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 
 mod attributes;
@@ -41,6 +41,9 @@ pub struct Vfs {
     handles: HandleTable,
     /// Held while a directory changes its parent: the only way a loop could be made.
     renames: Mutex<()>,
+    /// Held exclusively while a tree is walked to change its quota: no name moves to another directory meanwhile. Taken
+    /// before the gate of the change marks, which the walk enters again and again.
+    walks: RwLock<()>,
     sweeper: trash::Sweeper,
 }
 

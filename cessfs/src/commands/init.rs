@@ -5,7 +5,7 @@
 
 use super::{Context, print_json};
 use crate::config::{
-    self, AtRestMode, CONFIG_VERSION, KernelCache, LogLevel, StoreBackend, StoreConfig, VolumeConfig,
+    self, AtRestMode, CONFIG_VERSION, KernelCache, LogLevel, StoreBackend, StoreConfig, TrashConfig, VolumeConfig,
 };
 use crate::exit::{Exit, Failure};
 use crate::home::{self, VolumeDir, VolumeName};
@@ -171,6 +171,7 @@ fn configuration(args: &InitArgs, territory: String, chain: &dyn Chain) -> Volum
         kernel_cache: KernelCache::default(),
         log_level: LogLevel::default(),
         store: StoreConfig { backend: args.store },
+        trash: TrashConfig::default(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What the daemon does when it is asked over the control socket.
 
-use super::Start;
+use super::{Start, trees};
 use super::log::LogHandle;
 use crate::config::VolumeConfig;
 use crate::control::server::Service;
@@ -15,6 +15,7 @@ use cessfs_crypto::SS58_PREFIX;
 use cessfs_sync::engine::ChunkLocation;
 use cessfs_sync::ledger::PackState;
 use cessfs_sync::{ChunkStore, Standing};
+use cessfs_vfs::limits::BLOCK_BYTES;
 use cessfs_vfs::{ExtentInfo, FileKind};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -107,6 +108,8 @@ impl Daemon {
             cache_bytes: vfs.cache_bytes(),
             cache_bound_bytes: self.config.cache_size,
             files: vfs.file_count(),
+            trash_files: vfs.trash_size().files,
+            trash_bytes: vfs.trash_size().blocks * BLOCK_BYTES,
             packs: PACK_STATES.into_iter().map(counted).collect(),
             blocked: engine
                 .underway
@@ -241,6 +244,9 @@ impl Service for Daemon {
                 Op::Sync { wait } => self.sync(wait, &events).await.map(|()| Reply::Synced),
                 Op::Evict => self.evict().await,
                 Op::Explain { path_hex } => self.explain(&path_hex, &events).await,
+                Op::Quota { path_hex, change } => trees::quota(&self.volume.vfs, path_hex, change, &events).await,
+                Op::TrashList => trees::list_trash(&self.volume.vfs, &events).await,
+                Op::TrashEmpty { ids } => trees::empty_trash(&self.volume.vfs, ids).await,
                 Op::Shutdown { wait } => self.shutdown(wait, &events).await,
                 Op::SetLogLevel { level } => {
                     self.log.set(level);
@@ -262,7 +268,7 @@ const PACK_STATES: [PackState; 5] = [
 ];
 
 /// Runs what waits for the disk beside the tasks that wait for the network.
-fn blocking<T: Send + 'static>(
+pub(super) fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> BoxFuture<'static, Result<T, Failure>> {
     let task = tokio::task::spawn_blocking(work);

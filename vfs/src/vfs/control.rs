@@ -32,7 +32,7 @@ impl Vfs {
     /// Room in the tree that an inode lies in: what its quota leaves, where it has one and that is less.
     pub fn statfs_at(&self, ino: u64) -> StatFs {
         let disk = self.statfs();
-        let tree = self.core.inodes.peek(ino).map(|inode| inode.state.read().record.quota);
+        let tree = self.inode(ino).ok().map(|inode| inode.state.read().record.quota);
         let Some(report) = tree.and_then(|tree| self.core.quotas.report(tree)) else {
             return disk;
         };
@@ -52,6 +52,12 @@ impl Vfs {
     /// Inodes there are, the root and unlinked open files included.
     pub fn file_count(&self) -> u64 {
         self.core.files.load(Ordering::Relaxed)
+    }
+
+    /// The path of a directory from the root, a slash before each name (empty for the root); `None` where it was not seen
+    /// lately.
+    pub fn known_path(&self, ino: u64) -> Option<Vec<u8>> {
+        self.core.places.path(ino)
     }
 
     /// The chunks of a file, for `explain`.

@@ -14,7 +14,7 @@ use crate::quota::QuotaUse;
 use crate::records::{self, InodeRecord};
 use crate::trash::TrashSize;
 use cessfs_sync::{Batch, DeltaSource};
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -40,6 +40,7 @@ impl Vfs {
             core,
             handles: HandleTable::new(),
             renames: Mutex::new(()),
+            walks: RwLock::new(()),
             sweeper: super::trash::Sweeper::default(),
         });
         make_root(&vfs.core)?;

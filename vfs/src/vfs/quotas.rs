@@ -70,20 +70,20 @@ fn stored(core: &Core) -> Result<Vec<(u64, QuotaRecord)>, VfsError> {
 
 impl Vfs {
     /// Sets the quota of a directory's tree (0: no limit of that kind). What is there already counts, also beyond a limit;
-    /// then nothing can be added. Waits while the tree is walked; directories do not change their parents meanwhile.
+    /// then nothing can be added. Waits while the tree is walked; nothing moves to another directory meanwhile.
     ///
     /// # Errors
-    /// `NotDirectory`; `Invalid` while an earlier change of the same quota is under way.
+    /// `NotDirectory`, `NotFound` (removed).
     pub fn set_quota(&self, ino: u64, bytes_max: u64, inodes_max: u64) -> Result<QuotaReport, VfsError> {
         self.core.check_writable()?;
         self.check_quota_dir(ino)?;
-        let _serial = self.renames.lock();
-        let known = self.quota_record(ino)?;
-        let phase = known.map_or(QuotaPhase::Spreading, |record| record.phase);
+        let _walk = self.walks.write();
+        // A phase other than active is what a walk left that failed: it is walked again.
+        let phase = match self.quota_record(ino)? {
+            Some(QuotaRecord { phase: QuotaPhase::Active, .. }) => QuotaPhase::Active,
+            _ => QuotaPhase::Spreading,
+        };
         let record = QuotaRecord { phase, bytes_max, inodes_max };
-        if phase == QuotaPhase::Clearing {
-            return Err(VfsError::Invalid("the quota is being cleared"));
-        }
         self.put_quota(ino, Some(&record))?;
         self.core.quotas.set(ino, &record);
         if phase == QuotaPhase::Spreading {
@@ -96,16 +96,15 @@ impl Vfs {
     pub fn clear_quota(&self, ino: u64) -> Result<bool, VfsError> {
         self.core.check_writable()?;
         self.check_quota_dir(ino)?;
-        let _serial = self.renames.lock();
-        let Some(record) = self.quota_record(ino)? else {
+        let _walk = self.walks.write();
+        if self.quota_record(ino)?.is_none() {
             return Ok(false);
-        };
+        }
         let unlimited = QuotaRecord {
             phase: QuotaPhase::Clearing,
             bytes_max: 0,
             inodes_max: 0,
         };
-        debug_assert!(record.phase != QuotaPhase::Spreading, "the rename mutex outlasts a walk");
         self.put_quota(ino, Some(&unlimited))?;
         self.core.quotas.set(ino, &unlimited);
         self.retract(ino)?;
@@ -125,7 +124,7 @@ impl Vfs {
 
     /// Ends the walks that the last mount did not.
     pub(super) fn resume_quotas(&self) -> Result<(), VfsError> {
-        let _serial = self.renames.lock();
+        let _walk = self.walks.write();
         for (root, record) in stored(&self.core)? {
             match record.phase {
                 QuotaPhase::Active => {}
@@ -172,7 +171,7 @@ impl Vfs {
         Ok(self.core.store.commit(batch)?)
     }
 
-    /// Tells every inode of the tree that it counts for it. The rename mutex is held.
+    /// Tells every inode of the tree that it counts for it. `walks` is held exclusively.
     fn spread(&self, root: u64, record: &QuotaRecord) -> Result<(), VfsError> {
         self.walk(root, root)?;
         let active = QuotaRecord {
@@ -182,7 +181,7 @@ impl Vfs {
         self.put_quota(root, Some(&active))
     }
 
-    /// Tells every inode of the tree that it counts for the tree around it. The rename mutex is held.
+    /// Tells every inode of the tree that it counts for the tree around it. `walks` is held exclusively.
     fn retract(&self, root: u64) -> Result<(), VfsError> {
         let around = match root {
             ROOT_INO => 0,

@@ -60,6 +60,7 @@ impl Vfs {
             return restored;
         }
         let (old_dir, new_dir) = (self.inode(parent)?, self.inode(new_parent)?);
+        let _no_walk = (parent != new_parent).then(|| self.walks.read());
         let _change = self.core.marks.enter();
         // Whoever made a name change in between succeeded: going round again is progress, not waiting.
         loop {

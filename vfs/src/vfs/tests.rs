@@ -18,7 +18,9 @@ mod listing;
 mod model;
 mod names;
 mod open_files;
+mod quota;
 mod threads;
+mod trash;
 mod xattrs;
 
 const USER: Caller = Caller {

@@ -110,25 +110,24 @@ impl Vfs {
         fill: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Option<Result<(), VfsError>> {
         let node = Node::from_ino(ino)?;
-        let mut dir = |ino, cookie, name, fill: &mut dyn FnMut(DirEntry<'_>) -> bool| {
-            let attr = plus.then(|| self.virtual_attr(ino)).flatten();
-            let kind = FileKind::Directory;
-            fill(DirEntry { ino, cookie, kind, name, attr })
-        };
-        for (own, number, name) in [(ino, 1, &b"."[..]), (node.parent(), 2, b"..")] {
-            if cookie < number && dir(own, number, name, fill) {
+        let mut dirs = vec![(ino, &b"."[..]), (node.parent(), b"..")];
+        if node == Node::Top {
+            dirs.extend(CHILDREN.iter().map(|(name, child)| (child.ino(), *name)));
+        }
+        for ((ino, name), number) in dirs.into_iter().zip(1..).filter(|(_, number)| *number > cookie) {
+            let entry = DirEntry {
+                ino,
+                cookie: number,
+                kind: FileKind::Directory,
+                name,
+                attr: plus.then(|| self.virtual_attr(ino)).flatten(),
+            };
+            if fill(entry) {
                 return Some(Ok(()));
             }
         }
         Some(match node {
-            Node::Top => {
-                for ((name, child), number) in CHILDREN.iter().zip(3..) {
-                    if cookie < number && dir(child.ino(), number, name, fill) {
-                        break;
-                    }
-                }
-                Ok(())
-            }
+            Node::Top => Ok(()),
             Node::Trash => self.trash_readdir(cookie.max(2) - 2, plus, fill),
         })
     }
