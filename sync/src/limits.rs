@@ -176,10 +176,12 @@ const _: () = assert!(MEMORY_BYTES < 400 << 20);
 const _: () = assert!(PACK_TARGET_BYTES as usize <= PACK_SEGMENTS_MAX * SEGMENT_BYTES);
 const _: () = assert!(DECLARE_MORTAL_BLOCKS as u64 >= 2 * TRANSACTION_LIFE_BLOCKS);
 const _: () = assert!(PREFETCHES_IN_FLIGHT < FETCHES_IN_FLIGHT);
-/// Bytes of changes that may wait for the journal's writer before `commit` blocks.
-pub const JOURNAL_QUEUE_BYTES_MAX: usize = 32 << 20;
-/// Bytes of changes that the journal's writer merges into one atomic batch.
-pub const JOURNAL_MERGE_BYTES_MAX: usize = 1 << 20;
+/// Memory that changes may take while they wait for the journal's writer, before `commit` blocks.
+pub const JOURNAL_QUEUE_BYTES_MAX: usize = 64 << 20;
+/// The same of those that the journal's writer merges into one atomic batch.
+pub const JOURNAL_MERGE_BYTES_MAX: usize = 4 << 20;
+/// Memory that one waiting change takes beside its bytes: four allocations, two of them in a map.
+pub const JOURNAL_OP_BYTES: usize = 200;
 /// After this long without work the journal flushes what no barrier asked for.
 pub const JOURNAL_IDLE_FLUSH: Duration = Duration::from_secs(2);
 /// Bytes that content leaves free on the local disk for the journal.

@@ -44,6 +44,10 @@ pub const DENTRY_SHARDS: usize = 16;
 pub const SCAN_PAGE: usize = 256;
 /// Records read at a time by a sweep over all inodes: few scans, and still at most about half a MiB.
 pub const SWEEP_PAGE: usize = 4096;
+/// Change marks counted after a crash: beyond it there is enough for a pack anyway.
+pub const MARKS_COUNTED_MAX: u64 = 1 << 18;
+/// Pages of change marks that no longer count, deleted by one round of housekeeping.
+pub const MARK_SWEEP_PAGES: usize = 4;
 /// Inodes whose access times may run ahead of the store before all of them are journaled.
 pub const LAZY_INODES_MAX: usize = 4096;
 /// Inodes journaled by one batch when lazy changes are written.

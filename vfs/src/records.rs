@@ -30,7 +30,7 @@ mod codec;
 mod keys;
 mod kept;
 
-pub use codec::{RecordError, decode_counter, encode_counter};
+pub use codec::{RecordError, decode_counter, decode_pair, encode_counter, encode_pair};
 pub use kept::{QuotaPhase, QuotaRecord, TrashRecord};
 pub use keys::{
     CLEAN_KEY, DENTRY_PREFIX, EXTENT_PREFIX, FILES_KEY, INLINE_PREFIX, INODE_PREFIX, MARK_PREFIX, NEXT_INO_KEY,

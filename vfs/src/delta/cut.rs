@@ -92,11 +92,7 @@ impl DeltaSource for Shared {
         let Some(until) = self.cutter().0.lock().remove(&seq) else {
             return;
         };
-        if let Err(e) = self.core.marks.clear(until, batch) {
-            // Marks that stay travel once more, which changes nothing.
-            self.errors
-                .add(format!("marks of pack {} cannot be cleared: {e}", seq.0));
-        }
+        self.core.marks.clear(until, batch);
     }
 
     fn abandoned(&self, seq: PackSeq) {

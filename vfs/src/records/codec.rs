@@ -378,3 +378,18 @@ pub fn decode_counter(bytes: &[u8]) -> Result<u64, RecordError> {
     fields.end()?;
     Ok(number)
 }
+
+/// Two numbers as one value.
+pub fn encode_pair(first: u64, second: u64) -> Vec<u8> {
+    let mut out = encode_counter(first);
+    out.extend_from_slice(&second.to_le_bytes());
+    out
+}
+
+/// The inverse of [`encode_pair`].
+pub fn decode_pair(bytes: &[u8]) -> Result<(u64, u64), RecordError> {
+    let mut fields = Fields::open(bytes)?;
+    let (first, second) = (fields.u64()?, fields.u64()?);
+    fields.end()?;
+    Ok((first, second))
+}

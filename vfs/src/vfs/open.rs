@@ -72,6 +72,7 @@ impl Vfs {
         self.data.stop()?;
         let mut batch = Batch::new();
         self.put_counters(&mut batch);
+        self.core.marks.put_tally(&mut batch);
         batch.put(
             records::FILES_KEY,
             records::encode_counter(self.core.files.load(Ordering::Relaxed)),

@@ -12,7 +12,7 @@ use crate::error::VfsError;
 use crate::inode::ROOT_INO;
 use crate::limits::SCAN_PAGE;
 use crate::quota::{QuotaReport, QuotaUse};
-use crate::records::{self, DentryBucket, QuotaPhase, QuotaRecord, RecordError};
+use crate::records::{self, DentryBucket, QuotaPhase, QuotaRecord};
 use cessfs_sync::Batch;
 use std::sync::atomic::Ordering;
 
@@ -33,24 +33,10 @@ pub(super) fn load_use(core: &Core) -> Result<bool, VfsError> {
     for report in core.quotas.all() {
         let key = [USE_PREFIX, &report.root.to_be_bytes()].concat();
         let Some(value) = core.store.get(&key)? else { return Ok(false) };
-        let (blocks, inodes) = decode_pair(&value)?;
+        let (blocks, inodes) = records::decode_pair(&value)?;
         core.quotas.add(report.root, QuotaUse { blocks, inodes });
     }
     Ok(true)
-}
-
-/// Two numbers as one value: version 1, and 8 bytes each.
-pub(super) fn encode_pair(first: u64, second: u64) -> Vec<u8> {
-    let mut out = records::encode_counter(first);
-    out.extend_from_slice(&second.to_le_bytes());
-    out
-}
-
-/// The inverse of [`encode_pair`].
-pub(super) fn decode_pair(bytes: &[u8]) -> Result<(u64, u64), RecordError> {
-    let (first, second) = bytes.split_at_checked(9).ok_or(RecordError::Short)?;
-    let second = second.try_into().map_err(|_| RecordError::Trailing)?;
-    Ok((records::decode_counter(first)?, u64::from_le_bytes(second)))
 }
 
 fn stored(core: &Core) -> Result<Vec<(u64, QuotaRecord)>, VfsError> {
@@ -139,7 +125,7 @@ impl Vfs {
     pub(super) fn put_counters(&self, batch: &mut Batch) {
         for report in self.core.quotas.all() {
             let key = [USE_PREFIX, &report.root.to_be_bytes()].concat();
-            batch.put(key, encode_pair(report.used.blocks, report.used.inodes));
+            batch.put(key, records::encode_pair(report.used.blocks, report.used.inodes));
         }
         self.put_trash_size(batch);
     }

@@ -26,7 +26,7 @@ const SIZE_KEY: &[u8] = b"strash-size";
 /// Reads how much is in the trash, as the last clean close wrote it; false if it did not.
 pub(super) fn load_size(core: &Core) -> Result<bool, VfsError> {
     let Some(value) = core.store.get(SIZE_KEY)? else { return Ok(false) };
-    let (files, blocks) = super::quotas::decode_pair(&value)?;
+    let (files, blocks) = records::decode_pair(&value)?;
     core.trash.start(TrashSize { files, blocks });
     Ok(true)
 }
@@ -255,7 +255,7 @@ impl Vfs {
 
     pub(super) fn put_trash_size(&self, batch: &mut Batch) {
         let TrashSize { files, blocks } = self.core.trash.size();
-        batch.put(SIZE_KEY, super::quotas::encode_pair(files, blocks));
+        batch.put(SIZE_KEY, records::encode_pair(files, blocks));
     }
 
     /// Starts the thread that keeps the trash within its time and room.
