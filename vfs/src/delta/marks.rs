@@ -94,13 +94,7 @@ impl Marks {
             self.cleared.store(cleared, Ordering::Release);
         }
         let (newest, records) = match self.store.get(TALLY_KEY)? {
-            Some(value) => {
-                // Deleted before anything is marked: what a crash leaves behind it is counted.
-                let mut batch = Batch::new();
-                batch.delete(TALLY_KEY);
-                self.store.commit(batch)?;
-                decode_pair(&value).map_err(damaged)?
-            }
+            Some(value) => decode_pair(&value).map_err(damaged)?,
             None => self.survey()?,
         };
         let _closed = self.gate.write();
@@ -132,6 +126,13 @@ impl Marks {
             newest = parse_mark(&found)?.0;
         }
         Ok((newest, records))
+    }
+
+    /// Deletes what a clean close left, before anything is marked: after a crash marks are counted.
+    pub(crate) fn forget_tally(&self) -> Result<(), StoreError> {
+        let mut batch = Batch::new();
+        batch.delete(TALLY_KEY);
+        self.store.commit(batch)
     }
 
     /// Adds the number of marks to the batch of a clean close.

@@ -43,6 +43,9 @@ impl Vfs {
             walks: RwLock::new(()),
             sweeper: super::trash::Sweeper::default(),
         });
+        if was_clean && !vfs.core.config.read_only {
+            vfs.core.marks.forget_tally()?;
+        }
         make_root(&vfs.core)?;
         if !vfs.core.config.read_only {
             vfs.sweep_orphans()?;
@@ -165,7 +168,10 @@ fn count_inodes(core: &Core) -> Result<Count, VfsError> {
         from.clone_from(key);
         from.push(0);
         for (_, value) in &page {
-            let record = InodeRecord::decode(value)?;
+            // A damaged record is an error for whoever needs the inode; the volume opens without it.
+            let Ok(record) = InodeRecord::decode(value) else {
+                continue;
+            };
             if record.quota != 0 {
                 core.quotas.add(record.quota, QuotaUse { blocks: record.blocks, inodes: 1 });
             }

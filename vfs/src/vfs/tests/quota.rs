@@ -143,6 +143,7 @@ fn renames_between_trees_move_files_and_refuse_directories_and_links() {
     w.link("/t/a", "/t/d/a").unwrap();
     assert_eq!(used(&w, "/t"), (4, 4), "a second name is no second inode");
     assert_eq!(errno(w.rename("/t/a", "/out/a")), libc::EXDEV);
+    w.unlink("/t/d/a").unwrap();
     let exchange = RenameFlags { exchange: true, ..RenameFlags::default() };
     w.rename_with("/t/d/b", "/out/c", exchange).unwrap();
     assert_eq!(used(&w, "/t"), by_walking(&w, "/t"));
