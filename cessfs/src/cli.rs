@@ -1,7 +1,8 @@
 //! The command line: verbs, global options, and the form in which mount.fuse3 calls.
 
 use crate::commands::{
-    completions, config, doctor, evict, explain, init, man, mount, quota, status, sync, territory, trash, umount, volumes,
+    completions, config, doctor, evict, explain, init, man, mount, quota, status, sync, territory, trash, umount,
+    volumes,
 };
 use crate::config::LogLevel;
 use clap::{Args, Parser, Subcommand};

@@ -280,7 +280,13 @@ fn read_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Erro
 
 fn write_duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     let millis = duration.as_millis();
-    let units = [(86_400_000, "d"), (3_600_000, "h"), (60_000, "m"), (1000, "s"), (1, "ms")];
+    let units = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1000, "s"),
+        (1, "ms"),
+    ];
     let text = units
         .into_iter()
         .find(|(unit, _)| millis != 0 && millis.is_multiple_of(*unit))

@@ -426,7 +426,14 @@ impl Filesystem for Adapter {
                 // An entry without attributes (`.` and `..`) has inode 0 for the kernel: it looks it up when it needs it.
                 let attr = entry.attr.map_or(convert::ABSENT, |attr| file_attr(&attr));
                 let name = OsStr::from_bytes(entry.name);
-                reply.add(INodeNo(entry.ino), entry.cookie, name, &ttl([ino.0, entry.ino]), &attr, GENERATION)
+                reply.add(
+                    INodeNo(entry.ino),
+                    entry.cookie,
+                    name,
+                    &ttl([ino.0, entry.ino]),
+                    &attr,
+                    GENERATION,
+                )
             });
             match listed {
                 Ok(()) => reply.ok(),

@@ -222,7 +222,10 @@ fn over<B: Backend>(
     sealer: Option<Sealer>,
 ) -> Result<Arc<dyn MetaStore>, Failure> {
     if other.exists() {
-        let what = format!("{} shows that the volume was made with another `store.backend`", other.display());
+        let what = format!(
+            "{} shows that the volume was made with another `store.backend`",
+            other.display()
+        );
         return Err(Failure::new(Exit::Config, what).hint("put the old value back into volume.toml: it never changes"));
     }
     let backend = open(path).map_err(|e| {

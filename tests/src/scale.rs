@@ -95,11 +95,19 @@ fn main() -> Result<()> {
 
 fn print(columns: &[Column]) {
     let line = |cells: Vec<&str>| println!("| {} |", cells.join(" | "));
-    line(std::iter::once("").chain(columns.iter().map(|column| &*column.name)).collect());
+    line(
+        std::iter::once("")
+            .chain(columns.iter().map(|column| &*column.name))
+            .collect(),
+    );
     line(vec!["---"; columns.len() + 1]);
     let Some(first) = columns.first() else { return };
     for (i, (what, _)) in first.rows.iter().enumerate() {
-        line(std::iter::once(*what).chain(columns.iter().map(|column| &*column.rows[i].1)).collect());
+        line(
+            std::iter::once(*what)
+                .chain(columns.iter().map(|column| &*column.rows[i].1))
+                .collect(),
+        );
     }
 }
 
@@ -120,9 +128,14 @@ impl Volume {
         std::fs::create_dir(&volume.at)?;
         std::fs::write(&volume.key, [7; 32])?;
         let mut init = command("cessfs")?;
-        init.arg("--home").arg(&volume.home).args(["init", "scale", "--rpc", ws, "--store", store]);
+        init.arg("--home")
+            .arg(&volume.home)
+            .args(["init", "scale", "--rpc", ws, "--store", store]);
         init.args(["--at-rest", at_rest, "--gib", "16", "--days", "30"]);
-        init.arg("--new-phrase-file").arg(dir.join("phrase")).arg("--key-file").arg(&volume.key);
+        init.arg("--new-phrase-file")
+            .arg(dir.join("phrase"))
+            .arg("--key-file")
+            .arg(&volume.key);
         succeed(&mut init)?;
         Ok(volume)
     }
@@ -130,13 +143,20 @@ impl Volume {
     /// Mounts; how long until it answers, and the daemon.
     fn mount(&self) -> Result<(Duration, Pid)> {
         let mut mount = command("cessfs")?;
-        mount.arg("--home").arg(&self.home).args(["mount", "scale"]).arg(&self.at);
+        mount
+            .arg("--home")
+            .arg(&self.home)
+            .args(["mount", "scale"])
+            .arg(&self.at);
         mount.args(["-o", &format!("key-file={}", self.key.display())]);
         let start = Instant::now();
         succeed(&mut mount)?;
         let taken = start.elapsed();
         let pid = std::fs::read_to_string(self.home.join("volumes/scale/lock"))?;
-        Ok((taken, Pid::from_raw(pid.trim().parse().context("the lock file has no pid")?)))
+        Ok((
+            taken,
+            Pid::from_raw(pid.trim().parse().context("the lock file has no pid")?),
+        ))
     }
 
     fn umount(&self) -> Result<Duration> {
@@ -153,7 +173,10 @@ impl Volume {
         let mut bytes = 0;
         while let Some(dir) = pending.pop() {
             for entry in std::fs::read_dir(dir)? {
-                let (path, metadata) = { let e = entry?; (e.path(), e.metadata()?) };
+                let (path, metadata) = {
+                    let e = entry?;
+                    (e.path(), e.metadata()?)
+                };
                 bytes += metadata.blocks() * 512;
                 if metadata.is_dir() {
                     pending.push(path);
@@ -192,7 +215,11 @@ fn measure(store: &str, count: u64, at_rest: &str) -> Result<Column> {
 fn operations(dir: &Path, count: u64, pid: Pid, column: &mut Column) -> Result<()> {
     let name = |i: u64| dir.join(format!("file-{i:07}"));
     let make = |i: u64| {
-        let file = OpenOptions::new().write(true).create_new(true).mode(0o644).open(name(i))?;
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(name(i))?;
         drop(file);
         Ok(())
     };
@@ -215,7 +242,9 @@ fn operations(dir: &Path, count: u64, pid: Pid, column: &mut Column) -> Result<(
 
     drop_kernel_caches()?;
     let start = Instant::now();
-    picked.iter().try_for_each(|i| std::fs::symlink_metadata(name(*i)).map(drop))?;
+    picked
+        .iter()
+        .try_for_each(|i| std::fs::symlink_metadata(name(*i)).map(drop))?;
     column.rate("lookup, kernel caches dropped", sample, start.elapsed());
 
     drop_kernel_caches()?;
@@ -228,10 +257,14 @@ fn operations(dir: &Path, count: u64, pid: Pid, column: &mut Column) -> Result<(
     column.row("list, growth of the daemon", mib(grown));
 
     let start = Instant::now();
-    picked.iter().try_for_each(|i| std::fs::rename(name(*i), dir.join(format!("moved-{i:07}"))))?;
+    picked
+        .iter()
+        .try_for_each(|i| std::fs::rename(name(*i), dir.join(format!("moved-{i:07}"))))?;
     column.rate("rename", sample, start.elapsed());
     let start = Instant::now();
-    picked.iter().try_for_each(|i| std::fs::remove_file(dir.join(format!("moved-{i:07}"))))?;
+    picked
+        .iter()
+        .try_for_each(|i| std::fs::remove_file(dir.join(format!("moved-{i:07}"))))?;
     column.rate("unlink", sample, start.elapsed());
     // The directory is whole again for what follows.
     picked.iter().try_for_each(|i| make(*i))
@@ -246,7 +279,10 @@ fn mounts(volume: &Volume, dir: &Path, count: u64, pid: Pid, column: &mut Column
     column.row("journal on disk", mib(volume.journal_bytes()?));
     let (clean, pid) = volume.mount()?;
     column.row("mount after a clean end", seconds(clean));
-    column.demand(clean <= DEMANDS.mount_clean, format!("mount after a clean end took {}", seconds(clean)));
+    column.demand(
+        clean <= DEMANDS.mount_clean,
+        format!("mount after a clean end took {}", seconds(clean)),
+    );
     for i in 0..LAST_FILES {
         std::fs::write(dir.join(format!("last-{i}")), i.to_string())?;
     }
@@ -254,12 +290,21 @@ fn mounts(volume: &Volume, dir: &Path, count: u64, pid: Pid, column: &mut Column
     peak = peak.max(rss_bytes(pid, "VmHWM")?);
     kill(pid, Signal::SIGKILL)?;
     nix::mount::umount2(&volume.at, nix::mount::MntFlags::MNT_DETACH)?;
-    eventually("the killed daemon to be gone", Duration::from_secs(60), || Ok(kill(pid, None).is_err()))?;
+    eventually("the killed daemon to be gone", Duration::from_secs(60), || {
+        Ok(kill(pid, None).is_err())
+    })?;
     let (crashed, pid) = volume.mount()?;
     column.row("mount after kill -9", seconds(crashed));
-    column.demand(crashed <= DEMANDS.mount_crashed, format!("mount after kill -9 took {}", seconds(crashed)));
+    column.demand(
+        crashed <= DEMANDS.mount_crashed,
+        format!("mount after kill -9 took {}", seconds(crashed)),
+    );
     let listed = std::fs::read_dir(dir)?.count() as u64;
-    ensure!(listed == count + LAST_FILES, "after the kill {listed} entries are there, not {}", count + LAST_FILES);
+    ensure!(
+        listed == count + LAST_FILES,
+        "after the kill {listed} entries are there, not {}",
+        count + LAST_FILES
+    );
     peak = peak.max(rss_bytes(pid, "VmHWM")?);
     column.row("highest resident set", mib(peak));
     column.demand(peak <= DEMANDS.rss_bytes, format!("the daemon took {}", mib(peak)));
@@ -280,15 +325,33 @@ fn stat_through(path: &Path) -> std::io::Result<()> {
     let mut found = std::mem::MaybeUninit::<libc::statx>::uninit();
     let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_STATX_FORCE_SYNC;
     // SAFETY: the path ends with a NUL and lives through the call, and the kernel writes at most one `statx` to `found`.
-    let result = unsafe { libc::statx(libc::AT_FDCWD, path.as_ptr(), flags, libc::STATX_BASIC_STATS, found.as_mut_ptr()) };
-    if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
+    let result = unsafe {
+        libc::statx(
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+            libc::STATX_BASIC_STATS,
+            found.as_mut_ptr(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
 }
 
 /// A field of `/proc/PID/status` in bytes.
 fn rss_bytes(pid: Pid, field: &str) -> Result<u64> {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
-    let kib: u64 = line.with_context(|| format!("no {field}"))?.trim().trim_end_matches(" kB").parse()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let kib: u64 = line
+        .with_context(|| format!("no {field}"))?
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()?;
     Ok(kib * 1024)
 }
 

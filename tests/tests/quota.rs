@@ -31,7 +31,11 @@ fn by_walking(dir: &Path) -> Result<(u64, u64)> {
     for entry in fs::read_dir(dir)? {
         let path = entry?.path();
         let metadata = fs::symlink_metadata(&path)?;
-        let below = if metadata.is_dir() { by_walking(&path)? } else { (metadata.blocks() * 512, 1) };
+        let below = if metadata.is_dir() {
+            by_walking(&path)?
+        } else {
+            (metadata.blocks() * 512, 1)
+        };
         sum = (sum.0 + below.0, sum.1 + below.1);
     }
     Ok(sum)
@@ -82,10 +86,17 @@ fn a_quota_holds_for_programs_and_over_mounts_and_crashes() -> Result<()> {
     refused(fs::create_dir(tree.join("one too many")), EDQUOT, "mkdir")?;
     refused(std::os::unix::fs::symlink("x", tree.join("link")), EDQUOT, "symlink")?;
     fs::create_dir(at.join("outside"))?;
-    refused(fs::rename(tree.join("last"), at.join("outside/last")), EXDEV, "a directory out of the tree")?;
+    refused(
+        fs::rename(tree.join("last"), at.join("outside/last")),
+        EXDEV,
+        "a directory out of the tree",
+    )?;
     fs::rename(tree.join("2026/first"), at.join("outside/first"))?;
     let room = nix::sys::statvfs::statvfs(&tree)?;
-    ensure!(room.blocks() * room.fragment_size() == 1 << 20, "statfs tells the quota's size");
+    ensure!(
+        room.blocks() * room.fragment_size() == 1 << 20,
+        "statfs tells the quota's size"
+    );
     ensure!(by_walking(&tree)? == used(&volume, &tree)?);
 
     mount.umount()?;

@@ -28,20 +28,32 @@ fn world(keep: &str) -> Result<World> {
         ("min_age = \"10m\"", "min_age = \"0s\""),
     ])?;
     let mount = volume.mount(&dir.path().join("mnt"))?;
-    Ok(World { mount, volume, _network: network, _dir: dir })
+    Ok(World {
+        mount,
+        volume,
+        _network: network,
+        _dir: dir,
+    })
 }
 
 impl World {
     fn trash(&self, arguments: &[&str]) -> Result<String> {
         let mut cessfs = self.volume.cessfs()?;
-        cessfs.args(["trash", arguments[0], &self.volume.name]).args(&arguments[1..]);
+        cessfs
+            .args(["trash", arguments[0], &self.volume.name])
+            .args(&arguments[1..]);
         succeed(&mut cessfs)
     }
 
     fn listed(&self) -> Result<Vec<(u64, String)>> {
         let listed: Value = serde_json::from_str(&self.trash(&["list", "--json"])?)?;
         let entry = |entry: &Value| Some((entry["id"].as_u64()?, entry["path"].as_str()?.to_owned()));
-        listed.as_array().context("a list")?.iter().map(|e| entry(e).context("an entry")).collect()
+        listed
+            .as_array()
+            .context("a list")?
+            .iter()
+            .map(|e| entry(e).context("an entry"))
+            .collect()
     }
 }
 
@@ -63,7 +75,10 @@ fn what_was_deleted_comes_back_byte_for_byte() -> Result<()> {
     drop(open);
     ensure!(!at.join("a").exists());
     let status = w.volume.status()?;
-    ensure!(status["trash_files"] == 2 && status["trash_bytes"].as_u64() >= Some(3_000_000), "{status}");
+    ensure!(
+        status["trash_files"] == 2 && status["trash_bytes"].as_u64() >= Some(3_000_000),
+        "{status}"
+    );
 
     let listed = w.listed()?;
     let mut paths: Vec<&str> = listed.iter().map(|(_, path)| &**path).collect();
@@ -74,7 +89,10 @@ fn what_was_deleted_comes_back_byte_for_byte() -> Result<()> {
     ensure!(fs::read(at.join("a/b/large"))? == content);
     ensure!(fs::read(at.join("a/small"))? == b"small");
     let after = fs::metadata(at.join("a/b/large"))?;
-    ensure!((after.ino(), after.mtime(), after.nlink()) == (before.ino(), before.mtime(), 1), "times and all");
+    ensure!(
+        (after.ino(), after.mtime(), after.nlink()) == (before.ino(), before.mtime(), 1),
+        "times and all"
+    );
     ensure!(w.listed()?.is_empty());
 
     // What a save replaces is there too; its place is taken.
@@ -114,11 +132,17 @@ fn its_directory_is_hidden_and_what_is_moved_out_is_restored() -> Result<()> {
     let listed = names()?;
     ensure!(listed.len() == 2 && listed[0].ends_with(".one"), "{listed:?}");
     ensure!(fs::read_dir(at)?.count() == 1, "the root lists it not");
-    ensure!(fs::read_to_string(trash.join(&listed[0]))? == "one", "it can be read there");
+    ensure!(
+        fs::read_to_string(trash.join(&listed[0]))? == "one",
+        "it can be read there"
+    );
     // The kernel listed the directory before: what comes must show all the same.
     fs::remove_file(at.join("three"))?;
     ensure!(names()?.len() == 3);
-    let mv = Command::new("mv").arg(trash.join(&listed[0])).arg(at.join("one")).status()?;
+    let mv = Command::new("mv")
+        .arg(trash.join(&listed[0]))
+        .arg(at.join("one"))
+        .status()?;
     ensure!(mv.success() && fs::read_to_string(at.join("one"))? == "one");
     fs::remove_file(trash.join(&listed[1]))?;
     ensure!(!trash.join(&listed[1]).exists() && names()?.len() == 1);
@@ -174,7 +198,10 @@ fn the_trash_of_file_managers_works_on_the_mount() -> Result<()> {
     let trash = at.join(format!(".Trash-{uid}"));
     fs::create_dir_all(at.join("photos/2026"))?;
     fs::write(at.join("photos/2026/cat.jpg"), "purr")?;
-    ensure!(fs::metadata(at)?.dev() == fs::metadata(at.join("photos"))?.dev(), "one device");
+    ensure!(
+        fs::metadata(at)?.dev() == fs::metadata(at.join("photos"))?.dev(),
+        "one device"
+    );
     for dir in [&trash, &trash.join("files"), &trash.join("info")] {
         fs::create_dir(dir)?;
         fs::set_permissions(dir, std::os::unix::fs::PermissionsExt::from_mode(0o700))?;
@@ -191,20 +218,30 @@ fn the_trash_of_file_managers_works_on_the_mount() -> Result<()> {
     fs::rename(trash.join("files/2026"), at.join("photos/2026"))?;
     fs::rename(trash.join("files/cat.jpg"), at.join("photos/2026/cat.jpg"))?;
     ensure!(fs::read_to_string(at.join("photos/2026/cat.jpg"))? == "purr");
-    with_trash_cli(at)?;
+    with_a_program(at)?;
     w.mount.umount()
 }
 
-/// The same by a program, where one is installed.
-fn with_trash_cli(at: &Path) -> Result<()> {
+/// The same by a program, whichever is installed.
+fn with_a_program(at: &Path) -> Result<()> {
     let file = at.join("photos/2026/cat.jpg");
-    let Ok(put) = Command::new("trash-put").arg(&file).output() else {
-        println!("SKIPPED: trash-cli is not installed");
+    for (program, arguments) in [("trash-put", &[][..]), ("gio", &["trash"])] {
+        let Ok(put) = Command::new(program).args(arguments).arg(&file).output() else {
+            continue;
+        };
+        ensure!(
+            put.status.success(),
+            "{program}: {}",
+            String::from_utf8_lossy(&put.stderr)
+        );
+        ensure!(!file.exists());
+        let kept = at.join(format!(".Trash-{}/files/cat.jpg", nix::unistd::getuid()));
+        ensure!(
+            fs::read_to_string(kept)? == "purr",
+            "{program} keeps it on the mount itself"
+        );
         return Ok(());
-    };
-    ensure!(put.status.success(), "trash-put: {}", String::from_utf8_lossy(&put.stderr));
-    ensure!(!file.exists());
-    let kept = at.join(format!(".Trash-{}/files/cat.jpg", nix::unistd::getuid()));
-    ensure!(fs::read_to_string(kept)? == "purr", "it is kept on the mount itself");
+    }
+    println!("SKIPPED: neither trash-cli nor gio is installed");
     Ok(())
 }

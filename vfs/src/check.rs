@@ -17,9 +17,7 @@ use crate::data::state::spill_key;
 use crate::error::VfsError;
 use crate::inode::ROOT_INO;
 use crate::limits::{FINDINGS_MAX, SCAN_PAGE};
-use crate::records::{
-    self, DentryBucket, Extent, InodeRecord, QuotaPhase, QuotaRecord, TrashRecord, XattrBucket,
-};
+use crate::records::{self, DentryBucket, Extent, InodeRecord, QuotaPhase, QuotaRecord, TrashRecord, XattrBucket};
 use cessfs_crypto::{AtRestKeys, VolumeKeys};
 use cessfs_sync::{MetaStore, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -150,16 +148,24 @@ impl Check<'_> {
         let mut findings = Vec::new();
         for (id, ino) in &self.trash {
             if self.inodes.get(ino).map(|seen| seen.trash) != Some(*id) {
-                findings.push(format!("entry {id} of the trash names inode {ino}, which does not name it"));
+                findings.push(format!(
+                    "entry {id} of the trash names inode {ino}, which does not name it"
+                ));
             }
         }
         let settled = self.quotas.values().all(|phase| *phase == QuotaPhase::Active);
         for (ino, seen) in &self.inodes {
             if seen.trash != 0 && self.trash.get(&seen.trash) != Some(ino) {
-                findings.push(format!("inode {ino} names entry {} of the trash, which does not name it", seen.trash));
+                findings.push(format!(
+                    "inode {ino} names entry {} of the trash, which does not name it",
+                    seen.trash
+                ));
             }
             if seen.quota != 0 && seen.nlink > 0 && !self.quotas.contains_key(&seen.quota) {
-                findings.push(format!("inode {ino} counts for the quota of {}, which has none", seen.quota));
+                findings.push(format!(
+                    "inode {ino} counts for the quota of {}, which has none",
+                    seen.quota
+                ));
             }
             let above = self.inodes.get(&seen.parent).map(|parent| parent.quota);
             let is_dir = seen.kind == FileKind::Directory && *ino != ROOT_INO;

@@ -26,7 +26,10 @@ impl Places {
 
     /// Directory `ino` is called `name` in `parent`, from now on.
     pub(crate) fn note(&self, ino: u64, parent: u64, name: &[u8]) {
-        let place = Place { parent, name: name.into() };
+        let place = Place {
+            parent,
+            name: name.into(),
+        };
         self.0.lock().put(ino, place);
     }
 

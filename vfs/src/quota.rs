@@ -225,7 +225,14 @@ mod tests {
     fn quotas(bytes_max: u64, inodes_max: u64) -> Quotas {
         let quotas = Quotas::default();
         let phase = QuotaPhase::Active;
-        quotas.set(7, &QuotaRecord { phase, bytes_max, inodes_max });
+        quotas.set(
+            7,
+            &QuotaRecord {
+                phase,
+                bytes_max,
+                inodes_max,
+            },
+        );
         quotas
     }
 
@@ -241,7 +248,11 @@ mod tests {
         assert!(matches!(quotas.admit(7, used(0, 2)), Err(VfsError::Quota)));
         quotas.release(7, used(1, 0));
         assert!(matches!(quotas.admit(7, used(1, 2)), Err(VfsError::Quota)));
-        assert_eq!(quotas.report(7).unwrap().used, used(9, 2), "a refusal leaves nothing behind");
+        assert_eq!(
+            quotas.report(7).unwrap().used,
+            used(9, 2),
+            "a refusal leaves nothing behind"
+        );
         quotas.admit(7, used(1, 1)).unwrap();
         quotas.admit(7, used(0, 0)).unwrap();
         quotas.admit(8, used(1 << 60, 1 << 60)).unwrap();

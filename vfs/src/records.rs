@@ -27,8 +27,8 @@ use cessfs_crypto::ChunkId;
 
 mod block_map;
 mod codec;
-mod keys;
 mod kept;
+mod keys;
 
 pub use codec::{RecordError, decode_counter, decode_pair, encode_counter, encode_pair};
 pub use kept::{QuotaPhase, QuotaRecord, TrashRecord};

@@ -78,7 +78,10 @@ impl Trash {
     pub(crate) fn removed(&self, blocks: u64, now: Timestamp) {
         let less = |by: u64| move |sum: u64| Some(sum.saturating_sub(by));
         let order = Ordering::Relaxed;
-        let left = self.files.fetch_update(order, order, less(1)).map_or(0, |before| before.saturating_sub(1));
+        let left = self
+            .files
+            .fetch_update(order, order, less(1))
+            .map_or(0, |before| before.saturating_sub(1));
         let by = if left == 0 { u64::MAX } else { blocks };
         let _always_some = self.blocks.fetch_update(order, order, less(by));
         self.touch(now);
@@ -165,16 +168,26 @@ mod tests {
         assert!(takes(&config, &record, at(1600)));
         assert!(!takes(&config, &record, at(1599)), "young");
         assert!(!takes(&config, &record, at(-5)), "from the future");
-        let empty = InodeRecord { size: 0, blocks: 0, ..record.clone() };
+        let empty = InodeRecord {
+            size: 0,
+            blocks: 0,
+            ..record.clone()
+        };
         assert!(!takes(&config, &empty, at(1600)));
-        let fifo = InodeRecord { kind: FileKind::Fifo, ..record };
+        let fifo = InodeRecord {
+            kind: FileKind::Fifo,
+            ..record
+        };
         assert!(!takes(&config, &fifo, at(1600)));
     }
 
     #[test]
     fn the_time_of_the_last_change_always_moves() {
         let trash = Trash::default();
-        let now = Timestamp { secs: 5, nanos: 999_999_999 };
+        let now = Timestamp {
+            secs: 5,
+            nanos: 999_999_999,
+        };
         trash.added(3, now);
         assert_eq!(trash.changed(), now);
         trash.removed(9, now);

@@ -101,7 +101,10 @@ fn print(status: &Status) {
     );
     if status.trash_files > 0 {
         let bytes = units::bytes(status.trash_bytes);
-        println!("trash      {} files, {bytes} (`cessfs trash list {}`)", status.trash_files, status.name);
+        println!(
+            "trash      {} files, {bytes} (`cessfs trash list {}`)",
+            status.trash_files, status.name
+        );
     }
     println!("account    {}", status.account);
     if let Some(planck) = status.balance.as_deref().and_then(|b| b.parse().ok()) {

@@ -106,7 +106,12 @@ fn print(entry: &Trashed) {
     } else {
         format!("{} d", hours / 24)
     };
-    println!("{:>8}  {age:>5} ago  {:>10}  {}", entry.id, units::bytes(entry.size), entry.path);
+    println!(
+        "{:>8}  {age:>5} ago  {:>10}  {}",
+        entry.id,
+        units::bytes(entry.size),
+        entry.path
+    );
 }
 
 fn empty(volume: &VolumeDir, ids: &[u64], context: &Context) -> Result<(), Failure> {
@@ -172,10 +177,9 @@ fn move_back(from: &Path, to: &Path) -> Result<(), Failure> {
         Errno::EXDEV => Failure::new(Exit::Usage, format!("{} is not in the same mount", to.display()))
             .hint("--to takes a directory inside the volume's mount"),
         Errno::ENOENT => Failure::new(Exit::Failed, format!("{} is no longer in the trash", from.display())),
-        Errno::EACCES | Errno::EPERM => Failure::new(
-            Exit::Permission,
-            format!("you may not restore to {}", to.display()),
-        ),
+        Errno::EACCES | Errno::EPERM => {
+            Failure::new(Exit::Permission, format!("you may not restore to {}", to.display()))
+        }
         other => Failure::disk(format!("cannot restore {}", to.display()), &other.into()),
     })
 }

@@ -1,7 +1,7 @@
 //! What the daemon does when it is asked over the control socket.
 
-use super::{Start, trees};
 use super::log::LogHandle;
+use super::{Start, trees};
 use crate::config::VolumeConfig;
 use crate::control::server::Service;
 use crate::control::{ChunkPlace, Event, Evicted, Explained, MinerPlace, Op, PackPlace, Progress, Reply, Status};

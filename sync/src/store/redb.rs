@@ -92,7 +92,10 @@ impl Backend for RedbBackend {
     }
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
-        let bytes = batch.ops.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
+        let bytes = batch
+            .ops
+            .iter()
+            .map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
         let mut loose = self.loose_bytes.lock();
         *loose += bytes.sum::<usize>() as u64;
         let durability = if *loose > REDB_LOOSE_BYTES_MAX {

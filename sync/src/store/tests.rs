@@ -54,7 +54,10 @@ fn crash_image(dir: &Path) -> tempfile::TempDir {
 
 fn copy_tree(from: &Path, to: &Path) {
     for entry in std::fs::read_dir(from).unwrap() {
-        let (path, to) = { let e = entry.unwrap(); (e.path(), to.join(e.file_name())) };
+        let (path, to) = {
+            let e = entry.unwrap();
+            (e.path(), to.join(e.file_name()))
+        };
         if path.is_dir() {
             std::fs::create_dir_all(&to).unwrap();
             copy_tree(&path, &to);
@@ -80,7 +83,10 @@ fn reads_scans_and_deletes<B: OnDisk>() {
     assert_eq!(all.len(), 300);
     assert!(all.windows(2).all(|pair| pair[0].0 < pair[1].0));
     let page = backend.scan(b"k", b"k100", 5).unwrap();
-    assert_eq!(page.iter().map(|(key, _)| &key[..]).collect::<Vec<_>>(), [b"k100", b"k101", b"k102", b"k103", b"k104"]);
+    assert_eq!(
+        page.iter().map(|(key, _)| &key[..]).collect::<Vec<_>>(),
+        [b"k100", b"k101", b"k102", b"k103", b"k104"]
+    );
     assert_eq!(backend.scan(b"k", b"k299", 5).unwrap().len(), 1);
     assert!(backend.scan(b"m", b"", 5).unwrap().is_empty());
     let mut batch = Batch::new();
@@ -89,7 +95,11 @@ fn reads_scans_and_deletes<B: OnDisk>() {
     batch.put("k101", "");
     backend.apply(batch).unwrap();
     assert_eq!(backend.get(b"k100").unwrap(), None);
-    assert_eq!(backend.get(b"k101").unwrap(), Some(Vec::new()), "an empty value is a value");
+    assert_eq!(
+        backend.get(b"k101").unwrap(),
+        Some(Vec::new()),
+        "an empty value is a value"
+    );
 }
 
 fn a_batch_is_there_whole_after_a_reopen<B: OnDisk>() {
@@ -97,7 +107,9 @@ fn a_batch_is_there_whole_after_a_reopen<B: OnDisk>() {
     {
         let journal = Journal::new(B::at(dir.path()), None);
         for i in 0..500u32 {
-            journal.commit(put(&format!("k{i:04}"), &"x".repeat(i as usize))).unwrap();
+            journal
+                .commit(put(&format!("k{i:04}"), &"x".repeat(i as usize)))
+                .unwrap();
         }
         let mut batch = Batch::new();
         batch.delete("k0007");
@@ -147,7 +159,11 @@ fn what_was_flushed_survives_a_torn_end<B: OnDisk>() {
     drop(backend);
     for round in 0..3 {
         let backend = B::at(image.path());
-        assert_eq!(backend.get(b"durable").unwrap().as_deref(), Some(&b"yes"[..]), "open {round}");
+        assert_eq!(
+            backend.get(b"durable").unwrap().as_deref(),
+            Some(&b"yes"[..]),
+            "open {round}"
+        );
         backend.apply(put("loose", "maybe")).unwrap();
     }
 }
@@ -183,7 +199,11 @@ fn op() -> impl Strategy<Value = Op> {
 }
 
 fn a_journal_over_it_behaves_like_a_map<B: OnDisk>() {
-    let config = ProptestConfig { cases: 12, failure_persistence: None, ..ProptestConfig::default() };
+    let config = ProptestConfig {
+        cases: 12,
+        failure_persistence: None,
+        ..ProptestConfig::default()
+    };
     proptest!(config, |(ops in prop::collection::vec(op(), 1..40))| {
         let dir = tempfile::tempdir().unwrap();
         let mut journal = Journal::new(B::at(dir.path()), None);

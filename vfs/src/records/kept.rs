@@ -48,7 +48,11 @@ impl QuotaRecord {
         };
         let (bytes_max, inodes_max) = (fields.u64()?, fields.u64()?);
         fields.end()?;
-        Ok(QuotaRecord { phase, bytes_max, inodes_max })
+        Ok(QuotaRecord {
+            phase,
+            bytes_max,
+            inodes_max,
+        })
     }
 }
 
@@ -102,7 +106,13 @@ impl TrashRecord {
         if dir.len() > TRASH_PATH_BYTES_MAX || dir.contains(&0) {
             return Err(RecordError::Field("trash path"));
         }
-        Ok(TrashRecord { ino, deleted, parent, name, dir })
+        Ok(TrashRecord {
+            ino,
+            deleted,
+            parent,
+            name,
+            dir,
+        })
     }
 }
 
@@ -112,8 +122,15 @@ mod tests {
 
     #[test]
     fn both_round_trip_and_refuse_every_other_length() {
-        let quota = QuotaRecord { phase: QuotaPhase::Spreading, bytes_max: 1 << 40, inodes_max: 7 };
-        assert_eq!(quota.encode(), [&[1, 2][..], &(1u64 << 40).to_le_bytes(), &7u64.to_le_bytes()].concat());
+        let quota = QuotaRecord {
+            phase: QuotaPhase::Spreading,
+            bytes_max: 1 << 40,
+            inodes_max: 7,
+        };
+        assert_eq!(
+            quota.encode(),
+            [&[1, 2][..], &(1u64 << 40).to_le_bytes(), &7u64.to_le_bytes()].concat()
+        );
         assert_eq!(QuotaRecord::decode(&quota.encode()), Ok(quota));
         let trash = TrashRecord {
             ino: 9,
@@ -129,8 +146,14 @@ mod tests {
         }
         assert!(TrashRecord::decode(&[&bytes[..], &[0]].concat()).is_err());
         assert!(QuotaRecord::decode(&quota.encode()[..17]).is_err());
-        assert!(QuotaRecord::decode(&[&[1, 4][..], &[0; 16]].concat()).is_err(), "an unknown phase");
-        let slash = TrashRecord { name: b"a/b".to_vec(), ..trash };
+        assert!(
+            QuotaRecord::decode(&[&[1, 4][..], &[0; 16]].concat()).is_err(),
+            "an unknown phase"
+        );
+        let slash = TrashRecord {
+            name: b"a/b".to_vec(),
+            ..trash
+        };
         assert!(TrashRecord::decode(&slash.encode()).is_err());
     }
 }

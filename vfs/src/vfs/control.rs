@@ -44,7 +44,10 @@ impl Vfs {
         }
         if report.inodes_max > 0 {
             room.files = report.used.inodes;
-            room.files_free = report.inodes_max.saturating_sub(report.used.inodes).min(disk.files_free);
+            room.files_free = report
+                .inodes_max
+                .saturating_sub(report.used.inodes)
+                .min(disk.files_free);
         }
         room
     }

@@ -132,7 +132,9 @@ fn start_counters(core: &Core, was_clean: bool) -> Result<(), VfsError> {
     super::quotas::load(core)?;
     let stored_next = counter(records::NEXT_INO_KEY)?;
     let (files, next) = match (was_clean, counter(records::FILES_KEY)?, stored_next) {
-        (true, Some(files), Some(next)) if super::quotas::load_use(core)? && super::trash::load_size(core)? => (files, next),
+        (true, Some(files), Some(next)) if super::quotas::load_use(core)? && super::trash::load_size(core)? => {
+            (files, next)
+        }
         _ => {
             let count = count_inodes(core)?;
             core.trash.start(count.trash);
@@ -173,7 +175,13 @@ fn count_inodes(core: &Core) -> Result<Count, VfsError> {
                 continue;
             };
             if record.quota != 0 {
-                core.quotas.add(record.quota, QuotaUse { blocks: record.blocks, inodes: 1 });
+                core.quotas.add(
+                    record.quota,
+                    QuotaUse {
+                        blocks: record.blocks,
+                        inodes: 1,
+                    },
+                );
             }
             if record.trash != 0 {
                 count.last = count.last.max(record.trash);

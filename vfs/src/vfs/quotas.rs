@@ -32,7 +32,9 @@ pub(super) fn load_use(core: &Core) -> Result<bool, VfsError> {
     core.quotas.start_counting();
     for report in core.quotas.all() {
         let key = [USE_PREFIX, &report.root.to_be_bytes()].concat();
-        let Some(value) = core.store.get(&key)? else { return Ok(false) };
+        let Some(value) = core.store.get(&key)? else {
+            return Ok(false);
+        };
         let (blocks, inodes) = records::decode_pair(&value)?;
         core.quotas.add(report.root, QuotaUse { blocks, inodes });
     }
@@ -66,10 +68,17 @@ impl Vfs {
         let _walk = self.walks.write();
         // A phase other than active is what a walk left that failed: it is walked again.
         let phase = match self.quota_record(ino)? {
-            Some(QuotaRecord { phase: QuotaPhase::Active, .. }) => QuotaPhase::Active,
+            Some(QuotaRecord {
+                phase: QuotaPhase::Active,
+                ..
+            }) => QuotaPhase::Active,
             _ => QuotaPhase::Spreading,
         };
-        let record = QuotaRecord { phase, bytes_max, inodes_max };
+        let record = QuotaRecord {
+            phase,
+            bytes_max,
+            inodes_max,
+        };
         self.put_quota(ino, Some(&record))?;
         self.core.quotas.set(ino, &record);
         if phase == QuotaPhase::Spreading {

@@ -249,13 +249,7 @@ impl Vfs {
     /// A locked inode is about to lie in the locked directory `to`, and to count for its quota. A directory that has a quota
     /// of its own takes that along; another one, with all that is below it, does not change trees, and neither does a file
     /// with names elsewhere (`CrossesQuota`): programs copy then, as between file systems.
-    fn enter_tree(
-        &self,
-        change: &mut Change<'_>,
-        locked: &mut Locked<'_>,
-        ino: u64,
-        to: u64,
-    ) -> Result<(), VfsError> {
+    fn enter_tree(&self, change: &mut Change<'_>, locked: &mut Locked<'_>, ino: u64, to: u64) -> Result<(), VfsError> {
         let record = &locked.state(ino).record;
         let tree = locked.state(to).record.quota;
         if record.quota == tree || record.quota == ino {

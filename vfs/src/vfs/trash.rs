@@ -5,6 +5,7 @@
 //! first, when the cache or its disk has no room for what is being written.
 
 use super::Vfs;
+use crate::Later;
 use crate::attr::{Attr, DirEntry, FileKind};
 use crate::change::Change;
 use crate::core::Core;
@@ -14,7 +15,6 @@ use crate::inode::{Inode, ROOT_INO, lock_many};
 use crate::limits::{SCAN_PAGE, TRASH_BATCH, TRASH_ROOM_ROUNDS, TRASH_TICK};
 use crate::records::{self, TrashRecord};
 use crate::trash::{self, TrashItem, TrashSize};
-use crate::Later;
 use cessfs_sync::Batch;
 use parking_lot::{Condvar, Mutex};
 use std::sync::{Arc, Weak};
@@ -25,7 +25,9 @@ const SIZE_KEY: &[u8] = b"strash-size";
 
 /// Reads how much is in the trash, as the last clean close wrote it; false if it did not.
 pub(super) fn load_size(core: &Core) -> Result<bool, VfsError> {
-    let Some(value) = core.store.get(SIZE_KEY)? else { return Ok(false) };
+    let Some(value) = core.store.get(SIZE_KEY)? else {
+        return Ok(false);
+    };
     let (files, blocks) = records::decode_pair(&value)?;
     core.trash.start(TrashSize { files, blocks });
     Ok(true)
@@ -67,7 +69,9 @@ impl Vfs {
     /// until its last handle is closed.
     pub fn trash_purge(&self, id: u64) -> Result<bool, VfsError> {
         self.core.check_writable()?;
-        let Some(inode) = self.trashed(id)? else { return Ok(false) };
+        let Some(inode) = self.trashed(id)? else {
+            return Ok(false);
+        };
         let ino = inode.ino;
         let _change = self.core.marks.enter();
         let mut locked = lock_many([&inode]);
@@ -104,12 +108,7 @@ impl Vfs {
     }
 
     /// Writes; if there is no room, first makes some from the trash.
-    pub(super) fn write_with_room(
-        &self,
-        inode: &Arc<Inode>,
-        offset: u64,
-        data: &[u8],
-    ) -> Result<Later<u32>, VfsError> {
+    pub(super) fn write_with_room(&self, inode: &Arc<Inode>, offset: u64, data: &[u8]) -> Result<Later<u32>, VfsError> {
         for _ in 0..TRASH_ROOM_ROUNDS {
             match self.data.write(inode, offset, data) {
                 Err(VfsError::NoSpace(_)) if self.trash_give_way(TRASH_BATCH)? > 0 => {}
@@ -134,7 +133,11 @@ impl Vfs {
     /// The number of the entry that is called so in the directory that shows the trash.
     fn trash_id(&self, entry: &[u8]) -> Result<(u64, TrashRecord), VfsError> {
         let id = trash::entry_id(entry).ok_or(VfsError::NotFound)?;
-        let value = self.core.store.get(&records::trash_key(id))?.ok_or(VfsError::NotFound)?;
+        let value = self
+            .core
+            .store
+            .get(&records::trash_key(id))?
+            .ok_or(VfsError::NotFound)?;
         let record = TrashRecord::decode(&value)?;
         if trash::entry_name(id, &record.name) != entry {
             return Err(VfsError::NotFound);
@@ -194,7 +197,11 @@ impl Vfs {
     /// Removes an entry by its name in the directory that shows the trash.
     pub(super) fn trash_unlink(&self, entry: &[u8]) -> Result<(), VfsError> {
         let (id, _) = self.trash_id(entry)?;
-        if self.trash_purge(id)? { Ok(()) } else { Err(VfsError::NotFound) }
+        if self.trash_purge(id)? {
+            Ok(())
+        } else {
+            Err(VfsError::NotFound)
+        }
     }
 
     /// Gives a file of the trash a name again, which must be free (`Exists`). It counts for the quota there (`Quota`).

@@ -156,7 +156,9 @@ fn listings_are_stable_under_concurrent_change() {
                 for round in (0..).take_while(|_| !ended.load(Ordering::Relaxed)) {
                     let name = |kind: &str| format!("{kind}-{thread}-{}", round % 40).into_bytes();
                     let made = w.vfs.mknod(d, &name("new"), FileKind::Regular, 0o644, 0, USER);
-                    w.vfs.rename(d, &name("new"), d, &name("moved"), RenameFlags::default()).unwrap();
+                    w.vfs
+                        .rename(d, &name("new"), d, &name("moved"), RenameFlags::default())
+                        .unwrap();
                     if round % 3 == 0 {
                         w.vfs.unlink(d, &name("moved")).unwrap();
                     }
@@ -168,7 +170,11 @@ fn listings_are_stable_under_concurrent_change() {
             let listed = list_in_portions(w, d, portion * 3);
             let mut seen = BTreeSet::new();
             for (name, _) in listed.into_iter().filter(|(name, _)| name.starts_with(b"steady")) {
-                assert!(seen.insert(name.clone()), "{} shows twice", String::from_utf8_lossy(&name));
+                assert!(
+                    seen.insert(name.clone()),
+                    "{} shows twice",
+                    String::from_utf8_lossy(&name)
+                );
             }
             assert_eq!(seen, steady, "portions of {}", portion * 3);
         }

@@ -67,7 +67,11 @@ fn what_is_there_counts_when_a_quota_is_set_and_not_when_it_is_cleared() {
     assert_eq!(used(&w, "/t/d/b"), (4, 4));
     assert_eq!(w.vfs.quota_of(w.ino("/out")).unwrap(), None);
     w.check();
-    assert_eq!(w.vfs.set_quota(t, 1 << 30, 0).unwrap().used.inodes, 4, "another limit counts nothing twice");
+    assert_eq!(
+        w.vfs.set_quota(t, 1 << 30, 0).unwrap().used.inodes,
+        4,
+        "another limit counts nothing twice"
+    );
     assert!(w.vfs.clear_quota(t).unwrap());
     assert!(!w.vfs.clear_quota(t).unwrap());
     assert_eq!(w.vfs.quota_of(w.ino("/t/d/b")).unwrap(), None);
@@ -106,7 +110,10 @@ fn truncation_and_deletion_give_back() {
     w.vfs.set_quota(w.ino("/t"), 0, 0).unwrap();
     write(&w, "/t/a", 0, &[7; 40_000]).unwrap();
     assert_eq!(used(&w, "/t"), by_walking(&w, "/t"));
-    let size = SetAttr { size: Some(5000), ..SetAttr::default() };
+    let size = SetAttr {
+        size: Some(5000),
+        ..SetAttr::default()
+    };
     w.vfs.setattr(w.ino("/t/a"), size, ROOT).unwrap();
     assert_eq!(used(&w, "/t"), (4, 4));
     let fh = w.open("/t/a", FILE).unwrap();
@@ -144,7 +151,10 @@ fn renames_between_trees_move_files_and_refuse_directories_and_links() {
     assert_eq!(used(&w, "/t"), (4, 4), "a second name is no second inode");
     assert_eq!(errno(w.rename("/t/a", "/out/a")), libc::EXDEV);
     w.unlink("/t/d/a").unwrap();
-    let exchange = RenameFlags { exchange: true, ..RenameFlags::default() };
+    let exchange = RenameFlags {
+        exchange: true,
+        ..RenameFlags::default()
+    };
     w.rename_with("/t/d/b", "/out/c", exchange).unwrap();
     assert_eq!(used(&w, "/t"), by_walking(&w, "/t"));
     w.rename("/t", "/out/t").expect("a tree moves with its quota");
@@ -187,7 +197,11 @@ fn the_count_survives_a_close_and_a_crash_at_any_record() {
         for report in crashed.vfs.quotas() {
             let path = ["/t"].into_iter().find(|path| crashed.exists(path)).unwrap();
             assert_eq!(crashed.ino(path), report.root);
-            assert_eq!(used(&crashed, path), by_walking(&crashed, path), "after {kept} of {batches} batches");
+            assert_eq!(
+                used(&crashed, path),
+                by_walking(&crashed, path),
+                "after {kept} of {batches} batches"
+            );
         }
         crashed.check();
     }
@@ -214,7 +228,9 @@ fn files_made_by_many_threads_use_a_limit_up_exactly() {
                 scope.spawn(move || {
                     let make = |i: &u32| {
                         let name = format!("{thread}-{i}");
-                        w.vfs.mknod(d, name.as_bytes(), FileKind::Regular, 0o644, 0, USER).is_ok()
+                        w.vfs
+                            .mknod(d, name.as_bytes(), FileKind::Regular, 0o644, 0, USER)
+                            .is_ok()
                     };
                     (0..60).filter(make).count()
                 })

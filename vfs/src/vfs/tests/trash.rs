@@ -28,7 +28,10 @@ impl World {
     fn file(&self, path: &str, content: &[u8]) -> u64 {
         let ino = self.touch_file(path).unwrap().ino;
         let fh = self.open(path, READ_WRITE).unwrap();
-        assert!(matches!(self.vfs.write(ino, fh, 0, content, false).unwrap(), crate::Later::Ready(_)));
+        assert!(matches!(
+            self.vfs.write(ino, fh, 0, content, false).unwrap(),
+            crate::Later::Ready(_)
+        ));
         self.vfs.release(ino, fh).unwrap();
         self.vfs.forget(ino, 1);
         ino
@@ -67,7 +70,8 @@ impl World {
 
     fn restore(&self, entry: &str, to: &str) -> Result<(), VfsError> {
         let (dir, name) = self.split(to);
-        self.vfs.rename(self.trash_dir(), entry.as_bytes(), dir, name, RenameFlags::default())
+        self.vfs
+            .rename(self.trash_dir(), entry.as_bytes(), dir, name, RenameFlags::default())
     }
 }
 
@@ -87,7 +91,10 @@ fn an_old_file_with_content_goes_there_and_comes_back() {
     assert_eq!(item.dir.as_deref(), Some(&b"/d"[..]));
     assert_eq!(w.trash_names(), [format!("{}.cat", item.id)]);
     w.check();
-    let w = { w.vfs.close().unwrap(); World::over(w.store.clone(), w.clock.clone(), w.dir.clone(), keeps) };
+    let w = {
+        w.vfs.close().unwrap();
+        World::over(w.store.clone(), w.clock.clone(), w.dir.clone(), keeps)
+    };
     assert_eq!(w.vfs.trash_size().files, 1, "it outlives the mount");
     w.restore(&format!("{}.cat", item.id), "/cat").unwrap();
     assert_eq!((w.content("/cat"), w.stat("/cat").nlink), (b"purr".to_vec(), 1));
@@ -149,7 +156,10 @@ fn an_open_file_stays_open_in_the_trash_and_after_it() {
     let fh = w.open("/f", READ_WRITE).unwrap();
     w.unlink("/f").unwrap();
     assert_eq!(w.vfs.getattr(ino).unwrap().nlink, 0, "as fstat tells it");
-    assert!(matches!(w.vfs.write(ino, fh, 0, b"after!", false).unwrap(), crate::Later::Ready(6)));
+    assert!(matches!(
+        w.vfs.write(ino, fh, 0, b"after!", false).unwrap(),
+        crate::Later::Ready(6)
+    ));
     w.check();
     let id = w.vfs.trash_list(0, 1).unwrap()[0].id;
     assert!(w.vfs.trash_purge(id).unwrap());
@@ -178,7 +188,12 @@ fn it_empties_itself_in_time_and_the_oldest_first_for_room() {
         w.clock.advance(Duration::from_secs(3600 * (i as u64 + 1)));
     }
     let names = |w: &World| -> Vec<Vec<u8>> {
-        w.vfs.trash_list(0, 10).unwrap().into_iter().map(|item| item.name).collect()
+        w.vfs
+            .trash_list(0, 10)
+            .unwrap()
+            .into_iter()
+            .map(|item| item.name)
+            .collect()
     };
     assert_eq!(names(&w), [b"a", b"b", b"c"]);
     assert_eq!(w.vfs.trash_give_way(1).unwrap(), 1);
@@ -203,7 +218,10 @@ fn its_directory_is_found_by_name_only_and_takes_nothing() {
     for (parent, name) in [(ROOT_INO, &b".cessfs"[..]), (top.ino, b"x"), (w.trash_dir(), b"x")] {
         assert_eq!(errno(w.vfs.mkdir(parent, name, 0o755, ROOT)), libc::EPERM);
         assert_eq!(errno(w.vfs.link(w.ino("/f"), parent, name)), libc::EPERM);
-        assert_eq!(errno(w.vfs.rename(ROOT_INO, b"f", parent, name, RenameFlags::default())), libc::EPERM);
+        assert_eq!(
+            errno(w.vfs.rename(ROOT_INO, b"f", parent, name, RenameFlags::default())),
+            libc::EPERM
+        );
     }
     assert_eq!(errno(w.vfs.rmdir(ROOT_INO, b".cessfs")), libc::EPERM);
     assert_eq!(errno(w.vfs.rmdir(top.ino, b"trash")), libc::EPERM);
@@ -248,7 +266,10 @@ fn entries_are_looked_up_listed_in_portions_and_removed_for_good() {
     w.vfs.unlink(dir, &names[2]).unwrap();
     assert_eq!(errno(w.vfs.lookup(dir, &names[2])), libc::ENOENT);
     assert_eq!(errno(w.vfs.unlink(dir, &names[2])), libc::ENOENT);
-    assert!(w.vfs.getattr(dir).unwrap().mtime > changed, "so that the kernel lists it anew");
+    assert!(
+        w.vfs.getattr(dir).unwrap().mtime > changed,
+        "so that the kernel lists it anew"
+    );
     assert_eq!(w.vfs.trash_size().files, 19);
     w.check();
 }
@@ -284,7 +305,8 @@ fn a_crash_at_any_record_leaves_trash_and_tree_whole() {
     w.unlink("/d/a").unwrap();
     w.unlink("/b").unwrap();
     let items = w.vfs.trash_list(0, 10).unwrap();
-    w.restore(&String::from_utf8(items[0].entry_name()).unwrap(), "/back").unwrap();
+    w.restore(&String::from_utf8(items[0].entry_name()).unwrap(), "/back")
+        .unwrap();
     w.vfs.trash_purge(items[1].id).unwrap();
     w.vfs.release(b, fh).unwrap();
     let (batches, _) = w.store.progress();
@@ -292,7 +314,11 @@ fn a_crash_at_any_record_leaves_trash_and_tree_whole() {
         let crashed = World::on(Arc::new(w.store.crashed_at(kept)), keeps);
         crashed.check();
         let listed = crashed.vfs.trash_list(0, 10).unwrap().len() as u64;
-        assert_eq!(crashed.vfs.trash_size().files, listed, "after {kept} of {batches} batches");
+        assert_eq!(
+            crashed.vfs.trash_size().files,
+            listed,
+            "after {kept} of {batches} batches"
+        );
     }
 }
 
