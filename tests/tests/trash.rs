@@ -217,6 +217,9 @@ fn the_trash_of_file_managers_works_on_the_mount() -> Result<()> {
     ensure!(fs::read_dir(at.join("photos"))?.count() == 0);
     fs::rename(trash.join("files/2026"), at.join("photos/2026"))?;
     fs::rename(trash.join("files/cat.jpg"), at.join("photos/2026/cat.jpg"))?;
+    for name in ["cat.jpg", "2026"] {
+        fs::remove_file(trash.join(format!("info/{name}.trashinfo")))?;
+    }
     ensure!(fs::read_to_string(at.join("photos/2026/cat.jpg"))? == "purr");
     with_a_program(at)?;
     w.mount.umount()
