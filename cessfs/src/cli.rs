@@ -1,8 +1,8 @@
 //! The command line: verbs, global options, and the form in which mount.fuse3 calls.
 
 use crate::commands::{
-    completions, config, doctor, evict, explain, init, man, mount, quota, status, sync, territory, trash, umount,
-    volumes,
+    completions, config, doctor, evict, explain, init, man, mount, quota, recover, status, sync, territory, trash,
+    umount, volumes,
 };
 use crate::config::LogLevel;
 use clap::{Args, Parser, Subcommand};
@@ -68,6 +68,8 @@ impl Global {
 pub enum Verb {
     /// Make a volume: keys, account, territory
     Init(init::InitArgs),
+    /// Bring a volume back from its recovery phrase alone
+    Recover(recover::RecoverArgs),
     /// Mount a volume on a directory
     Mount(mount::MountArgs),
     /// Unmount a directory
@@ -152,6 +154,7 @@ mod tests {
         let verbs: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
         let expected = [
             "init",
+            "recover",
             "mount",
             "umount",
             "status",

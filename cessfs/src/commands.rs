@@ -9,6 +9,7 @@ pub mod init;
 pub mod man;
 pub mod mount;
 pub mod quota;
+pub mod recover;
 pub mod status;
 pub mod sync;
 pub mod territory;
@@ -41,6 +42,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     };
     match cli.verb {
         Verb::Init(args) => init::run(&args, &context),
+        Verb::Recover(args) => recover::run(&args, &context),
         Verb::Mount(args) => mount::run(&args, &context, &cli.global),
         Verb::Umount(args) => umount::run(&args, &context),
         Verb::Status(args) => status::run(&args, &context),

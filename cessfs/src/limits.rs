@@ -65,6 +65,11 @@ pub const FUSE_BACKGROUND_MAX: u16 = 64;
 /// behind the kernel's back.
 pub const FUSE_TTL: Duration = Duration::from_secs(86_400);
 
+/// How long `stat` of a file that is being written may tell an older number of blocks.
+pub const BLOCKS_STALE_MAX: Duration = Duration::from_secs(1);
+/// Files of which that may be so at a time; of more, until they are closed.
+pub const STALE_INODES_MAX: usize = 4096;
+
 /// Smallest cache that still holds one pack's worth of chunks beside the one being read.
 pub const CACHE_BYTES_MIN: u64 = 64 << 20;
 /// Cache size when none is configured.

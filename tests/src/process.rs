@@ -17,6 +17,15 @@ pub fn binary(name: &str) -> Result<PathBuf> {
         .with_context(|| format!("{name} is not built; run `cargo build --workspace` first"))
 }
 
+/// A program that `scripts/setup --test` installs with cargo; `None` if it has not been.
+pub fn installed(name: &str) -> Option<PathBuf> {
+    let cargo = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    let cargo = cargo.or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cargo")));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let dirs = std::env::split_paths(&path).chain(cargo.map(|home| home.join("bin")));
+    dirs.map(|dir| dir.join(name)).find(|program| program.is_file())
+}
+
 /// A command for one of our binaries, without a terminal.
 pub fn command(name: &str) -> Result<Command> {
     let mut command = Command::new(binary(name)?);

@@ -77,6 +77,9 @@ pub(crate) trait Backing: Send + Sync {
     fn read(&self, at: BlockAt, out: &mut [u8]) -> Result<(), BackingError>;
     /// Writes whole blocks.
     fn write(&self, at: BlockAt, data: &[u8]) -> Result<(), BackingError>;
+    /// Copies whole blocks, all of which were written, without reading them; false if this layout or this disk cannot, and
+    /// then nothing was written that counts.
+    fn copy(&self, from: BlockAt, to: BlockAt, blocks: usize) -> Result<bool, BackingError>;
     /// Gives the space of these blocks of a chunk back. They must be written before they are read again.
     fn punch(&self, ino: u64, chunk: u64, blocks: Range<usize>) -> Result<(), BackingError>;
     /// Everything written to the inode before is durable when it returns.

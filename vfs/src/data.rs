@@ -18,6 +18,7 @@
 //! Locks, in the order they are taken: the mutation guard of [`Marks`](crate::delta::Marks), the inode's `state`, then small
 //! locks of this room that are never held while another is taken. Nobody waits for the network under any of them.
 
+mod copy;
 mod errors;
 mod fetch;
 mod inline;
@@ -25,7 +26,9 @@ mod journal;
 mod piece;
 mod read;
 mod reclaim;
+mod seek;
 pub(crate) mod size;
+mod space;
 pub(crate) mod state;
 mod write;
 
@@ -36,6 +39,7 @@ use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
 use crate::limits::{BLOCK_BYTES, CACHE_SLACK_BYTES_MIN, RECENT_INODES_MAX, SCAN_PAGE};
 use crate::records::{self, Extent};
+use crate::request::{Seek, SpaceChange};
 use crate::writeback::{DirtyQueue, Workers};
 use crate::{EvictReport, ExtentInfo, Later};
 use cessfs_sync::disk::DiskRoom;
@@ -45,6 +49,7 @@ use errors::ErrorLog;
 use lru::LruCache;
 use parking_lot::Mutex;
 use reclaim::Reclaim;
+use space::SpaceCall;
 use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -186,6 +191,52 @@ impl Data {
         self.0.set_size(inode.ino, state, size, batch)
     }
 
+    /// Reserves, zeroes or punches out `range`, which is not empty. `grows`: the file becomes as long as the range's end. At
+    /// most `free_blocks` blocks may be taken.
+    ///
+    /// # Errors
+    /// `TooLarge`, `NoSpace`, and those of [`read`](Data::read): zeroing a part of a block may have to fetch its chunk.
+    pub fn change_space(
+        &self,
+        inode: &Arc<Inode>,
+        what: SpaceChange,
+        range: Range<u64>,
+        grows: bool,
+        free_blocks: u64,
+    ) -> Result<Later<()>, VfsError> {
+        let call = SpaceCall {
+            what,
+            range,
+            grows,
+            free_blocks,
+        };
+        self.0.clone().change_space(inode, call)
+    }
+
+    /// The first byte from `offset` on that is data, or in a hole; a hole begins where the file ends.
+    ///
+    /// # Errors
+    /// `NoOffset` at or beyond the end, or when no data follows; the store cannot be read.
+    pub fn seek(&self, inode: &Inode, offset: u64, what: Seek) -> Result<u64, VfsError> {
+        self.0.seek(inode, offset, what)
+    }
+
+    /// Copies bytes from file to file within the volume; tells how many, which may be fewer than asked. What lies beyond the
+    /// end of `from` counts as zeros: whoever asks knows where it ends. The future works for long without waiting.
+    ///
+    /// # Errors
+    /// `Invalid` for overlapping ranges of one file, and those of [`read`](Data::read) and [`write`](Data::write).
+    pub fn copy(
+        &self,
+        from: &Arc<Inode>,
+        from_offset: u64,
+        to: &Arc<Inode>,
+        to_offset: u64,
+        len: u64,
+    ) -> Result<Later<u64>, VfsError> {
+        self.0.clone().copy(from, from_offset, to, to_offset, len)
+    }
+
     /// Adds to `batch` what content has changed and not journaled yet. Called by whoever journals a regular file's record, so
     /// that a size never runs ahead of the extents under it. Nothing in memory changes: staged twice is journaled twice.
     ///
@@ -281,6 +332,14 @@ impl Data {
         self.0.errors.add(error);
     }
 
+    /// Tells of files that a recovery could not bring back whole, as long as they are not.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub(crate) fn tell_missing(&self) -> Result<(), VfsError> {
+        crate::restore::tell_missing(&self.0.core, &|message| self.0.errors.add(message))
+    }
+
     /// What went wrong lately, newest last.
     pub fn errors(&self) -> Vec<String> {
         self.0.errors.all()
@@ -354,7 +413,7 @@ impl Shared {
         };
         Ok(found
             .into_iter()
-            .filter(|(_, extent)| *extent != Extent::default())
+            .filter(|(_, extent)| !extent.blocks.is_empty())
             .map(info)
             .collect())
     }

@@ -203,7 +203,7 @@ impl Shared {
             if evict {
                 now.resident = false;
             } else {
-                now.dirty = true;
+                now.turn_dirty();
                 self.core.marks.mark(&mut batch, &records::extent_key(ino, *chunk));
                 report.kept_bytes += bytes;
                 report.kept_unconfirmed_chunks += 1;

@@ -62,6 +62,10 @@ pub const INODES_MAX: u64 = 1 << 40;
 pub const TREE_DEPTH_MAX: usize = 1 << 20;
 /// Sentences that a check of the tree gives; whoever needs more has lost the tree.
 pub const FINDINGS_MAX: usize = 1000;
+/// Files with missing content that a restore names; the rest is counted.
+pub const MISSING_FILES_MAX: usize = 10_000;
+/// Of those, how many the volume itself remembers and tells in `status`.
+pub const MISSING_NOTES_MAX: usize = 64;
 
 const _: () = assert!(PENDING_CHUNKS_MAX < EXTENTS_CACHED_MAX && UNSYNCED_CHUNKS_MAX < EXTENTS_CACHED_MAX);
 const _: () = assert!(INODES_CACHED_MAX.is_multiple_of(INODE_SHARDS));
@@ -121,6 +125,8 @@ pub const ERRORS_KEPT_MAX: usize = 256;
 pub const PREFETCH_STREAK: u32 = 2;
 /// Chunks hinted at ahead of a sequential reader.
 pub const PREFETCH_CHUNKS: u64 = 8;
+/// Bytes that one copy within the volume takes on; whoever asked for more asks again, so that none lasts long.
+pub const COPY_BYTES_MAX: u64 = 64 << 20;
 /// Threads that write back.
 pub const WRITEBACK_THREADS: usize = 2;
 /// A chunk that is never quiet is written back after this many delays.

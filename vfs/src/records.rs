@@ -22,7 +22,7 @@
 //! Decoding is strict: every byte is accounted for, and what decodes encodes to the same bytes again.
 
 use crate::attr::{FileKind, Timestamp};
-use crate::limits::CHUNK_BLOCKS;
+use crate::limits::{BLOCK_BYTES, CHUNK_BLOCKS};
 use cessfs_crypto::ChunkId;
 
 mod block_map;
@@ -110,6 +110,18 @@ impl InodeRecord {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BlockMap(pub [u64; CHUNK_BLOCKS / 64]);
 
+/// What of a chunk's stored content still belonged to the file when the chunk was written over.
+///
+/// Blocks that were punched out and bytes that were cut off since the content was stored are not part of it: whoever falls
+/// back to what is stored must not see them again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// Bytes from the chunk's start.
+    pub valid: u32,
+    /// Blocks.
+    pub blocks: BlockMap,
+}
+
 /// One chunk of a file.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Extent {
@@ -121,8 +133,60 @@ pub struct Extent {
     pub resident: bool,
     /// The backing file is newer than `stored`.
     pub dirty: bool,
-    /// Allocated blocks.
+    /// Blocks that hold data. Of stored content only these count: a block that was punched out is not in the map, whatever
+    /// the network has at its place.
     pub blocks: BlockMap,
+    /// Blocks that are allocated and never written (`fallocate`): they read as zeros, count as taken, and are holes to
+    /// `lseek`. None of them is in `blocks`.
+    pub reserved: BlockMap,
+    /// Dirty chunks with stored content: what of that content to fall back to. `None`: all of it up to `valid`.
+    pub kept: Option<Kept>,
+}
+
+impl Extent {
+    /// Blocks that count as taken.
+    pub fn allocated(&self) -> u64 {
+        self.blocks.count() + self.reserved.count()
+    }
+
+    /// The backing file is about to be newer than what is stored.
+    pub fn turn_dirty(&mut self) {
+        if self.dirty {
+            return;
+        }
+        self.dirty = true;
+        let (valid, blocks) = (self.valid, self.blocks);
+        self.kept = self.stored.map(|_| Kept { valid, blocks });
+    }
+
+    /// Takes blocks out of what the chunk holds.
+    pub fn drop_blocks(&mut self, gone: std::ops::Range<usize>) {
+        self.blocks.remove_range(gone.clone());
+        if let Some(kept) = &mut self.kept {
+            kept.blocks.remove_range(gone);
+        }
+        self.settle_if_empty();
+    }
+
+    /// Bytes from `len` on are zeros from now on; so the blocks that only hold such bytes go. Reserved blocks stay.
+    pub fn cut(&mut self, len: u32) {
+        self.valid = self.valid.min(len);
+        if let Some(kept) = &mut self.kept {
+            kept.valid = kept.valid.min(len);
+        }
+        self.drop_blocks((len as usize).div_ceil(BLOCK_BYTES as usize)..CHUNK_BLOCKS);
+    }
+
+    /// A chunk that holds no data is a hole, but for the blocks reserved in it.
+    fn settle_if_empty(&mut self) {
+        if self.blocks.is_empty() {
+            let reserved = self.reserved;
+            *self = Extent {
+                reserved,
+                ..Extent::default()
+            };
+        }
+    }
 }
 
 /// The names of one directory that share a hash.

@@ -113,7 +113,7 @@ impl Shared {
         let journaled = state.data.with_slot(&self.core, ino, chunk, |slot| slot.journaled)?;
         put_extent(&mut batch, ino, chunk, &journaled, &now);
         let mut record = state.record.clone();
-        record.blocks = (record.blocks + now.blocks.count()).saturating_sub(before.blocks.count());
+        record.blocks = (record.blocks + now.allocated()).saturating_sub(before.allocated());
         self.core.put_inode(&mut batch, ino, &record);
         self.core.store.commit(batch)?;
         state.record = record;
@@ -148,7 +148,7 @@ impl Shared {
             Ok(content) if self.core.keys.chunk_id(&content) == id => {}
             // Cut short: the hash of the whole says nothing about the rest, and nothing says that the rest was written.
             Ok(_) if extent.valid < len => {}
-            Ok(_) => extent.dirty = true,
+            Ok(_) => extent.turn_dirty(),
             Err(VfsError::Damaged { .. }) if self.core.chunks.standing(id) > Standing::Open => extent.resident = false,
             Err(VfsError::Damaged { offset, .. }) => {
                 self.errors.add(format!(

@@ -175,6 +175,7 @@ impl Shared {
                 let mut clean = slot.now;
                 clean.stored = Some((entry.id, entry.len));
                 clean.dirty = false;
+                clean.kept = None;
                 (slot.journaled, clean)
             })?;
             put_extent(&mut batch, ino, chunk, &journaled, &clean);

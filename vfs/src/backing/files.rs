@@ -12,7 +12,8 @@
 use super::BackingFile;
 use crate::limits::{BACKING_DIRS, BACKING_PARTS_OPEN_MAX, SYNC_EACH_MAX};
 use lru::LruCache;
-use nix::fcntl::{FallocateFlags, fallocate};
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -92,18 +93,39 @@ impl Files {
 
     /// Writes all of `data`.
     pub(super) fn write(&self, at: PartAt, data: &[u8]) -> io::Result<()> {
+        let part = self.part_to_write(at)?;
+        part.file.write_all_at(data, at.offset)?;
+        self.account(&part)
+    }
+
+    /// The part, made if need be and noted: a sync that begins after the write must not miss it.
+    fn part_to_write(&self, at: PartAt) -> io::Result<Arc<Part>> {
         let part = self
             .part(at.ino, at.part, true)?
             .expect("a part that was asked for is made");
-        // Before the write: a sync that begins after it must not miss it.
-        self.unsynced
-            .lock()
-            .entry(at.ino)
-            .or_default()
-            .entry(at.part)
-            .or_insert(false);
-        part.file.write_all_at(data, at.offset)?;
-        self.account(&part)
+        let mut unsynced = self.unsynced.lock();
+        unsynced.entry(at.ino).or_default().entry(at.part).or_insert(false);
+        Ok(part)
+    }
+
+    /// Copies bytes as the disk does it, sharing its blocks where it can; false if it cannot copy all of them.
+    pub(super) fn copy(&self, from: PartAt, to: PartAt, bytes: u64) -> io::Result<bool> {
+        let Some(source) = self.part(from.ino, from.part, false)? else {
+            return Ok(false);
+        };
+        let target = self.part_to_write(to)?;
+        let (mut from_at, mut to_at) = (from.offset as libc::off64_t, to.offset as libc::off64_t);
+        let mut left = bytes as usize;
+        while left > 0 {
+            match copy_file_range(&source.file, Some(&mut from_at), &target.file, Some(&mut to_at), left) {
+                Ok(0) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EXDEV | Errno::EINVAL) => break,
+                Ok(copied) => left -= copied.min(left),
+                Err(Errno::EINTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        self.account(&target)?;
+        Ok(left == 0)
     }
 
     /// Makes a hole.

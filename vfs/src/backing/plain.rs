@@ -38,6 +38,10 @@ impl Backing for Plain {
         Ok(self.files.write(place(at), data)?)
     }
 
+    fn copy(&self, from: BlockAt, to: BlockAt, blocks: usize) -> Result<bool, BackingError> {
+        Ok(self.files.copy(place(from), place(to), blocks as u64 * BLOCK_BYTES)?)
+    }
+
     fn punch(&self, ino: u64, chunk: u64, blocks: Range<usize>) -> Result<(), BackingError> {
         let bytes = blocks.len() as u64 * BLOCK_BYTES;
         let block = blocks.start;

@@ -259,6 +259,11 @@ impl Backing for Sealed {
         Ok(())
     }
 
+    fn copy(&self, _from: BlockAt, _to: BlockAt, _blocks: usize) -> Result<bool, BackingError> {
+        // A sealed block only opens where it was sealed.
+        Ok(false)
+    }
+
     fn punch(&self, ino: u64, number: u64, blocks: Range<usize>) -> Result<(), BackingError> {
         let chunk = self.chunk(ino, number)?;
         let mut tags = chunk.tags.lock();

@@ -4,7 +4,7 @@ use super::piece::ChunkAt;
 use super::{BLOCK, Shared};
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
-use crate::limits::{ROOM_POLL, ROOM_WAIT_MAX};
+use crate::limits::{FETCH_ROUNDS_MAX, ROOM_POLL, ROOM_WAIT_MAX};
 use bytes::Bytes;
 use cessfs_crypto::ChunkId;
 use cessfs_sync::FetchError;
@@ -45,6 +45,35 @@ impl Shared {
             into.insert(want.chunk, (want.id, bytes));
         }
         Ok(())
+    }
+
+    /// Does again what `attempt` says is missing something, until it is done: fetches, makes room. `offset` is for the
+    /// message if it cannot be.
+    pub(super) async fn until_done<T>(
+        &self,
+        inode: &Inode,
+        offset: u64,
+        mut attempt: Attempt<T>,
+        mut again: impl FnMut(&Fetched) -> Result<Attempt<T>, VfsError>,
+    ) -> Result<T, VfsError> {
+        let mut fetched = Fetched::new();
+        for _ in 0..FETCH_ROUNDS_MAX {
+            match attempt {
+                Attempt::Done(done) => return Ok(done),
+                Attempt::Room => self.await_room().await?,
+                Attempt::Fetch(wants) => {
+                    if let Err(e) = self.fetch(&wants, &mut fetched).await {
+                        self.errors.add(format!("inode {} at byte {offset}: {e}", inode.ino));
+                        return Err(e);
+                    }
+                }
+            }
+            attempt = again(&fetched)?;
+        }
+        match attempt {
+            Attempt::Done(done) => Ok(done),
+            _ => Err(FetchError::Unavailable("the content keeps changing while it is fetched".into()).into()),
+        }
     }
 
     /// Puts fetched chunks that the operation did not put there itself into the cache. Failing to is no error: the bytes were

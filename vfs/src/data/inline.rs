@@ -70,7 +70,7 @@ impl Shared {
             extent.resident = true;
             extent.dirty = true;
             self.write_range(at, &mut extent, 0..bytes.len(), &bytes)?;
-            blocks = extent.blocks.count();
+            blocks = extent.allocated();
             let change = state.data.next_change();
             state.data.spill = Some(Spill { change, noted: false });
             state.data.with_slot(&self.core, inode_ino, 0, |slot| {
@@ -121,12 +121,12 @@ impl Shared {
             // Unreadable or all zeros: the copy was never written back by the kernel.
             let copied = local && self.read_range(at, &extent, 0..len, &mut found).is_ok();
             if local && !(copied && found.iter().any(|byte| *byte != 0)) && len > 0 {
-                let before = extent.blocks.count();
+                let before = extent.allocated();
                 extent.blocks.remove(0);
+                extent.turn_dirty();
                 extent.resident = true;
-                extent.dirty = true;
                 self.write_range(at, &mut extent, 0..len, &kept[..len])?;
-                state.record.blocks = state.record.blocks.saturating_sub(before) + extent.blocks.count();
+                state.record.blocks = state.record.blocks.saturating_sub(before) + extent.allocated();
                 state.data.with_slot(&self.core, ino, 0, |slot| {
                     slot.now = extent;
                     slot.needs_mark = true;

@@ -98,6 +98,7 @@ impl Shared {
             self.backing.write(at.block(first), &blocks)?;
         }
         extent.blocks.insert_range(first..last);
+        extent.reserved.remove_range(first..last);
         extent.valid = extent.valid.max(range.end as u32);
         Ok(())
     }

@@ -2,12 +2,14 @@
 
 use super::fetch::{Attempt, Fetched, Want};
 use super::piece::ChunkAt;
-use super::{CHUNK, Piece, Shared, pieces};
+use super::{BLOCK, CHUNK, Piece, Shared, pieces};
 use crate::Later;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
 use crate::limits::{FETCH_ROUNDS_MAX, PREFETCH_CHUNKS, PREFETCH_STREAK};
+use crate::records::Extent;
 use cessfs_sync::FetchError;
+use std::ops::Range;
 use std::sync::Arc;
 
 impl Shared {
@@ -100,10 +102,7 @@ impl Shared {
         let Some((_, bytes)) = fetched.get(&chunk).filter(|(got, _)| *got == id) else {
             return Ok(Some(Want { chunk, id, len }));
         };
-        let valid = bytes.len().min(extent.valid as usize);
-        let there = piece.range.start.min(valid)..piece.range.end.min(valid);
-        out[there.len()..].fill(0);
-        out[..there.len()].copy_from_slice(&bytes[there]);
+        copy_visible(&extent, bytes, &piece.range, out);
         Ok(None)
     }
 
@@ -160,6 +159,19 @@ impl Shared {
         }
         if !ids.is_empty() {
             self.core.chunks.prefetch(&ids);
+        }
+    }
+}
+
+/// Copies `range` of a chunk's stored content as the file shows it: without what was cut off and punched out since.
+pub(super) fn copy_visible(extent: &Extent, stored: &[u8], range: &Range<usize>, out: &mut [u8]) {
+    out.fill(0);
+    let valid = stored.len().min(extent.valid as usize);
+    for (run, there) in extent.blocks.runs(range.start / BLOCK..range.end.div_ceil(BLOCK)) {
+        let from = (run.start * BLOCK).max(range.start).min(valid);
+        let to = (run.end * BLOCK).min(range.end).min(valid);
+        if there && from < to {
+            out[from - range.start..to - range.start].copy_from_slice(&stored[from..to]);
         }
     }
 }

@@ -5,7 +5,7 @@ use super::state::{DIRTY_PREFIX, dirty_key, put_extent, spill_key};
 use super::{BLOCK, CHUNK, Shared};
 use crate::error::VfsError;
 use crate::inode::InodeState;
-use crate::limits::{FILE_BYTES_MAX, INLINE_BYTES_MAX, SCAN_PAGE};
+use crate::limits::{CHUNK_BLOCKS, FILE_BYTES_MAX, INLINE_BYTES_MAX, SCAN_PAGE};
 use crate::records::{self, Extent};
 use cessfs_sync::Batch;
 
@@ -35,7 +35,8 @@ impl Shared {
             state.record.blocks = u64::from(size > 0);
         } else if state.record.inline {
             self.spill(ino, state)?;
-        } else if size < state.record.size {
+        } else if size <= state.record.size {
+            // Also to the same size: blocks reserved beyond the end are given back, as other filesystems do.
             self.truncate(ino, state, size, batch)?;
         }
         state.record.size = size;
@@ -74,9 +75,9 @@ impl Shared {
             .iter()
             .filter(|(chunk, _)| !in_memory.iter().any(|(other, _)| other == chunk))
         {
-            freed += extent.blocks.count();
+            freed += extent.allocated();
         }
-        freed += in_memory.iter().map(|(_, extent)| extent.blocks.count()).sum::<u64>();
+        freed += in_memory.iter().map(|(_, extent)| extent.allocated()).sum::<u64>();
         let mut chunks: Vec<u64> = gone.iter().chain(&in_memory).map(|(chunk, _)| *chunk).collect();
         chunks.sort_unstable();
         chunks.dedup();
@@ -116,7 +117,9 @@ impl Shared {
         batch: &mut Batch,
     ) -> Result<(), VfsError> {
         let before = state.data.extent(&self.core, ino, chunk)?;
-        if before == Extent::default() || before.valid <= len {
+        let mut after = before;
+        shorten(&mut after, len);
+        if after == before {
             return Ok(());
         }
         let change = state.data.next_change();
@@ -140,7 +143,7 @@ impl Shared {
         })?;
         self.core.marks.mark(batch, &records::extent_key(ino, chunk));
         put_extent(batch, ino, chunk, &journaled_before, &journaled);
-        state.record.blocks = (state.record.blocks + now.blocks.count()).saturating_sub(before.blocks.count());
+        state.record.blocks = (state.record.blocks + now.allocated()).saturating_sub(before.allocated());
         if now.dirty {
             self.touch_dirty(ino, chunk, &now);
         } else {
@@ -239,13 +242,10 @@ impl Shared {
     }
 }
 
-/// Cuts an extent to its first `len` bytes; without an allocated block left it is a hole.
+/// Cuts an extent to its first `len` bytes, reserved blocks included; without an allocated block left it is a hole.
 fn shorten(extent: &mut Extent, len: u32) {
-    extent.valid = extent.valid.min(len);
     extent
-        .blocks
-        .remove_range((len as usize).div_ceil(BLOCK)..crate::limits::CHUNK_BLOCKS);
-    if extent.blocks.is_empty() {
-        *extent = Extent::default();
-    }
+        .reserved
+        .remove_range((len as usize).div_ceil(BLOCK)..CHUNK_BLOCKS);
+    extent.cut(len);
 }

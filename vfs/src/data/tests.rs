@@ -8,6 +8,7 @@ use cessfs_sync::{CutCause, MetaStore};
 
 mod durable;
 mod model;
+mod space;
 
 const MIB: usize = 1 << 20;
 

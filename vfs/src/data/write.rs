@@ -6,9 +6,8 @@ use super::{BLOCK, CHUNK, Piece, Shared, pieces};
 use crate::Later;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
-use crate::limits::{BLOCK_BYTES, FETCH_ROUNDS_MAX, FILE_BYTES_MAX, INLINE_BYTES_MAX};
+use crate::limits::{BLOCK_BYTES, FILE_BYTES_MAX, INLINE_BYTES_MAX};
 use crate::records::{BlockMap, Extent};
-use cessfs_sync::FetchError;
 use std::sync::Arc;
 
 impl Shared {
@@ -29,35 +28,11 @@ impl Shared {
             Attempt::Done(written) => Ok(Later::Ready(written)),
             needs => {
                 let (inode, data) = (inode.clone(), data.to_vec());
-                Ok(Later::Wait(Box::pin(self.write_later(inode, offset, data, needs))))
+                Ok(Later::Wait(Box::pin(async move {
+                    let again = |fetched: &Fetched| self.try_write(&inode, offset, &data, fetched);
+                    self.until_done(&inode, offset, needs, again).await
+                })))
             }
-        }
-    }
-
-    async fn write_later(
-        self: Arc<Self>,
-        inode: Arc<Inode>,
-        offset: u64,
-        data: Vec<u8>,
-        mut attempt: Attempt<u32>,
-    ) -> Result<u32, VfsError> {
-        let mut fetched = Fetched::new();
-        for _ in 0..FETCH_ROUNDS_MAX {
-            match attempt {
-                Attempt::Done(written) => return Ok(written),
-                Attempt::Room => self.await_room().await?,
-                Attempt::Fetch(wants) => {
-                    if let Err(e) = self.fetch(&wants, &mut fetched).await {
-                        self.errors.add(format!("inode {} at byte {offset}: {e}", inode.ino));
-                        return Err(e);
-                    }
-                }
-            }
-            attempt = self.try_write(&inode, offset, &data, &fetched)?;
-        }
-        match attempt {
-            Attempt::Done(written) => Ok(written),
-            _ => Err(FetchError::Unavailable("the content keeps changing while it is fetched".into()).into()),
         }
     }
 
@@ -143,10 +118,11 @@ impl Shared {
         }
         let mut growth = 0;
         for piece in pieces(offset, end) {
-            let there = state.data.extent(&self.core, inode.ino, piece.chunk)?.blocks;
+            let there = state.data.extent(&self.core, inode.ino, piece.chunk)?;
             let mut wanted = BlockMap::default();
             wanted.insert_range(piece.range.start / BLOCK..piece.range.end.div_ceil(BLOCK));
-            wanted.remove_all(&there);
+            wanted.remove_all(&there.blocks);
+            wanted.remove_all(&there.reserved);
             growth += wanted.count();
         }
         self.core.quotas.admit_growth(inode, &state.record, growth)
@@ -190,16 +166,12 @@ impl Shared {
         let before = state.data.extent(&self.core, ino, piece.chunk)?;
         let mut extent = before;
         let replaces = !before.resident;
+        extent.turn_dirty();
         if replaces {
-            extent = Extent {
-                stored: before.stored,
-                resident: true,
-                valid: 0,
-                dirty: true,
-                blocks: BlockMap::default(),
-            };
+            extent.resident = true;
+            extent.valid = 0;
+            extent.blocks = BlockMap::default();
         }
-        extent.dirty = true;
         let result = self.write_range(at, &mut extent, piece.range.clone(), bytes);
         // Damage is found before anything is written.
         if matches!(result, Err(VfsError::Damaged { .. })) || (result.is_err() && replaces) {
@@ -217,7 +189,7 @@ impl Shared {
                 slot.unsynced = Some(change);
             }
         })?;
-        state.record.blocks = (state.record.blocks + extent.blocks.count()).saturating_sub(before.blocks.count());
+        state.record.blocks = (state.record.blocks + extent.allocated()).saturating_sub(before.allocated());
         self.touch_dirty(ino, piece.chunk, &extent);
         result
     }
@@ -233,6 +205,36 @@ impl Shared {
         self.keep_pending(inode);
         if state.data.must_journal(now) {
             self.journal_locked(inode.ino, state, None)?;
+        }
+        Ok(())
+    }
+
+    /// Makes a chunk what `now` says, in memory: the journal follows. Whoever waited for it to be written back waits no more
+    /// if it is not dirty.
+    pub(super) fn set_extent(
+        &self,
+        ino: u64,
+        state: &mut InodeState,
+        chunk: u64,
+        now: &Extent,
+    ) -> Result<(), VfsError> {
+        let change = state.data.next_change();
+        let generation = self.core.marks.generation();
+        let before = state.data.with_slot(&self.core, ino, chunk, |slot| {
+            let before = std::mem::replace(&mut slot.now, *now);
+            slot.changed = change;
+            slot.needs_mark |= slot.marked != generation;
+            // The store may say of it what is: nothing in the backing file has to be durable first.
+            if !now.resident {
+                slot.unsynced = None;
+            }
+            before
+        })?;
+        state.record.blocks = (state.record.blocks + now.allocated()).saturating_sub(before.allocated());
+        if now.dirty {
+            self.touch_dirty(ino, chunk, now);
+        } else {
+            self.dirty.lock().forget(ino, chunk);
         }
         Ok(())
     }

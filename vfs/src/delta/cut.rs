@@ -10,8 +10,12 @@
 //!
 //! and whatever was left out is marked again, for the next cut. Names always travel. An inode without links does not,
 //! unless it is in the trash.
+//!
+//! A checkpoint carries all records, not only marked ones, as a forced cut carries them: replay may start there.
 
-use super::frame::FrameWriter;
+use super::frame::{DELTA_KINDS, FrameWriter};
+use super::marks::SAVED_PREFIX;
+use crate::data::state::DIRTY_PREFIX;
 use crate::data::{CHUNK, Shared};
 use crate::records::{
     self, DENTRY_PREFIX, EXTENT_PREFIX, Extent, INLINE_PREFIX, INODE_PREFIX, InodeRecord, QUOTA_PREFIX, RecordError,
@@ -118,8 +122,51 @@ impl Cut<'_> {
             Ok(())
         })?;
         let mut writer = FrameWriter::new(sink);
-        marks.each(self.until, &mut |_, key, _| self.carry(key, &mut writer))?;
+        match self.cause {
+            CutCause::Full | CutCause::Forced => {
+                marks.each(self.until, &mut |_, key, _| self.carry(key, &mut writer))?
+            }
+            CutCause::Checkpoint => {
+                writer.only_what_is();
+                self.carry_all(&mut writer)?;
+            }
+        }
         writer.flush()
+    }
+
+    /// Carries every record there was at the instant of the cut.
+    fn carry_all(&mut self, writer: &mut FrameWriter<'_>) -> Result<(), StoreError> {
+        self.each_key(DIRTY_PREFIX, &mut |cut, key| {
+            let (ino, chunk) = records::parse_extent_key(key).map_err(corrupt)?;
+            if cut.is_unsent(ino, chunk)? {
+                cut.unsent.insert(ino);
+            }
+            Ok(())
+        })?;
+        for (prefix, _) in DELTA_KINDS {
+            self.each_key(prefix, &mut |cut, key| cut.carry(key, writer))?;
+        }
+        // What was deleted since the cut began may be gone before it was its turn above, but then it was saved before.
+        self.each_key(SAVED_PREFIX, &mut |cut, key| {
+            cut.carry(&key[SAVED_PREFIX.len()..], writer)
+        })
+    }
+
+    fn each_key(
+        &mut self,
+        prefix: &[u8],
+        visit: &mut dyn FnMut(&mut Self, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut from = prefix.to_vec();
+        loop {
+            let page = self.shared.core.store.scan(prefix, &from, crate::limits::SCAN_PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            from.clone_from(last);
+            from.push(0);
+            for (key, _) in &page {
+                visit(self, key)?;
+            }
+        }
     }
 
     fn extent(&self, ino: u64, chunk: u64) -> Result<Option<Extent>, StoreError> {
@@ -177,7 +224,13 @@ impl Cut<'_> {
                 self.left.push(key.to_vec());
             }
         }
-        writer.record(key, Some(&record.encode()))
+        writer.record(key, Some(&record.encode()))?;
+        // A file that outgrew its bytes keeps them for a while, unmarked; who replays must not.
+        let bytes = records::inline_key(ino);
+        if !record.inline && self.shared.core.marks.value_at_cut(&bytes)?.is_some() {
+            writer.record(&bytes, None)?;
+        }
+        Ok(())
     }
 
     fn carry_bytes(&mut self, ino: u64, key: &[u8], writer: &mut FrameWriter<'_>) -> Result<(), StoreError> {
@@ -213,17 +266,20 @@ impl Cut<'_> {
         if unsent && passage != Passage::Empty {
             self.left.push(key.to_vec());
         }
-        if passage == Passage::Empty || extent.stored.is_none() {
+        if passage == Passage::Empty {
             return writer.record(key, None);
         }
         if unsent {
-            // The network has the chunk as it was before: all of that, and nothing of what it is now.
-            let (_, len) = extent.stored.expect("chunks without an id were left out above");
-            extent.valid = extent.valid.min(len);
+            fall_back(&mut extent);
         }
         extent.resident = false;
         extent.dirty = false;
-        writer.record(key, Some(&extent.encode()))
+        extent.kept = None;
+        if extent == Extent::default() {
+            writer.record(key, None)
+        } else {
+            writer.record(key, Some(&extent.encode()))
+        }
     }
 
     fn inode(&self, ino: u64) -> Result<Option<InodeRecord>, StoreError> {
@@ -253,7 +309,7 @@ impl Cut<'_> {
             return Ok(Passage::Whole);
         }
         match self.cause {
-            CutCause::Forced => Ok(Passage::Partly(self.submitted_size(ino)?)),
+            CutCause::Forced | CutCause::Checkpoint => Ok(Passage::Partly(self.submitted_size(ino)?)),
             CutCause::Full if self.shared.core.marks.is_new(self.until, &records::inode_key(ino))? => {
                 Ok(Passage::Empty)
             }
@@ -285,6 +341,18 @@ impl Cut<'_> {
             }
         }
     }
+}
+
+/// The chunk as the network has it: as it was before it was written over, and nothing of what it is now.
+fn fall_back(extent: &mut Extent) {
+    let reserved = extent.reserved;
+    match (extent.stored, extent.kept) {
+        (None, _) => *extent = Extent::default(),
+        (Some(_), Some(kept)) => (extent.valid, extent.blocks) = (kept.valid, kept.blocks),
+        (Some((_, len)), None) => extent.valid = extent.valid.min(len),
+    }
+    extent.reserved = reserved;
+    extent.reserved.remove_all(&extent.blocks);
 }
 
 fn corrupt(error: RecordError) -> StoreError {

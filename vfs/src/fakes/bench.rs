@@ -9,9 +9,11 @@ use crate::delta::frame::apply_delta;
 use crate::error::VfsError;
 use crate::inode::Inode;
 use crate::records::{self, InodeRecord};
+use crate::request::{Seek, SpaceChange};
 use cessfs_sync::store::MemStore;
 use cessfs_sync::{Batch, CutCause, MetaStore};
 use parking_lot::Mutex;
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -210,6 +212,40 @@ impl Bench {
         self.data.stage(&inode, &mut state, &mut batch).unwrap();
         self.core.put_inode(&mut batch, ino, &state.record);
         self.core.store.commit(batch).unwrap();
+    }
+
+    /// Reserves, zeroes or punches out, waiting if need be.
+    pub fn change_space(&self, ino: u64, what: SpaceChange, range: Range<u64>, grows: bool) -> Result<(), VfsError> {
+        wait(self.data.change_space(&self.file(ino), what, range, grows, u64::MAX)?)
+    }
+
+    /// Copies all of it, however often that has to be asked for.
+    #[track_caller]
+    pub fn copy(&self, from: (u64, u64), to: (u64, u64), len: u64) {
+        let mut done = 0;
+        while done < len {
+            let (source, target) = (self.file(from.0), self.file(to.0));
+            let copy = self.data.copy(&source, from.1 + done, &target, to.1 + done, len - done);
+            done += wait(copy.unwrap()).unwrap();
+        }
+    }
+
+    /// Where the file has data: ranges of bytes, as `lseek` tells them.
+    pub fn data_ranges(&self, ino: u64) -> Vec<Range<u64>> {
+        let inode = self.file(ino);
+        let mut ranges: Vec<Range<u64>> = Vec::new();
+        let mut at = 0;
+        loop {
+            match self.data.seek(&inode, at, Seek::Data) {
+                Ok(start) => {
+                    at = self.data.seek(&inode, start, Seek::Hole).unwrap();
+                    assert!(at > start, "data of no bytes at {start}");
+                    ranges.push(start..at);
+                }
+                Err(VfsError::NoOffset) => return ranges,
+                Err(e) => panic!("seek from {at} in inode {ino}: {e}"),
+            }
+        }
     }
 
     /// Deletes the file, as the last `unlink` does.

@@ -44,6 +44,16 @@ impl BlockMap {
         }
     }
 
+    /// The two sets share a block.
+    pub fn intersects(&self, other: &BlockMap) -> bool {
+        self.0.iter().zip(other.0).any(|(word, more)| word & more != 0)
+    }
+
+    /// The first block from `from` on that is in the set (`there`) or not in it.
+    pub fn first(&self, from: usize, there: bool) -> Option<usize> {
+        (from..CHUNK_BLOCKS).find(|block| self.contains(*block) == there)
+    }
+
     /// Blocks in the set.
     pub fn count(&self) -> u64 {
         self.0.iter().map(|word| u64::from(word.count_ones())).sum()

@@ -1,6 +1,6 @@
 //! Values: hand-written, little-endian, a version byte first (`docs/FORMAT-records.md`).
 
-use super::{BlockMap, Dentry, DentryBucket, Extent, InodeRecord, Xattr, XattrBucket};
+use super::{BlockMap, Dentry, DentryBucket, Extent, InodeRecord, Kept, Xattr, XattrBucket};
 use crate::attr::{FileKind, Timestamp};
 use crate::error::VfsError;
 use crate::limits::{BUCKET_NAMES_MAX, NAME_BYTES_MAX, SYMLINK_BYTES_MAX, XATTR_NAME_MAX, XATTR_VALUE_MAX};
@@ -18,6 +18,8 @@ const TRASH: u8 = 4;
 const STORED: u8 = 1;
 const RESIDENT: u8 = 2;
 const DIRTY: u8 = 4;
+const RESERVED: u8 = 8;
+const KEPT: u8 = 16;
 
 /// Bytes of an encoded inode without its target.
 const INODE_FIXED_BYTES: usize = 99;
@@ -99,6 +101,14 @@ impl<'a> Fields<'a> {
         Ok(Timestamp { secs, nanos })
     }
 
+    fn blocks(&mut self) -> Result<BlockMap, RecordError> {
+        let mut blocks = BlockMap::default();
+        for word in &mut blocks.0 {
+            *word = self.u64()?;
+        }
+        Ok(blocks)
+    }
+
     fn kind(&mut self) -> Result<FileKind, RecordError> {
         FileKind::from_u8(self.u8()?).ok_or(RecordError::Field("file kind"))
     }
@@ -128,6 +138,12 @@ impl<'a> Fields<'a> {
         } else {
             Err(RecordError::Trailing)
         }
+    }
+}
+
+fn put_blocks(out: &mut Vec<u8>, blocks: &BlockMap) {
+    for word in blocks.0 {
+        out.extend_from_slice(&word.to_le_bytes());
     }
 }
 
@@ -211,17 +227,29 @@ impl InodeRecord {
 impl Extent {
     /// As stored.
     pub fn encode(&self) -> Vec<u8> {
+        debug_assert!(self.kept.is_none() || (self.dirty && self.stored.is_some()));
         let mut out = Vec::with_capacity(6 + 36 + 32);
         out.push(VERSION);
-        let stored = u8::from(self.stored.is_some()) * STORED;
-        out.push(stored | (u8::from(self.resident) * RESIDENT) | (u8::from(self.dirty) * DIRTY));
+        let flags = [
+            (self.stored.is_some(), STORED),
+            (self.resident, RESIDENT),
+            (self.dirty, DIRTY),
+            (!self.reserved.is_empty(), RESERVED),
+            (self.kept.is_some(), KEPT),
+        ];
+        out.push(flags.iter().map(|(set, flag)| u8::from(*set) * flag).sum());
         out.extend_from_slice(&self.valid.to_le_bytes());
-        for word in self.blocks.0 {
-            out.extend_from_slice(&word.to_le_bytes());
-        }
+        put_blocks(&mut out, &self.blocks);
         if let Some((id, len)) = &self.stored {
             out.extend_from_slice(&id.0);
             out.extend_from_slice(&len.to_le_bytes());
+        }
+        if !self.reserved.is_empty() {
+            put_blocks(&mut out, &self.reserved);
+        }
+        if let Some(kept) = &self.kept {
+            out.extend_from_slice(&kept.valid.to_le_bytes());
+            put_blocks(&mut out, &kept.blocks);
         }
         out
     }
@@ -229,12 +257,9 @@ impl Extent {
     /// The inverse of [`encode`](Extent::encode).
     pub fn decode(bytes: &[u8]) -> Result<Extent, RecordError> {
         let mut fields = Fields::open(bytes)?;
-        let flags = fields.flags(STORED | RESIDENT | DIRTY)?;
+        let flags = fields.flags(STORED | RESIDENT | DIRTY | RESERVED | KEPT)?;
         let valid = fields.u32()?;
-        let mut blocks = BlockMap::default();
-        for word in &mut blocks.0 {
-            *word = fields.u64()?;
-        }
+        let blocks = fields.blocks()?;
         let mut stored = None;
         if flags & STORED != 0 {
             let id = ChunkId(fields.array()?);
@@ -244,8 +269,26 @@ impl Extent {
             }
             stored = Some((id, len));
         }
+        let (mut reserved, mut kept) = (BlockMap::default(), None);
+        if flags & RESERVED != 0 {
+            reserved = fields.blocks()?;
+            if reserved.is_empty() || reserved.intersects(&blocks) {
+                return Err(RecordError::Field("reserved blocks"));
+            }
+        }
+        if flags & KEPT != 0 {
+            if flags & (STORED | DIRTY) != STORED | DIRTY {
+                return Err(RecordError::Field("kept content"));
+            }
+            let (valid, blocks) = (fields.u32()?, fields.blocks()?);
+            kept = Some(Kept { valid, blocks });
+        }
         fields.end()?;
-        if valid as usize > CHUNK_BYTES {
+        if [Some(valid), kept.map(|kept| kept.valid)]
+            .iter()
+            .flatten()
+            .any(|valid| *valid as usize > CHUNK_BYTES)
+        {
             return Err(RecordError::Field("valid bytes"));
         }
         Ok(Extent {
@@ -254,6 +297,8 @@ impl Extent {
             resident: flags & RESIDENT != 0,
             dirty: flags & DIRTY != 0,
             blocks,
+            reserved,
+            kept,
         })
     }
 }

@@ -47,13 +47,21 @@ prop_compose! {
         valid in 0u32..=CHUNK_BYTES as u32,
         flags in any::<[bool; 2]>(),
         blocks in any::<[u64; CHUNK_BLOCKS / 64]>(),
+        reserved in proptest::option::of(any::<[u64; CHUNK_BLOCKS / 64]>()),
+        kept in proptest::option::of((0u32..=CHUNK_BYTES as u32, any::<[u64; CHUNK_BLOCKS / 64]>())),
     ) -> Extent {
+        let blocks = BlockMap(blocks);
+        let mut reserved = BlockMap(reserved.unwrap_or_default());
+        reserved.remove_all(&blocks);
+        let kept = kept.filter(|_| stored.is_some() && flags[1]);
         Extent {
             stored: stored.map(|(id, len)| (ChunkId(id), len)),
             valid,
             resident: flags[0],
             dirty: flags[1],
-            blocks: BlockMap(blocks),
+            blocks,
+            reserved,
+            kept: kept.map(|(valid, blocks)| Kept { valid, blocks: BlockMap(blocks) }),
         }
     }
 }

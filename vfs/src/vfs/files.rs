@@ -80,7 +80,7 @@ impl Vfs {
         self.write_through(&handle, offset, data, kill_priv)
     }
 
-    fn handle_to_write(&self, ino: u64, fh: u64) -> Result<Arc<Handle>, VfsError> {
+    pub(super) fn handle_to_write(&self, ino: u64, fh: u64) -> Result<Arc<Handle>, VfsError> {
         self.core.check_writable()?;
         let handle = self.handles.get(ino, fh)?;
         if handle.flags.write {
@@ -107,19 +107,24 @@ impl Vfs {
             self.kill_privileges(&handle.inode)?;
         }
         let written = self.write_with_room(&handle.inode, offset, data)?;
+        self.then_sync(handle, written)
+    }
+
+    /// A change through a handle that was opened with `O_SYNC` is durable before it is answered.
+    pub(super) fn then_sync<T: Send + 'static>(&self, handle: &Handle, change: Later<T>) -> Result<Later<T>, VfsError> {
         if !handle.flags.sync {
-            return Ok(written);
+            return Ok(change);
         }
         let (content, inode) = (self.data.clone(), handle.inode.clone());
-        match written {
-            Later::Ready(n) => {
+        match change {
+            Later::Ready(done) => {
                 content.fsync(&inode, true)?;
-                Ok(Later::Ready(n))
+                Ok(Later::Ready(done))
             }
             Later::Wait(wait) => Ok(Later::Wait(Box::pin(async move {
-                let n = wait.await?;
+                let done = wait.await?;
                 content.fsync(&inode, true)?;
-                Ok(n)
+                Ok(done)
             }))),
         }
     }

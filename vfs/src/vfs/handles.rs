@@ -31,6 +31,7 @@ impl HandleTable {
     /// A handle on an inode whose `opens` already counts it. Numbers start at 1 and are not reused.
     pub(super) fn insert(&self, inode: Arc<Inode>, flags: OpenFlags) -> u64 {
         let fh = self.next.fetch_add(1, Ordering::Relaxed);
+        inode.writers.fetch_add(u32::from(flags.write), Ordering::Relaxed);
         self.open.write().insert(fh, Arc::new(Handle { inode, flags }));
         fh
     }
@@ -45,7 +46,12 @@ impl HandleTable {
     pub(super) fn remove(&self, ino: u64, fh: u64) -> Result<Arc<Handle>, VfsError> {
         let mut open = self.open.write();
         match open.get(&fh) {
-            Some(handle) if handle.inode.ino == ino => Ok(open.remove(&fh).expect("it was just found under the lock")),
+            Some(handle) if handle.inode.ino == ino => {
+                let handle = open.remove(&fh).expect("it was just found under the lock");
+                let writes = u32::from(handle.flags.write);
+                handle.inode.writers.fetch_sub(writes, Ordering::Relaxed);
+                Ok(handle)
+            }
             _ => Err(VfsError::BadHandle),
         }
     }

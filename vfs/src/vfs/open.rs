@@ -47,6 +47,7 @@ impl Vfs {
             vfs.core.marks.forget_tally()?;
         }
         make_root(&vfs.core)?;
+        vfs.data.tell_missing()?;
         if !vfs.core.config.read_only {
             vfs.sweep_orphans()?;
             if !was_clean {

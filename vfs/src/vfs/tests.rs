@@ -12,6 +12,7 @@ use cessfs_sync::store::MemStore;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+mod acls;
 mod attributes;
 mod crash;
 mod listing;
@@ -19,6 +20,8 @@ mod model;
 mod names;
 mod open_files;
 mod quota;
+mod restored;
+mod space;
 mod threads;
 mod trash;
 mod xattrs;
@@ -27,8 +30,14 @@ const USER: Caller = Caller {
     uid: 1000,
     gid: 1000,
     pid: 7,
+    umask: 0,
 };
-const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 7 };
+const ROOT: Caller = Caller {
+    uid: 0,
+    gid: 0,
+    pid: 7,
+    umask: 0,
+};
 
 /// Made once: a phrase is slow to turn into keys, on purpose.
 static KEYS: LazyLock<cessfs_crypto::VolumeKeys> = LazyLock::new(volume_keys);
@@ -38,6 +47,7 @@ struct World {
     store: Arc<MemStore>,
     clock: Arc<FakeClock>,
     dir: Arc<tempfile::TempDir>,
+    chunks: FakeChunks,
     vfs: Arc<Vfs>,
 }
 
@@ -59,13 +69,20 @@ impl World {
 
     /// A volume on what is in `store` already, with an empty cache.
     fn on(store: Arc<MemStore>, tune: impl FnOnce(&mut VfsConfig)) -> World {
-        World::over(store, Arc::new(FakeClock::new()), Arc::new(scratch()), tune)
+        World::over(
+            store,
+            Arc::new(FakeClock::new()),
+            Arc::new(scratch()),
+            FakeChunks::new(),
+            tune,
+        )
     }
 
     fn over(
         store: Arc<MemStore>,
         clock: Arc<FakeClock>,
         dir: Arc<tempfile::TempDir>,
+        chunks: FakeChunks,
         tune: impl FnOnce(&mut VfsConfig),
     ) -> World {
         let mut config = config(&dir);
@@ -73,19 +90,26 @@ impl World {
         let parts = VfsParts {
             store: store.clone(),
             clock: clock.clone(),
-            chunks: Arc::new(FakeChunks::new()),
+            chunks: Arc::new(chunks.clone()),
             keys: KEYS.clone(),
             config,
             entropy: Arc::new(Mutex::new(FakeEntropy::new(1))),
         };
         let vfs = Vfs::open(parts).unwrap();
-        World { store, clock, dir, vfs }
+        World {
+            store,
+            clock,
+            dir,
+            chunks,
+            vfs,
+        }
     }
 
     /// Closes the volume and opens it again.
     fn reopen(self) -> World {
         self.vfs.close().unwrap();
-        World::over(self.store.clone(), self.clock.clone(), self.dir.clone(), |_| {})
+        let chunks = FakeChunks::new();
+        World::over(self.store.clone(), self.clock.clone(), self.dir.clone(), chunks, |_| {})
     }
 
     /// Every invariant of the records holds.

@@ -172,6 +172,9 @@ impl Backing for Faulty {
     fn write(&self, at: BlockAt, data: &[u8]) -> Result<(), BackingError> {
         self.backing.write(at, data)
     }
+    fn copy(&self, from: BlockAt, to: BlockAt, blocks: usize) -> Result<bool, BackingError> {
+        self.backing.copy(from, to, blocks)
+    }
     fn punch(&self, ino: u64, chunk: u64, blocks: Range<usize>) -> Result<(), BackingError> {
         self.backing.punch(ino, chunk, blocks)
     }

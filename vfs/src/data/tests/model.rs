@@ -1,8 +1,10 @@
 //! Random operations on a few files, compared with bytes in memory after each; and what the packs would restore.
 
 use super::*;
+use crate::request::SpaceChange;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 const INOS: [u64; 3] = [2, 3, 300];
 
@@ -11,6 +13,10 @@ enum Op {
     Write(u64, u64, usize, u8),
     Truncate(u64, u64),
     Read(u64, u64, u32),
+    /// Reserve, zero or punch out; the last one: the file may grow.
+    Space(u64, SpaceChange, u64, usize, bool),
+    /// From an inode and offset to an inode and offset.
+    Copy(u64, u64, u64, u64, usize),
     Fsync(u64),
     Delete(u64),
     WriteBack,
@@ -38,11 +44,23 @@ fn len() -> impl Strategy<Value = usize> {
     prop_oneof![4 => 1_usize..5000, 2 => Just(4096), 1 => Just(8192), 1 => 100_000_usize..300_000, 1 => Just(MIB)]
 }
 
+fn space() -> impl Strategy<Value = SpaceChange> {
+    prop::sample::select(vec![SpaceChange::Reserve, SpaceChange::Zero, SpaceChange::Punch])
+}
+
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
         10 => (ino(), offset(), len(), any::<u8>()).prop_map(|(ino, at, len, seed)| Op::Write(ino, at, len, seed)),
         4 => (ino(), offset()).prop_map(|(ino, size)| Op::Truncate(ino, size)),
         4 => (ino(), offset(), 1_u32..100_000).prop_map(|(ino, at, len)| Op::Read(ino, at, len)),
+        6 => (ino(), space(), offset(), len(), any::<bool>())
+            .prop_map(|(ino, what, at, len, grows)| Op::Space(ino, what, at, len, grows)),
+        4 => (ino(), offset(), ino(), offset(), len())
+            .prop_map(|(from, from_at, to, to_at, len)| Op::Copy(from, from_at, to, to_at, len)),
+        4 => (ino(), 0_u64..3, ino(), 0_u64..3, 1_usize..3)
+            .prop_map(|(from, first, to, target, chunks)| {
+                Op::Copy(from, first * CHUNK, to, target * CHUNK, chunks * MIB)
+            }),
         1 => ino().prop_map(Op::Fsync),
         1 => ino().prop_map(Op::Delete),
         3 => Just(Op::WriteBack),
@@ -92,6 +110,42 @@ fn step(mut bench: Bench, model: &mut Model, op: &Op) -> Bench {
                 bench.try_read(real, at, len).unwrap() == expected,
                 "read of {len} at {at}"
             );
+        }
+        Op::Space(ino, what, at, len, grows) => {
+            let (real, bytes) = model.at(ino);
+            let grows = grows && what != SpaceChange::Punch;
+            bench.change_space(real, what, at..at + len as u64, grows).unwrap();
+            let end = at as usize + len;
+            if grows {
+                bytes.resize(bytes.len().max(end), 0);
+            }
+            if what != SpaceChange::Reserve {
+                let end = end.min(bytes.len());
+                bytes[(at as usize).min(end)..end].fill(0);
+            }
+            if what == SpaceChange::Punch {
+                let whole = at.next_multiple_of(BLOCK_BYTES)..(at + len as u64) / BLOCK_BYTES * BLOCK_BYTES;
+                let overlaps = |data: &Range<u64>| data.start.max(whole.start) < data.end.min(whole.end);
+                let data = bench.data_ranges(real);
+                let inline = bench.file(real).state.read().record.inline;
+                assert!(
+                    inline || !data.iter().any(overlaps),
+                    "punched {whole:?}, data at {data:?}"
+                );
+            }
+        }
+        Op::Copy(from, from_at, to, to_at, len) => {
+            let (source, bytes) = model.at(from);
+            let len = len.min(bytes.len().saturating_sub(from_at as usize));
+            if len == 0 || from == to && from_at.abs_diff(to_at) < len as u64 {
+                return bench;
+            }
+            let copied = bytes[from_at as usize..from_at as usize + len].to_vec();
+            let (target, bytes) = model.at(to);
+            bench.copy((source, from_at), (target, to_at), len as u64);
+            let end = to_at as usize + len;
+            bytes.resize(bytes.len().max(end), 0);
+            bytes[to_at as usize..end].copy_from_slice(&copied);
         }
         Op::Fsync(ino) => bench.fsync(model.at(ino).0).unwrap(),
         Op::Delete(ino) => {
@@ -144,6 +198,25 @@ fn compare(bench: &Bench, model: &Model, what: &str) {
     assert_eq!(bench.data.errors(), Vec::<String>::new(), "{what}");
 }
 
+/// Where the files have data, and how many blocks they take: what is data here is data everywhere.
+fn layout(bench: &Bench, model: &Model) -> Vec<(Vec<Range<u64>>, u64)> {
+    let reals = model.files.values().map(|(real, _)| *real);
+    reals
+        .map(|real| (bench.data_ranges(real), bench.file(real).state.read().record.blocks))
+        .collect()
+}
+
+/// Whatever is not zero is data.
+fn holes_are_zeros(bench: &Bench, model: &Model) {
+    for (real, bytes) in model.files.values() {
+        let mut rest = bytes.clone();
+        for data in bench.data_ranges(*real) {
+            rest[data.start as usize..data.end as usize].fill(0);
+        }
+        assert!(rest.iter().all(|byte| *byte == 0), "a hole of inode {real} has content");
+    }
+}
+
 fn blocks_add_up(bench: &Bench) {
     for (key, value) in bench.store.scan(b"i", b"i", 100).unwrap() {
         let record = records::InodeRecord::decode(&value).unwrap();
@@ -154,7 +227,7 @@ fn blocks_add_up(bench: &Bench) {
         let extents = bench.store.scan(&records::extent_prefix(ino), &[], 100).unwrap();
         let blocks: u64 = extents
             .iter()
-            .map(|(_, value)| Extent::decode(value).unwrap().blocks.count())
+            .map(|(_, value)| Extent::decode(value).unwrap().allocated())
             .sum();
         assert_eq!(record.blocks, blocks, "inode {ino}");
     }
@@ -174,17 +247,22 @@ fn run(at_rest: AtRest, ops: &[Op]) {
         bench = step(bench, &mut model, op);
     }
     compare(&bench, &model, "here");
+    holes_are_zeros(&bench, &model);
     // Everything to the network; then another machine that has nothing but the packs.
     bench.settle();
     bench.data.shared().persist_all().unwrap();
     blocks_add_up(&bench);
     assert_eq!(bench.data.dirty_bytes(), 0);
-    compare(&bench.restore(), &model, "restored");
+    let here = layout(&bench, &model);
+    let restored = bench.restore();
+    compare(&restored, &model, "restored");
+    assert_eq!(layout(&restored, &model), here, "restored");
     // A chunk that was cut short is not what its id says: it is sent once more before it may go.
     bench.data.evict_all().unwrap();
     bench.settle();
     let report = bench.data.evict_all().unwrap();
     assert_eq!((report.kept_unconfirmed_chunks, report.kept_bytes), (0, 0));
+    assert_eq!(layout(&bench, &model), here, "after eviction");
     compare(&bench, &model, "after eviction");
 }
 

@@ -1,0 +1,309 @@
+//! Reserving, zeroing, punching, seeking and copying: what costs a fetch and what does not, and what the disk gets back.
+
+use super::*;
+use crate::request::{Seek, SpaceChange};
+
+/// A file of `len` bytes that the network has and the cache has not.
+fn absent(at_rest: AtRest, len: usize) -> Bench {
+    let bench = Bench::new(at_rest);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, len));
+    bench.settle();
+    bench.keep_house();
+    bench.data.evict_all().unwrap();
+    bench
+}
+
+fn blocks(bench: &Bench, ino: u64) -> u64 {
+    bench.file(ino).state.read().record.blocks
+}
+
+fn punch(bench: &Bench, range: Range<u64>) {
+    bench.change_space(5, SpaceChange::Punch, range, false).unwrap();
+}
+
+#[test]
+fn absent_chunks_are_punched_without_fetching_them() {
+    for at_rest in BOTH {
+        let bench = absent(at_rest, 4 * MIB);
+        let mut expected = pattern(1, 4 * MIB);
+        // Whole chunks, whole blocks of a chunk, and everything up to the end, in the middle of a block.
+        for range in [CHUNK..2 * CHUNK, 8192..65536, 4 * CHUNK - 10_001..4 * CHUNK] {
+            punch(&bench, range.clone());
+            expected[range.start as usize..range.end as usize].fill(0);
+        }
+        assert_eq!(bench.chunks.calls().1, 0, "nothing was fetched");
+        assert_eq!(bench.extent(5, 1), None);
+        assert_eq!(blocks(&bench, 5), 1024 - 256 - 14 - 2);
+        assert_eq!(
+            bench.data_ranges(5),
+            vec![0..8192, 65536..CHUNK, 2 * CHUNK..4 * CHUNK - 8192]
+        );
+        assert_eq!(bench.data.dirty_bytes(), 0, "nothing has to be sent again");
+        assert_eq!(bench.content(5), expected);
+        // Another machine sees the same, from what was stored before.
+        bench.seal(CutCause::Forced);
+        let restored = bench.restore();
+        assert_eq!(restored.content(5), expected);
+        assert_eq!(restored.data_ranges(5), bench.data_ranges(5));
+    }
+}
+
+#[test]
+fn a_part_of_a_block_is_fetched_and_zeroed() {
+    for at_rest in BOTH {
+        let bench = absent(at_rest, 2 * MIB);
+        let mut expected = pattern(1, 2 * MIB);
+        punch(&bench, 100..9000);
+        expected[100..9000].fill(0);
+        assert_eq!(bench.chunks.calls().1, 1, "one chunk, of two");
+        assert_eq!(bench.content(5), expected);
+        assert_eq!(bench.data_ranges(5), vec![0..4096, 8192..2 * CHUNK]);
+        bench.settle();
+        bench.keep_house();
+        bench.data.evict_all().unwrap();
+        assert_eq!(bench.content(5), expected);
+    }
+}
+
+#[test]
+fn what_was_punched_out_never_comes_back() {
+    for at_rest in BOTH {
+        let bench = absent(at_rest, MIB);
+        punch(&bench, 0..8192);
+        // The chunk is fetched for this, and is dirty now; the network knows only what it was before.
+        bench.write(5, 4096, &[9; 100]);
+        bench.fsync(5).unwrap();
+        bench.seal(CutCause::Forced);
+        let restored = bench.restore();
+        assert_eq!(
+            restored.content(5)[..8192],
+            [0; 8192],
+            "not what was there before the hole"
+        );
+        assert_eq!(restored.content(5)[8192..], pattern(1, MIB)[8192..]);
+        bench.settle();
+        assert_eq!(bench.restore().content(5)[4096..4196], [9; 100]);
+    }
+}
+
+#[test]
+fn a_hole_gives_space_back_once_the_journal_is_durable() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, 8 * MIB));
+        bench.fsync(5).unwrap();
+        let full = bench.data.cache_bytes();
+        punch(&bench, CHUNK + 4096..8 * CHUNK);
+        assert_eq!(bench.data.cache_bytes(), full);
+        bench.keep_house();
+        assert!(bench.data.cache_bytes() < full / 6, "{}", bench.data.cache_bytes());
+        assert_eq!(blocks(&bench, 5), 257);
+        assert_eq!(bench.content(5)[..MIB + 4096], pattern(1, MIB + 4096));
+        assert_eq!(bench.content(5).len(), 8 * MIB);
+    }
+}
+
+#[test]
+fn reserved_space_counts_and_holds_no_data() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, 10_000));
+        let reserve = |range, grows| bench.change_space(5, SpaceChange::Reserve, range, grows).unwrap();
+        reserve(0..3 * CHUNK, false);
+        assert_eq!(bench.file(5).state.read().record.size, 10_000);
+        assert_eq!(blocks(&bench, 5), 768);
+        reserve(CHUNK..4 * CHUNK, true);
+        assert_eq!(bench.file(5).state.read().record.size, 4 * CHUNK);
+        assert_eq!(blocks(&bench, 5), 1024);
+        assert_eq!(bench.data_ranges(5), vec![0..12288]);
+        let mut expected = pattern(1, 10_000);
+        expected.resize(4 * MIB, 0);
+        assert_eq!(bench.content(5), expected);
+        // Writing takes nothing more.
+        bench.write(5, 2 * CHUNK + 5, &[7; 5000]);
+        expected[2 * MIB + 5..2 * MIB + 5005].fill(7);
+        assert_eq!(blocks(&bench, 5), 1024);
+        assert_eq!(bench.content(5), expected);
+        bench.settle();
+        let restored = bench.restore();
+        assert_eq!((blocks(&restored, 5), restored.content(5)), (1024, expected));
+        // To the same size: what is reserved within it stays, what is beyond goes.
+        reserve(4 * CHUNK..5 * CHUNK, false);
+        bench.set_size(5, 4 * CHUNK);
+        assert_eq!(blocks(&bench, 5), 1024);
+        bench.set_size(5, 0);
+        assert_eq!(blocks(&bench, 5), 0);
+        assert_eq!(bench.store.scan(b"e", b"e", 10).unwrap(), vec![]);
+    }
+}
+
+#[test]
+fn zeroed_space_stays_taken_and_costs_no_bytes() {
+    for at_rest in BOTH {
+        let bench = absent(at_rest, 2 * MIB);
+        bench
+            .change_space(5, SpaceChange::Zero, CHUNK - 4096..3 * CHUNK, true)
+            .unwrap();
+        assert_eq!((bench.chunks.calls().1, blocks(&bench, 5)), (0, 768));
+        assert_eq!(bench.data_ranges(5), vec![0..CHUNK - 4096]);
+        let mut expected = pattern(1, MIB - 4096);
+        expected.resize(3 * MIB, 0);
+        assert_eq!(bench.content(5), expected);
+    }
+}
+
+#[test]
+fn more_than_is_free_is_refused() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    let ask = |what, range| bench.data.change_space(&bench.file(5), what, range, true, 100);
+    for what in [SpaceChange::Reserve, SpaceChange::Zero] {
+        assert!(matches!(ask(what, 0..101 * 4096), Err(VfsError::NoSpace(_))));
+        assert!(matches!(ask(what, 0..u64::MAX), Err(VfsError::TooLarge)));
+    }
+    assert_eq!((blocks(&bench, 5), bench.file(5).state.read().record.size), (0, 0));
+    ask(SpaceChange::Reserve, 0..100 * 4096).unwrap();
+    ask(SpaceChange::Punch, 0..crate::limits::FILE_BYTES_MAX).unwrap();
+    assert_eq!(blocks(&bench, 5), 0);
+}
+
+#[test]
+fn small_files_stay_small() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, 1000));
+        punch(&bench, 10..20);
+        let mut expected = pattern(1, 1000);
+        expected[10..20].fill(0);
+        bench.change_space(5, SpaceChange::Reserve, 0..2000, true).unwrap();
+        expected.resize(2000, 0);
+        assert_eq!(bench.content(5), expected);
+        assert_eq!(bench.data_ranges(5), vec![0..2000]);
+        punch(&bench, 0..1 << 40);
+        assert!(bench.file(5).state.read().record.inline);
+        assert_eq!((blocks(&bench, 5), bench.data_ranges(5)), (0, vec![]));
+        assert_eq!(bench.content(5), vec![0; 2000]);
+        assert_eq!(bench.data.seek(&bench.file(5), 5, Seek::Hole).unwrap(), 5);
+        assert!(matches!(
+            bench.data.seek(&bench.file(5), 2000, Seek::Hole),
+            Err(VfsError::NoOffset)
+        ));
+        bench.change_space(5, SpaceChange::Reserve, 0..5000, true).unwrap();
+        assert!(!bench.file(5).state.read().record.inline);
+        assert_eq!((blocks(&bench, 5), bench.content(5)), (2, vec![0; 5000]));
+    }
+}
+
+#[test]
+fn holes_are_found_in_files_of_any_size() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    let far = crate::limits::FILE_BYTES_MAX - 5000;
+    bench.write(5, far, b"x");
+    let block = far / 4096 * 4096;
+    assert_eq!(bench.data_ranges(5), vec![block..far + 1]);
+    punch(&bench, 0..far + 1);
+    assert_eq!(bench.data_ranges(5), vec![]);
+    assert_eq!(bench.file(5).state.read().record.size, far + 1);
+}
+
+#[test]
+fn copies_share_what_the_network_has() {
+    for at_rest in BOTH {
+        let bench = absent(at_rest, 3 * MIB + 5000);
+        bench.create(6);
+        bench.copy((5, 0), (6, 0), 3 * CHUNK + 5000);
+        assert_eq!(bench.chunks.calls().1, 0, "nothing was fetched");
+        let (submits, _) = bench.chunks.calls();
+        for chunk in 0..4 {
+            let (source, target) = (bench.extent(5, chunk).unwrap(), bench.extent(6, chunk).unwrap());
+            assert_eq!(source, target);
+        }
+        assert_eq!(blocks(&bench, 6), blocks(&bench, 5));
+        bench.settle();
+        assert_eq!(bench.chunks.calls().0, submits, "nothing is sent again");
+        assert_eq!(bench.restore().content(6), pattern(1, 3 * MIB + 5000));
+        // The copy is a file of its own.
+        bench.write(6, 10, b"changed");
+        punch(&bench, 0..CHUNK);
+        let mut expected = pattern(1, 3 * MIB + 5000);
+        expected[10..17].copy_from_slice(b"changed");
+        assert_eq!(bench.content(6), expected);
+        bench.delete(5);
+        bench.settle();
+        bench.keep_house();
+        bench.data.evict_all().unwrap();
+        assert_eq!(bench.content(6), expected);
+    }
+}
+
+#[test]
+fn copies_of_resident_chunks_are_resident() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.create(6);
+        bench.write(5, 4096, &pattern(1, 2 * MIB));
+        bench.settle();
+        bench.write(6, 0, &pattern(2, 2 * MIB + 4096));
+        bench.fsync(6).unwrap();
+        bench.copy((5, 0), (6, 0), 2 * CHUNK + 4096);
+        let expected = [vec![0; 4096], pattern(1, 2 * MIB)].concat();
+        assert_eq!(bench.content(6), expected);
+        bench.keep_house();
+        let extent = bench.extent(6, 0).unwrap();
+        assert!(extent.resident && !extent.dirty && !extent.blocks.contains(0));
+        assert_eq!(bench.data.dirty_bytes(), 0);
+        assert_eq!(bench.content(6), expected);
+        assert_eq!(bench.chunks.calls().1, 0);
+        // Killed right after a copy that nobody synced: the network's copy counts.
+        bench.create(7);
+        bench.copy((5, 0), (7, 0), 2 * CHUNK + 4096);
+        let (all, _) = bench.store.progress();
+        let after = bench.crash_at(all);
+        assert_eq!(after.content(7), expected);
+    }
+}
+
+#[test]
+fn copies_at_other_offsets_keep_holes() {
+    for at_rest in BOTH {
+        let bench = absent(at_rest, MIB);
+        bench.set_size(5, 5 * CHUNK);
+        bench.write(5, 4 * CHUNK, &pattern(3, MIB));
+        let source = bench.content(5);
+        bench.create(6);
+        bench.write(6, 0, &pattern(4, 2 * MIB));
+        bench.copy((5, 4096), (6, 8192), 5 * CHUNK - 4096);
+        let expected = [&pattern(4, 8192)[..], &source[4096..]].concat();
+        assert_eq!(bench.content(6), expected);
+        assert_eq!(blocks(&bench, 6), 2 + 255 + 256);
+        // Within a file.
+        bench.copy((6, 0), (6, 10 * CHUNK), CHUNK);
+        assert_eq!(bench.content(6)[10 * MIB..], expected[..MIB]);
+        let onto_itself = bench.data.copy(&bench.file(6), 0, &bench.file(6), CHUNK - 1, CHUNK);
+        assert!(matches!(onto_itself, Err(VfsError::Invalid(_))));
+    }
+}
+
+#[test]
+fn small_files_are_copied_into_and_out_of() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        for ino in [5, 6, 7] {
+            bench.create(ino);
+        }
+        bench.write(5, 0, &pattern(1, 100));
+        bench.copy((5, 0), (6, 50), 100);
+        assert_eq!(bench.content(6), [vec![0; 50], pattern(1, 100)].concat());
+        assert!(bench.file(6).state.read().record.inline);
+        bench.copy((5, 0), (6, CHUNK), 100);
+        assert_eq!(bench.content(6)[MIB..], pattern(1, 100));
+        bench.copy((6, 0), (7, 0), CHUNK + 100);
+        assert_eq!(bench.content(7), bench.content(6));
+    }
+}
