@@ -36,6 +36,7 @@ bench: ## how fast, beside the disk underneath
 	cargo build --workspace --bins
 	cargo build --release -p cessfs
 	PATH="$(RELEASE):$(DEBUG):$$PATH" bench/run.sh
+	PATH="$(DEBUG):$$PATH" CESSFS_BIN_DIR="$(RELEASE)" bench/scale
 
 deb: ## Debian packages, in target/debian
 	@scripts/setup

@@ -1,7 +1,8 @@
 //! The command line: verbs, global options, and the form in which mount.fuse3 calls.
 
 use crate::commands::{
-    completions, config, doctor, evict, explain, init, man, mount, recover, status, sync, territory, umount, volumes,
+    completions, config, doctor, evict, explain, init, man, mount, quota, recover, status, sync, territory, trash,
+    umount, volumes,
 };
 use crate::config::LogLevel;
 use clap::{Args, Parser, Subcommand};
@@ -81,6 +82,10 @@ pub enum Verb {
     Evict(evict::EvictArgs),
     /// Tell where a file's bytes are: chunks, packs, miners
     Explain(explain::ExplainArgs),
+    /// Limit how much a directory and all below it may hold
+    Quota(quota::QuotaArgs),
+    /// Have deleted files back
+    Trash(trash::TrashArgs),
     /// Show and buy storage space on the chain
     Territory(territory::TerritoryArgs),
     /// Show or check a volume's configuration
@@ -156,6 +161,8 @@ mod tests {
             "sync",
             "evict",
             "explain",
+            "quota",
+            "trash",
             "territory",
             "config",
             "doctor",

@@ -8,10 +8,12 @@ pub mod explain;
 pub mod init;
 pub mod man;
 pub mod mount;
+pub mod quota;
 pub mod recover;
 pub mod status;
 pub mod sync;
 pub mod territory;
+pub mod trash;
 pub mod umount;
 pub mod volumes;
 
@@ -47,6 +49,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Sync(args) => sync::run(&args, &context),
         Verb::Evict(args) => evict::run(&args, &context),
         Verb::Explain(args) => explain::run(&args, &context),
+        Verb::Quota(args) => quota::run(&args, &context),
+        Verb::Trash(args) => trash::run(&args, &context),
         Verb::Territory(args) => territory::run(&args, &context),
         Verb::Config(args) => config::run(&args, &context),
         Verb::Doctor(args) => doctor::run(&args, &context),

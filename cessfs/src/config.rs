@@ -30,6 +30,46 @@ impl From<AtRestMode> for AtRest {
     }
 }
 
+/// The database under the journal, as written in `volume.toml` and on the command line.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum StoreBackend {
+    /// sled.
+    #[default]
+    Sled,
+    /// redb.
+    Redb,
+}
+
+/// `[store]`: the metadata store. Fixed by `init`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct StoreConfig {
+    /// The database under it.
+    pub backend: StoreBackend,
+}
+
+/// `[trash]`: deleted files that can be had back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrashConfig {
+    /// For how long; 0: not at all.
+    #[serde(serialize_with = "write_duration", deserialize_with = "read_duration")]
+    pub keep: Duration,
+    /// Younger files are deleted for good.
+    #[serde(serialize_with = "write_duration", deserialize_with = "read_duration")]
+    pub min_age: Duration,
+}
+
+impl Default for TrashConfig {
+    fn default() -> TrashConfig {
+        TrashConfig {
+            keep: limits::TRASH_KEEP_DEFAULT,
+            min_age: limits::TRASH_MIN_AGE_DEFAULT,
+        }
+    }
+}
+
 /// What the kernel may keep of written data before cessfs sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -107,10 +147,16 @@ pub struct VolumeConfig {
     /// What is logged. Read again while mounted.
     #[serde(default)]
     pub log_level: LogLevel,
+    /// The metadata store. Fixed by `init`.
+    #[serde(default)]
+    pub store: StoreConfig,
+    /// What happens to deleted files.
+    #[serde(default)]
+    pub trash: TrashConfig,
 }
 
 /// Every key of `volume.toml`.
-pub const KEYS: [&str; 10] = [
+pub const KEYS: [&str; 12] = [
     "version",
     "rpc",
     "territory",
@@ -121,6 +167,8 @@ pub const KEYS: [&str; 10] = [
     "writeback_delay",
     "kernel_cache",
     "log_level",
+    "store",
+    "trash",
 ];
 
 /// The format this program writes and reads.
@@ -181,7 +229,7 @@ impl VolumeConfig {
 
     /// The file's text.
     pub fn to_toml(&self) -> String {
-        let body = toml::to_string(self).expect("a flat table of strings and numbers has a TOML form");
+        let body = toml::to_string(self).expect("strings and numbers, tables last, have a TOML form");
         format!("# A cessfs volume. Keys: docs/CONFIGURATION.md; check edits with `cessfs config check`.\n{body}")
     }
 }
@@ -232,11 +280,17 @@ fn read_bytes<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Erro
 
 fn write_duration<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
     let millis = duration.as_millis();
-    let text = if millis.is_multiple_of(1000) {
-        format!("{}s", millis / 1000)
-    } else {
-        format!("{millis}ms")
-    };
+    let units = [
+        (86_400_000, "d"),
+        (3_600_000, "h"),
+        (60_000, "m"),
+        (1000, "s"),
+        (1, "ms"),
+    ];
+    let text = units
+        .into_iter()
+        .find(|(unit, _)| millis != 0 && millis.is_multiple_of(*unit))
+        .map_or_else(|| "0s".to_owned(), |(unit, name)| format!("{}{name}", millis / unit));
     serializer.serialize_str(&text)
 }
 
@@ -261,6 +315,13 @@ mod tests {
             writeback_delay: Duration::from_millis(1500),
             kernel_cache: KernelCache::Writeback,
             log_level: LogLevel::Info,
+            store: StoreConfig {
+                backend: StoreBackend::Redb,
+            },
+            trash: TrashConfig {
+                keep: Duration::from_secs(86_400),
+                min_age: Duration::from_secs(90),
+            },
         }
     }
 
@@ -309,6 +370,10 @@ mod tests {
             ("3GiB", "many"),
             ("1500ms", "soon"),
             ("\"sealed\"", "\"open\""),
+            ("\"redb\"", "\"bolt\""),
+            ("backend =", "backed ="),
+            ("keep =", "kept ="),
+            ("\"90s\"", "\"soon\""),
         ] {
             assert!(good.contains(from), "{from}");
             let failure = VolumeConfig::parse(&good.replace(from, to)).unwrap_err();

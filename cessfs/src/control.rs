@@ -44,6 +44,20 @@ pub enum Op {
         /// Path within the volume, hex of its bytes (names need not be UTF-8).
         path_hex: String,
     },
+    /// Set, show or clear the quota of a directory's tree.
+    Quota {
+        /// Path within the volume, hex of its bytes; none: of all trees.
+        path_hex: Option<String>,
+        /// What to do.
+        change: QuotaChange,
+    },
+    /// What is in the trash.
+    TrashList,
+    /// Delete what is in the trash for good.
+    TrashEmpty {
+        /// These entries; none given: all.
+        ids: Vec<u64>,
+    },
     /// Unmount and end.
     Shutdown {
         /// After everything is confirmed on the network.
@@ -76,6 +90,10 @@ pub enum Event {
     Progress(Progress),
     /// One chunk of an explained file.
     Chunk(Box<ChunkPlace>),
+    /// One entry of the trash.
+    Trashed(Box<Trashed>),
+    /// One quota.
+    Quota(QuotaNumbers),
 }
 
 /// How far a sync is.
@@ -101,6 +119,15 @@ pub enum Reply {
     Evicted(Evicted),
     /// To `Explain`, after its chunks.
     Explained(Explained),
+    /// To `TrashList`, after its entries.
+    TrashListed,
+    /// To `TrashEmpty`.
+    TrashEmptied {
+        /// Files deleted for good.
+        files: u64,
+    },
+    /// To `Quota`, after the quotas.
+    QuotaTold,
     /// To `Shutdown`: the mount is gone, the daemon is closing its files.
     Closing {
         /// Bytes that will be sent at the next mount.
@@ -108,6 +135,59 @@ pub enum Reply {
     },
     /// To what has no other answer.
     Ok,
+}
+
+/// What to do with a quota.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum QuotaChange {
+    /// Nothing: tell it.
+    Show,
+    /// Change what is given, keep or leave unlimited what is not; 0: no limit.
+    Set {
+        /// Bytes at most.
+        bytes: Option<u64>,
+        /// Inodes at most.
+        inodes: Option<u64>,
+    },
+    /// There shall be none.
+    Clear,
+}
+
+/// A quota, and what is used of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QuotaNumbers {
+    /// Number of the directory it is set on.
+    pub inode: u64,
+    /// Where that is from the volume's root, if it is known; bytes that are not UTF-8 show as `\u{fffd}`.
+    pub path: Option<String>,
+    /// Bytes at most; 0: any number.
+    pub bytes_max: u64,
+    /// Bytes used: allocated blocks.
+    pub bytes_used: u64,
+    /// Inodes at most; 0: any number.
+    pub inodes_max: u64,
+    /// Inodes used, the directory itself included.
+    pub inodes_used: u64,
+}
+
+/// Something in the trash.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Trashed {
+    /// Its number there.
+    pub id: u64,
+    /// Bytes.
+    pub size: u64,
+    /// When it was deleted: seconds since the Unix epoch.
+    pub deleted: i64,
+    /// Its path from the volume's root before; only its name where the rest is not known.
+    pub path: String,
+    /// The same, hex of its bytes (names need not be UTF-8).
+    pub path_hex: String,
+    /// The whole path is known.
+    pub path_known: bool,
+    /// Hex of its name in `.cessfs/trash`.
+    pub entry_hex: String,
 }
 
 /// What an eviction did.
@@ -211,6 +291,10 @@ pub struct Status {
     pub cache_bound_bytes: u64,
     /// Inodes.
     pub files: u64,
+    /// Deleted files that can be had back.
+    pub trash_files: u64,
+    /// Bytes that they take.
+    pub trash_bytes: u64,
     /// How many packs are in which state.
     pub packs: BTreeMap<String, u64>,
     /// What the pipeline waits for, if it is stuck.
@@ -313,6 +397,15 @@ mod tests {
                 path_hex: "2f61".into(),
             },
             Op::Shutdown { wait: false },
+            Op::TrashList,
+            Op::TrashEmpty { ids: vec![7, u64::MAX] },
+            Op::Quota {
+                path_hex: None,
+                change: QuotaChange::Set {
+                    bytes: Some(1 << 40),
+                    inodes: None,
+                },
+            },
             Op::SetLogLevel { level: LogLevel::Debug },
         ] {
             let line = encode(&Request {

@@ -9,6 +9,7 @@ pub mod log;
 mod notify;
 mod reload;
 mod service;
+mod trees;
 
 use crate::config::VolumeConfig;
 use crate::control::server;

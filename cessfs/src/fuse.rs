@@ -29,11 +29,21 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
 
 /// Inode numbers are never reused, so all are of one generation.
 const GENERATION: Generation = Generation(0);
+
+/// How long the kernel may keep what it was told about these inodes.
+fn ttl<const N: usize>(inos: [u64; N]) -> Duration {
+    // What is in no record changes without the kernel having a hand in it.
+    if inos.into_iter().any(cessfs_vfs::is_virtual) {
+        Duration::ZERO
+    } else {
+        FUSE_TTL
+    }
+}
 
 /// Translates between fuser and [`Vfs`].
 pub struct Adapter {
@@ -81,7 +91,7 @@ impl Filesystem for Adapter {
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
         self.guard("lookup", || match self.vfs.lookup(parent.0, name.as_bytes()) {
             // Inode 0 lets the kernel remember that the name does not exist.
-            Err(VfsError::NotFound) => reply.entry(&FUSE_TTL, &convert::ABSENT, GENERATION),
+            Err(VfsError::NotFound) => reply.entry(&ttl([parent.0]), &convert::ABSENT, GENERATION),
             result => self.entry("lookup", parent, result, reply),
         });
     }
@@ -92,7 +102,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         self.guard("getattr", || match self.vfs.getattr(ino.0) {
-            Ok(attr) => reply.attr(&FUSE_TTL, &file_attr(&attr)),
+            Ok(attr) => reply.attr(&ttl([ino.0]), &file_attr(&attr)),
             Err(e) => reply.error(self.faults.errno("getattr", ino.0, &e)),
         });
     }
@@ -409,7 +419,14 @@ impl Filesystem for Adapter {
                 // An entry without attributes (`.` and `..`) has inode 0 for the kernel: it looks it up when it needs it.
                 let attr = entry.attr.map_or(convert::ABSENT, |attr| file_attr(&attr));
                 let name = OsStr::from_bytes(entry.name);
-                reply.add(INodeNo(entry.ino), entry.cookie, name, &FUSE_TTL, &attr, GENERATION)
+                reply.add(
+                    INodeNo(entry.ino),
+                    entry.cookie,
+                    name,
+                    &ttl([ino.0, entry.ino]),
+                    &attr,
+                    GENERATION,
+                )
             });
             match listed {
                 Ok(()) => reply.ok(),
@@ -418,11 +435,11 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
+    fn statfs(&self, _req: &Request, ino: INodeNo, reply: ReplyStatfs) {
         const BLOCK: u32 = 4096;
         const NAME: u32 = cessfs_vfs::limits::NAME_BYTES_MAX as u32;
         self.guard("statfs", || {
-            let s = self.vfs.statfs();
+            let s = self.vfs.statfs_at(ino.0);
             reply.statfs(
                 s.blocks,
                 s.free,

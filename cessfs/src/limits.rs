@@ -76,6 +76,14 @@ pub const CACHE_BYTES_MIN: u64 = 64 << 20;
 pub const CACHE_BYTES_DEFAULT: u64 = 10 << 30;
 /// Quiet time before a chunk is written back when none is configured.
 pub const WRITEBACK_DELAY_DEFAULT: Duration = Duration::from_secs(5);
+/// How long deleted files can be had back when nothing else is configured: a week's end is survived, and what it costs in
+/// territory stays small beside what lives.
+pub const TRASH_KEEP_DEFAULT: Duration = Duration::from_secs(7 * 86_400);
+/// Age below which a deleted file is no loss when nothing else is configured: programs that make a file only to throw it away
+/// again do so sooner.
+pub const TRASH_MIN_AGE_DEFAULT: Duration = Duration::from_secs(600);
+/// Entries of the trash in one page of its listing.
+pub const TRASH_PAGE: usize = 256;
 /// GiB of the territory that `init` buys when none is asked for.
 pub const TERRITORY_GIB_DEFAULT: u32 = 10;
 /// Days of the territory that `init` buys when none is asked for (the chain's least is 30).

@@ -55,7 +55,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         .ok_or_else(|| format!("`{text}` is too large"))
 }
 
-/// Reads `5s`, `500ms`, `2m`, `5` (seconds).
+/// Reads `5s`, `500ms`, `2m`, `7d`, `5` (seconds).
 ///
 /// # Errors
 /// A sentence that names what was not understood.
@@ -70,6 +70,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "" | "s" => 1000,
         "m" => 60_000,
         "h" => 3_600_000,
+        "d" => 86_400_000,
         _ => return Err(wrong()),
     };
     number

@@ -1,18 +1,19 @@
 //! The one place that builds what is real: clocks, randomness, sockets, databases, threads. Everything else is given them.
 
-use crate::config::{AtRestMode, VolumeConfig};
+use crate::config::{AtRestMode, StoreBackend, VolumeConfig};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use cessfs_crypto::{AccountKey, Entropy, KeySlots, VolumeId, VolumeSecret};
 use cessfs_sync::chain::SubxtChain;
 use cessfs_sync::engine::{Config as EngineConfig, Engine, Seams};
 use cessfs_sync::fragment_store::http::HttpFragments;
-use cessfs_sync::store::{Journal, Sealer, SledBackend};
+use cessfs_sync::store::{Backend, Journal, RedbBackend, Sealer, SledBackend};
 use cessfs_sync::{Chain, Clock, FragmentStore, MetaStore, StoreError};
 use cessfs_vfs::{Vfs, VfsConfig, VfsParts};
 use futures::future::BoxFuture;
 use nix::time::{ClockId, clock_gettime};
 use parking_lot::Mutex;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};
@@ -165,6 +166,8 @@ impl Volume {
         vfs_config.cache_bytes_max = config.cache_size;
         vfs_config.read_only = options.read_only;
         vfs_config.atime = options.atime;
+        vfs_config.trash_keep = config.trash.keep;
+        vfs_config.trash_min_age = config.trash.min_age;
         vfs_config.dir_atime = options.dir_atime;
         vfs_config.root_uid = nix::unistd::getuid().as_raw();
         vfs_config.root_gid = nix::unistd::getgid().as_raw();
@@ -211,16 +214,37 @@ pub fn journal(
     keys: &cessfs_crypto::VolumeKeys,
 ) -> Result<Arc<dyn MetaStore>, Failure> {
     let path = dir.journal();
-    let backend = SledBackend::open(&path).map_err(|e| {
+    let sealer = match config.at_rest {
+        AtRestMode::Sealed => Some(Sealer::new(keys.at_rest(), Box::new(OsEntropy))),
+        AtRestMode::Plain => None,
+    };
+    let (sled, redb) = (path.join(SledBackend::FILE), path.join(RedbBackend::FILE));
+    match config.store.backend {
+        StoreBackend::Sled => over(SledBackend::open, &path, &redb, sealer),
+        StoreBackend::Redb => over(RedbBackend::open, &path, &sled, sealer),
+    }
+}
+
+/// Opens the journal with one database; refuses if the other's file is there, since that one has the volume's records.
+fn over<B: Backend>(
+    open: fn(&Path) -> Result<B, StoreError>,
+    path: &Path,
+    other: &Path,
+    sealer: Option<Sealer>,
+) -> Result<Arc<dyn MetaStore>, Failure> {
+    if other.exists() {
+        let what = format!(
+            "{} shows that the volume was made with another `store.backend`",
+            other.display()
+        );
+        return Err(Failure::new(Exit::Config, what).hint("put the old value back into volume.toml: it never changes"));
+    }
+    let backend = open(path).map_err(|e| {
         let failure = Failure::from(e.clone()).during(&path.display().to_string());
         match e {
             StoreError::Corrupt(_) => failure.hint("the journal is damaged; move it aside and restore from the phrase"),
             _ => failure,
         }
     })?;
-    let sealer = match config.at_rest {
-        AtRestMode::Sealed => Some(Sealer::new(keys.at_rest(), Box::new(OsEntropy))),
-        AtRestMode::Plain => None,
-    };
     Ok(Arc::new(Journal::new(backend, sealer)))
 }

@@ -3,8 +3,8 @@
 pub mod http;
 
 pub use self::http::HttpFragments;
-pub use cessfs_erasure::{Fid, Sha256Hash};
 use bytes::Bytes;
+pub use cessfs_erasure::{Fid, Sha256Hash};
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use std::ops::Range;

@@ -205,10 +205,12 @@ const _: () = assert!(PACK_TARGET_BYTES as usize <= PACK_SEGMENTS_MAX * SEGMENT_
 const _: () = assert!(DECLARE_MORTAL_BLOCKS as u64 >= 2 * TRANSACTION_LIFE_BLOCKS);
 const _: () = assert!(DELTA_RANGE_BYTES_MAX > DELTA_FRAME_BYTES_MAX as u64 + 28);
 const _: () = assert!(PREFETCHES_IN_FLIGHT < FETCHES_IN_FLIGHT);
-/// Bytes of changes that may wait for the journal's writer before `commit` blocks.
-pub const JOURNAL_QUEUE_BYTES_MAX: usize = 32 << 20;
-/// Bytes of changes that the journal's writer merges into one atomic batch.
-pub const JOURNAL_MERGE_BYTES_MAX: usize = 1 << 20;
+/// Memory that changes may take while they wait for the journal's writer, before `commit` blocks.
+pub const JOURNAL_QUEUE_BYTES_MAX: usize = 64 << 20;
+/// The same of those that the journal's writer merges into one atomic batch.
+pub const JOURNAL_MERGE_BYTES_MAX: usize = 4 << 20;
+/// Memory that one waiting change takes beside its bytes: four allocations, two of them in a map.
+pub const JOURNAL_OP_BYTES: usize = 200;
 /// After this long without work the journal flushes what no barrier asked for.
 pub const JOURNAL_IDLE_FLUSH: Duration = Duration::from_secs(2);
 /// Bytes that content leaves free on the local disk for the journal.
@@ -217,6 +219,10 @@ pub const DISK_RESERVE_BYTES: u64 = 32 << 20;
 pub const DISK_LOOK_BYTES: u64 = 1 << 20;
 /// Bytes of sled's page cache.
 pub const SLED_CACHE_BYTES: u64 = 64 << 20;
+/// Bytes of redb's page cache.
+pub const REDB_CACHE_BYTES: usize = 64 << 20;
+/// Bytes of changes that redb applies before it makes them durable unasked: the pages they free are reused only then.
+pub const REDB_LOOSE_BYTES_MAX: u64 = 16 << 20;
 
 const _: () = assert!(TRANSACTION_LIFE_BLOCKS.is_power_of_two());
 const _: () = assert!(TRANSACTION_TIMEOUT.as_secs() > TRANSACTION_LIFE_BLOCKS * 6);

@@ -5,10 +5,12 @@
 
 mod journal;
 mod mem;
+mod redb;
 mod sled;
 
 pub use self::journal::{Journal, Sealer};
 pub use self::mem::MemStore;
+pub use self::redb::RedbBackend;
 pub use self::sled::SledBackend;
 
 use std::sync::Arc;
@@ -93,3 +95,14 @@ pub trait Backend: Send + Sync + 'static {
     /// Bytes on disk.
     fn size_bytes(&self) -> Result<u64, StoreError>;
 }
+
+/// What the disk said, as the store says it.
+fn from_io(e: std::io::Error) -> StoreError {
+    match e.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => StoreError::Full,
+        _ => StoreError::Io(Arc::new(e)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

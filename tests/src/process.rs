@@ -4,8 +4,12 @@ use anyhow::{Context, Result, bail};
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 
-/// A binary of this workspace, built beside the test that asks.
+/// A binary of this workspace: the one in `CESSFS_BIN_DIR` if it is there, else the one built beside the test that asks.
 pub fn binary(name: &str) -> Result<PathBuf> {
+    let chosen = std::env::var_os("CESSFS_BIN_DIR").map(|dir| PathBuf::from(dir).join(name));
+    if let Some(path) = chosen.filter(|path| path.is_file()) {
+        return Ok(path);
+    }
     let me = std::env::current_exe()?;
     let near = me.ancestors().skip(1).take(2).map(|dir| dir.join(name));
     near.into_iter()

@@ -37,6 +37,11 @@ pub struct Volume {
 impl Volume {
     /// Creates a volume on the network at `ws`, with everything it has in `dir`.
     pub fn init(dir: &Path, ws: &str, options: &InitOptions) -> Result<Volume> {
+        Volume::init_on("sled", dir, ws, options)
+    }
+
+    /// The same with this database under the metadata store.
+    pub fn init_on(store: &str, dir: &Path, ws: &str, options: &InitOptions) -> Result<Volume> {
         let volume = Volume {
             dir: dir.to_path_buf(),
             name: "home".into(),
@@ -54,6 +59,7 @@ impl Volume {
             "--days",
             "30",
         ]);
+        init.args(["--store", store]);
         init.args(["--territory", "docs", "--gib", &options.gib.to_string()]);
         init.arg("--new-phrase-file").arg(volume.phrase_file());
         init.arg("--passphrase-file").arg(volume.passphrase_file());
@@ -108,6 +114,17 @@ impl Volume {
         let mut cessfs = command("cessfs")?;
         cessfs.arg("--home").arg(self.home());
         Ok(cessfs)
+    }
+
+    /// Changes the text of `volume.toml`: each pair is an old text, which must be there, and a new one.
+    pub fn configure(&self, changes: &[(&str, &str)]) -> Result<()> {
+        let path = self.home().join("volumes").join(&self.name).join("volume.toml");
+        let mut text = std::fs::read_to_string(&path)?;
+        for (old, new) in changes {
+            anyhow::ensure!(text.contains(old), "volume.toml has no `{old}`: {text}");
+            text = text.replace(old, new);
+        }
+        Ok(std::fs::write(&path, text)?)
     }
 
     /// Mounts on `at`, which is made if need be.

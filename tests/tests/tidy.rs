@@ -30,6 +30,7 @@ const ROOMS: &[Room] = &[
             "getrandom",
             "libc",
             "nix",
+            "redb",
             "reqwest",
             "sled",
             "subxt",
@@ -55,6 +56,7 @@ const ROOMS: &[Room] = &[
             "fuser",
             "indicatif",
             "notify",
+            "redb",
             "reqwest",
             "sled",
             "subxt",
@@ -64,7 +66,7 @@ const ROOMS: &[Room] = &[
     Room {
         name: "cessfs",
         ours: &["cessfs-crypto", "cessfs-sync", "cessfs-vfs"],
-        banned: &["reqwest", "sled", "subxt"],
+        banned: &["redb", "reqwest", "sled", "subxt"],
     },
     Room {
         name: "cessfs-mount-helper",

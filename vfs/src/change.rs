@@ -10,7 +10,9 @@ use crate::dentry::BucketId;
 use crate::error::VfsError;
 use crate::inode::{Inode, Locked};
 use crate::limits::{BUCKET_NAMES_MAX, SCAN_PAGE};
-use crate::records::{self, Dentry, DentryBucket, InodeRecord};
+use crate::quota::{Admission, QuotaUse};
+use crate::records::{self, Dentry, DentryBucket, InodeRecord, TrashRecord};
+use crate::trash;
 use cessfs_sync::Batch;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -25,6 +27,12 @@ pub(crate) struct Change<'c> {
     buckets: Vec<(BucketId, DentryBucket)>,
     born: Vec<Arc<Inode>>,
     erased: Vec<u64>,
+    /// What the operation adds to trees with a quota, and what it takes from them once it is committed.
+    admission: Admission<'c>,
+    released: Vec<(u64, QuotaUse)>,
+    /// Blocks that come into the trash, or leave it.
+    binned: Option<u64>,
+    unbinned: Option<u64>,
 }
 
 impl<'c> Change<'c> {
@@ -38,6 +46,10 @@ impl<'c> Change<'c> {
             buckets: Vec::new(),
             born: Vec::new(),
             erased: Vec::new(),
+            admission: Admission::new(&core.quotas),
+            released: Vec::new(),
+            binned: None,
+            unbinned: None,
         }
     }
 
@@ -85,12 +97,85 @@ impl<'c> Change<'c> {
         Ok(())
     }
 
-    /// Adds an inode that did not exist before, with `opens` handles already open.
-    pub(crate) fn birth(&mut self, ino: u64, record: InodeRecord, opens: u32) -> Arc<Inode> {
+    /// Adds an inode that did not exist before, with `opens` handles already open. Fails with `Quota` if its tree is full.
+    pub(crate) fn birth(&mut self, ino: u64, record: InodeRecord, opens: u32) -> Result<Arc<Inode>, VfsError> {
+        let used = QuotaUse {
+            blocks: record.blocks,
+            inodes: 1,
+        };
+        self.admission.admit(record.quota, used)?;
         let inode = Arc::new(Inode::new(ino, record));
         inode.state.write().opens = opens;
         self.born.push(inode.clone());
-        inode
+        Ok(inode)
+    }
+
+    /// Makes a locked inode count for tree `to` (0: none). Fails with `Quota` if that is full.
+    pub(crate) fn count_for(&mut self, locked: &mut Locked<'_>, ino: u64, to: u64) -> Result<(), VfsError> {
+        let record = self.record(locked, ino);
+        let (from, blocks) = (record.quota, record.blocks);
+        if from == to {
+            return Ok(());
+        }
+        let (inode, _) = locked.inode_mut(ino);
+        if from == 0 {
+            inode.charged.store(blocks, Ordering::Relaxed);
+        }
+        let used = QuotaUse {
+            blocks: inode.charged.load(Ordering::Relaxed),
+            inodes: 1,
+        };
+        self.admission.admit(to, used)?;
+        self.released.push((from, used));
+        self.record(locked, ino).quota = to;
+        Ok(())
+    }
+
+    /// Takes the name `name` in `parent` from a locked inode that is not a directory, as [`unlink`](Change::unlink) does; but
+    /// if it is the last one, the file may go into the trash.
+    pub(crate) fn unlink_name(
+        &mut self,
+        locked: &mut Locked<'_>,
+        ino: u64,
+        parent: u64,
+        name: &[u8],
+    ) -> Result<(), VfsError> {
+        let (core, now) = (self.core, self.core.now());
+        let record = self.record(locked, ino);
+        if record.nlink != 1 || !trash::takes(&core.config, record, now) {
+            return self.unlink(locked, ino);
+        }
+        let id = core.inos.issue(&*core.store)?;
+        // In the trash it counts for nobody: whoever deletes to make room has made room.
+        self.count_for(locked, ino, 0)?;
+        let entry = TrashRecord {
+            ino,
+            deleted: now,
+            parent,
+            name: name.to_vec(),
+            dir: core.places.path(parent).unwrap_or_default(),
+        };
+        let key = records::trash_key(id);
+        core.marks.mark_new(&mut self.batch, &key);
+        self.batch.put(key, entry.encode());
+        let record = self.record(locked, ino);
+        record.nlink = 0;
+        record.ctime = now;
+        record.trash = id;
+        self.binned = Some(record.blocks);
+        Ok(())
+    }
+
+    /// Takes a locked inode out of the trash: to be given a name again, or to be erased.
+    pub(crate) fn leave_trash(&mut self, locked: &Locked<'_>, ino: u64) {
+        let core = self.core;
+        let record = self.record(locked, ino);
+        let (id, blocks) = (record.trash, record.blocks);
+        record.trash = 0;
+        let key = records::trash_key(id);
+        core.marks.mark(&mut self.batch, &key);
+        self.batch.delete(key);
+        self.unbinned = Some(blocks);
     }
 
     /// Takes one link from a locked inode that is not a directory. With the last one it goes, or, while it is open, becomes
@@ -131,7 +216,13 @@ impl<'c> Change<'c> {
         if state.record.kind == FileKind::Regular {
             self.data.discard(inode, state, &mut self.batch)?;
         }
-        self.record(locked, ino).nlink = 0;
+        let record = self.record(locked, ino);
+        record.nlink = 0;
+        if record.quota == ino {
+            let key = records::quota_key(ino);
+            self.core.marks.mark(&mut self.batch, &key);
+            self.batch.delete(key);
+        }
         self.erased.push(ino);
         Ok(())
     }
@@ -193,8 +284,36 @@ impl<'c> Change<'c> {
         Ok(())
     }
 
+    /// The counters that are no records.
+    fn count(&mut self, locked: &mut Locked<'_>) {
+        let (core, now) = (self.core, self.core.now());
+        std::mem::replace(&mut self.admission, Admission::new(&core.quotas)).keep();
+        for (root, used) in self.released.drain(..) {
+            core.quotas.release(root, used);
+        }
+        for (ino, record) in self.inodes.iter().filter(|(ino, _)| self.erased.contains(ino)) {
+            if record.quota != 0 {
+                let blocks = locked.inode_mut(*ino).0.charged.load(Ordering::Relaxed);
+                core.quotas.release(record.quota, QuotaUse { blocks, inodes: 1 });
+            }
+            if record.quota == *ino {
+                core.quotas.forget(*ino);
+            }
+            if record.kind == FileKind::Directory {
+                core.places.forget(*ino);
+            }
+        }
+        if let Some(blocks) = self.binned {
+            core.trash.added(blocks, now);
+        }
+        if let Some(blocks) = self.unbinned {
+            core.trash.removed(blocks, now);
+        }
+    }
+
     /// The store has it: now the memory.
-    fn show(self, locked: &mut Locked<'_>) {
+    fn show(mut self, locked: &mut Locked<'_>) {
+        self.count(locked);
         let core = self.core;
         core.files.fetch_add(self.born.len() as u64, Ordering::Relaxed);
         core.files.fetch_sub(self.erased.len() as u64, Ordering::Relaxed);

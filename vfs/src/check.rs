@@ -7,7 +7,9 @@
 //! the same kind. Every directory but the root has exactly one name, in the directory it calls its parent, and a way
 //! up to the root; its links are 2 and one for each directory in it. Every other inode has as many links as names,
 //! or none and an orphan note. Inodes count their xattrs right. Content belongs to regular files, and is where the
-//! record says. No inode number is at or above the counter.
+//! record says. No inode number is at or above the counter. A file without links is either open or in the trash, and the
+//! trash and its files name each other. Directories count for the quota of their parent or for their own, unless one is just
+//! being set; a quota that is counted for is there.
 
 use crate::attr::FileKind;
 use crate::data::size::deletion_key;
@@ -15,7 +17,7 @@ use crate::data::state::spill_key;
 use crate::error::VfsError;
 use crate::inode::ROOT_INO;
 use crate::limits::{FINDINGS_MAX, SCAN_PAGE};
-use crate::records::{self, DentryBucket, Extent, InodeRecord, XattrBucket};
+use crate::records::{self, DentryBucket, Extent, InodeRecord, QuotaPhase, QuotaRecord, TrashRecord, XattrBucket};
 use cessfs_crypto::{AtRestKeys, VolumeKeys};
 use cessfs_sync::{MetaStore, StoreError};
 use std::collections::{BTreeMap, BTreeSet};
@@ -27,6 +29,8 @@ struct Seen {
     parent: u64,
     xattrs: u32,
     inline: bool,
+    quota: u64,
+    trash: u64,
     /// Names found for it.
     names: u32,
     /// Directories: directories found in it.
@@ -40,6 +44,9 @@ struct Check<'a> {
     at_rest: AtRestKeys,
     inodes: BTreeMap<u64, Seen>,
     orphans: BTreeSet<u64>,
+    /// The trash: id and inode.
+    trash: BTreeMap<u64, u64>,
+    quotas: BTreeMap<u64, QuotaPhase>,
     findings: Vec<String>,
 }
 
@@ -50,14 +57,18 @@ pub fn check_tree(store: &dyn MetaStore, keys: &VolumeKeys) -> Result<Vec<String
         at_rest: keys.at_rest(),
         inodes: BTreeMap::new(),
         orphans: BTreeSet::new(),
+        trash: BTreeMap::new(),
+        quotas: BTreeMap::new(),
         findings: Vec::new(),
     };
     check.read_inodes()?;
     check.read_orphans()?;
+    check.read_trash_and_quotas()?;
     check.read_names()?;
     check.read_xattrs()?;
     check.read_content()?;
     check.judge_inodes();
+    check.judge_trash_and_quotas();
     check.judge_ways_up();
     check.judge_counter()?;
     Ok(check.findings)
@@ -102,6 +113,8 @@ impl Check<'_> {
                 parent: record.parent,
                 xattrs: record.xattrs,
                 inline: record.inline,
+                quota: record.quota,
+                trash: record.trash,
                 names: 0,
                 subdirs: 0,
                 found_xattrs: 0,
@@ -116,6 +129,53 @@ impl Check<'_> {
             check.orphans.insert(records::parse_ino_key(key)?);
             Ok(())
         })
+    }
+
+    fn read_trash_and_quotas(&mut self) -> Result<(), VfsError> {
+        self.each(records::TRASH_PREFIX, |check, key, value| {
+            let ino = TrashRecord::decode(value)?.ino;
+            check.trash.insert(records::parse_ino_key(key)?, ino);
+            Ok(())
+        })?;
+        self.each(records::QUOTA_PREFIX, |check, key, value| {
+            let phase = QuotaRecord::decode(value)?.phase;
+            check.quotas.insert(records::parse_ino_key(key)?, phase);
+            Ok(())
+        })
+    }
+
+    fn judge_trash_and_quotas(&mut self) {
+        let mut findings = Vec::new();
+        for (id, ino) in &self.trash {
+            if self.inodes.get(ino).map(|seen| seen.trash) != Some(*id) {
+                findings.push(format!(
+                    "entry {id} of the trash names inode {ino}, which does not name it"
+                ));
+            }
+        }
+        let settled = self.quotas.values().all(|phase| *phase == QuotaPhase::Active);
+        for (ino, seen) in &self.inodes {
+            if seen.trash != 0 && self.trash.get(&seen.trash) != Some(ino) {
+                findings.push(format!(
+                    "inode {ino} names entry {} of the trash, which does not name it",
+                    seen.trash
+                ));
+            }
+            if seen.quota != 0 && seen.nlink > 0 && !self.quotas.contains_key(&seen.quota) {
+                findings.push(format!(
+                    "inode {ino} counts for the quota of {}, which has none",
+                    seen.quota
+                ));
+            }
+            let above = self.inodes.get(&seen.parent).map(|parent| parent.quota);
+            let is_dir = seen.kind == FileKind::Directory && *ino != ROOT_INO;
+            if settled && is_dir && seen.quota != *ino && above.is_some_and(|above| above != seen.quota) {
+                findings.push(format!("directory {ino} counts for another quota than its parent"));
+            }
+        }
+        for finding in findings {
+            self.find(finding);
+        }
     }
 
     fn read_names(&mut self) -> Result<(), VfsError> {
@@ -235,7 +295,7 @@ impl Check<'_> {
                 ));
             }
             let is_orphan = self.orphans.contains(&ino);
-            if is_orphan != (nlink == 0) {
+            if is_orphan != (nlink == 0 && seen.trash == 0) {
                 findings.push(format!("inode {ino} has {nlink} links, orphan note: {is_orphan}"));
             }
             if seen.xattrs != seen.found_xattrs {

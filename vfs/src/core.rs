@@ -9,7 +9,10 @@ use crate::dentry::DentryCache;
 use crate::error::VfsError;
 use crate::ino_counter::InoCounter;
 use crate::inode::InodeTable;
+use crate::places::Places;
+use crate::quota::Quotas;
 use crate::records::{self, InodeRecord};
+use crate::trash::Trash;
 use cessfs_crypto::{AtRestKeys, Entropy, VolumeKeys};
 use cessfs_sync::{Batch, ChunkStore, Clock, MetaStore};
 use parking_lot::Mutex;
@@ -44,6 +47,10 @@ pub struct VfsConfig {
     pub atime: AtimeRule,
     /// Reading moves the access times of directories too.
     pub dir_atime: bool,
+    /// How long deleted files can be had back; zero: not at all.
+    pub trash_keep: Duration,
+    /// Younger files are deleted for good: they are what programs make and throw away again.
+    pub trash_min_age: Duration,
     /// Owner of the root directory when it is made.
     pub root_uid: u32,
     /// Group of the root directory when it is made.
@@ -61,6 +68,8 @@ impl VfsConfig {
             read_only: false,
             atime: AtimeRule::default(),
             dir_atime: true,
+            trash_keep: Duration::ZERO,
+            trash_min_age: Duration::ZERO,
             root_uid: 0,
             root_gid: 0,
         }
@@ -115,6 +124,12 @@ pub struct Core {
     pub marks: Marks,
     /// Names read lately.
     pub(crate) dentries: DentryCache,
+    /// Where directories lie, as far as it was seen lately.
+    pub(crate) places: Places,
+    /// What trees with a quota use.
+    pub(crate) quotas: Quotas,
+    /// What is in the trash, in numbers.
+    pub(crate) trash: Trash,
     /// Hashes names.
     pub(crate) at_rest: AtRestKeys,
     /// Issues inode numbers.
@@ -139,6 +154,9 @@ impl Core {
             entropy: parts.entropy,
             inodes: InodeTable::new(),
             dentries: DentryCache::new(),
+            places: Places::new(),
+            quotas: Quotas::default(),
+            trash: Trash::default(),
             inos: InoCounter::new(),
             files: AtomicU64::new(0),
             closed: AtomicBool::new(false),
@@ -157,6 +175,11 @@ impl Core {
     /// Puts an inode's record into `batch` and marks it changed. The batch must be committed while the inode's `state` is
     /// locked for writing, or an older record could land on a newer one.
     pub fn put_inode(&self, batch: &mut Batch, ino: u64, record: &InodeRecord) {
+        if record.quota != 0
+            && let Some(inode) = self.inodes.peek(ino)
+        {
+            self.quotas.settle(&inode, record);
+        }
         let key = records::inode_key(ino);
         self.marks.mark(batch, &key);
         batch.put(key, record.encode());

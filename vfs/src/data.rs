@@ -314,6 +314,24 @@ impl Data {
         self.0.evict_all()
     }
 
+    /// The cache, or the disk under it, has no room for content to come.
+    pub fn is_tight(&self) -> bool {
+        !self.0.has_room() || self.0.disk.take(0).is_err()
+    }
+
+    /// Gives back the space of what was deleted, without waiting for the background to do it.
+    ///
+    /// # Errors
+    /// The cache or the store fails.
+    pub fn reclaim(&self) -> Result<(), VfsError> {
+        self.0.reclaim()
+    }
+
+    /// Adds to what [`errors`](Data::errors) tells.
+    pub fn note_error(&self, error: String) {
+        self.0.errors.add(error);
+    }
+
     /// Tells of files that a recovery could not bring back whole, as long as they are not.
     ///
     /// # Errors

@@ -46,6 +46,12 @@ pub enum VfsError {
     /// `ENOSPC`, and of what.
     #[error("no space left: {0}")]
     NoSpace(&'static str),
+    /// `EDQUOT`.
+    #[error("the quota of the directory tree is used up")]
+    Quota,
+    /// `EXDEV`: the two directories count for different quotas.
+    #[error("a directory or a hard link cannot move into a tree with another quota")]
+    CrossesQuota,
     /// `EFBIG`.
     #[error("file too large")]
     TooLarge,
@@ -117,6 +123,8 @@ impl VfsError {
             VfsError::Access => libc::EACCES,
             VfsError::TooManyLinks => libc::EMLINK,
             VfsError::NoSpace(_) => libc::ENOSPC,
+            VfsError::Quota => libc::EDQUOT,
+            VfsError::CrossesQuota => libc::EXDEV,
             VfsError::TooLarge => libc::EFBIG,
             VfsError::NoAttribute => libc::ENODATA,
             VfsError::Range => libc::ERANGE,

@@ -12,7 +12,7 @@ use crate::error::VfsError;
 use crate::records::{self, InodeRecord};
 use parking_lot::{Mutex, RwLock, RwLockWriteGuard};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU32;
+use std::sync::atomic::{AtomicU32, AtomicU64};
 
 mod table;
 
@@ -30,6 +30,8 @@ pub struct Inode {
     pub state: RwLock<InodeState>,
     /// Appending writes queue here, outside `state`: each must see the size that the one before left.
     pub(crate) appends: Mutex<()>,
+    /// Blocks counted for the quota that the record names, if it names one. Changes under `state`'s exclusive lock.
+    pub(crate) charged: AtomicU64,
     /// Open handles that may write.
     pub(crate) writers: AtomicU32,
 }
@@ -57,6 +59,7 @@ impl Inode {
         Inode {
             ino,
             appends: Mutex::new(()),
+            charged: AtomicU64::new(record.blocks),
             writers: AtomicU32::new(0),
             state: RwLock::new(InodeState {
                 record,

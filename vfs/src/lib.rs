@@ -19,10 +19,13 @@ mod fakes;
 mod ino_counter;
 pub mod inode;
 pub mod limits;
+mod places;
+pub mod quota;
 pub mod records;
 mod recover;
 mod request;
 pub mod restore;
+mod trash;
 mod vfs;
 mod writeback;
 
@@ -30,8 +33,11 @@ pub use attr::{Attr, Caller, DirEntry, ExtentInfo, FileKind, SetAttr, StatFs, Ti
 pub use core::{AtRest, AtimeRule, Core, VfsConfig, VfsParts};
 pub use error::VfsError;
 pub use evict::EvictReport;
+pub use quota::QuotaReport;
 pub use request::{AclKind, OpenFlags, RenameFlags, Seek, SpaceChange, XattrMode};
+pub use trash::{TrashItem, TrashSize};
 pub use vfs::Vfs;
+pub use vfs::virtual_dir::is_virtual;
 
 /// An answer that is there, or one that has to wait for the network (as a future that holds no lock).
 pub enum Later<T> {

@@ -42,10 +42,18 @@ pub const DENTRIES_CACHED_MAX: usize = 65_536;
 pub const DENTRY_SHARDS: usize = 16;
 /// Records read at a time by a directory listing or a sweep of the store.
 pub const SCAN_PAGE: usize = 256;
+/// Records read at a time by a sweep over all inodes: few scans, and still at most about half a MiB.
+pub const SWEEP_PAGE: usize = 4096;
+/// Change marks counted after a crash: beyond it there is enough for a pack anyway.
+pub const MARKS_COUNTED_MAX: u64 = 1 << 18;
+/// Pages of change marks that no longer count, deleted by one round of housekeeping.
+pub const MARK_SWEEP_PAGES: usize = 4;
 /// Inodes whose access times may run ahead of the store before all of them are journaled.
 pub const LAZY_INODES_MAX: usize = 4096;
 /// Inodes journaled by one batch when lazy changes are written.
 pub const LAZY_BATCH: usize = 64;
+/// Directories whose names are remembered; about 100 bytes each.
+pub const PLACES_MAX: usize = 16_384;
 /// Names that may share one 62-bit hash: two is luck, this many is an attack on the key.
 pub const BUCKET_NAMES_MAX: usize = 64;
 /// Inodes that `statfs` promises; numbers have 64 bits, the disk ends first.
@@ -63,6 +71,14 @@ const _: () = assert!(PENDING_CHUNKS_MAX < EXTENTS_CACHED_MAX && UNSYNCED_CHUNKS
 const _: () = assert!(INODES_CACHED_MAX.is_multiple_of(INODE_SHARDS));
 const _: () = assert!(DENTRIES_CACHED_MAX.is_multiple_of(DENTRY_SHARDS));
 const _: () = assert!(XATTRS_MAX as usize * (XATTR_NAME_MAX + 1) <= XATTR_LIST_MAX);
+/// Bytes of the path that is remembered of something in the trash (Linux: PATH_MAX less the final NUL).
+pub const TRASH_PATH_BYTES_MAX: usize = 4095;
+/// Entries of the trash that expire, or go for room, between two looks at the clock and the room.
+pub const TRASH_BATCH: usize = 64;
+/// How often the trash is looked over.
+pub const TRASH_TICK: Duration = Duration::from_secs(1);
+/// Rounds of making room from the trash that one write asks for before it fails.
+pub const TRASH_ROOM_ROUNDS: usize = 64;
 /// Bytes that a marked record is taken to add to a delta, for a rough size of what is pending.
 pub const DELTA_RECORD_BYTES: u64 = 128;
 /// Directories that backing files are spread over: one per value of the inode number's low byte.

@@ -8,6 +8,8 @@
 //! | `b` ino | the bytes of an inline file |
 //! | `x` ino hash | [`XattrBucket`]: the extended attributes whose names have that hash (nearly always one) |
 //! | `o` ino | orphan: unlinked while open |
+//! | `q` ino | [`QuotaRecord`]: this directory's tree has a quota |
+//! | `r` id | [`TrashRecord`]: a deleted file that can be had back |
 //! | `m` generation key | change mark: `key` changed since the last sealed cut ([`Marks`](crate::delta::Marks)) |
 //! | `v` key | value of `key` at the instant of the cut being written |
 //! | `w` ino chunk | the chunk is dirty: its content is not known to be in a sealed pack (no value) |
@@ -25,13 +27,16 @@ use cessfs_crypto::ChunkId;
 
 mod block_map;
 mod codec;
+mod kept;
 mod keys;
 
-pub use codec::{RecordError, decode_counter, encode_counter};
+pub use codec::{RecordError, decode_counter, decode_pair, encode_counter, encode_pair};
+pub use kept::{QuotaPhase, QuotaRecord, TrashRecord};
 pub use keys::{
     CLEAN_KEY, DENTRY_PREFIX, EXTENT_PREFIX, FILES_KEY, INLINE_PREFIX, INODE_PREFIX, MARK_PREFIX, NEXT_INO_KEY,
-    ORPHAN_PREFIX, SINGLETON_PREFIX, XATTR_PREFIX, dentry_key, dentry_prefix, extent_key, extent_prefix, inline_key,
-    inode_key, orphan_key, parse_dentry_key, parse_extent_key, parse_ino_key, xattr_key, xattr_prefix,
+    ORPHAN_PREFIX, QUOTA_PREFIX, SINGLETON_PREFIX, TRASH_PREFIX, XATTR_PREFIX, dentry_key, dentry_prefix, extent_key,
+    extent_prefix, inline_key, inode_key, orphan_key, parse_dentry_key, parse_extent_key, parse_ino_key, quota_key,
+    trash_key, xattr_key, xattr_prefix,
 };
 
 /// An inode as stored.
@@ -69,6 +74,10 @@ pub struct InodeRecord {
     pub inline: bool,
     /// Symlinks: the target.
     pub target: Vec<u8>,
+    /// The directory whose quota it counts for; 0: none.
+    pub quota: u64,
+    /// Regular files without links: the id of its trash record; 0: not in the trash.
+    pub trash: u64,
 }
 
 impl InodeRecord {
@@ -91,6 +100,8 @@ impl InodeRecord {
             xattrs: 0,
             inline: kind == FileKind::Regular,
             target: Vec::new(),
+            quota: 0,
+            trash: 0,
         }
     }
 }

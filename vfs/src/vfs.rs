@@ -17,7 +17,7 @@ use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
 use crate::records::InodeRecord;
 use handles::HandleTable;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 
 mod acls;
@@ -28,10 +28,13 @@ mod files;
 mod handles;
 mod lookup;
 mod open;
+mod quotas;
 mod readdir;
 mod remove;
 mod rename;
 mod space;
+mod trash;
+pub mod virtual_dir;
 mod xattrs;
 
 /// A mounted volume.
@@ -41,11 +44,18 @@ pub struct Vfs {
     handles: HandleTable,
     /// Held while a directory changes its parent: the only way a loop could be made.
     renames: Mutex<()>,
+    /// Held exclusively while a tree is walked to change its quota: no name moves to another directory meanwhile. Taken
+    /// before the gate of the change marks, which the walk enters again and again.
+    walks: RwLock<()>,
+    sweeper: trash::Sweeper,
 }
 
 impl Vfs {
     /// A live inode.
     fn inode(&self, ino: u64) -> Result<Arc<Inode>, VfsError> {
+        if virtual_dir::is_virtual(ino) {
+            return Err(VfsError::NotPermitted);
+        }
         self.core.inodes.get(&self.core, ino)
     }
 }

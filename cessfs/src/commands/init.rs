@@ -4,7 +4,9 @@
 //! it fails before money moved, and nothing out when it fails after.
 
 use super::{Context, print_json};
-use crate::config::{self, AtRestMode, CONFIG_VERSION, KernelCache, LogLevel, VolumeConfig};
+use crate::config::{
+    self, AtRestMode, CONFIG_VERSION, KernelCache, LogLevel, StoreBackend, StoreConfig, TrashConfig, VolumeConfig,
+};
 use crate::exit::{Exit, Failure};
 use crate::home::{self, VolumeDir, VolumeName};
 use crate::limits;
@@ -58,6 +60,9 @@ pub struct InitArgs {
     /// How the local cache rests on disk; `plain` is for disks that are encrypted already
     #[arg(long, value_enum, default_value_t)]
     at_rest: AtRestMode,
+    /// Database under the volume's metadata store
+    #[arg(long, value_enum, default_value_t)]
+    store: StoreBackend,
     /// Territory to use, bought if there is none of that name [default: NAME]
     #[arg(long, value_name = "NAME")]
     territory: Option<String>,
@@ -98,7 +103,8 @@ pub fn run(args: &InitArgs, context: &Context) -> Result<(), Failure> {
 
     let mut traces = Traces::default();
     write_phrase(args, &phrase, &mut traces)?;
-    let config = configuration(&args.rpc, territory, chain.as_ref(), args.at_rest);
+    let mut config = configuration(&args.rpc, territory, chain.as_ref(), args.at_rest);
+    config.store.backend = args.store;
     write_volume(&volume, &config, &phrase, &secret, &mut traces)?;
     let order = Order {
         args,
@@ -166,6 +172,8 @@ pub(super) fn configuration(rpc: &str, territory: String, chain: &dyn Chain, at_
         writeback_delay: limits::WRITEBACK_DELAY_DEFAULT,
         kernel_cache: KernelCache::default(),
         log_level: LogLevel::default(),
+        store: StoreConfig::default(),
+        trash: TrashConfig::default(),
     }
 }
 

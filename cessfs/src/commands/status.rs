@@ -99,6 +99,13 @@ fn print(status: &Status) {
         units::bytes(status.cache_bound_bytes),
         status.files
     );
+    if status.trash_files > 0 {
+        let bytes = units::bytes(status.trash_bytes);
+        println!(
+            "trash      {} files, {bytes} (`cessfs trash list {}`)",
+            status.trash_files, status.name
+        );
+    }
     println!("account    {}", status.account);
     if let Some(planck) = status.balance.as_deref().and_then(|b| b.parse().ok()) {
         println!("balance    {}", units::tcess_down(planck, &status.token));

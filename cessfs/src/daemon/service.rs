@@ -1,7 +1,7 @@
 //! What the daemon does when it is asked over the control socket.
 
-use super::Start;
 use super::log::LogHandle;
+use super::{Start, trees};
 use crate::config::VolumeConfig;
 use crate::control::server::Service;
 use crate::control::{ChunkPlace, Event, Evicted, Explained, MinerPlace, Op, PackPlace, Progress, Reply, Status};
@@ -16,6 +16,7 @@ use cessfs_crypto::SS58_PREFIX;
 use cessfs_sync::engine::ChunkLocation;
 use cessfs_sync::ledger::PackState;
 use cessfs_sync::{ChunkStore, Standing};
+use cessfs_vfs::limits::BLOCK_BYTES;
 use cessfs_vfs::{ExtentInfo, FileKind};
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -108,6 +109,8 @@ impl Daemon {
             cache_bytes: vfs.cache_bytes(),
             cache_bound_bytes: self.config.cache_size,
             files: vfs.file_count(),
+            trash_files: vfs.trash_size().files,
+            trash_bytes: vfs.trash_size().blocks * BLOCK_BYTES,
             packs: PACK_STATES.into_iter().map(counted).collect(),
             blocked: engine
                 .underway
@@ -252,6 +255,9 @@ impl Service for Daemon {
                 Op::Sync { wait } => self.sync(wait, &events).await.map(|()| Reply::Synced),
                 Op::Evict => self.evict().await,
                 Op::Explain { path_hex } => self.explain(&path_hex, &events).await,
+                Op::Quota { path_hex, change } => trees::quota(&self.volume.vfs, path_hex, change, &events).await,
+                Op::TrashList => trees::list_trash(&self.volume.vfs, &events).await,
+                Op::TrashEmpty { ids } => trees::empty_trash(&self.volume.vfs, ids).await,
                 Op::Shutdown { wait } => self.shutdown(wait, &events).await,
                 Op::SetLogLevel { level } => {
                     self.log.set(level);
@@ -273,7 +279,7 @@ const PACK_STATES: [PackState; 5] = [
 ];
 
 /// Runs what waits for the disk beside the tasks that wait for the network.
-fn blocking<T: Send + 'static>(
+pub(super) fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> BoxFuture<'static, Result<T, Failure>> {
     let task = tokio::task::spawn_blocking(work);

@@ -1,13 +1,12 @@
 //! How a result becomes a reply: now, or when the disk or the network has answered.
 
 use super::convert::file_attr;
-use super::{Adapter, GENERATION};
-use crate::limits::FUSE_TTL;
+use super::{Adapter, GENERATION, ttl};
 use cessfs_vfs::{Later, Vfs, VfsError};
 use fuser::{Errno, INodeNo, ReplyEmpty, ReplyEntry, ReplyXattr};
 
 impl Adapter {
-    /// Answers with an entry, or fails.
+    /// Answers with an entry of directory `ino`, or fails.
     pub(super) fn entry(
         &self,
         op: &'static str,
@@ -16,7 +15,7 @@ impl Adapter {
         reply: ReplyEntry,
     ) {
         match result {
-            Ok(attr) => reply.entry(&FUSE_TTL, &file_attr(&attr), GENERATION),
+            Ok(attr) => reply.entry(&ttl([ino.0, attr.ino]), &file_attr(&attr), GENERATION),
             Err(e) => reply.error(self.faults.errno(op, ino.0, &e)),
         }
     }

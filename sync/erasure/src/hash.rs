@@ -2,9 +2,9 @@
 //!
 //! One input goes through ring, whose assembly is twice as fast as portable code on processors without SHA instructions.
 
+use crate::Sha256Hash;
 #[cfg(target_arch = "x86_64")]
 use crate::lanes::{Running, Width};
-use crate::Sha256Hash;
 use ring::digest::{Context, Digest, SHA256, digest};
 use std::ops::Range;
 

@@ -7,9 +7,9 @@
 //! twelve fragments leave four lanes of sixteen: while segment *k* of a group of four is encoded, quarter *k* of all four
 //! segments is hashed in those lanes, and costs next to nothing.
 
+use crate::SegmentHashes;
 use crate::code::encode;
 use crate::hash::Streams;
-use crate::SegmentHashes;
 use crate::limits::{COLUMNS, DATA_FRAGMENTS, FRAGMENT_BYTES, SEGMENT_BYTES, STRIPE_BYTES};
 use std::ops::Range;
 

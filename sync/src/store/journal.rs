@@ -11,7 +11,7 @@
 //! Values are sealed on their way down and opened on their way up when the volume seals what rests on disk.
 
 use super::{Backend, Batch, MetaStore, Record, StoreError};
-use crate::limits::{JOURNAL_IDLE_FLUSH, JOURNAL_MERGE_BYTES_MAX, JOURNAL_QUEUE_BYTES_MAX};
+use crate::limits::{JOURNAL_IDLE_FLUSH, JOURNAL_MERGE_BYTES_MAX, JOURNAL_OP_BYTES, JOURNAL_QUEUE_BYTES_MAX};
 use cessfs_crypto::{AtRestKeys, Entropy};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -351,12 +351,12 @@ fn after(key: &[u8]) -> Vec<u8> {
     next
 }
 
+/// Bytes that a batch takes while it waits: here, and again in the overlay.
 fn batch_bytes(batch: &Batch) -> usize {
-    batch
-        .ops
-        .iter()
-        .map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len))
-        .sum()
+    let op = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| {
+        2 * (key.len() + value.as_ref().map_or(0, Vec::len)) + JOURNAL_OP_BYTES
+    };
+    batch.ops.iter().map(op).sum()
 }
 
 #[cfg(test)]

@@ -4,14 +4,13 @@
 //! metadata: `flush()` alone does not survive a power cut. [`SledBackend::flush`] therefore follows it with
 //! `fdatasync` on sled's log file, and with `fsync` on its directories whenever an entry was created in them.
 
-use super::{Backend, Batch, Record, StoreError};
+use super::{Backend, Batch, Record, StoreError, from_io};
 use crate::limits::SLED_CACHE_BYTES;
 use parking_lot::Mutex;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 /// One sled database used as one ordered map.
 pub struct SledBackend {
@@ -27,6 +26,9 @@ struct Directory {
 }
 
 impl SledBackend {
+    /// sled's log within its directory.
+    pub const FILE: &str = "db";
+
     /// Opens or creates the database in `path` (the directory must exist, so that its mode is the caller's).
     ///
     /// # Errors
@@ -37,7 +39,7 @@ impl SledBackend {
         let db = catch_unwind(AssertUnwindSafe(|| config.open()))
             .map_err(|_| StoreError::Corrupt("sled gave up while opening".into()))?
             .map_err(from_sled)?;
-        let log = File::open(path.join("db")).map_err(from_io)?;
+        let log = File::open(path.join(SledBackend::FILE)).map_err(from_io)?;
         let directories = [path.to_path_buf(), path.join("blobs")].map(|path| Directory { path, synced: None });
         Ok(SledBackend {
             db,
@@ -97,13 +99,6 @@ impl Backend for SledBackend {
 
     fn size_bytes(&self) -> Result<u64, StoreError> {
         self.db.size_on_disk().map_err(from_sled)
-    }
-}
-
-fn from_io(e: std::io::Error) -> StoreError {
-    match e.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => StoreError::Full,
-        _ => StoreError::Io(Arc::new(e)),
     }
 }
 

@@ -174,6 +174,9 @@ impl Shared {
             self.spill(to.ino, state)?;
         }
         let chunk = step.to_offset / CHUNK;
+        let before = state.data.extent(&self.core, to.ino, chunk)?;
+        let growth = shared.allocated().saturating_sub(before.allocated());
+        self.core.quotas.admit_growth(to, &state.record, growth)?;
         self.set_extent(to.ino, state, chunk, shared)?;
         state.record.size = state.record.size.max(step.to_offset + step.len);
         let now = self.core.now();

@@ -53,6 +53,8 @@ impl Shared {
         let state = &mut *locked;
         state.check_alive()?;
         if state.record.inline && call.stays_inline() {
+            let growth = u64::from(call.what != SpaceChange::Punch).saturating_sub(state.record.blocks);
+            self.core.quotas.admit_growth(inode, &state.record, growth)?;
             self.change_inline(inode.ino, state, call)?;
             return Ok(Attempt::Done(()));
         }
@@ -65,6 +67,9 @@ impl Shared {
         let wants = self.edge_bases(inode, state, call, fetched)?;
         if !wants.is_empty() {
             return Ok(Attempt::Fetch(wants));
+        }
+        if call.what != SpaceChange::Punch {
+            self.admit_blocks(inode, state, call.range.start, call.range.end)?;
         }
         let pieces = self.pieces_to_change(inode.ino, state, call)?;
         for piece in &pieces {

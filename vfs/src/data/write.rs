@@ -2,7 +2,7 @@
 
 use super::fetch::{Attempt, Fetched, Want};
 use super::piece::ChunkAt;
-use super::{CHUNK, Piece, Shared, pieces};
+use super::{BLOCK, CHUNK, Piece, Shared, pieces};
 use crate::Later;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
@@ -43,16 +43,38 @@ impl Shared {
         data: &[u8],
         fetched: &Fetched,
     ) -> Result<Attempt<u32>, VfsError> {
-        let end = offset + data.len() as u64;
         if !self.has_room() {
             return Ok(Attempt::Room);
         }
         let guard = self.core.marks.enter();
         let mut locked = inode.state.write();
-        let state = &mut *locked;
-        state.check_alive()?;
+        locked.check_alive()?;
+        let result = self.write_locked(inode, &mut locked, offset, data, fetched);
+        // Whatever came of it: a part may have been written.
+        self.core.quotas.settle(inode, &locked.record);
+        let must_sync = locked.data.must_sync();
+        drop(locked);
+        drop(guard);
+        let written = result?;
+        if must_sync && matches!(written, Attempt::Done(_)) {
+            self.persist(inode)?;
+        }
+        Ok(written)
+    }
+
+    fn write_locked(
+        &self,
+        inode: &Arc<Inode>,
+        state: &mut InodeState,
+        offset: u64,
+        data: &[u8],
+        fetched: &Fetched,
+    ) -> Result<Attempt<u32>, VfsError> {
+        let end = offset + data.len() as u64;
         if state.record.inline {
             if end <= INLINE_BYTES_MAX as u64 {
+                let growth = 1u64.saturating_sub(state.record.blocks);
+                self.core.quotas.admit_growth(inode, &state.record, growth)?;
                 self.write_inline(inode.ino, state, offset as usize, data)?;
                 return Ok(Attempt::Done(data.len() as u32));
             }
@@ -63,6 +85,7 @@ impl Shared {
         if !wants.is_empty() {
             return Ok(Attempt::Fetch(wants));
         }
+        self.admit_blocks(inode, state, offset, end)?;
         let mut written = 0;
         for piece in pieces(offset, end) {
             let bytes = &data[written..written + piece.range.len()];
@@ -76,13 +99,33 @@ impl Shared {
             }
         }
         self.finish_write(inode, state, offset + written as u64, written as u64)?;
-        let must_sync = state.data.must_sync();
-        drop(locked);
-        drop(guard);
-        if must_sync {
-            self.persist(inode)?;
-        }
         Ok(Attempt::Done(written as u32))
+    }
+
+    /// Asks the quota of the inode's tree, if there is one, for the blocks that content at `offset..end` would add.
+    ///
+    /// # Errors
+    /// `Quota`.
+    pub(super) fn admit_blocks(
+        &self,
+        inode: &Inode,
+        state: &InodeState,
+        offset: u64,
+        end: u64,
+    ) -> Result<(), VfsError> {
+        if state.record.quota == 0 {
+            return Ok(());
+        }
+        let mut growth = 0;
+        for piece in pieces(offset, end) {
+            let there = state.data.extent(&self.core, inode.ino, piece.chunk)?;
+            let mut wanted = BlockMap::default();
+            wanted.insert_range(piece.range.start / BLOCK..piece.range.end.div_ceil(BLOCK));
+            wanted.remove_all(&there.blocks);
+            wanted.remove_all(&there.reserved);
+            growth += wanted.count();
+        }
+        self.core.quotas.admit_growth(inode, &state.record, growth)
     }
 
     /// Makes the absent chunks resident that the write only covers in part; returns those that must be fetched for it.

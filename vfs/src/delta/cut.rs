@@ -8,7 +8,8 @@
 //! | pack is full | left as the last delta told it | named, but empty |
 //! | cut is forced | told with what was submitted, never longer than that | the same |
 //!
-//! and whatever was left out is marked again, for the next cut. Names always travel. An inode without links does not.
+//! and whatever was left out is marked again, for the next cut. Names always travel. An inode without links does not,
+//! unless it is in the trash.
 //!
 //! A checkpoint carries all records, not only marked ones, as a forced cut carries them: replay may start there.
 
@@ -17,7 +18,8 @@ use super::marks::SAVED_PREFIX;
 use crate::data::state::DIRTY_PREFIX;
 use crate::data::{CHUNK, Shared};
 use crate::records::{
-    self, DENTRY_PREFIX, EXTENT_PREFIX, Extent, INLINE_PREFIX, INODE_PREFIX, InodeRecord, RecordError, XATTR_PREFIX,
+    self, DENTRY_PREFIX, EXTENT_PREFIX, Extent, INLINE_PREFIX, INODE_PREFIX, InodeRecord, QUOTA_PREFIX, RecordError,
+    TRASH_PREFIX, XATTR_PREFIX,
 };
 use cessfs_crypto::{ChunkId, PackSeq};
 use cessfs_sync::{Batch, CutCause, DeltaSource, StoreError};
@@ -94,11 +96,7 @@ impl DeltaSource for Shared {
         let Some(until) = self.cutter().0.lock().remove(&seq) else {
             return;
         };
-        if let Err(e) = self.core.marks.clear(until, batch) {
-            // Marks that stay travel once more, which changes nothing.
-            self.errors
-                .add(format!("marks of pack {} cannot be cleared: {e}", seq.0));
-        }
+        self.core.marks.clear(until, batch);
     }
 
     fn abandoned(&self, seq: PackSeq) {
@@ -184,7 +182,7 @@ impl Cut<'_> {
     /// Writes one marked record, or what of it may travel.
     fn carry(&mut self, key: &[u8], writer: &mut FrameWriter<'_>) -> Result<(), StoreError> {
         match key.get(..1) {
-            Some(DENTRY_PREFIX) => {
+            Some(DENTRY_PREFIX | QUOTA_PREFIX | TRASH_PREFIX) => {
                 let value = self.shared.core.marks.value_at_cut(key)?;
                 writer.record(key, value.as_deref())
             }
@@ -304,7 +302,7 @@ impl Cut<'_> {
         let Some(record) = self.inode(ino)? else {
             return Ok(Passage::Gone);
         };
-        if record.nlink == 0 {
+        if record.nlink == 0 && record.trash == 0 {
             return Ok(Passage::Gone);
         }
         if !self.unsent.contains(&ino) {

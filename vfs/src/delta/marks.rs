@@ -8,6 +8,9 @@
 //! Marks carry a generation, which moves on at the instant of a cut. So a change that happens while the pack is being
 //! sealed leaves a mark of its own, and clearing the marks of a sealed cut can never lose it.
 //!
+//! Marks that a sealed delta carried may be millions. They are not deleted with the pack's record: one number says up to which
+//! generation marks no longer count ([`CLEARED_KEY`]), and housekeeping deletes those page by page.
+//!
 //! A cut has to see all records at one instant, but nobody may stop while thousands of records are read. So the gate is
 //! closed only to move the generation on. From then until the cut is written, the first change of a record saves the old
 //! value beside the new one in the same batch; the cut reads the saved value where there is one.
@@ -18,11 +21,16 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use crate::limits::{DELTA_RECORD_BYTES, SCAN_PAGE};
-use crate::records::MARK_PREFIX;
+use crate::limits::{DELTA_RECORD_BYTES, MARKS_COUNTED_MAX, SCAN_PAGE, SWEEP_PAGE};
+use crate::records::{MARK_PREFIX, RecordError, decode_pair, encode_pair};
 
 /// First byte of the keys of saved values.
 pub(crate) const SAVED_PREFIX: &[u8] = b"v";
+
+/// Key of the last generation whose marks no longer count (with a second number, 0).
+pub(crate) const CLEARED_KEY: &[u8] = b"smarks-cleared";
+/// Key of the generation and the number of marks at the last clean close; there until the next mount.
+const TALLY_KEY: &[u8] = b"smarks-tally";
 
 /// Held while a change computes and commits its batch.
 pub type MutationGuard<'a> = RwLockReadGuard<'a, ()>;
@@ -45,6 +53,9 @@ pub struct Marks {
     /// A value could not be saved: the running cut must fail.
     save_failed: AtomicBool,
     tally: Mutex<Tally>,
+    /// Marks up to this generation no longer count, and marks up to that one are deleted.
+    cleared: AtomicU64,
+    swept: AtomicU64,
 }
 
 /// What is waiting for a delta.
@@ -69,24 +80,88 @@ impl Marks {
             saving: AtomicBool::new(false),
             save_failed: AtomicBool::new(false),
             tally: Mutex::new(Tally::default()),
+            cleared: AtomicU64::new(0),
+            swept: AtomicU64::new(0),
         }
     }
 
-    /// Finds the marks that an earlier mount left and drops what an interrupted cut had saved.
+    /// Finds the marks that an earlier mount left and drops what an interrupted cut had saved. A clean close has left their
+    /// number; after a crash a rough one will do: they are counted up to [`MARKS_COUNTED_MAX`].
     pub fn open(&self) -> Result<(), StoreError> {
         self.drop_saved()?;
-        let (mut records, mut newest) = (0, 0);
-        self.each(u64::MAX, &mut |generation, _, _| {
-            records += 1;
-            newest = newest.max(generation);
-            Ok(())
-        })?;
+        if let Some(value) = self.store.get(CLEARED_KEY)? {
+            let (cleared, _) = decode_pair(&value).map_err(damaged)?;
+            self.cleared.store(cleared, Ordering::Release);
+        }
+        let (newest, records) = match self.store.get(TALLY_KEY)? {
+            Some(value) => decode_pair(&value).map_err(damaged)?,
+            None => self.survey()?,
+        };
         let _closed = self.gate.write();
         self.generation.store(newest + 1, Ordering::Release);
         let mut tally = self.tally.lock();
         tally.records = records;
         tally.oldest = (records > 0).then(|| self.clock.monotonic());
         Ok(())
+    }
+
+    /// The newest generation there is, and how many marks count, up to [`MARKS_COUNTED_MAX`].
+    fn survey(&self) -> Result<(u64, u64), StoreError> {
+        let cleared = self.cleared.load(Ordering::Acquire);
+        let (mut newest, mut records) = (cleared, 0);
+        let mut from = mark_key(cleared + 1, &[]);
+        loop {
+            let page = self.store.scan(MARK_PREFIX, &from, SWEEP_PAGE)?;
+            let Some((last, _)) = page.last() else { break };
+            newest = parse_mark(last)?.0;
+            records += page.len() as u64;
+            from.clone_from(last);
+            from.push(0);
+            if records >= MARKS_COUNTED_MAX {
+                break;
+            }
+        }
+        // Of the rest only the generations matter, of which there are few.
+        while let Some((found, _)) = self.store.scan(MARK_PREFIX, &mark_key(newest + 1, &[]), 1)?.pop() {
+            newest = parse_mark(&found)?.0;
+        }
+        Ok((newest, records))
+    }
+
+    /// Deletes what a clean close left, before anything is marked: after a crash marks are counted.
+    pub(crate) fn forget_tally(&self) -> Result<(), StoreError> {
+        let mut batch = Batch::new();
+        batch.delete(TALLY_KEY);
+        self.store.commit(batch)
+    }
+
+    /// Adds the number of marks to the batch of a clean close.
+    pub(crate) fn put_tally(&self, batch: &mut Batch) {
+        let tally = self.tally.lock();
+        let records = tally.records + tally.taken.map_or(0, |(_, records)| records);
+        batch.put(TALLY_KEY, encode_pair(self.generation(), records));
+    }
+
+    /// Deletes a page of marks that no longer count; false if there are none left.
+    pub(crate) fn sweep(&self) -> Result<bool, StoreError> {
+        let cleared = self.cleared.load(Ordering::Acquire);
+        if self.swept.load(Ordering::Relaxed) == cleared {
+            return Ok(false);
+        }
+        let page = self.store.scan(MARK_PREFIX, MARK_PREFIX, SWEEP_PAGE)?;
+        let mut batch = Batch::new();
+        for (mark, _) in page {
+            if parse_mark(&mark)?.0 > cleared {
+                break;
+            }
+            batch.delete(mark);
+        }
+        if batch.is_empty() {
+            self.swept.store(cleared, Ordering::Relaxed);
+            return Ok(false);
+        }
+        self.store.commit(batch)?;
+        Ok(true)
     }
 
     /// Opens a change: hold the guard from before reading what will be changed until the batch is committed.
@@ -208,7 +283,7 @@ impl Marks {
 
     /// The record did not exist before the marks up to generation `until`: no sealed delta has carried it.
     pub(super) fn is_new(&self, until: u64, key: &[u8]) -> Result<bool, StoreError> {
-        let mut from = MARK_PREFIX.to_vec();
+        let mut from = self.first();
         while let Some((found, _)) = self.store.scan(MARK_PREFIX, &from, 1)?.pop() {
             let (generation, _) = parse_mark(&found)?;
             if generation > until {
@@ -226,9 +301,14 @@ impl Marks {
         Ok(false)
     }
 
+    /// Where the marks that count begin.
+    fn first(&self) -> Vec<u8> {
+        mark_key(self.cleared.load(Ordering::Acquire) + 1, &[])
+    }
+
     /// Visits the marks of all generations up to `until`: generation, key, value.
     pub(super) fn each(&self, until: u64, visit: MarkVisitor<'_>) -> Result<(), StoreError> {
-        let mut from = MARK_PREFIX.to_vec();
+        let mut from = self.first();
         loop {
             let page = self.store.scan(MARK_PREFIX, &from, SCAN_PAGE)?;
             let Some((last, _)) = page.last() else { return Ok(()) };
@@ -271,14 +351,11 @@ impl Marks {
         }
     }
 
-    /// Adds to `batch` the removal of every mark up to generation `until`: their delta is durable.
-    pub(super) fn clear(&self, until: u64, batch: &mut Batch) -> Result<(), StoreError> {
-        self.each(until, &mut |generation, key, _| {
-            batch.delete(mark_key(generation, key));
-            Ok(())
-        })?;
+    /// Adds to `batch` that marks up to generation `until` no longer count: their delta is durable.
+    pub(super) fn clear(&self, until: u64, batch: &mut Batch) {
+        let cleared = self.cleared.fetch_max(until, Ordering::AcqRel).max(until);
+        batch.put(CLEARED_KEY, encode_pair(cleared, 0));
         self.tally.lock().taken = None;
-        Ok(())
     }
 
     /// What the cut took is pending again.
@@ -303,6 +380,10 @@ impl Marks {
             self.store.commit(batch)?;
         }
     }
+}
+
+fn damaged(error: RecordError) -> StoreError {
+    StoreError::Corrupt(error.to_string())
 }
 
 fn mark_key(generation: u64, key: &[u8]) -> Vec<u8> {

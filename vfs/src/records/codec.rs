@@ -9,9 +9,11 @@ use cessfs_sync::StoreError;
 use cessfs_sync::limits::CHUNK_BYTES;
 
 /// The version every record starts with.
-const VERSION: u8 = 1;
+pub(super) const VERSION: u8 = 1;
 
 const INLINE: u8 = 1;
+const QUOTA: u8 = 2;
+const TRASH: u8 = 4;
 
 const STORED: u8 = 1;
 const RESIDENT: u8 = 2;
@@ -50,11 +52,11 @@ impl From<RecordError> for VfsError {
 }
 
 /// The rest of a record being decoded.
-struct Fields<'a>(&'a [u8]);
+pub(super) struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
     /// Checks the version byte and steps over it.
-    fn open(bytes: &'a [u8]) -> Result<Fields<'a>, RecordError> {
+    pub(super) fn open(bytes: &'a [u8]) -> Result<Fields<'a>, RecordError> {
         let mut fields = Fields(bytes);
         match fields.u8()? {
             VERSION => Ok(fields),
@@ -62,7 +64,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    fn bytes(&mut self, n: usize) -> Result<&'a [u8], RecordError> {
+    pub(super) fn bytes(&mut self, n: usize) -> Result<&'a [u8], RecordError> {
         let (head, rest) = self.0.split_at_checked(n).ok_or(RecordError::Short)?;
         self.0 = rest;
         Ok(head)
@@ -74,11 +76,11 @@ impl<'a> Fields<'a> {
         Ok(*head)
     }
 
-    fn u8(&mut self) -> Result<u8, RecordError> {
+    pub(super) fn u8(&mut self) -> Result<u8, RecordError> {
         Ok(self.array::<1>()?[0])
     }
 
-    fn u16(&mut self) -> Result<u16, RecordError> {
+    pub(super) fn u16(&mut self) -> Result<u16, RecordError> {
         Ok(u16::from_le_bytes(self.array()?))
     }
 
@@ -86,11 +88,11 @@ impl<'a> Fields<'a> {
         Ok(u32::from_le_bytes(self.array()?))
     }
 
-    fn u64(&mut self) -> Result<u64, RecordError> {
+    pub(super) fn u64(&mut self) -> Result<u64, RecordError> {
         Ok(u64::from_le_bytes(self.array()?))
     }
 
-    fn time(&mut self) -> Result<Timestamp, RecordError> {
+    pub(super) fn time(&mut self) -> Result<Timestamp, RecordError> {
         let secs = i64::from_le_bytes(self.array()?);
         let nanos = self.u32()?;
         if nanos >= 1_000_000_000 {
@@ -119,7 +121,18 @@ impl<'a> Fields<'a> {
         Ok(flags)
     }
 
-    fn end(self) -> Result<(), RecordError> {
+    /// A number above 0 if a flag says that there is one, else 0.
+    fn number_if(&mut self, there: bool) -> Result<u64, RecordError> {
+        if !there {
+            return Ok(0);
+        }
+        match self.u64()? {
+            0 => Err(RecordError::Field("a number that is there and 0")),
+            number => Ok(number),
+        }
+    }
+
+    pub(super) fn end(self) -> Result<(), RecordError> {
         if self.0.is_empty() {
             Ok(())
         } else {
@@ -134,7 +147,7 @@ fn put_blocks(out: &mut Vec<u8>, blocks: &BlockMap) {
     }
 }
 
-fn put_time(out: &mut Vec<u8>, time: Timestamp) {
+pub(super) fn put_time(out: &mut Vec<u8>, time: Timestamp) {
     debug_assert!(time.nanos < 1_000_000_000);
     out.extend_from_slice(&time.secs.to_le_bytes());
     out.extend_from_slice(&time.nanos.to_le_bytes());
@@ -151,7 +164,8 @@ impl InodeRecord {
         for number in [self.nlink, self.uid, self.gid, self.rdev] {
             out.extend_from_slice(&number.to_le_bytes());
         }
-        out.push(u8::from(self.inline) * INLINE);
+        let has = |number: u64, flag| u8::from(number != 0) * flag;
+        out.push((u8::from(self.inline) * INLINE) | has(self.quota, QUOTA) | has(self.trash, TRASH));
         out.extend_from_slice(&self.size.to_le_bytes());
         out.extend_from_slice(&self.blocks.to_le_bytes());
         for time in [self.atime, self.mtime, self.ctime, self.btime] {
@@ -161,6 +175,9 @@ impl InodeRecord {
         out.extend_from_slice(&self.xattrs.to_le_bytes());
         out.extend_from_slice(&(self.target.len() as u16).to_le_bytes());
         out.extend_from_slice(&self.target);
+        for number in [self.quota, self.trash].into_iter().filter(|number| *number != 0) {
+            out.extend_from_slice(&number.to_le_bytes());
+        }
         out
     }
 
@@ -170,7 +187,7 @@ impl InodeRecord {
         let kind = fields.kind()?;
         let perm = fields.u16()?;
         let (nlink, uid, gid, rdev) = (fields.u32()?, fields.u32()?, fields.u32()?, fields.u32()?);
-        let flags = fields.flags(INLINE)?;
+        let flags = fields.flags(INLINE | QUOTA | TRASH)?;
         let (size, blocks) = (fields.u64()?, fields.u64()?);
         let (atime, mtime, ctime, btime) = (fields.time()?, fields.time()?, fields.time()?, fields.time()?);
         let (parent, xattrs) = (fields.u64()?, fields.u32()?);
@@ -179,6 +196,8 @@ impl InodeRecord {
             return Err(RecordError::Field("symlink target"));
         }
         let target = fields.bytes(target_len)?.to_vec();
+        let quota = fields.number_if(flags & QUOTA != 0)?;
+        let trash = fields.number_if(flags & TRASH != 0)?;
         fields.end()?;
         if perm > 0o7777 {
             return Err(RecordError::Field("permissions"));
@@ -193,9 +212,13 @@ impl InodeRecord {
         if inline && kind != FileKind::Regular {
             return Err(RecordError::Field("inline"));
         }
+        if trash != 0 && (kind != FileKind::Regular || nlink != 0) {
+            return Err(RecordError::Field("trash"));
+        }
         #[rustfmt::skip]
         let record = InodeRecord {
             kind, perm, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime, btime, parent, xattrs, inline, target,
+            quota, trash,
         };
         Ok(record)
     }
@@ -399,4 +422,19 @@ pub fn decode_counter(bytes: &[u8]) -> Result<u64, RecordError> {
     let number = fields.u64()?;
     fields.end()?;
     Ok(number)
+}
+
+/// Two numbers as one value.
+pub fn encode_pair(first: u64, second: u64) -> Vec<u8> {
+    let mut out = encode_counter(first);
+    out.extend_from_slice(&second.to_le_bytes());
+    out
+}
+
+/// The inverse of [`encode_pair`].
+pub fn decode_pair(bytes: &[u8]) -> Result<(u64, u64), RecordError> {
+    let mut fields = Fields::open(bytes)?;
+    let (first, second) = (fields.u64()?, fields.u64()?);
+    fields.end()?;
+    Ok((first, second))
 }

@@ -14,6 +14,10 @@ pub const INLINE_PREFIX: &[u8] = b"b";
 pub const XATTR_PREFIX: &[u8] = b"x";
 /// First byte of orphan keys.
 pub const ORPHAN_PREFIX: &[u8] = b"o";
+/// First byte of quota keys.
+pub const QUOTA_PREFIX: &[u8] = b"q";
+/// First byte of the keys of what is in the trash.
+pub const TRASH_PREFIX: &[u8] = b"r";
 /// First byte of change marks.
 pub const MARK_PREFIX: &[u8] = b"m";
 /// First byte of singletons.
@@ -86,12 +90,22 @@ pub fn orphan_key(ino: u64) -> Vec<u8> {
     one(ORPHAN_PREFIX, ino)
 }
 
+/// Key of the quota of a directory's tree.
+pub fn quota_key(ino: u64) -> Vec<u8> {
+    one(QUOTA_PREFIX, ino)
+}
+
+/// Key of something in the trash. Ids grow: key order is the order of deletion.
+pub fn trash_key(id: u64) -> Vec<u8> {
+    one(TRASH_PREFIX, id)
+}
+
 fn number(bytes: &[u8]) -> Result<u64, RecordError> {
     let array = bytes.try_into().map_err(|_| RecordError::Field("key length"))?;
     Ok(u64::from_be_bytes(array))
 }
 
-/// The inode number of an `i`, `b` or `o` key.
+/// The number of an `i`, `b`, `o`, `q` or `r` key.
 pub fn parse_ino_key(key: &[u8]) -> Result<u64, RecordError> {
     number(key.get(1..).unwrap_or_default())
 }

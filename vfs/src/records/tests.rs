@@ -22,16 +22,21 @@ prop_compose! {
         parent in 1u64..,
         inline in any::<bool>(),
         target in vec(any::<u8>(), 1..=300),
+        quota in any::<u64>(),
+        trash in 1u64..,
     ) -> InodeRecord {
         let [nlink, uid, gid, rdev, xattrs] = numbers;
         let [size, blocks] = sizes;
         let [atime, mtime, ctime, btime] = times;
         InodeRecord {
-            kind, perm, nlink, uid, gid, rdev, size, blocks, atime, mtime, ctime, btime,
+            kind, perm, uid, gid, rdev, size, blocks, atime, mtime, ctime, btime,
+            nlink: if kind == FileKind::Regular && nlink % 2 == 0 { 0 } else { nlink },
             parent: if kind == FileKind::Directory { parent } else { 0 },
             xattrs,
             inline: inline && kind == FileKind::Regular,
             target: if kind == FileKind::Symlink { target } else { Vec::new() },
+            quota: if quota % 2 == 0 { quota } else { 0 },
+            trash: if kind == FileKind::Regular && nlink % 2 == 0 { trash } else { 0 },
         }
     }
 }

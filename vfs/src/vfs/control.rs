@@ -29,9 +29,38 @@ impl Vfs {
         }
     }
 
+    /// Room in the tree that an inode lies in: what its quota leaves, where it has one and that is less.
+    pub fn statfs_at(&self, ino: u64) -> StatFs {
+        let disk = self.statfs();
+        let tree = self.inode(ino).ok().map(|inode| inode.state.read().record.quota);
+        let Some(report) = tree.and_then(|tree| self.core.quotas.report(tree)) else {
+            return disk;
+        };
+        let mut room = disk;
+        if report.bytes_max > 0 {
+            let max = report.bytes_max / BLOCK_BYTES;
+            room.blocks = max;
+            room.free = max.saturating_sub(report.used.blocks).min(disk.free);
+        }
+        if report.inodes_max > 0 {
+            room.files = report.used.inodes;
+            room.files_free = report
+                .inodes_max
+                .saturating_sub(report.used.inodes)
+                .min(disk.files_free);
+        }
+        room
+    }
+
     /// Inodes there are, the root and unlinked open files included.
     pub fn file_count(&self) -> u64 {
         self.core.files.load(Ordering::Relaxed)
+    }
+
+    /// The path of a directory from the root, a slash before each name (empty for the root); `None` where it was not seen
+    /// lately.
+    pub fn known_path(&self, ino: u64) -> Option<Vec<u8>> {
+        self.core.places.path(ino)
     }
 
     /// The chunks of a file, for `explain`.

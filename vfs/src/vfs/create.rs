@@ -105,6 +105,7 @@ impl Vfs {
     fn make(&self, parent: u64, name: &[u8], birth: Birth<'_>, caller: Caller) -> Result<(Attr, Arc<Inode>), VfsError> {
         self.core.check_writable()?;
         check_name(name)?;
+        self.check_not_virtual(parent, name)?;
         if is_dot(name) {
             return Err(VfsError::Exists);
         }
@@ -124,6 +125,7 @@ impl Vfs {
             record.parent = parent;
             record.perm |= dir_record.perm & SET_GID;
         }
+        record.quota = dir_record.quota;
         record.rdev = birth.rdev;
         record.target = birth.target.to_vec();
         record.size = birth.target.len() as u64;
@@ -145,9 +147,12 @@ impl Vfs {
         let attr = attr_of(ino, &record);
         self.stage_first_xattrs(ino, lists, &mut change.batch);
         change.set_entry(parent, name, ino, birth.kind)?;
-        let inode = change.birth(ino, record, birth.opens);
+        let inode = change.birth(ino, record, birth.opens)?;
         change.commit(&mut locked)?;
         self.core.inodes.remember(ino);
+        if birth.kind == FileKind::Directory {
+            self.core.places.note(ino, parent, name);
+        }
         Ok((attr, inode))
     }
 
@@ -155,6 +160,7 @@ impl Vfs {
     pub fn link(&self, ino: u64, parent: u64, name: &[u8]) -> Result<Attr, VfsError> {
         self.core.check_writable()?;
         check_name(name)?;
+        self.check_not_virtual(parent, name)?;
         if is_dot(name) {
             return Err(VfsError::Exists);
         }
@@ -175,6 +181,10 @@ impl Vfs {
         }
         if locked.state(ino).record.nlink >= NLINK_MAX {
             return Err(VfsError::TooManyLinks);
+        }
+        // An inode counts for one tree: two names in trees with different quotas would make one pay for the other.
+        if locked.state(ino).record.quota != locked.state(parent).record.quota {
+            return Err(VfsError::CrossesQuota);
         }
         let now = self.core.now();
         let mut change = Change::new(&self.core, &self.data);

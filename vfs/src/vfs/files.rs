@@ -106,7 +106,7 @@ impl Vfs {
         if kill_priv {
             self.kill_privileges(&handle.inode)?;
         }
-        let written = self.data.write(&handle.inode, offset, data)?;
+        let written = self.write_with_room(&handle.inode, offset, data)?;
         self.then_sync(handle, written)
     }
 
@@ -146,7 +146,7 @@ impl Vfs {
             if state.opens > 0 {
                 return Ok(());
             }
-            if state.record.nlink == 0 {
+            if state.record.nlink == 0 && state.record.trash == 0 {
                 let mut change = Change::new(&self.core, &self.data);
                 change.erase(&mut locked, ino)?;
                 return change.commit(&mut locked);

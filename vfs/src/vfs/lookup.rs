@@ -2,7 +2,7 @@
 
 use super::{Vfs, attr_of, check_dir};
 use crate::attr::{Attr, FileKind};
-use crate::dentry::check_name;
+use crate::dentry::{check_name, is_dot};
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState, Locked, ROOT_INO};
 use crate::records::Dentry;
@@ -14,6 +14,9 @@ impl Vfs {
     /// `.` and `..` are found too.
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Attr, VfsError> {
         check_name(name)?;
+        if let Some(found) = self.virtual_lookup(parent, name) {
+            return found;
+        }
         let dir = self.inode(parent)?;
         let ino = {
             let state = dir.state.read();
@@ -28,7 +31,12 @@ impl Vfs {
         // either sees the reference and keeps the attributes, or leaves the inode gone, which is not finding it.
         self.core.inodes.remember(ino);
         match self.live_attr(ino) {
-            Ok(attr) => Ok(attr),
+            Ok(attr) => {
+                if attr.kind == FileKind::Directory && !is_dot(name) {
+                    self.core.places.note(ino, parent, name);
+                }
+                Ok(attr)
+            }
             Err(e) => {
                 self.forget(ino, 1);
                 Err(match e {
@@ -41,6 +49,9 @@ impl Vfs {
 
     /// The kernel dropped `n` references to an inode. Costs nothing for inodes it never held.
     pub fn forget(&self, ino: u64, n: u64) {
+        if super::virtual_dir::is_virtual(ino) {
+            return;
+        }
         if !self.core.inodes.forget(ino, n) {
             return;
         }
@@ -53,6 +64,9 @@ impl Vfs {
 
     /// Attributes; of a removed inode too, as long as it is open or the kernel remembers it.
     pub fn getattr(&self, ino: u64) -> Result<Attr, VfsError> {
+        if let Some(attr) = self.virtual_attr(ino) {
+            return Ok(attr);
+        }
         let inode = self.inode(ino)?;
         let state = inode.state.read();
         Ok(attr_of(ino, &state.record))

@@ -9,10 +9,12 @@ use crate::change::Change;
 use crate::core::Core;
 use crate::error::VfsError;
 use crate::inode::{ROOT_INO, lock_many};
-use crate::limits::SCAN_PAGE;
+use crate::limits::{SCAN_PAGE, SWEEP_PAGE};
+use crate::quota::QuotaUse;
 use crate::records::{self, InodeRecord};
-use cessfs_sync::{Batch, DeltaSource, MetaStore};
-use parking_lot::Mutex;
+use crate::trash::TrashSize;
+use cessfs_sync::{Batch, DeltaSource};
+use parking_lot::{Mutex, RwLock};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -38,7 +40,12 @@ impl Vfs {
             core,
             handles: HandleTable::new(),
             renames: Mutex::new(()),
+            walks: RwLock::new(()),
+            sweeper: super::trash::Sweeper::default(),
         });
+        if was_clean && !vfs.core.config.read_only {
+            vfs.core.marks.forget_tally()?;
+        }
         make_root(&vfs.core)?;
         vfs.data.tell_missing()?;
         if !vfs.core.config.read_only {
@@ -46,7 +53,9 @@ impl Vfs {
             if !was_clean {
                 vfs.data.recover()?;
             }
+            vfs.resume_quotas()?;
             vfs.data.start()?;
+            vfs.start_sweeper()?;
         }
         Ok(vfs)
     }
@@ -62,9 +71,12 @@ impl Vfs {
         if self.core.closed.swap(true, Ordering::SeqCst) || self.core.config.read_only {
             return Ok(());
         }
+        self.sweeper.stop();
         self.journal_lazy()?;
         self.data.stop()?;
         let mut batch = Batch::new();
+        self.put_counters(&mut batch);
+        self.core.marks.put_tally(&mut batch);
         batch.put(
             records::FILES_KEY,
             records::encode_counter(self.core.files.load(Ordering::Relaxed)),
@@ -108,7 +120,8 @@ impl Vfs {
     }
 }
 
-/// Counts inodes and finds the next number: from the last clean close, or by looking at every inode.
+/// Counts inodes and finds the next number: from the last clean close, or by looking at every inode. With them what trees
+/// with a quota use, and what is in the trash.
 fn start_counters(core: &Core, was_clean: bool) -> Result<(), VfsError> {
     let counter = |key: &[u8]| -> Result<Option<u64>, VfsError> {
         core.store
@@ -117,12 +130,16 @@ fn start_counters(core: &Core, was_clean: bool) -> Result<(), VfsError> {
             .transpose()
             .map_err(VfsError::from)
     };
+    super::quotas::load(core)?;
     let stored_next = counter(records::NEXT_INO_KEY)?;
     let (files, next) = match (was_clean, counter(records::FILES_KEY)?, stored_next) {
-        (true, Some(files), Some(next)) => (files, next),
+        (true, Some(files), Some(next)) if super::quotas::load_use(core)? && super::trash::load_size(core)? => {
+            (files, next)
+        }
         _ => {
-            let (files, last) = count_inodes(&*core.store)?;
-            (files, stored_next.unwrap_or(0).max(last + 1))
+            let count = count_inodes(core)?;
+            core.trash.start(count.trash);
+            (count.files, stored_next.unwrap_or(0).max(count.last + 1))
         }
     };
     core.files.store(files, Ordering::Relaxed);
@@ -130,19 +147,49 @@ fn start_counters(core: &Core, was_clean: bool) -> Result<(), VfsError> {
     Ok(())
 }
 
-/// How many inodes there are, and the highest number.
-fn count_inodes(store: &dyn MetaStore) -> Result<(u64, u64), VfsError> {
-    let (mut files, mut last) = (0, 0);
+/// What a look at every inode tells.
+#[derive(Default)]
+struct Count {
+    files: u64,
+    /// The highest number given to an inode, or to something in the trash.
+    last: u64,
+    trash: TrashSize,
+}
+
+/// Looks at every inode.
+fn count_inodes(core: &Core) -> Result<Count, VfsError> {
+    let mut count = Count::default();
+    core.quotas.start_counting();
     let mut from = records::INODE_PREFIX.to_vec();
     loop {
-        let page = store.scan(records::INODE_PREFIX, &from, SCAN_PAGE)?;
+        let page = core.store.scan(records::INODE_PREFIX, &from, SWEEP_PAGE)?;
         let Some((key, _)) = page.last() else {
-            return Ok((files, last));
+            return Ok(count);
         };
-        last = records::parse_ino_key(key)?;
-        files += page.len() as u64;
+        count.last = count.last.max(records::parse_ino_key(key)?);
+        count.files += page.len() as u64;
         from.clone_from(key);
         from.push(0);
+        for (_, value) in &page {
+            // A damaged record is an error for whoever needs the inode; the volume opens without it.
+            let Ok(record) = InodeRecord::decode(value) else {
+                continue;
+            };
+            if record.quota != 0 {
+                core.quotas.add(
+                    record.quota,
+                    QuotaUse {
+                        blocks: record.blocks,
+                        inodes: 1,
+                    },
+                );
+            }
+            if record.trash != 0 {
+                count.last = count.last.max(record.trash);
+                count.trash.files += 1;
+                count.trash.blocks += record.blocks;
+            }
+        }
     }
 }
 

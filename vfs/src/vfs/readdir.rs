@@ -28,6 +28,9 @@ impl Vfs {
         plus: bool,
         fill: &mut dyn FnMut(DirEntry<'_>) -> bool,
     ) -> Result<(), VfsError> {
+        if let Some(listed) = self.virtual_readdir(ino, cookie, plus, fill) {
+            return listed;
+        }
         let dir = self.inode(ino)?;
         let parent = {
             let state = dir.state.read();

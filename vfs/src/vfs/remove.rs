@@ -17,6 +17,9 @@ impl Vfs {
         if matches!(name, b"." | b"..") {
             return Err(VfsError::IsDirectory);
         }
+        if let Some(purged) = self.virtual_unlink(parent, name) {
+            return purged;
+        }
         let dir = self.inode(parent)?;
         let _change = self.core.marks.enter();
         // Whoever made the name change in between succeeded: going round again is progress, not waiting.
@@ -35,7 +38,7 @@ impl Vfs {
             dir_record.mtime = now;
             dir_record.ctime = now;
             change.remove_entry(parent, name)?;
-            change.unlink(&mut locked, child.ino)?;
+            change.unlink_name(&mut locked, child.ino, parent, name)?;
             return change.commit(&mut locked);
         }
     }
@@ -47,7 +50,7 @@ impl Vfs {
         match name {
             b"." => return Err(VfsError::Invalid("the last component is a dot")),
             b".." => return Err(VfsError::NotEmpty),
-            _ => {}
+            _ => self.check_not_virtual(parent, name)?,
         }
         let dir = self.inode(parent)?;
         let _change = self.core.marks.enter();

@@ -55,7 +55,12 @@ impl Vfs {
         if flags.exchange && (flags.no_replace || flags.whiteout) {
             return Err(VfsError::Invalid("exchange goes with no other flag"));
         }
+        self.check_not_virtual(new_parent, new_name)?;
+        if let Some(restored) = self.virtual_rename(parent, name, new_parent, new_name, flags) {
+            return restored;
+        }
         let (old_dir, new_dir) = (self.inode(parent)?, self.inode(new_parent)?);
+        let _no_walk = (parent != new_parent).then(|| self.walks.read());
         let _change = self.core.marks.enter();
         // Whoever made a name change in between succeeded: going round again is progress, not waiting.
         loop {
@@ -173,6 +178,7 @@ impl Vfs {
             (Some(ino), true, true) if !self.is_empty(ino)? => return Err(VfsError::NotEmpty),
             _ => {}
         }
+        self.enter_tree(&mut change, locked, moved, to)?;
         if kind == FileKind::Directory {
             change.record(locked, from).nlink -= 1;
             let to_record = change.record(locked, to);
@@ -185,7 +191,9 @@ impl Vfs {
         if whiteout {
             let ino = self.core.inos.issue(&*self.core.store)?;
             change.set_entry(from, old.name, ino, FileKind::CharDevice)?;
-            change.birth(ino, InodeRecord::new(FileKind::CharDevice, 0, 0, 0, now), 0);
+            let mut record = InodeRecord::new(FileKind::CharDevice, 0, 0, 0, now);
+            record.quota = locked.state(from).record.quota;
+            change.birth(ino, record, 0)?;
         } else {
             change.remove_entry(from, old.name)?;
         }
@@ -193,10 +201,14 @@ impl Vfs {
         stamp(&mut change, locked, &[from, to], &[moved], now);
         match target {
             Some(ino) if target_is_dir => change.remove_directory(locked, to, ino)?,
-            Some(ino) => change.unlink(locked, ino)?,
+            Some(ino) => change.unlink_name(locked, ino, to, new.name)?,
             None => {}
         }
-        change.commit(locked)
+        change.commit(locked)?;
+        if kind == FileKind::Directory {
+            self.core.places.note(moved, to, new.name);
+        }
+        Ok(())
     }
 
     /// Swaps what the two names mean.
@@ -212,6 +224,7 @@ impl Vfs {
         let (kind, other_kind) = (locked.state(moved).record.kind, locked.state(other).record.kind);
         let mut change = Change::new(&self.core, &self.data);
         for (ino, kind, leaves, enters) in [(moved, kind, from, to), (other, other_kind, to, from)] {
+            self.enter_tree(&mut change, locked, ino, enters)?;
             if kind == FileKind::Directory {
                 change.record(locked, leaves).nlink -= 1;
                 change.record(locked, enters).nlink += 1;
@@ -224,7 +237,28 @@ impl Vfs {
         change.set_entry(to, new.name, moved, kind)?;
         change.set_entry(from, old.name, other, other_kind)?;
         stamp(&mut change, locked, &[from, to], &[moved, other], self.core.now());
-        change.commit(locked)
+        change.commit(locked)?;
+        for (ino, kind, parent, name) in [(moved, kind, to, new.name), (other, other_kind, from, old.name)] {
+            if kind == FileKind::Directory {
+                self.core.places.note(ino, parent, name);
+            }
+        }
+        Ok(())
+    }
+
+    /// A locked inode is about to lie in the locked directory `to`, and to count for its quota. A directory that has a quota
+    /// of its own takes that along; another one, with all that is below it, does not change trees, and neither does a file
+    /// with names elsewhere (`CrossesQuota`): programs copy then, as between file systems.
+    fn enter_tree(&self, change: &mut Change<'_>, locked: &mut Locked<'_>, ino: u64, to: u64) -> Result<(), VfsError> {
+        let record = &locked.state(ino).record;
+        let tree = locked.state(to).record.quota;
+        if record.quota == tree || record.quota == ino {
+            return Ok(());
+        }
+        if record.kind == FileKind::Directory || record.nlink > 1 {
+            return Err(VfsError::CrossesQuota);
+        }
+        change.count_for(locked, ino, tree)
     }
 }
 

@@ -19,9 +19,11 @@ mod listing;
 mod model;
 mod names;
 mod open_files;
+mod quota;
 mod restored;
 mod space;
 mod threads;
+mod trash;
 mod xattrs;
 
 const USER: Caller = Caller {

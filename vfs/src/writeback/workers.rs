@@ -4,7 +4,7 @@
 
 use crate::data::Shared;
 use crate::error::VfsError;
-use crate::limits::{TICK, WRITEBACK_THREADS};
+use crate::limits::{MARK_SWEEP_PAGES, TICK, WRITEBACK_THREADS};
 use parking_lot::{Condvar, Mutex};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
@@ -90,6 +90,11 @@ impl Shared {
             self.beat()?;
         }
         self.reclaim()?;
+        for _ in 0..MARK_SWEEP_PAGES {
+            if !self.core.marks.sweep()? {
+                break;
+            }
+        }
         self.make_room()
     }
 }

@@ -147,28 +147,6 @@ fn sealed_values_do_not_show_in_the_backend() {
     );
 }
 
-#[test]
-fn sled_keeps_what_was_committed_over_a_reopen() {
-    let dir = tempfile::tempdir().unwrap();
-    {
-        let journal = Journal::new(super::super::SledBackend::open(dir.path()).unwrap(), None);
-        for i in 0..500u32 {
-            journal
-                .commit(put(&format!("k{i:04}"), &"x".repeat(i as usize)))
-                .unwrap();
-        }
-        let mut batch = Batch::new();
-        batch.delete("k0007");
-        journal.commit(batch).unwrap();
-        journal.barrier().unwrap();
-    }
-    let journal = Journal::new(super::super::SledBackend::open(dir.path()).unwrap(), None);
-    let all = journal.scan(b"k", b"", 1000).unwrap();
-    assert_eq!(all.len(), 499);
-    assert!(all.windows(2).all(|pair| pair[0].0 < pair[1].0));
-    assert_eq!(all[8].1.len(), 9);
-}
-
 #[derive(Clone, Debug)]
 enum Op {
     Commit(Vec<(u8, Option<u8>)>),

@@ -254,5 +254,14 @@ fn marks_survive_a_crash_and_an_interrupted_cut() {
     assert!(bench.data.delta_source().pending().is_some());
     bench.seal(CutCause::Full);
     assert_eq!(bench.restore().content(5), b"again");
+    let marks = &bench.data.shared().core.marks;
+    let mut counted = 0;
+    let mut count = |_: u64, _: &[u8], _: &[u8]| {
+        counted += 1;
+        Ok(())
+    };
+    marks.each(u64::MAX, &mut count).unwrap();
+    assert_eq!(counted, 0, "no mark counts any more");
+    while marks.sweep().unwrap() {}
     assert_eq!(bench.store.scan(b"m", b"m", 10).unwrap(), vec![]);
 }

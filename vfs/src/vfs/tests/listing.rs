@@ -138,3 +138,47 @@ fn only_directories_are_listed() {
     assert_eq!(errno(w.vfs.readdir(f, 0, false, &mut |_| false)), libc::ENOTDIR);
     assert_eq!(errno(w.vfs.readdir(777, 0, false, &mut |_| false)), libc::ESTALE);
 }
+
+/// What is there all the time shows exactly once in every listing, whatever is made, renamed and removed beside it.
+#[test]
+fn listings_are_stable_under_concurrent_change() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let w = World::new();
+    let d = w.mkdir("/d").unwrap().ino;
+    let steady: BTreeSet<Vec<u8>> = (0..700).map(|i| format!("steady-{i}").into_bytes()).collect();
+    for name in &steady {
+        w.vfs.mknod(d, name, FileKind::Regular, 0o644, 0, USER).unwrap();
+    }
+    let (w, ended) = (&w, &AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        for thread in 0..2 {
+            scope.spawn(move || {
+                for round in (0..).take_while(|_| !ended.load(Ordering::Relaxed)) {
+                    let name = |kind: &str| format!("{kind}-{thread}-{}", round % 40).into_bytes();
+                    let made = w.vfs.mknod(d, &name("new"), FileKind::Regular, 0o644, 0, USER);
+                    w.vfs
+                        .rename(d, &name("new"), d, &name("moved"), RenameFlags::default())
+                        .unwrap();
+                    if round % 3 == 0 {
+                        w.vfs.unlink(d, &name("moved")).unwrap();
+                    }
+                    w.vfs.forget(made.unwrap().ino, 1);
+                }
+            });
+        }
+        for portion in (1..60).cycle().take(60) {
+            let listed = list_in_portions(w, d, portion * 3);
+            let mut seen = BTreeSet::new();
+            for (name, _) in listed.into_iter().filter(|(name, _)| name.starts_with(b"steady")) {
+                assert!(
+                    seen.insert(name.clone()),
+                    "{} shows twice",
+                    String::from_utf8_lossy(&name)
+                );
+            }
+            assert_eq!(seen, steady, "portions of {}", portion * 3);
+        }
+        ended.store(true, Ordering::Relaxed);
+    });
+    w.check();
+}

@@ -1,0 +1,130 @@
+//! redb as a [`Backend`]: one file, one table, copy-on-write B-trees.
+//!
+//! `apply` is a transaction without durability: redb keeps what it changed apart from the last durable tree, so a crash
+//! falls back to that tree whole. [`flush`](RedbBackend::flush) is a transaction with
+//! [`Durability::Immediate`], which writes every tree before it out, syncs the file, and then switches to it. Pages that
+//! transactions without durability free come back only with the next durable one; so every
+//! [`REDB_LOOSE_BYTES_MAX`] of changes are made durable unasked, or a long burst would grow the file without end.
+
+use super::{Backend, Batch, Record, StoreError, from_io};
+use crate::limits::{REDB_CACHE_BYTES, REDB_LOOSE_BYTES_MAX};
+use parking_lot::Mutex;
+use redb::{Database, Durability, ReadableDatabase, TableDefinition};
+use std::fs::File;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+/// Every record of the store.
+const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
+
+/// One redb database used as one ordered map.
+pub struct RedbBackend {
+    db: Database,
+    path: PathBuf,
+    /// Bytes applied since the last durable transaction.
+    loose_bytes: Mutex<u64>,
+}
+
+impl RedbBackend {
+    /// The database's file within its directory.
+    pub const FILE: &str = "redb";
+
+    /// Opens or creates the database in `dir` (the directory must exist, so that its mode is the caller's).
+    ///
+    /// # Errors
+    /// `Corrupt` if redb cannot read its file (the caller quarantines it), `Io`/`Full` if the disk refuses.
+    pub fn open(dir: &Path) -> Result<RedbBackend, StoreError> {
+        let path = dir.join(RedbBackend::FILE);
+        // redb trusts a file that was closed cleanly, and may panic over one that was damaged since.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            Database::builder().set_cache_size(REDB_CACHE_BYTES).create(&path)
+        }));
+        let db = opened
+            .map_err(|_| StoreError::Corrupt("redb gave up while opening".into()))?
+            .map_err(from_redb)?;
+        let backend = RedbBackend {
+            db,
+            path,
+            loose_bytes: Mutex::new(0),
+        };
+        // Reads may then rely on the table, and the file's own directory entry is durable from here on.
+        backend.transact(Batch::new(), Durability::Immediate)?;
+        File::open(dir).and_then(|dir| dir.sync_all()).map_err(from_io)?;
+        Ok(backend)
+    }
+
+    fn transact(&self, batch: Batch, durability: Durability) -> Result<(), StoreError> {
+        let mut change = self.db.begin_write().map_err(from_redb)?;
+        change.set_durability(durability).map_err(from_redb)?;
+        {
+            let mut records = change.open_table(RECORDS).map_err(from_redb)?;
+            for (key, value) in batch.ops {
+                match value {
+                    Some(value) => records.insert(&key[..], &value[..]).map_err(from_redb)?,
+                    None => records.remove(&key[..]).map_err(from_redb)?,
+                };
+            }
+        }
+        change.commit().map_err(from_redb)
+    }
+}
+
+impl Backend for RedbBackend {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        let view = self.db.begin_read().map_err(from_redb)?;
+        let records = view.open_table(RECORDS).map_err(from_redb)?;
+        let found = records.get(key).map_err(from_redb)?;
+        Ok(found.map(|value| value.value().to_vec()))
+    }
+
+    fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<Record>, StoreError> {
+        let view = self.db.begin_read().map_err(from_redb)?;
+        let records = view.open_table(RECORDS).map_err(from_redb)?;
+        let mut found = Vec::new();
+        for entry in records.range(from.max(prefix)..).map_err(from_redb)?.take(limit) {
+            let (key, value) = entry.map_err(from_redb)?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            found.push((key.value().to_vec(), value.value().to_vec()));
+        }
+        Ok(found)
+    }
+
+    fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        let bytes = batch
+            .ops
+            .iter()
+            .map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len));
+        let mut loose = self.loose_bytes.lock();
+        *loose += bytes.sum::<usize>() as u64;
+        let durability = if *loose > REDB_LOOSE_BYTES_MAX {
+            *loose = 0;
+            Durability::Immediate
+        } else {
+            Durability::None
+        };
+        self.transact(batch, durability)
+    }
+
+    fn flush(&self) -> Result<(), StoreError> {
+        let mut loose = self.loose_bytes.lock();
+        if *loose > 0 {
+            self.transact(Batch::new(), Durability::Immediate)?;
+            *loose = 0;
+        }
+        Ok(())
+    }
+
+    fn size_bytes(&self) -> Result<u64, StoreError> {
+        Ok(std::fs::metadata(&self.path).map_err(from_io)?.len())
+    }
+}
+
+fn from_redb(e: impl Into<redb::Error>) -> StoreError {
+    match e.into() {
+        redb::Error::Io(e) => from_io(e),
+        redb::Error::Corrupted(what) => StoreError::Corrupt(what),
+        other => StoreError::Corrupt(other.to_string()),
+    }
+}

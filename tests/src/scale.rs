@@ -1,0 +1,364 @@
+//! `cessfs-scale`: how a mount does as the tree grows.
+//!
+//! For each store and each number of files: one directory of so many empty files through a real mount, and what each
+//! operation on it costs. The network is stopped after `init`: packs are sealed as ever, and wait. `bench/scale` is the way
+//! in. Ends with 1 when a demand of [`Demands`] is missed.
+//!
+//! Operations are timed from one thread, so that a rate is a latency. What the kernel could answer alone is made to come
+//! through: attributes are asked for with `AT_STATX_FORCE_SYNC`, names looked up after the kernel forgot them.
+
+use anyhow::{Context, Result, ensure};
+use cessfs_tests::network::{Network, eventually};
+use cessfs_tests::process::{command, drop_kernel_caches, succeed};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::ffi::CString;
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+/// Operations per measurement at most: names are picked at random from the whole directory.
+const SAMPLE: u64 = 50_000;
+/// Files made just before the kill.
+const LAST_FILES: u64 = 1000;
+
+/// What a volume must do, at any size up to a million files.
+struct Demands {
+    rss_bytes: u64,
+    mount_clean: Duration,
+    mount_crashed: Duration,
+}
+
+const DEMANDS: Demands = Demands {
+    rss_bytes: 600 << 20,
+    mount_clean: Duration::from_secs(2),
+    mount_crashed: Duration::from_secs(10),
+};
+
+/// One column of the table.
+#[derive(Default)]
+struct Column {
+    name: String,
+    rows: Vec<(&'static str, String)>,
+    missed: Vec<String>,
+}
+
+impl Column {
+    fn row(&mut self, what: &'static str, value: String) {
+        eprintln!("  {what}: {value}");
+        self.rows.push((what, value));
+    }
+
+    /// Operations per second.
+    fn rate(&mut self, what: &'static str, count: u64, taken: Duration) {
+        let rate = count as f64 / taken.as_secs_f64();
+        self.row(what, format!("{rate:.0}/s"));
+    }
+
+    fn demand(&mut self, holds: bool, what: String) {
+        if !holds {
+            self.missed.push(format!("{}: {what}", self.name));
+        }
+    }
+}
+
+fn main() -> Result<()> {
+    let mut stores = vec!["sled".to_owned(), "redb".to_owned()];
+    let mut counts = vec![10_000, 100_000, 1_000_000];
+    let mut at_rest = "sealed".to_owned();
+    let mut arguments = std::env::args().skip(1);
+    while let Some(argument) = arguments.next() {
+        let value = arguments.next().with_context(|| format!("{argument} needs a value"))?;
+        match argument.as_str() {
+            "--stores" => stores = value.split(',').map(String::from).collect(),
+            "--files" => counts = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
+            "--at-rest" => at_rest = value,
+            _ => anyhow::bail!("usage: cessfs-scale [--stores sled,redb] [--files N,N] [--at-rest sealed|plain]"),
+        }
+    }
+    ensure!(cessfs_tests::can_mount(), "this needs root and /dev/fuse");
+    let mut columns = Vec::new();
+    for store in &stores {
+        for count in &counts {
+            eprintln!("{store}, {count} files, {at_rest}");
+            columns.push(measure(store, *count, &at_rest)?);
+        }
+    }
+    print(&columns);
+    let missed: Vec<&String> = columns.iter().flat_map(|column| &column.missed).collect();
+    for miss in &missed {
+        println!("MISSED: {miss}");
+    }
+    std::process::exit(i32::from(!missed.is_empty()));
+}
+
+fn print(columns: &[Column]) {
+    let line = |cells: Vec<&str>| println!("| {} |", cells.join(" | "));
+    line(
+        std::iter::once("")
+            .chain(columns.iter().map(|column| &*column.name))
+            .collect(),
+    );
+    line(vec!["---"; columns.len() + 1]);
+    let Some(first) = columns.first() else { return };
+    for (i, (what, _)) in first.rows.iter().enumerate() {
+        line(
+            std::iter::once(*what)
+                .chain(columns.iter().map(|column| &*column.rows[i].1))
+                .collect(),
+        );
+    }
+}
+
+/// A volume opened by a key file: a passphrase's slow hash is no part of what is measured.
+struct Volume {
+    home: PathBuf,
+    key: PathBuf,
+    at: PathBuf,
+}
+
+impl Volume {
+    fn init(dir: &Path, ws: &str, store: &str, at_rest: &str) -> Result<Volume> {
+        let volume = Volume {
+            home: dir.join("home"),
+            key: dir.join("key"),
+            at: dir.join("mnt"),
+        };
+        std::fs::create_dir(&volume.at)?;
+        std::fs::write(&volume.key, [7; 32])?;
+        let mut init = command("cessfs")?;
+        init.arg("--home")
+            .arg(&volume.home)
+            .args(["init", "scale", "--rpc", ws, "--store", store]);
+        init.args(["--at-rest", at_rest, "--gib", "16", "--days", "30"]);
+        init.arg("--new-phrase-file")
+            .arg(dir.join("phrase"))
+            .arg("--key-file")
+            .arg(&volume.key);
+        succeed(&mut init)?;
+        Ok(volume)
+    }
+
+    /// Mounts; how long until it answers, and the daemon.
+    fn mount(&self) -> Result<(Duration, Pid)> {
+        let mut mount = command("cessfs")?;
+        mount
+            .arg("--home")
+            .arg(&self.home)
+            .args(["mount", "scale"])
+            .arg(&self.at);
+        mount.args(["-o", &format!("key-file={}", self.key.display())]);
+        let start = Instant::now();
+        succeed(&mut mount)?;
+        let taken = start.elapsed();
+        let pid = std::fs::read_to_string(self.home.join("volumes/scale/lock"))?;
+        Ok((
+            taken,
+            Pid::from_raw(pid.trim().parse().context("the lock file has no pid")?),
+        ))
+    }
+
+    fn umount(&self) -> Result<Duration> {
+        let mut umount = command("cessfs")?;
+        umount.arg("--home").arg(&self.home).arg("umount").arg(&self.at);
+        let start = Instant::now();
+        succeed(&mut umount)?;
+        Ok(start.elapsed())
+    }
+
+    /// Bytes that the journal takes on the disk.
+    fn journal_bytes(&self) -> Result<u64> {
+        let mut pending = vec![self.home.join("volumes/scale/journal")];
+        let mut bytes = 0;
+        while let Some(dir) = pending.pop() {
+            for entry in std::fs::read_dir(dir)? {
+                let (path, metadata) = {
+                    let e = entry?;
+                    (e.path(), e.metadata()?)
+                };
+                bytes += metadata.blocks() * 512;
+                if metadata.is_dir() {
+                    pending.push(path);
+                }
+            }
+        }
+        Ok(bytes)
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        // After a failure the mount is still there; after a good end there is none.
+        let _ = self.umount();
+    }
+}
+
+fn measure(store: &str, count: u64, at_rest: &str) -> Result<Column> {
+    let scratch = tempfile::Builder::new().prefix("cessfs-scale.").tempdir()?;
+    let network = Network::up(&scratch.path().join("net"), 16)?;
+    let volume = Volume::init(scratch.path(), &network.ws, store, at_rest)?;
+    network.stop()?;
+    let (_, pid) = volume.mount()?;
+    let mut column = Column {
+        name: format!("{store} {count}"),
+        ..Column::default()
+    };
+    let dir = volume.at.join("d");
+    std::fs::create_dir(&dir)?;
+    operations(&dir, count, pid, &mut column)?;
+    mounts(&volume, &dir, count, pid, &mut column)?;
+    Ok(column)
+}
+
+/// What each operation costs in a directory of `count` files.
+fn operations(dir: &Path, count: u64, pid: Pid, column: &mut Column) -> Result<()> {
+    let name = |i: u64| dir.join(format!("file-{i:07}"));
+    let make = |i: u64| {
+        let file = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o644)
+            .open(name(i))?;
+        drop(file);
+        Ok(())
+    };
+    let sample = count.min(SAMPLE);
+    // The first and the last part apart: what growth costs shows in their difference.
+    let start = Instant::now();
+    (0..sample).try_for_each(make)?;
+    let first = start.elapsed();
+    (sample..count - sample.min(count - sample)).try_for_each(make)?;
+    let start_last = Instant::now();
+    (count - sample.min(count - sample)..count).try_for_each(make)?;
+    let last = if count == sample { first } else { start_last.elapsed() };
+    column.rate("create, the first of them", sample, first);
+    column.rate("create, the last of them", sample, last);
+
+    let picked = picked(count, sample);
+    let start = Instant::now();
+    picked.iter().try_for_each(|i| stat_through(&name(*i)))?;
+    column.rate("stat", sample, start.elapsed());
+
+    drop_kernel_caches()?;
+    let start = Instant::now();
+    picked
+        .iter()
+        .try_for_each(|i| std::fs::symlink_metadata(name(*i)).map(drop))?;
+    column.rate("lookup, kernel caches dropped", sample, start.elapsed());
+
+    drop_kernel_caches()?;
+    let before = rss_bytes(pid, "VmRSS")?;
+    let start = Instant::now();
+    let listed = std::fs::read_dir(dir)?.count() as u64;
+    column.rate("list, entries", count, start.elapsed());
+    ensure!(listed == count, "{listed} of {count} entries were listed");
+    let grown = rss_bytes(pid, "VmRSS")?.saturating_sub(before);
+    column.row("list, growth of the daemon", mib(grown));
+
+    let start = Instant::now();
+    picked
+        .iter()
+        .try_for_each(|i| std::fs::rename(name(*i), dir.join(format!("moved-{i:07}"))))?;
+    column.rate("rename", sample, start.elapsed());
+    let start = Instant::now();
+    picked
+        .iter()
+        .try_for_each(|i| std::fs::remove_file(dir.join(format!("moved-{i:07}"))))?;
+    column.rate("unlink", sample, start.elapsed());
+    // The directory is whole again for what follows.
+    picked.iter().try_for_each(|i| make(*i))
+}
+
+/// Size on disk and in memory, and how long it takes to come back.
+fn mounts(volume: &Volume, dir: &Path, count: u64, pid: Pid, column: &mut Column) -> Result<()> {
+    let mut peak = rss_bytes(pid, "VmHWM")?;
+    column.row("resident set of the daemon", mib(rss_bytes(pid, "VmRSS")?));
+    let taken = volume.umount()?;
+    column.row("umount", seconds(taken));
+    column.row("journal on disk", mib(volume.journal_bytes()?));
+    let (clean, pid) = volume.mount()?;
+    column.row("mount after a clean end", seconds(clean));
+    column.demand(
+        clean <= DEMANDS.mount_clean,
+        format!("mount after a clean end took {}", seconds(clean)),
+    );
+    for i in 0..LAST_FILES {
+        std::fs::write(dir.join(format!("last-{i}")), i.to_string())?;
+    }
+    File::open(dir)?.sync_all()?;
+    peak = peak.max(rss_bytes(pid, "VmHWM")?);
+    kill(pid, Signal::SIGKILL)?;
+    nix::mount::umount2(&volume.at, nix::mount::MntFlags::MNT_DETACH)?;
+    eventually("the killed daemon to be gone", Duration::from_secs(60), || {
+        Ok(kill(pid, None).is_err())
+    })?;
+    let (crashed, pid) = volume.mount()?;
+    column.row("mount after kill -9", seconds(crashed));
+    column.demand(
+        crashed <= DEMANDS.mount_crashed,
+        format!("mount after kill -9 took {}", seconds(crashed)),
+    );
+    let listed = std::fs::read_dir(dir)?.count() as u64;
+    ensure!(
+        listed == count + LAST_FILES,
+        "after the kill {listed} entries are there, not {}",
+        count + LAST_FILES
+    );
+    peak = peak.max(rss_bytes(pid, "VmHWM")?);
+    column.row("highest resident set", mib(peak));
+    column.demand(peak <= DEMANDS.rss_bytes, format!("the daemon took {}", mib(peak)));
+    volume.umount().map(drop)
+}
+
+/// `sample` different numbers below `count`, in no order the disk could like.
+fn picked(count: u64, sample: u64) -> Vec<u64> {
+    // A stride without a common factor with any count of the form 2^a 5^b visits everything once.
+    const STRIDE: u64 = 7_368_787;
+    (0..sample).map(|i| i * STRIDE % count).collect()
+}
+
+/// Attributes, from the daemon whatever the kernel remembers.
+fn stat_through(path: &Path) -> std::io::Result<()> {
+    use std::os::unix::ffi::OsStrExt;
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut found = std::mem::MaybeUninit::<libc::statx>::uninit();
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_STATX_FORCE_SYNC;
+    // SAFETY: the path ends with a NUL and lives through the call, and the kernel writes at most one `statx` to `found`.
+    let result = unsafe {
+        libc::statx(
+            libc::AT_FDCWD,
+            path.as_ptr(),
+            flags,
+            libc::STATX_BASIC_STATS,
+            found.as_mut_ptr(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(std::io::Error::last_os_error())
+    }
+}
+
+/// A field of `/proc/PID/status` in bytes.
+fn rss_bytes(pid: Pid, field: &str) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix(field)?.strip_prefix(':'));
+    let kib: u64 = line
+        .with_context(|| format!("no {field}"))?
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()?;
+    Ok(kib * 1024)
+}
+
+fn mib(bytes: u64) -> String {
+    format!("{:.0} MiB", bytes as f64 / f64::from(1 << 20))
+}
+
+fn seconds(taken: Duration) -> String {
+    format!("{:.2} s", taken.as_secs_f64())
+}
