@@ -72,6 +72,8 @@ root=$work/cessfs
 program "$bins/cessfs" "$root/usr/bin/cessfs"
 # /sbin is /usr/sbin on every release with merged /usr (Debian 12, Ubuntu 20.04 and later): mount(8) finds it there.
 program "$bins/mount-cessfs" "$root/usr/sbin/mount.cessfs"
+# What is mounted has the type fuse.cessfs: for a remount mount(8) looks for that.
+ln -s mount.cessfs "$root/usr/sbin/mount.fuse.cessfs"
 install -D -m 0644 packaging/systemd/cessfs@.service "$root/usr/lib/systemd/system/cessfs@.service"
 install -D -m 0644 packaging/systemd/cessfs-user@.service "$root/usr/lib/systemd/user/cessfs@.service"
 mkdir -p "$root"/usr/share/{man/man1,man/man8,bash-completion/completions,zsh/vendor-completions,fish/vendor_completions.d}

@@ -1,7 +1,7 @@
 //! The command line: verbs, global options, and the form in which mount.fuse3 calls.
 
 use crate::commands::{
-    completions, config, doctor, evict, explain, init, man, mount, status, sync, territory, umount, volumes,
+    completions, config, doctor, evict, explain, init, man, mount, recover, status, sync, territory, umount, volumes,
 };
 use crate::config::LogLevel;
 use clap::{Args, Parser, Subcommand};
@@ -67,6 +67,8 @@ impl Global {
 pub enum Verb {
     /// Make a volume: keys, account, territory
     Init(init::InitArgs),
+    /// Bring a volume back from its recovery phrase alone
+    Recover(recover::RecoverArgs),
     /// Mount a volume on a directory
     Mount(mount::MountArgs),
     /// Unmount a directory
@@ -147,6 +149,7 @@ mod tests {
         let verbs: Vec<&str> = command.get_subcommands().map(clap::Command::get_name).collect();
         let expected = [
             "init",
+            "recover",
             "mount",
             "umount",
             "status",

@@ -8,6 +8,7 @@ pub mod explain;
 pub mod init;
 pub mod man;
 pub mod mount;
+pub mod recover;
 pub mod status;
 pub mod sync;
 pub mod territory;
@@ -39,6 +40,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
     };
     match cli.verb {
         Verb::Init(args) => init::run(&args, &context),
+        Verb::Recover(args) => recover::run(&args, &context),
         Verb::Mount(args) => mount::run(&args, &context, &cli.global),
         Verb::Umount(args) => umount::run(&args, &context),
         Verb::Status(args) => status::run(&args, &context),

@@ -53,7 +53,8 @@ pub fn run(start: Start, log: LogHandle, ready: impl FnOnce() -> Result<(), Fail
     let runtime = wiring::runtime()?;
     let options = OpenOptions {
         read_only: start.options.read_only,
-        atime: !start.options.no_atime,
+        atime: start.options.atime,
+        dir_atime: !start.options.no_dir_atime,
     };
     let volume = Volume::open(&start.volume, &start.config, &options, &slots, &keys, runtime.handle())?;
     drop(keys);
@@ -81,7 +82,8 @@ async fn serve(
         no_exec: start.options.no_exec,
         suid: start.options.suid,
         dev: start.options.dev,
-        no_atime: start.options.no_atime,
+        atime: start.options.atime,
+        no_dir_atime: start.options.no_dir_atime,
     };
     let faults = Arc::new(Faults::new(volume.clock.clone()));
     let runtime = tokio::runtime::Handle::current();
@@ -152,6 +154,7 @@ async fn close(daemon: &Daemon, mounted: &mut fuse::Mounted, signals: &mut Signa
     let volume = daemon.volume();
     let status = daemon.last_status();
     let closed = volume.close().await;
+    daemon.note_seen();
     if let Some(left) = crate::progress::left_to_send(status.unsent_bytes + status.dirty_bytes, &status.name) {
         tracing::info!("{left}");
     }

@@ -52,6 +52,10 @@ pub enum Exit {
     Permission = 17,
     /// The chain or a miner refused.
     Refused = 18,
+    /// Nothing of this phrase is on the network.
+    Nothing = 19,
+    /// Done, but not everything is there: what is missing was listed.
+    Partial = 20,
     /// Ended by a signal the user sent.
     Interrupted = 130,
 }
@@ -59,7 +63,7 @@ pub enum Exit {
 impl Exit {
     /// Every code, in order: docs/CLI_ABI.md is checked against it.
     #[cfg(test)]
-    pub const ALL: [Exit; 20] = [
+    pub const ALL: [Exit; 22] = [
         Exit::Ok,
         Exit::Failed,
         Exit::Usage,
@@ -79,6 +83,8 @@ impl Exit {
         Exit::Doctor,
         Exit::Permission,
         Exit::Refused,
+        Exit::Nothing,
+        Exit::Partial,
         Exit::Interrupted,
     ];
 

@@ -5,8 +5,10 @@
 //! the few event loops never wait. Permission checks are the kernel's (`default_permissions`). A panic in a request is
 //! logged and answered with EIO; the mount goes on.
 
+mod answers;
 mod convert;
 mod fault;
+mod privileges;
 mod session;
 mod space;
 
@@ -15,12 +17,13 @@ pub use session::{Mounted, Settings, mount};
 
 use crate::config::KernelCache;
 use crate::limits::FUSE_TTL;
-use cessfs_vfs::{Later, TimeSet, Vfs, VfsError, XattrMode};
-use convert::{caller, file_attr, file_kind, open_flags, rename_flags, time_set, timestamp};
+use cessfs_vfs::{AclKind, TimeSet, Vfs, VfsError, XattrMode};
+use convert::{caller, creator, file_attr, file_kind, open_flags, rename_flags, time_set, timestamp};
 use fuser::{
-    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, KernelConfig,
-    LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory, ReplyDirectoryPlus,
-    ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr, Request, TimeOrNow, WriteFlags,
+    BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
+    KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
+    ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
+    Request, TimeOrNow, WriteFlags,
 };
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -59,69 +62,6 @@ impl Adapter {
     fn flags(&self) -> FopenFlags {
         // Nothing changes a file behind the kernel's back, so its pages stay good from one open to the next.
         FopenFlags::FOPEN_KEEP_CACHE
-    }
-
-    /// Answers with an entry, or fails.
-    fn entry(&self, op: &'static str, ino: INodeNo, result: Result<cessfs_vfs::Attr, VfsError>, reply: ReplyEntry) {
-        match result {
-            Ok(attr) => reply.entry(&FUSE_TTL, &file_attr(&attr), GENERATION),
-            Err(e) => reply.error(self.faults.errno(op, ino.0, &e)),
-        }
-    }
-
-    fn empty(&self, op: &'static str, ino: INodeNo, result: Result<(), VfsError>, reply: ReplyEmpty) {
-        match result {
-            Ok(()) => reply.ok(),
-            Err(e) => reply.error(self.faults.errno(op, ino.0, &e)),
-        }
-    }
-
-    /// Runs what waits for the local disk off the event loops.
-    fn blocking(
-        &self,
-        op: &'static str,
-        ino: INodeNo,
-        reply: ReplyEmpty,
-        work: impl FnOnce(&Vfs) -> Result<(), VfsError> + Send + 'static,
-    ) {
-        let (vfs, faults) = (self.vfs.clone(), self.faults.clone());
-        self.runtime.spawn_blocking(move || {
-            faults.guard(op, || match work(&vfs) {
-                Ok(()) => reply.ok(),
-                Err(e) => reply.error(faults.errno(op, ino.0, &e)),
-            });
-        });
-    }
-
-    /// Answers now, or when the network has.
-    fn later<T: Send + 'static>(
-        &self,
-        op: &'static str,
-        ino: INodeNo,
-        result: Result<Later<T>, VfsError>,
-        answer: impl FnOnce(Result<T, Errno>) + Send + 'static,
-    ) {
-        match result {
-            Ok(Later::Ready(value)) => answer(Ok(value)),
-            Ok(Later::Wait(future)) => {
-                let faults = self.faults.clone();
-                self.runtime.spawn(async move {
-                    answer(future.await.map_err(|e| faults.errno(op, ino.0, &e)));
-                });
-            }
-            Err(e) => answer(Err(self.faults.errno(op, ino.0, &e))),
-        }
-    }
-
-    /// Makes the kernel forget an inode's attributes: it does not expect a write to change the mode. Not from an event loop,
-    /// whose request the kernel may be waiting for.
-    fn attributes_changed(&self, ino: INodeNo) {
-        let kernel = self.kernel.clone();
-        self.runtime.spawn_blocking(move || {
-            if let Some(Err(e)) = kernel.get().map(|notifier| notifier.inval_inode(ino, -1, 0)) {
-                tracing::debug!(ino = ino.0, "the kernel keeps its attributes: {e}");
-            }
-        });
     }
 
     fn guard(&self, op: &'static str, work: impl FnOnce()) {
@@ -187,12 +127,9 @@ impl Filesystem for Adapter {
         };
         self.guard("setattr", || {
             // A request that sets nothing comes before a cached write by somebody who may not keep set-id bits.
-            if set == cessfs_vfs::SetAttr::default() && req.uid() != 0 {
-                set.perm = self
-                    .vfs
-                    .getattr(ino.0)
-                    .ok()
-                    .map(|attr| convert::without_set_id(attr.perm));
+            let changes_no_time = set.atime.is_none() && set.mtime.is_none() && set.ctime.is_none();
+            if set.perm.is_none() && (set.size.is_some() || changes_no_time) {
+                set.perm = self.loses_set_id(req, ino);
             }
             match self.vfs.setattr(ino.0, set, caller(req)) {
                 Ok(attr) => reply.attr(&FUSE_TTL, &file_attr(&attr)),
@@ -208,32 +145,29 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn mknod(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        _umask: u32,
-        rdev: u32,
-        reply: ReplyEntry,
-    ) {
+    fn mknod(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, rdev: u32, reply: ReplyEntry) {
         self.guard("mknod", || {
             let made = convert::kind_of_mode(mode)
                 .ok_or(VfsError::Invalid("unknown file type"))
                 .and_then(|kind| {
-                    self.vfs
-                        .mknod(parent.0, name.as_bytes(), kind, convert::perm(mode), rdev, caller(req))
+                    self.vfs.mknod(
+                        parent.0,
+                        name.as_bytes(),
+                        kind,
+                        convert::perm(mode),
+                        rdev,
+                        creator(req, umask),
+                    )
                 });
             self.entry("mknod", parent, made, reply);
         });
     }
 
-    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, _umask: u32, reply: ReplyEntry) {
+    fn mkdir(&self, req: &Request, parent: INodeNo, name: &OsStr, mode: u32, umask: u32, reply: ReplyEntry) {
         self.guard("mkdir", || {
             let made = self
                 .vfs
-                .mkdir(parent.0, name.as_bytes(), convert::perm(mode), caller(req));
+                .mkdir(parent.0, name.as_bytes(), convert::perm(mode), creator(req, umask));
             self.entry("mkdir", parent, made, reply);
         });
     }
@@ -305,16 +239,19 @@ impl Filesystem for Adapter {
         parent: INodeNo,
         name: &OsStr,
         mode: u32,
-        _umask: u32,
+        umask: u32,
         flags: i32,
         reply: ReplyCreate,
     ) {
         self.guard("create", || {
             let flags = open_flags(flags, self.kernel_cache);
-            match self
-                .vfs
-                .create(parent.0, name.as_bytes(), convert::perm(mode), flags, caller(req))
-            {
+            match self.vfs.create(
+                parent.0,
+                name.as_bytes(),
+                convert::perm(mode),
+                flags,
+                creator(req, umask),
+            ) {
                 Ok((attr, fh)) => {
                     reply.created(&FUSE_TTL, &file_attr(&attr), GENERATION, FileHandle(fh), self.flags());
                 }
@@ -345,7 +282,7 @@ impl Filesystem for Adapter {
 
     fn write(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -357,10 +294,17 @@ impl Filesystem for Adapter {
     ) {
         self.guard("write", || {
             let kill_priv = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
-            let result = self.vfs.write(ino.0, fh.0, offset, data, kill_priv);
-            if kill_priv {
+            if kill_priv && let Some(perm) = self.loses_set_id(req, ino) {
+                let set = cessfs_vfs::SetAttr {
+                    perm: Some(perm),
+                    ..cessfs_vfs::SetAttr::default()
+                };
+                if let Err(e) = self.vfs.setattr(ino.0, set, caller(req)) {
+                    return reply.error(self.faults.errno("write", ino.0, &e));
+                }
                 self.attributes_changed(ino);
             }
+            let result = self.vfs.write(ino.0, fh.0, offset, data, kill_priv);
             self.blocks_changed(ino);
             self.later("write", ino, result, move |answer| match answer {
                 Ok(written) => reply.written(written),
@@ -494,7 +438,7 @@ impl Filesystem for Adapter {
 
     fn setxattr(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         name: &OsStr,
         value: &[u8],
@@ -508,12 +452,15 @@ impl Filesystem for Adapter {
                 libc::XATTR_REPLACE => XattrMode::Replace,
                 _ => XattrMode::Any,
             };
-            self.empty(
-                "setxattr",
-                ino,
-                self.vfs.setxattr(ino.0, name.as_bytes(), value, mode),
-                reply,
-            );
+            let name = name.as_bytes();
+            let set = match AclKind::of(name) {
+                Some(kind) => {
+                    let keeps_set_gid = |gid| privileges::keeps_set_gid(req, gid);
+                    self.vfs.set_acl(ino.0, kind, value, &keeps_set_gid)
+                }
+                None => self.vfs.setxattr(ino.0, name, value, mode),
+            };
+            self.empty("setxattr", ino, set, reply);
         });
     }
 
@@ -530,21 +477,24 @@ impl Filesystem for Adapter {
         });
     }
 
+    fn ioctl(
+        &self,
+        _req: &Request,
+        _ino: INodeNo,
+        _fh: FileHandle,
+        _flags: IoctlFlags,
+        _cmd: u32,
+        _in_data: &[u8],
+        _out_size: u32,
+        reply: ReplyIoctl,
+    ) {
+        // Programs ask every file whether it is a terminal: not worth fuser's line in the log each time.
+        reply.error(Errno::ENOTTY);
+    }
+
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.guard("removexattr", || {
             self.empty("removexattr", ino, self.vfs.removexattr(ino.0, name.as_bytes()), reply);
         });
-    }
-}
-
-impl Adapter {
-    /// The two-step protocol of xattrs: a buffer of 0 asks for the size.
-    fn sized(&self, op: &'static str, ino: INodeNo, value: Result<Vec<u8>, VfsError>, size: u32, reply: ReplyXattr) {
-        match value {
-            Ok(value) if size == 0 => reply.size(value.len() as u32),
-            Ok(value) if value.len() > size as usize => reply.error(self.faults.errno(op, ino.0, &VfsError::Range)),
-            Ok(value) => reply.data(&value),
-            Err(e) => reply.error(self.faults.errno(op, ino.0, &e)),
-        }
     }
 }

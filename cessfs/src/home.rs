@@ -174,6 +174,59 @@ impl VolumeDir {
     pub fn path(&self) -> &Path {
         &self.path
     }
+    /// The home it is in.
+    pub fn home(&self) -> &Path {
+        let home = self.path.parent().and_then(Path::parent);
+        home.expect("a volume lies in HOME/volumes")
+    }
+    /// Where this volume is put together before it exists: beside it, under a name that no volume can have.
+    pub fn under_construction(&self) -> VolumeDir {
+        VolumeDir {
+            path: self.path.with_file_name(format!(".{}.recovering", self.name)),
+            name: self.name.clone(),
+        }
+    }
+    /// Removes what an interrupted construction left here.
+    ///
+    /// # Errors
+    /// [`Exit::Busy`] while another process is at it.
+    pub fn clear(&self) -> Result<(), Failure> {
+        if !self.path.exists() {
+            return Ok(());
+        }
+        let lock = self.lock()?;
+        std::fs::remove_dir_all(&self.path)
+            .map_err(|e| Failure::disk(format!("cannot remove {}", self.path.display()), &e))?;
+        drop(lock);
+        Ok(())
+    }
+    /// Removes everything from the journal's directory. Nobody may have it open.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn empty_journal(&self) -> Result<(), Failure> {
+        let journal = self.journal();
+        let cannot = |e| Failure::disk(format!("cannot empty {}", journal.display()), &e);
+        std::fs::remove_dir_all(&journal).map_err(cannot)?;
+        private_dirs().create(&journal).map_err(cannot)
+    }
+    /// Gives a finished construction its place, atomically and durably.
+    ///
+    /// # Errors
+    /// [`Exit::Exists`] when there is a volume by now.
+    pub fn move_to(&self, place: &VolumeDir) -> Result<(), Failure> {
+        let cannot = |e| Failure::disk(format!("cannot make {}", place.path.display()), &e);
+        for dir in [self.journal(), self.path.clone()] {
+            File::open(dir).and_then(|dir| dir.sync_all()).map_err(cannot)?;
+        }
+        if place.path.exists() {
+            let what = format!("there is already a volume `{}`", place.name);
+            return Err(Failure::new(Exit::Exists, what).hint("choose another name"));
+        }
+        // Were it made this very moment, the rename would fail: its directory would not be empty.
+        std::fs::rename(&self.path, &place.path).map_err(cannot)?;
+        sync_parent(&place.path).map_err(cannot)
+    }
     /// `volume.toml`.
     pub fn config(&self) -> PathBuf {
         self.path.join("volume.toml")
@@ -288,6 +341,15 @@ impl VolumeDir {
 #[derive(Debug)]
 pub struct VolumeLock {
     _file: File,
+}
+
+/// Makes a private directory, and those above it, unless it is there.
+///
+/// # Errors
+/// When the disk refuses.
+pub fn private_dir(path: &Path) -> Result<(), Failure> {
+    let made = private_dirs().recursive(true).create(path);
+    made.map_err(|e| Failure::disk(format!("cannot make {}", path.display()), &e))
 }
 
 fn private_dirs() -> DirBuilder {

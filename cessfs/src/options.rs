@@ -7,6 +7,7 @@ use crate::config::{KernelCache, nearest};
 use crate::exit::{Exit, Failure};
 use crate::limits;
 use crate::units;
+use cessfs_vfs::AtimeRule;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -35,8 +36,10 @@ pub struct MountOptions {
     pub suid: bool,
     /// `dev` (off by default, as for every FUSE filesystem)
     pub dev: bool,
-    /// `noatime`
-    pub no_atime: bool,
+    /// `noatime`, `relatime` (the default) or `strictatime`
+    pub atime: AtimeRule,
+    /// `nodiratime`
+    pub no_dir_atime: bool,
 }
 
 /// Options of ours that take a value.
@@ -49,7 +52,7 @@ const VALUED: [&str; 6] = [
     "kernel-cache",
 ];
 /// Options of ours and the kernel's without one.
-const FLAGS: [&str; 13] = [
+const FLAGS: [&str; 16] = [
     "allow-other",
     "default-permissions",
     "ro",
@@ -63,6 +66,9 @@ const FLAGS: [&str; 13] = [
     "noatime",
     "atime",
     "relatime",
+    "strictatime",
+    "nodiratime",
+    "diratime",
 ];
 /// Words that mount(8), systemd and fstab put there for themselves.
 const IGNORED: [&str; 15] = [
@@ -79,8 +85,9 @@ const IGNORED: [&str; 15] = [
     "async",
     "silent",
     "loud",
-    "nodiratime",
+    // Access times always reach the disk lazily.
     "lazytime",
+    "nolazytime",
 ];
 
 impl MountOptions {
@@ -171,8 +178,11 @@ impl MountOptions {
             "suid" => self.suid = true,
             "nodev" => self.dev = false,
             "dev" => self.dev = true,
-            "noatime" => self.no_atime = true,
-            "atime" | "relatime" => self.no_atime = false,
+            "noatime" => self.atime = AtimeRule::Never,
+            "atime" | "relatime" => self.atime = AtimeRule::Relative,
+            "strictatime" => self.atime = AtimeRule::Always,
+            "nodiratime" => self.no_dir_atime = true,
+            "diratime" => self.no_dir_atime = false,
             // `default_permissions` is always on.
             _ => {}
         }
@@ -272,10 +282,19 @@ mod tests {
                 "noexec,nosuid,nodev,noatime",
                 MountOptions {
                     no_exec: true,
-                    no_atime: true,
+                    atime: AtimeRule::Never,
                     ..base()
                 },
             ),
+            (
+                "noatime,strictatime,nodiratime,lazytime",
+                MountOptions {
+                    atime: AtimeRule::Always,
+                    no_dir_atime: true,
+                    ..base()
+                },
+            ),
+            ("strictatime,relatime,nodiratime,diratime", base()),
             (
                 "home=/srv/cessfs",
                 MountOptions {

@@ -61,6 +61,11 @@ impl Waiting {
         bar.enable_steady_tick(TICK);
         Waiting { bar }
     }
+
+    /// Another sentence.
+    pub fn say(&self, what: impl Into<String>) {
+        self.bar.set_message(what.into());
+    }
 }
 
 impl Drop for Waiting {

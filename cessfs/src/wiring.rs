@@ -3,7 +3,7 @@
 use crate::config::{AtRestMode, VolumeConfig};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
-use cessfs_crypto::{AccountKey, Entropy, KeySlots, VolumeSecret};
+use cessfs_crypto::{AccountKey, Entropy, KeySlots, VolumeId, VolumeSecret};
 use cessfs_sync::chain::SubxtChain;
 use cessfs_sync::engine::{Config as EngineConfig, Engine, Seams};
 use cessfs_sync::fragment_store::http::HttpFragments;
@@ -11,9 +11,10 @@ use cessfs_sync::store::{Journal, Sealer, SledBackend};
 use cessfs_sync::{Chain, Clock, FragmentStore, MetaStore, StoreError};
 use cessfs_vfs::{Vfs, VfsConfig, VfsParts};
 use futures::future::BoxFuture;
+use nix::time::{ClockId, clock_gettime};
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};
 
 /// The machine's clocks.
@@ -26,10 +27,10 @@ impl Clock for SystemClock {
     fn monotonic(&self) -> Duration {
         self.start.elapsed()
     }
+    // The kernel stamps cached writes by its coarse clock (a few milliseconds a tick). What we stamp must go by the same
+    // one: by a finer clock a file written after another would look older than it.
     fn wall(&self) -> Duration {
-        SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default()
+        clock_gettime(ClockId::CLOCK_REALTIME_COARSE).map_or(Duration::ZERO, Duration::from)
     }
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         Box::pin(tokio::time::sleep(duration))
@@ -106,14 +107,18 @@ pub fn key_slots(volume: &VolumeDir) -> Result<KeySlots, Failure> {
 pub struct OpenOptions {
     /// Refuse changes.
     pub read_only: bool,
-    /// Keep access times.
-    pub atime: bool,
+    /// When reading moves an access time.
+    pub atime: cessfs_vfs::AtimeRule,
+    /// Those of directories too.
+    pub dir_atime: bool,
 }
 
 /// A volume at work.
 pub struct Volume {
     /// Files.
     pub vfs: Arc<Vfs>,
+    /// Its random name.
+    pub id: VolumeId,
     /// Packs.
     pub engine: Arc<Engine>,
     /// The chain.
@@ -160,6 +165,7 @@ impl Volume {
         vfs_config.cache_bytes_max = config.cache_size;
         vfs_config.read_only = options.read_only;
         vfs_config.atime = options.atime;
+        vfs_config.dir_atime = options.dir_atime;
         vfs_config.root_uid = nix::unistd::getuid().as_raw();
         vfs_config.root_gid = nix::unistd::getgid().as_raw();
         let vfs = Vfs::open(VfsParts {
@@ -173,6 +179,7 @@ impl Volume {
         engine.attach(vfs.delta_source());
         engine.start();
         Ok(Volume {
+            id: slots.volume(),
             vfs,
             engine,
             chain,
@@ -194,7 +201,11 @@ impl Volume {
     }
 }
 
-fn journal(
+/// A volume's metadata store.
+///
+/// # Errors
+/// [`Exit::Disk`] when it cannot be read.
+pub fn journal(
     dir: &VolumeDir,
     config: &VolumeConfig,
     keys: &cessfs_crypto::VolumeKeys,

@@ -89,6 +89,28 @@ impl Invocation {
     }
 }
 
+/// What a remount can change: flags that the kernel keeps for a mount, whatever the filesystem.
+const KERNEL_FLAGS: [&str; 8] = ["ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev"];
+
+impl Invocation {
+    /// The arguments of mount(8) for `-o remount`, `None` without it. The kernel does it alone (`-i`: no helper); mount(8)
+    /// hands on everything that the mount has or fstab says, and what is not the kernel's stays as it was.
+    pub fn to_remount(&self) -> Option<Vec<OsString>> {
+        let options: Vec<&str> = self
+            .options
+            .iter()
+            .filter_map(|list| list.to_str())
+            .flat_map(|list| list.split(','))
+            .collect();
+        if !options.contains(&"remount") {
+            return None;
+        }
+        let kept = options.iter().filter(|option| KERNEL_FLAGS.contains(option));
+        let list = std::iter::once("remount").chain(kept.copied()).collect::<Vec<_>>();
+        Some(vec!["-i".into(), "-o".into(), list.join(",").into(), self.dir.clone()])
+    }
+}
+
 /// `HOME/volumes/NAME` is a volume by its directory; everything else is a name, as `cessfs` takes it.
 fn volume_of(source: &OsStr) -> (Option<PathBuf>, OsString) {
     let path = Path::new(source);
@@ -129,6 +151,14 @@ mod tests {
             assert_eq!(words.join(" "), expected, "{line}");
         }
         assert!(parse("photos /mnt -f").unwrap().fake);
+    }
+
+    #[test]
+    fn remounts_are_the_kernels() {
+        let line = "cessfs:a /mnt -o rw,relatime,remount,ro,nodev,user_id=0,allow_other";
+        let arguments = parse(line).unwrap().to_remount().unwrap();
+        assert_eq!(arguments, ["-i", "-o", "remount,rw,ro,nodev", "/mnt"]);
+        assert_eq!(parse("a /mnt -o ro").unwrap().to_remount(), None);
     }
 
     #[test]

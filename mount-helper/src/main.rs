@@ -1,7 +1,8 @@
 //! `mount.cessfs`: what mount(8) runs for `-t cessfs`.
 //!
 //! `mount.cessfs SOURCE DIR [-sfnvw] [-r] [-o OPTIONS] [-t TYPE]` becomes `cessfs mount NAME DIR -o OPTIONS`, which returns
-//! when the mount answers. Knows nothing of volumes; options are checked where they are understood. Ends with mount(8)'s
+//! when the mount answers. `-o remount` is left to the kernel, for `ro`, `rw` and the like; mount(8) calls this program
+//! `mount.fuse.cessfs` then. Knows nothing of volumes; options are checked where they are understood. Ends with mount(8)'s
 //! codes: 0 mounted, 1 wrong usage, 32 not mounted.
 
 mod arguments;
@@ -29,8 +30,11 @@ fn main() -> ExitCode {
     if invocation.fake {
         return ExitCode::SUCCESS;
     }
-    let program = find_cessfs();
-    let status = match Command::new(&program).args(invocation.to_arguments()).status() {
+    let (program, arguments) = match invocation.to_remount() {
+        Some(arguments) => (PathBuf::from("mount"), arguments),
+        None => (find_cessfs(), invocation.to_arguments()),
+    };
+    let status = match Command::new(&program).args(arguments).status() {
         Ok(status) => status,
         Err(e) => {
             eprintln!("mount.cessfs: cannot run {}: {e}", program.display());

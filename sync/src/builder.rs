@@ -34,7 +34,6 @@ use tokio::sync::Notify;
 
 /// What the builder is told once.
 pub(crate) struct BuilderConfig {
-    pub(crate) epoch: u32,
     pub(crate) territory: String,
     pub(crate) target_bytes: u64,
     pub(crate) age_max: Duration,
@@ -164,7 +163,7 @@ impl Builder {
         };
         let directory = directory_sealed_bytes(pack.chunks.len() as u64 + 1, 1);
         // A delta larger than half a pack grows the pack by segments; it must not starve the chunks.
-        let delta = gate.delta_reserve.min(self.config.target_bytes / 2);
+        let delta = (gate.delta_reserve + pack.reserve).min(self.config.target_bytes / 2);
         pack.len + frame_bytes as u64 + delta + directory + FOOTER_SEALED_BYTES as u64 <= self.config.target_bytes
     }
 
@@ -192,16 +191,23 @@ impl Builder {
         let label = PackLabel {
             volume: self.keys.volume(),
             seq,
-            epoch: self.config.epoch,
-            kind: PackKind::Data,
+            epoch: self.ledger.epoch(),
+            kind: match self.ledger.checkpoint_due() {
+                true => PackKind::Checkpoint,
+                false => PackKind::Data,
+            },
         };
-        OpenPack::create(
+        let mut pack = OpenPack::create(
             self.keys.clone(),
             self.dice.clone(),
             &self.staging,
             label,
             self.clock.monotonic(),
-        )
+        )?;
+        if label.kind == PackKind::Checkpoint {
+            pack.reserve = self.ledger.checkpoint_bytes_max();
+        }
+        Ok(pack)
     }
 
     /// Remembers that metadata changed, so that the pack ages even if no chunk comes. Never waits for the gate: callers are
@@ -299,12 +305,16 @@ impl Builder {
     /// Cuts the delta and completes the body on disk; `false` if the pack would be empty.
     fn finish(&self, pack: &mut OpenPack, cause: CutCause) -> Result<bool, StoreError> {
         if let Some(source) = self.source() {
+            let cause = match pack.label.kind {
+                PackKind::Data => cause,
+                PackKind::Checkpoint => CutCause::Checkpoint,
+            };
             source.cut(pack.seq, cause, &mut |frame| pack.append_delta(frame))?;
         }
         if pack.chunks.is_empty() && pack.deltas.is_empty() {
             return Ok(false);
         }
-        pack.close()?;
+        pack.close(self.ledger.head(), self.clock.wall().as_secs())?;
         self.staging.persist(&pack.file)?;
         Ok(true)
     }
@@ -320,6 +330,7 @@ impl Builder {
             segments: pack.segments(),
             chunks: pack.chunks.len() as u32,
             deltas: pack.deltas.len() as u32,
+            delta_bytes: pack.delta_bytes(),
             label: self.labels.seal(&pack.label),
             territory: self.config.territory.clone(),
             state: PackState::Sealed,

@@ -3,8 +3,9 @@
 pub mod subxt;
 
 pub use self::subxt::SubxtChain;
-use crate::fragment_store::{Fid, Sha256Hash};
+use crate::fragment_store::Fid;
 use cessfs_crypto::AccountId;
+pub use cessfs_erasure::SegmentHashes;
 use futures::future::BoxFuture;
 
 /// Planck: 10^-18 TCESS.
@@ -106,15 +107,6 @@ pub struct Miner {
     pub positive: bool,
     /// Space it can still give.
     pub idle_bytes: u128,
-}
-
-/// SHA-256 of a segment and of its twelve fragments, columns 0..12.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SegmentHashes {
-    /// Of the 32 MiB.
-    pub segment: Sha256Hash,
-    /// Of each 8 MiB, data then parity.
-    pub fragments: [Sha256Hash; 12],
 }
 
 /// An open deal: who has reported which column (0..12).

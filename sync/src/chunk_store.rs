@@ -28,6 +28,8 @@ pub enum CutCause {
     Full,
     /// Its oldest content reached the age deadline, or somebody waits for the network: carry every file.
     Forced,
+    /// The pack is a checkpoint: carry everything there is, changed or not, so that recovery may start here.
+    Checkpoint,
 }
 
 /// Why a chunk could not be had.
@@ -81,7 +83,8 @@ pub struct Backlog {
 /// record, after the body is durable on disk) or `abandoned(N)`.
 pub trait DeltaSource: Send + Sync + 'static {
     /// Writes the metadata changed since the last sealed cut, as frames of at most 1 MiB, into `sink`. Names only chunks in
-    /// packs `<= seq` (I3): chunks with standing `Open` at this moment are in pack `seq`.
+    /// packs `<= seq` (I3): chunks with standing `Open` at this moment are in pack `seq`. For a checkpoint: all metadata there
+    /// is; it counts as having carried the changes too.
     fn cut(
         &self,
         seq: PackSeq,

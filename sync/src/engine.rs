@@ -27,11 +27,12 @@ use crate::dice::Dice;
 use crate::ledger::{Ledger, PackState, stopped};
 use crate::miners::Miners;
 use crate::pipeline::{Pipeline, PipelineParts};
+use crate::ranges::{Ranges, RangesParts};
 use crate::reader::{Reader, ReaderParts};
 use crate::staging::Staging;
 use crate::store::{MetaStore, StoreError};
 use bytes::Bytes;
-use cessfs_crypto::ChunkId;
+use cessfs_crypto::{ChunkId, PackSeq};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -71,7 +72,6 @@ impl Engine {
         ));
         let builder = Arc::new(Builder::new(BuilderParts {
             config: BuilderConfig {
-                epoch: config.epoch,
                 territory: config.territory,
                 target_bytes: config.pack_target_bytes,
                 age_max: config.pack_age_max,
@@ -97,12 +97,15 @@ impl Engine {
         }));
         let reader = Arc::new(Reader::new(ReaderParts {
             keys: seams.keys,
-            chain: seams.chain,
-            miners: miners.clone(),
+            ranges: Arc::new(Ranges::new(RangesParts {
+                chain: seams.chain,
+                miners: miners.clone(),
+                clock: seams.clock,
+                runtime: seams.runtime.clone(),
+            })),
             ledger: ledger.clone(),
             builder: builder.clone(),
             staging,
-            clock: seams.clock,
             runtime: seams.runtime.clone(),
         }));
         Ok(Engine {
@@ -162,6 +165,13 @@ impl Engine {
     /// A snapshot for people.
     pub fn status(&self) -> Status {
         Status::of(&self.ledger, &self.builder, &self.pipeline, &self.errors)
+    }
+
+    /// The newest pack that the network is known to hold; `None` before there is one.
+    pub fn newest_confirmed(&self) -> Option<PackSeq> {
+        let packs = self.ledger.all();
+        let confirmed = packs.iter().rev().find(|pack| pack.state == PackState::Confirmed);
+        confirmed.map(|pack| pack.seq)
     }
 
     /// Where a chunk lies, down to miners and fragments; `None` if it was never submitted.

@@ -3,16 +3,11 @@
 pub mod http;
 
 pub use self::http::HttpFragments;
+pub use cessfs_erasure::{Fid, Sha256Hash};
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use std::ops::Range;
-
-/// SHA-256 of a fragment or segment.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Sha256Hash(pub [u8; 32]);
-/// Id of a CESS file (a pack) on chain: 64 hex characters there, 32 bytes here.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct Fid(pub [u8; 32]);
 
 /// Why a miner did not do what was asked; the caller acts by kind.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -32,6 +27,9 @@ pub enum MinerError {
     Wrong(String),
 }
 
+/// The bytes of a fragment on their way to a miner, 8 MiB in all. An error breaks the upload off.
+pub type FragmentBody = BoxStream<'static, std::io::Result<Bytes>>;
+
 /// What a probe told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MinerStatus {
@@ -47,7 +45,7 @@ pub trait FragmentStore: Send + Sync + 'static {
         endpoint: &str,
         fid: Fid,
         fragment: Sha256Hash,
-        body: Bytes,
+        body: FragmentBody,
     ) -> BoxFuture<'static, Result<(), MinerError>>;
     /// Reads a range of a fragment (the whole one if it covers all). Length is checked; the hash is not.
     fn get(

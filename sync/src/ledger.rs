@@ -3,15 +3,18 @@
 //! Packs (`P`) are few and held in memory too; chunk locations (`K`) are many and asked from the store. A change is visible
 //! here only after it is in the store, and, where the caller asked for it, after it would survive a power cut.
 
+mod lineage;
 mod place;
 mod record;
 
+pub(crate) use lineage::Lineage;
 pub use place::Place;
 pub use record::{Blocked, Column, Encoded, Intent, PackRecord, PackState};
 
 use crate::chunk_store::Standing;
+use crate::limits::{CHECKPOINT_BYTES_MIN, CHECKPOINT_PACKS_MAX, CHECKPOINT_PACKS_MIN, CHECKPOINT_SMALL_BYTES};
 use crate::store::{Batch, MetaStore, StoreError};
-use cessfs_crypto::{ChunkId, PackSeq};
+use cessfs_crypto::{ChunkId, PackKind, PackSeq};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::io;
@@ -20,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::watch;
 
 /// Highest number a pack ever had, so that numbers are not used again after packs are gone.
-const LAST_SEQ_KEY: &[u8] = b"Slast_seq";
+pub(crate) const LAST_SEQ_KEY: &[u8] = b"Slast_seq";
 /// Records read per scan.
 const SCAN_RECORDS: usize = 256;
 
@@ -37,6 +40,7 @@ pub(crate) struct Ledger {
     /// Serialises changes; held over the store's commit and barrier.
     change: Mutex<()>,
     last_seq: Mutex<PackSeq>,
+    lineage: Mutex<Lineage>,
     /// Bytes of the packs that are not Confirmed.
     unsent_bytes: AtomicU64,
     /// Why nothing can change any more.
@@ -44,7 +48,7 @@ pub(crate) struct Ledger {
     version: watch::Sender<u64>,
 }
 
-fn pack_key(seq: PackSeq) -> Vec<u8> {
+pub(crate) fn pack_key(seq: PackSeq) -> Vec<u8> {
     let mut key = vec![b'P'];
     key.extend_from_slice(&seq.0.to_be_bytes());
     key
@@ -83,6 +87,10 @@ impl Ledger {
                     .map_err(|_| StoreError::Corrupt("last pack number".into()))?,
             ),
         };
+        let lineage = Lineage::read(store.as_ref())?.unwrap_or(Lineage {
+            epoch: 1,
+            head: PackSeq(stored),
+        });
         let unsent = packs.values().map(|pack: &Arc<PackRecord>| unsent_bytes(pack)).sum();
         let highest = packs.last_key_value().map_or(0, |(seq, _)| seq.0);
         Ok(Ledger {
@@ -90,6 +98,7 @@ impl Ledger {
             packs: RwLock::new(packs),
             change: Mutex::new(()),
             last_seq: Mutex::new(PackSeq(stored.max(highest))),
+            lineage: Mutex::new(lineage),
             unsent_bytes: AtomicU64::new(unsent),
             failed: Mutex::new(None),
             version: watch::Sender::new(0),
@@ -101,6 +110,40 @@ impl Ledger {
         let mut last = self.last_seq.lock();
         last.0 += 1;
         *last
+    }
+
+    /// Epoch of the packs sealed here.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.lineage.lock().epoch
+    }
+
+    /// The pack sealed last in this history; 0: none.
+    pub(crate) fn head(&self) -> PackSeq {
+        self.lineage.lock().head
+    }
+
+    /// Whether the next pack should carry all metadata. The first of an epoch after the first one does: it closes what
+    /// other writers may still send. Later ones do when they are nearly free, or when what recovery would have to read
+    /// has doubled since the last.
+    pub(crate) fn checkpoint_due(&self) -> bool {
+        let lineage = *self.lineage.lock();
+        let packs = self.packs.read();
+        let Some((_, newest)) = packs.last_key_value() else {
+            return lineage.epoch > 1;
+        };
+        if newest.epoch < lineage.epoch {
+            return true;
+        }
+        let (since_packs, since_bytes, checkpoint_bytes) = metadata(&packs);
+        since_packs >= CHECKPOINT_PACKS_MAX
+            || since_bytes >= checkpoint_bytes.max(CHECKPOINT_BYTES_MIN)
+            || (since_packs >= CHECKPOINT_PACKS_MIN && checkpoint_bytes + since_bytes <= CHECKPOINT_SMALL_BYTES)
+    }
+
+    /// At most so many bytes a checkpoint takes, apart from what no pack carried yet.
+    pub(crate) fn checkpoint_bytes_max(&self) -> u64 {
+        let (_, since_bytes, checkpoint_bytes) = metadata(&self.packs.read());
+        since_bytes + checkpoint_bytes
     }
 
     pub(crate) fn get(&self, seq: PackSeq) -> Option<Arc<PackRecord>> {
@@ -151,7 +194,13 @@ impl Ledger {
         let seq = record.seq;
         batch.put(pack_key(seq), record.encode());
         batch.put(LAST_SEQ_KEY, seq.0.to_le_bytes());
+        let lineage = Lineage {
+            epoch: record.epoch,
+            head: seq,
+        };
+        lineage.write(&mut batch);
         self.write(batch, Durable::Now)?;
+        *self.lineage.lock() = lineage;
         self.unsent_bytes.fetch_add(unsent_bytes(&record), Ordering::Relaxed);
         let before = self.packs.write().insert(seq, Arc::new(record));
         assert!(before.is_none(), "pack {} was sealed twice", seq.0);
@@ -230,6 +279,19 @@ impl Ledger {
             changes.changed().await.map_err(|_| stopped())?;
         }
     }
+}
+
+/// Packs and bytes of deltas since the last checkpoint, and its bytes.
+fn metadata(packs: &BTreeMap<PackSeq, Arc<PackRecord>>) -> (usize, u64, u64) {
+    let (mut since_packs, mut since_bytes) = (0, 0);
+    for pack in packs.values().rev() {
+        if pack.kind == PackKind::Checkpoint {
+            return (since_packs, since_bytes, pack.delta_bytes);
+        }
+        since_packs += 1;
+        since_bytes += pack.delta_bytes;
+    }
+    (since_packs, since_bytes, 0)
 }
 
 /// The engine was shut down while somebody waited for it.

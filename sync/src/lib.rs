@@ -1,7 +1,8 @@
 //! Packs, chain, miners and the pipeline between them.
 //!
 //! Knows chunks and packs; knows no path, no inode and no errno. Chunks come in through [`ChunkStore`]; the metadata
-//! delta that travels with them is asked for through [`DeltaSource`], the only upcall. Everything slow or fallible is
+//! delta that travels with them is asked for through [`DeltaSource`], the only upcall. [`recovery`] reads back what is on the
+//! network when nothing is left here. Everything slow or fallible is
 //! behind a seam with a real and a simulated side: [`Chain`], [`FragmentStore`], [`Clock`], [`MetaStore`].
 
 mod builder;
@@ -11,19 +12,21 @@ pub mod clock;
 mod dice;
 pub mod disk;
 pub mod engine;
-pub mod erasure;
 pub mod fragment_store;
 pub mod ledger;
 pub mod limits;
 mod miners;
 pub mod pack;
 mod pipeline;
+mod ranges;
 mod reader;
+pub mod recovery;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod staging;
 pub mod store;
 
+pub use cessfs_erasure as erasure;
 pub use chain::Chain;
 pub use chunk_store::{ChunkStore, CutCause, DeltaSource, FetchError, Standing};
 pub use clock::Clock;

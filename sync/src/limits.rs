@@ -1,25 +1,16 @@
 //! Every bound of the sync crate, by name, and how they hang together (I12).
 
+pub use crate::erasure::limits::{
+    COLUMNS, DATA_FRAGMENTS, FRAGMENT_BYTES, PARITY_FRAGMENTS, SEGMENT_BYTES, STRIPE_BYTES,
+};
 use std::time::Duration;
 
 /// Bytes of a chunk of a logical file: the unit of dirt, residency, sealing and identity.
 pub const CHUNK_BYTES: usize = 1 << 20;
-/// Bytes of a CESS fragment (facts 1.2).
-pub const FRAGMENT_BYTES: usize = 8 << 20;
-/// Data fragments of a segment.
-pub const DATA_FRAGMENTS: usize = 4;
-/// Parity fragments of a segment.
-pub const PARITY_FRAGMENTS: usize = 8;
-/// Columns (miners) of a pack.
-pub const COLUMNS: usize = DATA_FRAGMENTS + PARITY_FRAGMENTS;
-/// Bytes of a CESS segment (facts 1.2).
-pub const SEGMENT_BYTES: usize = 32 << 20;
 /// Segments of one CESS file (facts 1.2: SegmentCount).
 pub const PACK_SEGMENTS_MAX: usize = 1000;
 /// Territory bytes charged for each started segment (F2).
 pub const SEGMENT_CHARGE_BYTES: u64 = 96 << 20;
-/// Stripe of the Reed-Solomon encoder: fastest on the machines measured (docs/decisions).
-pub const STRIPE_BYTES: usize = 64 << 10;
 
 /// How long a connection to the chain's RPC may take, TLS included.
 pub const CHAIN_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -78,6 +69,16 @@ pub const DELTA_FRAME_BYTES_MAX: usize = CHUNK_BYTES;
 pub const DIRECTORY_FRAME_BYTES: usize = CHUNK_BYTES;
 /// Buffer in which pad is made and written.
 pub const PAD_BUFFER_BYTES: usize = CHUNK_BYTES;
+/// Packs after which all metadata travels again where it is small anyway: what is not filled is padding, so such a
+/// checkpoint costs nothing, and what comes after it needs nothing that was before.
+pub const CHECKPOINT_PACKS_MIN: usize = 8;
+/// What counts as small there: a quarter of a segment.
+pub const CHECKPOINT_SMALL_BYTES: u64 = 8 << 20;
+/// Bytes of deltas since the last checkpoint (and at least as many as that had) after which the next one is due. So all
+/// checkpoints together are never larger than all deltas, and recovery reads at most three times the tree.
+pub const CHECKPOINT_BYTES_MIN: u64 = 64 << 20;
+/// Packs after which a checkpoint is due in any case: recovery asks for three ranges of each pack since the last.
+pub const CHECKPOINT_PACKS_MAX: usize = 256;
 /// How long a pack may stay open after its first content (`pack.max_age`).
 ///
 /// A pack costs 96 MiB of territory however little is in it (F2), and an aged one is not merged with its successor yet: ten
@@ -96,10 +97,15 @@ pub const BACKLOG_BOUND_BYTES_MIN: u64 = 2 * PACK_TARGET_BYTES;
 
 /// Packs whose bytes are on their way to miners at the same time.
 pub const PACKS_IN_FLIGHT: usize = 2;
-/// Fragments in memory for upload at the same time, over all packs: 12 x 8 MiB = 96 MiB.
-pub const FRAGMENTS_IN_FLIGHT: usize = COLUMNS;
-/// Segments encoded (hashed with their parity) at the same time: 1 x 96 MiB.
-pub const SEGMENTS_IN_ENCODE: usize = 1;
+/// Fragments on their way at the same time, over all packs.
+pub const FRAGMENTS_IN_FLIGHT: usize = PACKS_IN_FLIGHT * COLUMNS;
+/// Bytes of a row: the piece of a fragment that is in memory while it is sent.
+pub const ROW_BYTES: usize = 1 << 20;
+/// Rows kept for columns that have not taken their part yet, 12 MiB each: two per pack in flight, so that a column may be a
+/// row behind.
+pub const ROWS_KEPT: usize = 2 * PACKS_IN_FLIGHT;
+/// Packs hashed with their parity at the same time; each takes a processor and 1 MiB.
+pub const PACKS_IN_ENCODE: usize = 1;
 /// Packs read back at the same time.
 pub const PACKS_IN_VERIFY: usize = 2;
 /// Probes in flight while looking for miners.
@@ -109,8 +115,10 @@ pub const SPARE_MINERS: usize = 4;
 /// A declaration whose fate is unknown is known to be void once the finalized head is this far past a head after which
 /// none was signed (F4, I2): the life of a transaction, and as much again for nodes that disagree about the head.
 pub const DECLARE_MORTAL_BLOCKS: u32 = 64;
-/// Pause between two looks at the chain: one block (facts 1.2).
-pub const CHAIN_POLL: Duration = Duration::from_secs(6);
+/// Pause between two looks at the chain after something was new; doubles while nothing is.
+pub const CHAIN_POLL_MIN: Duration = Duration::from_millis(500);
+/// Longest pause between two looks at the chain: one block (facts 1.2).
+pub const CHAIN_POLL_MAX: Duration = Duration::from_secs(6);
 /// A miner reports at the latest 30 s after its last fragment (facts 3.1); then a block, then finality. Ten times that.
 pub const REPORT_DEADLINE: Duration = Duration::from_secs(5 * 60);
 /// An 8 MiB PUT that takes longer counts as failed: half a megabit per second.
@@ -165,16 +173,37 @@ pub const MINERS_REFRESH_MIN: Duration = Duration::from_secs(30);
 /// Stored files whose holders were asked for again after a failed read.
 pub const HOLDERS_KEPT: usize = 64;
 
-/// What all of the above may hold in memory at once stays below 400 MiB.
-const MEMORY_BYTES: usize = FRAGMENTS_IN_FLIGHT * FRAGMENT_BYTES
-    + SEGMENTS_IN_ENCODE * COLUMNS * FRAGMENT_BYTES
+// Recovery.
+
+/// Files of the account asked of the chain at the same time.
+pub const SURVEYS_IN_FLIGHT: usize = 32;
+/// Packs whose footer and directory are read at the same time.
+pub const ARCHIVE_PACKS_IN_FLIGHT: usize = 16;
+/// Sealed bytes of a directory that recovery reads: six million entries, where a full pack of 1000 segments of whole chunks
+/// has 32,000.
+pub const DIRECTORY_BYTES_MAX: u64 = 256 << 20;
+/// Sealed bytes of delta frames asked for in one range; never less than a frame.
+pub const DELTA_RANGE_BYTES_MAX: u64 = 4 << 20;
+/// Such ranges asked for at the same time.
+pub const DELTA_RANGES_IN_FLIGHT: usize = 6;
+/// Records of one batch while a journal is made.
+pub const INSTALL_BATCH_RECORDS: usize = 4096;
+/// Packs that one epoch may ever seal before its numbers reach the next step: at one a minute, two years.
+pub const EPOCH_SEQS: u64 = 1_000_000;
+/// Steps at which the numbers of an epoch may begin, one of them at random.
+pub const EPOCH_STEPS: u64 = 1_000_000;
+
+/// What all of the above may hold in memory at once stays below 250 MiB.
+const MEMORY_BYTES: usize = FRAGMENTS_IN_FLIGHT * ROW_BYTES
+    + ROWS_KEPT * COLUMNS * ROW_BYTES
     + REBUILDS_IN_FLIGHT * (REBUILD_FRAGMENTS_MAX * FRAGMENT_BYTES + SEGMENT_BYTES)
     + SEGMENT_CACHE_COUNT * SEGMENT_BYTES
     + CHUNK_CACHE_BYTES
     + FETCHES_IN_FLIGHT * 2 * CHUNK_BYTES;
-const _: () = assert!(MEMORY_BYTES < 400 << 20);
+const _: () = assert!(MEMORY_BYTES < 250 << 20);
 const _: () = assert!(PACK_TARGET_BYTES as usize <= PACK_SEGMENTS_MAX * SEGMENT_BYTES);
 const _: () = assert!(DECLARE_MORTAL_BLOCKS as u64 >= 2 * TRANSACTION_LIFE_BLOCKS);
+const _: () = assert!(DELTA_RANGE_BYTES_MAX > DELTA_FRAME_BYTES_MAX as u64 + 28);
 const _: () = assert!(PREFETCHES_IN_FLIGHT < FETCHES_IN_FLIGHT);
 /// Bytes of changes that may wait for the journal's writer before `commit` blocks.
 pub const JOURNAL_QUEUE_BYTES_MAX: usize = 32 << 20;
@@ -191,7 +220,7 @@ pub const SLED_CACHE_BYTES: u64 = 64 << 20;
 
 const _: () = assert!(TRANSACTION_LIFE_BLOCKS.is_power_of_two());
 const _: () = assert!(TRANSACTION_TIMEOUT.as_secs() > TRANSACTION_LIFE_BLOCKS * 6);
-const _: () = assert!(SEGMENT_BYTES == DATA_FRAGMENTS * FRAGMENT_BYTES);
 const _: () = assert!(SEGMENT_CHARGE_BYTES == (COLUMNS * FRAGMENT_BYTES) as u64);
-const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(STRIPE_BYTES));
+const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(ROW_BYTES));
+const _: () = assert!(ROW_BYTES.is_multiple_of(STRIPE_BYTES));
 const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(CHUNK_BYTES));

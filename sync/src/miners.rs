@@ -8,7 +8,7 @@ mod latency;
 use crate::chain::{Chain, ChainError, Miner};
 use crate::clock::Clock;
 use crate::dice::Dice;
-use crate::fragment_store::{Fid, FragmentStore, MinerError, Sha256Hash};
+use crate::fragment_store::{Fid, FragmentBody, FragmentStore, MinerError, Sha256Hash};
 use crate::limits::{
     EXPLORE_ONE_IN, FRAGMENT_BYTES, GET_DEADLINE, MINERS_REFRESH_MIN, PROBE_DEADLINE, PROBES_IN_FLIGHT, PUT_DEADLINE,
 };
@@ -143,7 +143,7 @@ impl Miners {
         account: AccountId,
         fid: Fid,
         fragment: Sha256Hash,
-        body: Bytes,
+        body: FragmentBody,
     ) -> Result<(), MinerError> {
         let endpoint = self.endpoint(account).await?;
         let request = self.fragments.put(&endpoint, fid, fragment, body);

@@ -16,9 +16,11 @@ mod body;
 mod column;
 mod declare;
 mod encode;
+mod fence;
 mod place;
 mod progress;
 mod reconcile;
+mod rows;
 mod verify;
 
 pub use progress::ColumnProgress;
@@ -29,9 +31,10 @@ use crate::chain::{Chain, ChainError, ChainInfo};
 use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::engine::Errors;
+use crate::fragment_store::Fid;
 use crate::ledger::{Blocked, Durable, Ledger, PackRecord, PackState, stopped};
 use crate::limits::{
-    FRAGMENTS_IN_FLIGHT, PACKS_IN_FLIGHT, PACKS_IN_VERIFY, RETRY_DELAY_MAX, RETRY_DELAY_MIN, SEGMENTS_IN_ENCODE,
+    FRAGMENTS_IN_FLIGHT, PACKS_IN_ENCODE, PACKS_IN_FLIGHT, PACKS_IN_VERIFY, RETRY_DELAY_MAX, RETRY_DELAY_MIN,
 };
 use crate::miners::Miners;
 use crate::staging::Staging;
@@ -39,6 +42,7 @@ use crate::store::StoreError;
 use backoff::Backoff;
 use cessfs_crypto::PackSeq;
 use parking_lot::Mutex;
+use rows::Rows;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -65,12 +69,15 @@ pub(crate) struct Pipeline {
     ledger: Arc<Ledger>,
     builder: Arc<Builder>,
     staging: Staging,
+    rows: Arc<Rows>,
     clock: Arc<dyn Clock>,
     dice: Dice,
     errors: Arc<Errors>,
     runtime: Handle,
     /// Packs with an intent of which it is known since when nothing was signed for them.
     quiet: Mutex<HashSet<PackSeq>>,
+    /// Files of the account that are no packs of a newer epoch. At most as many as the chain lists.
+    known_files: Mutex<HashSet<Fid>>,
     /// What the chain said about itself; asked once.
     info: OnceLock<ChainInfo>,
     encodes: Semaphore,
@@ -88,14 +95,16 @@ impl Pipeline {
             miners: parts.miners,
             ledger: parts.ledger,
             builder: parts.builder,
+            rows: Arc::new(Rows::new(parts.staging.clone())),
             staging: parts.staging,
             clock: parts.clock,
             dice: parts.dice,
             errors: parts.errors,
             runtime: parts.runtime,
             quiet: Mutex::default(),
+            known_files: Mutex::default(),
             info: OnceLock::new(),
-            encodes: Semaphore::new(SEGMENTS_IN_ENCODE),
+            encodes: Semaphore::new(PACKS_IN_ENCODE),
             packs: Arc::new(Semaphore::new(PACKS_IN_FLIGHT)),
             fragments: Semaphore::new(FRAGMENTS_IN_FLIGHT),
             verifies: Semaphore::new(PACKS_IN_VERIFY),
@@ -175,6 +184,7 @@ impl Pipeline {
                 .push(format!("pack {}: its staged body could not be removed: {error}", seq.0));
         }
         self.progress.forget(seq);
+        self.rows.forget(seq);
         self.quiet.lock().remove(&seq);
     }
 

@@ -3,6 +3,8 @@
 //! Every test drives `cessfs` and `cessfs-devnet` as a person or a script would, through their documented commands only.
 //! What a test starts is stopped when its value is dropped, also when the test fails.
 
+pub mod metadata;
+pub mod modes;
 pub mod network;
 pub mod process;
 pub mod tree;

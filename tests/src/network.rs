@@ -16,21 +16,31 @@ pub struct Network {
 impl Network {
     /// Starts a devnet with `miners` miners in `dir`.
     pub fn up(dir: &Path, miners: usize) -> Result<Network> {
+        Network::up_with(dir, miners, &[])
+    }
+
+    /// Starts a devnet with further options of `up`.
+    pub fn up_with(dir: &Path, miners: usize, options: &[&str]) -> Result<Network> {
         let mut network = Network {
             dir: dir.to_path_buf(),
             ws: String::new(),
         };
-        network.ws = network.start(miners)?;
+        network.ws = network.start_with(miners, options)?;
         Ok(network)
     }
 
     /// Starts it (again) and returns its URL.
     pub fn start(&self, miners: usize) -> Result<String> {
+        self.start_with(miners, &[])
+    }
+
+    fn start_with(&self, miners: usize, options: &[&str]) -> Result<String> {
         let mut up = command("cessfs-devnet")?;
         up.arg("up")
             .arg("--dir")
             .arg(&self.dir)
-            .args(["--miners", &miners.to_string(), "--daemon"]);
+            .args(["--miners", &miners.to_string(), "--daemon"])
+            .args(options);
         let said = succeed(&mut up)?;
         said.lines()
             .last()

@@ -61,6 +61,33 @@ impl Volume {
         Ok(volume)
     }
 
+    /// The same phrase and passphrase in a home of its own, with nothing in it: another machine.
+    pub fn elsewhere(&self, dir: &Path) -> Result<Volume> {
+        let volume = Volume {
+            dir: dir.to_path_buf(),
+            name: self.name.clone(),
+        };
+        std::fs::create_dir_all(&volume.dir)?;
+        std::fs::copy(self.phrase_file(), volume.phrase_file())?;
+        std::fs::copy(self.passphrase_file(), volume.passphrase_file())?;
+        Ok(volume)
+    }
+
+    /// `cessfs recover NAME …` with this volume's phrase and passphrase, to be given more arguments.
+    pub fn recover_command(&self, ws: &str) -> Result<Command> {
+        let mut recover = self.cessfs()?;
+        recover.args(["recover", &self.name, "--rpc", ws, "--json"]);
+        recover.arg("--phrase-file").arg(self.phrase_file());
+        recover.arg("--passphrase-file").arg(self.passphrase_file());
+        Ok(recover)
+    }
+
+    /// `recover --json`; everything must come back.
+    pub fn recover(&self, ws: &str, arguments: &[&str]) -> Result<Value> {
+        let mut recover = self.recover_command(ws)?;
+        Ok(serde_json::from_str(&succeed(recover.args(arguments))?)?)
+    }
+
     /// Where its 24 words are.
     pub fn phrase_file(&self) -> PathBuf {
         self.dir.join("phrase")

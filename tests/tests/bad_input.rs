@@ -209,6 +209,104 @@ fn a_frozen_territory() -> Result<()> {
     })
 }
 
+fn account(volume: &Volume) -> Result<String> {
+    let status = volume.status()?;
+    Ok(status["account"]
+        .as_str()
+        .context("status has the account")?
+        .to_string())
+}
+
+#[test]
+fn funds_that_run_out() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, network, volume) = scene(&InitOptions::default(), 12)?;
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    let account = account(&volume)?;
+    network.run(&["drain", &account, "1"])?;
+    tree::write_noise(&mount.path().join("file"), 4, 2)?;
+    blocked_then_healed(&volume, mount, &["funds", "balance"], || {
+        network.run(&["fund", &account, "1000"]).map(drop)
+    })?;
+    assert_eq!(
+        network.events("UploadDeclaration")?,
+        network.events("StorageCompleted")?
+    );
+    Ok(())
+}
+
+#[test]
+fn a_network_without_a_faucet_is_told_what_to_send_where() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up_with(&dir.path().join("net"), 12, &["--chain", "cess-elsewhere"])?;
+    let (passphrase, home) = (dir.path().join("passphrase"), dir.path().join("home"));
+    std::fs::write(&passphrase, "pw")?;
+    let cessfs = |arguments: &[&str]| -> Result<std::process::Command> {
+        let mut cessfs = cessfs_tests::process::command("cessfs")?;
+        cessfs.arg("--home").arg(&home).args(arguments);
+        cessfs.arg("--passphrase-file").arg(&passphrase);
+        Ok(cessfs)
+    };
+    let mut init = cessfs(&["init", "v", "--rpc", &network.ws, "--gib", "2", "--days", "30"])?;
+    init.arg("--new-phrase-file").arg(dir.path().join("phrase"));
+    let said = cessfs_tests::process::output(&mut init)?;
+    assert_eq!(said.status.code(), Some(11), "{said:?}");
+    let stdout = String::from_utf8(said.stdout)?;
+    let told = |what: &str| stdout.lines().find_map(|line| line.strip_prefix(what)).map(str::trim);
+    let account = told("account ").context("it says which account")?;
+    let amount = told("send ").context("it says how much")?;
+    says(&String::from_utf8(said.stderr)?, &["too little"]);
+    // What it asked for is enough, and the command of the hint completes the volume.
+    let amount = amount.split(' ').next().context("an amount")?;
+    network.run(&["fund", account, amount])?;
+    succeed(&mut cessfs(&["territory", "mint", "v", "--gib", "2", "--days", "30"])?)?;
+    let at = dir.path().join("mnt");
+    std::fs::create_dir(&at)?;
+    let mut mount = cessfs_tests::process::command("cessfs")?;
+    mount.arg("--home").arg(&home).args(["mount", "v"]).arg(&at);
+    mount.arg("-o").arg(format!("passphrase-file={}", passphrase.display()));
+    succeed(&mut mount)?;
+    std::fs::write(at.join("file"), "content")?;
+    let mut umount = cessfs_tests::process::command("cessfs")?;
+    succeed(umount.arg("--home").arg(&home).arg("umount").arg(&at))?;
+    Ok(())
+}
+
+#[test]
+fn a_chain_of_unknown_shape() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, network, volume) = scene(&InitOptions::default(), 12)?;
+    let rename = || network.run(&["chain", "rename", "upload_declaration", "upload_declamation"]);
+    // A restart, so that nobody is connected who has seen the shape already.
+    network.stop()?;
+    network.start(12)?;
+    rename()?;
+
+    let mut init = cessfs_tests::process::command("cessfs")?;
+    let home = dir.path().join("another");
+    init.arg("--home").arg(&home).args(["init", "v", "--rpc", &network.ws]);
+    init.arg("--passphrase-file").arg(volume.passphrase_file());
+    init.arg("--new-phrase-file").arg(dir.path().join("another-phrase"));
+    let said = cessfs_tests::process::output(&mut init)?;
+    assert_eq!(said.status.code(), Some(13), "{said:?}");
+    says(&String::from_utf8(said.stderr)?, &["upload_declaration"]);
+    assert!(!home.join("volumes/v").exists(), "a failed init leaves nothing behind");
+
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    tree::write_noise(&mount.path().join("file"), 5, 2)?;
+    blocked_then_healed(&volume, mount, &["upload_declaration"], || {
+        network.stop()?;
+        network.start(12).map(drop)
+    })
+}
+
 #[test]
 fn a_full_disk_says_so_and_loses_nothing() -> Result<()> {
     if !can_mount() {

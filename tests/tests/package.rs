@@ -68,6 +68,7 @@ fn the_package_mounts_through_fstab_in_a_clean_root() -> Result<()> {
     for file in [
         "usr/bin/cessfs",
         "usr/sbin/mount.cessfs",
+        "usr/sbin/mount.fuse.cessfs",
         "usr/share/man/man1/cessfs.1.gz",
     ] {
         assert!(package.join(file).is_file(), "{file} is in the package");

@@ -1,38 +1,13 @@
 //! What programs assume of a filesystem, through a real mount, in both at-rest modes.
 
 use anyhow::{Context, Result};
-use cessfs_tests::{InitOptions, Network, Volume, can_mount, tree};
+use cessfs_tests::modes::on_each_mode;
+use cessfs_tests::tree;
 use std::fs::{self, File, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
-
-/// Runs `check` on a fresh mount of each at-rest mode, and again after a remount with `after`.
-fn on_each_mode(check: impl Fn(&Path) -> Result<()>, after: impl Fn(&Path) -> Result<()>) -> Result<()> {
-    if !can_mount() {
-        return Ok(());
-    }
-    let dir = tempfile::tempdir()?;
-    let network = Network::up(&dir.path().join("net"), 12)?;
-    for at_rest in ["sealed", "plain"] {
-        let options = InitOptions { at_rest, gib: 1 };
-        let volume = Volume::init(&dir.path().join(at_rest), &network.ws, &options)?;
-        let mount = volume.mount(&dir.path().join("mnt"))?;
-        check(mount.path()).with_context(|| at_rest.to_string())?;
-        let before = tree::manifest(mount.path())?;
-        mount.umount()?;
-        let mount = volume.mount(&dir.path().join("mnt"))?;
-        assert_eq!(
-            tree::differences(&before, &tree::manifest(mount.path())?),
-            Vec::<String>::new(),
-            "{at_rest}"
-        );
-        after(mount.path()).with_context(|| format!("{at_rest}, mounted again"))?;
-        mount.umount()?;
-    }
-    Ok(())
-}
 
 fn run(program: &str, arguments: &[&str]) -> Result<String> {
     let output = Command::new(program)
@@ -265,6 +240,56 @@ fn real_programs_work_on_it() -> Result<()> {
                 &["-C", at.join("repo").to_str().context("utf-8")?, "fsck", "--strict"],
             )
             .map(drop)
+        },
+    )
+}
+
+#[test]
+fn what_changes_later_is_never_older() -> Result<()> {
+    on_each_mode(
+        |at| {
+            // Directories are stamped by the daemon, cached writes by the kernel: make(1) compares the two.
+            for i in 0..300 {
+                let (before, after) = (at.join(format!("d{i}")), at.join(format!("f{i}")));
+                fs::create_dir(&before)?;
+                fs::write(&after, "later")?;
+                let time = |path| fs::metadata(path).map(|m| (m.mtime(), m.mtime_nsec()));
+                assert!(time(&before)? <= time(&after)?, "f{i} is older than d{i}");
+            }
+            Ok(())
+        },
+        |_| Ok(()),
+    )
+}
+
+#[test]
+fn times_reach_as_far_as_the_kernel_lets_them() -> Result<()> {
+    const TIMES: [(i64, i64); 7] = [
+        (i64::MIN, 0),
+        (i64::MAX, 0),
+        (-62_135_596_800, 1),
+        (-2_147_483_648, 0),
+        (-2, 999_999_999),
+        (-1, 1),
+        (15_032_385_535, 999_999_999), // 2446
+    ];
+    let told = |path: &Path| fs::metadata(path).map(|m| (m.mtime(), m.mtime_nsec()));
+    on_each_mode(
+        |at| {
+            for (n, (secs, nanos)) in TIMES.into_iter().enumerate() {
+                let path = at.join(format!("t{n}"));
+                let file = File::create(&path)?;
+                let time = nix::sys::time::TimeSpec::new(secs, nanos);
+                nix::sys::stat::futimens(&file, &time, &time)?;
+                assert_eq!(told(&path)?, (secs, nanos));
+            }
+            Ok(())
+        },
+        |at| {
+            for (n, time) in TIMES.into_iter().enumerate() {
+                assert_eq!(told(&at.join(format!("t{n}")))?, time);
+            }
+            Ok(())
         },
     )
 }

@@ -85,6 +85,8 @@ pub struct Caller {
     pub gid: u32,
     /// Process.
     pub pid: u32,
+    /// Permission bits that what it makes must not have; a default access control list goes before it.
+    pub umask: u16,
 }
 
 /// A time to set.

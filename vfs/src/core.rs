@@ -40,8 +40,10 @@ pub struct VfsConfig {
     pub cache_bytes_max: u64,
     /// Every change is refused with `EROFS`.
     pub read_only: bool,
-    /// Keep access times (as `relatime` does).
-    pub atime: bool,
+    /// When reading moves an access time.
+    pub atime: AtimeRule,
+    /// Reading moves the access times of directories too.
+    pub dir_atime: bool,
     /// Owner of the root directory when it is made.
     pub root_uid: u32,
     /// Group of the root directory when it is made.
@@ -57,11 +59,24 @@ impl VfsConfig {
             writeback_delay: Duration::from_secs(5),
             cache_bytes_max: 10 << 30,
             read_only: false,
-            atime: true,
+            atime: AtimeRule::default(),
+            dir_atime: true,
             root_uid: 0,
             root_gid: 0,
         }
     }
+}
+
+/// When reading moves an access time (mount(8) names the rules).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AtimeRule {
+    /// `noatime`
+    Never,
+    /// `relatime`: the first time after a change, and else once a day.
+    #[default]
+    Relative,
+    /// `strictatime`
+    Always,
 }
 
 /// What wiring hands over to build a [`Vfs`](crate::Vfs).

@@ -314,6 +314,14 @@ impl Data {
         self.0.evict_all()
     }
 
+    /// Tells of files that a recovery could not bring back whole, as long as they are not.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub(crate) fn tell_missing(&self) -> Result<(), VfsError> {
+        crate::restore::tell_missing(&self.0.core, &|message| self.0.errors.add(message))
+    }
+
     /// What went wrong lately, newest last.
     pub fn errors(&self) -> Vec<String> {
         self.0.errors.all()

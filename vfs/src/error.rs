@@ -1,94 +1,78 @@
 //! One error for the whole room, and the one table that turns it into an errno.
 
+use crate::acl::AclError;
 use cessfs_sync::{FetchError, StoreError};
 
 /// Why an operation failed.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum VfsError {
-    /// ENOENT.
     /// `ENOENT`.
     #[error("no such file or directory")]
     NotFound,
-    /// EEXIST.
     /// `EEXIST`.
     #[error("file exists")]
     Exists,
-    /// ENOTDIR.
     /// `ENOTDIR`.
     #[error("not a directory")]
     NotDirectory,
-    /// EISDIR.
     /// `EISDIR`.
     #[error("is a directory")]
     IsDirectory,
-    /// ENOTEMPTY.
     /// `ENOTEMPTY`.
     #[error("directory not empty")]
     NotEmpty,
-    /// ENAMETOOLONG.
     /// `ENAMETOOLONG`: a name above 255 bytes, a symlink target above 4095.
     #[error("name too long")]
     NameTooLong,
-    /// EINVAL, and what was wrong.
     /// `EINVAL`, and why.
     #[error("invalid argument: {0}")]
     Invalid(&'static str),
-    /// EPERM.
+    /// `EINVAL`: an access control list that is none.
+    #[error(transparent)]
+    Acl(#[from] AclError),
     /// `EBUSY`.
     #[error("busy")]
     Busy,
     /// `EPERM`.
     #[error("operation not permitted")]
     NotPermitted,
-    /// EACCES.
     /// `EACCES`.
     #[error("access denied")]
     Access,
-    /// EMLINK.
     /// `EMLINK`.
     #[error("too many links")]
     TooManyLinks,
-    /// ENOSPC, and which space.
     /// `ENOSPC`, and of what.
     #[error("no space left: {0}")]
     NoSpace(&'static str),
-    /// EFBIG.
     /// `EFBIG`.
     #[error("file too large")]
     TooLarge,
-    /// ENODATA.
     /// `ENODATA`.
     #[error("no such attribute")]
     NoAttribute,
-    /// ERANGE.
     /// `ERANGE`.
     #[error("value does not fit the buffer")]
     Range,
     /// `ENXIO`: no data, or nothing at all, from there on.
     #[error("no such offset")]
     NoOffset,
-    /// E2BIG.
     /// `E2BIG`.
     #[error("value too big")]
     TooBig,
-    /// EOPNOTSUPP.
     /// `EOPNOTSUPP`, and what.
     #[error("not supported: {0}")]
     Unsupported(&'static str),
-    /// ESTALE.
     /// `ESTALE`: the inode is no more; the kernel looks the path up again.
     #[error("stale handle")]
     Stale,
-    /// EBADF.
     /// `EBADF`.
     #[error("bad handle")]
     BadHandle,
-    /// EROFS.
     /// `EROFS`.
     #[error("read-only file system")]
     ReadOnly,
-    /// A backing block does not open and the network has no copy.
     /// `EIO`: a block of the cache is not what was written there.
     #[error("cache of inode {ino} is damaged at byte {offset}")]
     Damaged {
@@ -97,15 +81,12 @@ pub enum VfsError {
         /// Byte of the file.
         offset: u64,
     },
-    /// The cache disk refused.
     /// `EIO`: the disk under the cache.
     #[error("the cache disk failed: {0}")]
     Disk(std::sync::Arc<std::io::Error>),
-    /// The journal refused.
     /// `EIO` or `ENOSPC`: the metadata store.
     #[error(transparent)]
     Store(#[from] StoreError),
-    /// The network cannot give a chunk.
     /// `EIO`: the network does not give a chunk back.
     #[error(transparent)]
     Fetch(#[from] FetchError),
@@ -130,7 +111,7 @@ impl VfsError {
             VfsError::IsDirectory => libc::EISDIR,
             VfsError::NotEmpty => libc::ENOTEMPTY,
             VfsError::NameTooLong => libc::ENAMETOOLONG,
-            VfsError::Invalid(_) => libc::EINVAL,
+            VfsError::Invalid(_) | VfsError::Acl(_) => libc::EINVAL,
             VfsError::Busy => libc::EBUSY,
             VfsError::NotPermitted => libc::EPERM,
             VfsError::Access => libc::EACCES,

@@ -3,6 +3,7 @@
 //! Knows no chain, no miner and no fragment; hands chunks to a [`ChunkStore`](cessfs_sync::ChunkStore) and asks it for
 //! them. Never awaits the network while holding a lock: what must wait comes back as [`Later`].
 
+pub mod acl;
 pub mod attr;
 mod backing;
 mod change;
@@ -21,14 +22,15 @@ pub mod limits;
 pub mod records;
 mod recover;
 mod request;
+pub mod restore;
 mod vfs;
 mod writeback;
 
 pub use attr::{Attr, Caller, DirEntry, ExtentInfo, FileKind, SetAttr, StatFs, TimeSet, Timestamp};
-pub use core::{AtRest, Core, VfsConfig, VfsParts};
+pub use core::{AtRest, AtimeRule, Core, VfsConfig, VfsParts};
 pub use error::VfsError;
 pub use evict::EvictReport;
-pub use request::{OpenFlags, RenameFlags, Seek, SpaceChange, XattrMode};
+pub use request::{AclKind, OpenFlags, RenameFlags, Seek, SpaceChange, XattrMode};
 pub use vfs::Vfs;
 
 /// An answer that is there, or one that has to wait for the network (as a future that holds no lock).

@@ -54,6 +54,10 @@ pub const INODES_MAX: u64 = 1 << 40;
 pub const TREE_DEPTH_MAX: usize = 1 << 20;
 /// Sentences that a check of the tree gives; whoever needs more has lost the tree.
 pub const FINDINGS_MAX: usize = 1000;
+/// Files with missing content that a restore names; the rest is counted.
+pub const MISSING_FILES_MAX: usize = 10_000;
+/// Of those, how many the volume itself remembers and tells in `status`.
+pub const MISSING_NOTES_MAX: usize = 64;
 
 const _: () = assert!(PENDING_CHUNKS_MAX < EXTENTS_CACHED_MAX && UNSYNCED_CHUNKS_MAX < EXTENTS_CACHED_MAX);
 const _: () = assert!(INODES_CACHED_MAX.is_multiple_of(INODE_SHARDS));

@@ -1,4 +1,5 @@
-//! How callers ask: flags of open, rename and setxattr as plain values, no FUSE types.
+//! How callers ask: flags of open, rename and setxattr, and the names of access control lists, as plain values, no FUSE
+//! types.
 
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,4 +59,30 @@ pub enum XattrMode {
     Create,
     /// It must (`ENODATA`).
     Replace,
+}
+
+/// The two access control lists that an inode may have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AclKind {
+    /// Who may do what with it.
+    Access,
+    /// Directories: what is made inside starts with it.
+    Default,
+}
+
+impl AclKind {
+    /// The xattr that holds it.
+    pub fn name(self) -> &'static [u8] {
+        match self {
+            AclKind::Access => b"system.posix_acl_access",
+            AclKind::Default => b"system.posix_acl_default",
+        }
+    }
+
+    /// The list that an xattr holds, if it holds one.
+    pub fn of(name: &[u8]) -> Option<AclKind> {
+        [AclKind::Access, AclKind::Default]
+            .into_iter()
+            .find(|kind| kind.name() == name)
+    }
 }

@@ -5,9 +5,10 @@
 //! disk under a lock, except for a first read.
 //!
 //! What is *not* done here because the kernel does it (mounted with `default_permissions`): permission checks, the sticky
-//! bit's restricted deletion, who may chmod, chown or set trusted xattrs, the umask, clearing set-gid on a chmod or create by
-//! somebody outside the group, following symlinks. What the kernel leaves to us: set-gid inheritance, clearing set-id bits on
-//! chown, on truncation by others than root and on writes when asked (`kill_priv`), times, link counts, emptiness, loops.
+//! bit's restricted deletion, who may chmod, chown or set trusted xattrs, clearing set-gid on a chmod or create by somebody
+//! outside the group, following symlinks. What the kernel leaves to us: the umask and default access control lists, set-gid
+//! inheritance, clearing set-id bits and file capabilities on chown, on truncation (the bits: by others than root) and on
+//! writes when asked (`kill_priv`), times, link counts, emptiness, loops.
 
 use crate::attr::{Attr, Caller, FileKind, SetAttr};
 use crate::core::{Core, VfsParts};
@@ -19,6 +20,7 @@ use handles::HandleTable;
 use parking_lot::Mutex;
 use std::sync::Arc;
 
+mod acls;
 mod attributes;
 mod control;
 mod create;

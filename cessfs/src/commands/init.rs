@@ -98,7 +98,7 @@ pub fn run(args: &InitArgs, context: &Context) -> Result<(), Failure> {
 
     let mut traces = Traces::default();
     write_phrase(args, &phrase, &mut traces)?;
-    let config = configuration(args, territory, chain.as_ref());
+    let config = configuration(&args.rpc, territory, chain.as_ref(), args.at_rest);
     write_volume(&volume, &config, &phrase, &secret, &mut traces)?;
     let order = Order {
         args,
@@ -153,13 +153,14 @@ fn write_phrase(args: &InitArgs, phrase: &Phrase, traces: &mut Traces) -> Result
     Ok(())
 }
 
-fn configuration(args: &InitArgs, territory: String, chain: &dyn Chain) -> VolumeConfig {
+/// The configuration of a new volume.
+pub(super) fn configuration(rpc: &str, territory: String, chain: &dyn Chain, at_rest: AtRestMode) -> VolumeConfig {
     VolumeConfig {
         version: CONFIG_VERSION,
-        rpc: args.rpc.clone(),
+        rpc: rpc.to_owned(),
         territory,
         account: chain.account().to_ss58(SS58_PREFIX),
-        at_rest: args.at_rest,
+        at_rest,
         created: wiring::clock().wall().as_secs(),
         cache_size: limits::CACHE_BYTES_DEFAULT,
         writeback_delay: limits::WRITEBACK_DELAY_DEFAULT,
@@ -187,21 +188,26 @@ fn try_write_volume(
     secret: &Secret,
     traces: &mut Traces,
 ) -> Result<(), Failure> {
-    let waiting = Waiting::on("making the keys");
     let mut id = [0; 16];
     OsEntropy.fill(&mut id);
-    let mut slots = KeySlots::new(VolumeId(id));
+    let slots = key_slots(VolumeId(id), phrase, secret)?;
+    volume.create()?;
+    traces.volume = Some(volume.path().to_owned());
+    home::write_new(&volume.keys(), slots.to_json().as_bytes())?;
+    home::write_new(&volume.config(), config.to_toml().as_bytes())
+}
+
+/// Slots that open a volume on this machine. Takes a second, on purpose.
+pub(super) fn key_slots(id: VolumeId, phrase: &Phrase, secret: &Secret) -> Result<KeySlots, Failure> {
+    let _waiting = Waiting::on("making the keys");
+    let mut slots = KeySlots::new(id);
     let keys = phrase.secret();
     match secret {
         Secret::Passphrase(bytes) => slots.set_passphrase(&keys, bytes, KdfCost::DEFAULT, &mut OsEntropy)?,
         Secret::KeyFile(bytes) => slots.set_key_file(&keys, bytes, &mut OsEntropy)?,
     }
     slots.set_phrase(&keys, phrase, &mut OsEntropy)?;
-    drop(waiting);
-    volume.create()?;
-    traces.volume = Some(volume.path().to_owned());
-    home::write_new(&volume.keys(), slots.to_json().as_bytes())?;
-    home::write_new(&volume.config(), config.to_toml().as_bytes())
+    Ok(slots)
 }
 
 /// What was made so far, to be taken back if it was for nothing.

@@ -33,7 +33,8 @@ const POLL: Duration = Duration::from_millis(20);
   kernel-cache=writeback|none           whether the kernel gathers small writes
   allow_other                           let other users in (root's mounts always do)
   home=DIR                              as --home
-  ro, noexec, noatime, suid, dev        as for every filesystem; nosuid and nodev are the default
+  ro, noexec, suid, dev                 as for every filesystem; nosuid and nodev are the default
+  noatime, strictatime, nodiratime      as for every filesystem; relatime is the default
   _netdev, nofail, noauto, user, x-…    accepted from fstab without effect here
 
 Examples:

@@ -9,6 +9,7 @@ use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::{KERNEL_DRAIN_TIMEOUT, PROGRESS_INTERVAL, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX};
 use crate::mountpoint;
+use crate::seen;
 use crate::survey;
 use crate::wiring::Volume;
 use cessfs_crypto::SS58_PREFIX;
@@ -143,8 +144,18 @@ impl Daemon {
             self.volume.engine.poke();
             let settled = self.volume.engine.settle().map(|r| r.map_err(Failure::from)).boxed();
             self.with_progress(settled, events).await?;
+            self.note_seen();
         }
         Ok(())
+    }
+
+    /// Remembers outside the volume's directory how far the network is: a recovery must not accept less (I13).
+    pub fn note_seen(&self) {
+        if let Some(pack) = self.volume.engine.newest_confirmed()
+            && let Err(failure) = seen::note(self.dir.home(), self.volume.id, pack)
+        {
+            tracing::warn!("{failure}");
+        }
     }
 
     /// Tells how far it is while something goes on.

@@ -29,10 +29,16 @@ pub const ABSENT: FileAttr = FileAttr {
 
 /// Who asks.
 pub fn caller(req: &Request) -> Caller {
+    creator(req, 0)
+}
+
+/// Who asks, with the umask for what is made.
+pub fn creator(req: &Request, umask: u32) -> Caller {
     Caller {
         uid: req.uid(),
         gid: req.gid(),
         pid: req.pid(),
+        umask: perm(umask),
     }
 }
 
@@ -42,13 +48,14 @@ pub fn perm(mode: u32) -> u16 {
 }
 
 /// What is left of permission bits when somebody without CAP_FSETID changes content: no set-uid bit, and no set-gid bit on
-/// what the group may execute (without that, the bit means mandatory locking and stays).
-pub fn without_set_id(perm: u16) -> u16 {
+/// what the group may execute, nor on what belongs to a group that the caller is not in (asked only if it matters).
+pub fn without_set_id(perm: u16, is_member: impl FnOnce() -> bool) -> u16 {
     const SET_UID: u16 = 0o4000;
-    const SET_GID_AND_EXECUTE: u16 = 0o2010;
+    const SET_GID: u16 = 0o2000;
+    const GROUP_EXECUTES: u16 = 0o0010;
     let perm = perm & !SET_UID;
-    if perm & SET_GID_AND_EXECUTE == SET_GID_AND_EXECUTE {
-        perm & !0o2000
+    if perm & SET_GID != 0 && (perm & GROUP_EXECUTES != 0 || !is_member()) {
+        perm & !SET_GID
     } else {
         perm
     }
@@ -209,14 +216,15 @@ mod tests {
 
     #[test]
     fn set_id_bits_fall() {
-        for (before, after) in [
-            (0o6777, 0o777),
-            (0o6767, 0o2767),
-            (0o4755, 0o755),
-            (0o644, 0o644),
-            (0o1777, 0o1777),
+        for (before, member, stranger) in [
+            (0o6777, 0o777, 0o777),
+            (0o6767, 0o2767, 0o767),
+            (0o4755, 0o755, 0o755),
+            (0o644, 0o644, 0o644),
+            (0o1777, 0o1777, 0o1777),
         ] {
-            assert_eq!(without_set_id(before), after, "{before:o}");
+            assert_eq!(without_set_id(before, || true), member, "{before:o}");
+            assert_eq!(without_set_id(before, || false), stranger, "{before:o}");
         }
     }
 

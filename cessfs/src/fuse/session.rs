@@ -5,6 +5,7 @@ use crate::config::KernelCache;
 use crate::exit::{Exit, Failure};
 use crate::limits;
 use crate::mountpoint::FS_TYPE;
+use cessfs_vfs::AtimeRule;
 use fuser::{Config, InitFlags, KernelConfig, MountOption, Session, SessionACL};
 use nix::mount::MsFlags;
 use std::fs::{File, OpenOptions};
@@ -27,8 +28,10 @@ pub struct Settings {
     pub suid: bool,
     /// Honour device files.
     pub dev: bool,
-    /// `noatime`.
-    pub no_atime: bool,
+    /// `noatime`, `relatime` or `strictatime`.
+    pub atime: AtimeRule,
+    /// `nodiratime`.
+    pub no_dir_atime: bool,
 }
 
 /// A live mount. Dropping it does not unmount: the directory is the handle for that.
@@ -103,7 +106,7 @@ fn config(settings: &Settings) -> Config {
         (settings.no_exec, MountOption::NoExec),
         (settings.suid, MountOption::Suid),
         (settings.dev, MountOption::Dev),
-        (settings.no_atime, MountOption::NoAtime),
+        (settings.atime == AtimeRule::Never, MountOption::NoAtime),
     ] {
         if wanted {
             options.push(option);
@@ -166,7 +169,9 @@ fn flags(settings: &Settings) -> MsFlags {
         (settings.no_exec, MsFlags::MS_NOEXEC),
         (!settings.suid, MsFlags::MS_NOSUID),
         (!settings.dev, MsFlags::MS_NODEV),
-        (settings.no_atime, MsFlags::MS_NOATIME),
+        (settings.atime == AtimeRule::Never, MsFlags::MS_NOATIME),
+        (settings.atime == AtimeRule::Always, MsFlags::MS_STRICTATIME),
+        (settings.no_dir_atime, MsFlags::MS_NODIRATIME),
     ] {
         if wanted {
             flags |= flag;
@@ -193,6 +198,10 @@ fn mode_of(dir: &Path) -> Result<u32, Failure> {
 /// has cleared until its attributes expire, and without either it asks for `security.capability` before every write. fuser
 /// 0.18 does not hand on two of V2's flags, on truncating opens and on setattrs. For a setattr vfs goes by the caller's uid;
 /// so that a truncating open is one, `ATOMIC_O_TRUNC` is not asked for.
+///
+/// With `POSIX_ACL` the kernel enforces the lists that we keep; `DONT_MASK` leaves the umask to us, because a default list
+/// goes before it. Neither `POSIX_LOCKS` nor `FLOCK_LOCKS`: this mount is the only one of its volume, so the kernel's own
+/// locks are all there are.
 pub fn negotiate(config: &mut KernelConfig, cache: KernelCache) {
     let mut wanted = InitFlags::FUSE_ASYNC_READ
         | InitFlags::FUSE_ASYNC_DIO
@@ -203,6 +212,8 @@ pub fn negotiate(config: &mut KernelConfig, cache: KernelCache) {
         | InitFlags::FUSE_PARALLEL_DIROPS
         | InitFlags::FUSE_CACHE_SYMLINKS
         | InitFlags::FUSE_HANDLE_KILLPRIV_V2
+        | InitFlags::FUSE_POSIX_ACL
+        | InitFlags::FUSE_DONT_MASK
         | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
     if cache == KernelCache::Writeback {
         wanted |= InitFlags::FUSE_WRITEBACK_CACHE;

@@ -21,6 +21,8 @@ pub(super) struct OpenPack {
     pub(super) chunks: Vec<ChunkEntry>,
     pub(super) deltas: Vec<DeltaEntry>,
     pub(super) begun_at: Duration,
+    /// Bytes that a checkpoint's metadata will take beyond what is pending; 0 for others.
+    pub(super) reserve: u64,
     keys: VolumeKeys,
     dice: Dice,
     room: Arc<DiskRoom>,
@@ -52,6 +54,7 @@ impl OpenPack {
             chunks: Vec::new(),
             deltas: Vec::new(),
             begun_at,
+            reserve: 0,
             keys,
             dice,
             room: staging.room(),
@@ -99,8 +102,8 @@ impl OpenPack {
         Ok(())
     }
 
-    /// Directory, pad and footer.
-    pub(super) fn close(&mut self) -> Result<(), StoreError> {
+    /// Directory, pad and footer. `previous` is the pack sealed before this one (0: none), `sealed_at_s` the wall clock.
+    pub(super) fn close(&mut self, previous: PackSeq, sealed_at_s: u64) -> Result<(), StoreError> {
         let directory = Directory {
             chunks: std::mem::take(&mut self.chunks),
             deltas: std::mem::take(&mut self.deltas),
@@ -113,6 +116,8 @@ impl OpenPack {
             directory_offset: self.len,
             chunks: directory.chunks.len() as u32,
             deltas: directory.deltas.len() as u32,
+            previous,
+            sealed_at_s,
         };
         (self.chunks, self.deltas) = (directory.chunks, directory.deltas);
         self.append(&sealed)?;
@@ -135,6 +140,11 @@ impl OpenPack {
             self.append(&buffer[..take])?;
         }
         Ok(())
+    }
+
+    /// Sealed bytes of the delta frames.
+    pub(super) fn delta_bytes(&self) -> u64 {
+        self.deltas.iter().map(|delta| u64::from(delta.len)).sum()
     }
 
     /// Whole segments of a closed pack.

@@ -18,8 +18,6 @@ pub struct Config {
     pub staging_dir: PathBuf,
     /// Territory that packs are charged to.
     pub territory: String,
-    /// Epoch of this writer (I10).
-    pub epoch: u32,
     /// Bytes at which the open pack is full.
     pub pack_target_bytes: u64,
     /// How long content may wait in the open pack.
@@ -34,7 +32,6 @@ impl Config {
         Config {
             staging_dir: staging_dir.into(),
             territory: territory.into(),
-            epoch: 1,
             pack_target_bytes: PACK_TARGET_BYTES,
             pack_age_max: PACK_AGE_MAX,
             backlog_bound_bytes: BACKLOG_BOUND_BYTES,

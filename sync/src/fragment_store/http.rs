@@ -12,7 +12,7 @@
 mod reply;
 mod stall;
 
-use super::{Fid, FragmentStore, MinerError, MinerStatus, Sha256Hash};
+use super::{Fid, FragmentBody, FragmentStore, MinerError, MinerStatus, Sha256Hash};
 use crate::limits::{
     FRAGMENT_BYTES, MINER_CONNECT_TIMEOUT, MINER_IDLE_CONNECTIONS_MAX, MINER_IDLE_TIMEOUT, MINER_PROBE_TIMEOUT,
     MINER_STALL_TIMEOUT,
@@ -63,11 +63,10 @@ impl HttpFragments {
         })
     }
 
-    async fn put(self, url: String, names: HeaderMap, body: Bytes) -> Result<(), MinerError> {
+    async fn put(self, url: String, names: HeaderMap, body: FragmentBody) -> Result<(), MinerError> {
         let progress = Progress::new(self.stall);
-        let length = body.len() as u64;
         let stream = Body::wrap_stream(progress.watch(body));
-        let part = Part::stream_with_length(stream, length).file_name("fragment");
+        let part = Part::stream_with_length(stream, FRAGMENT_BYTES as u64).file_name("fragment");
         let request = self
             .client
             .put(url)
@@ -126,7 +125,7 @@ impl FragmentStore for HttpFragments {
         endpoint: &str,
         fid: Fid,
         fragment: Sha256Hash,
-        body: Bytes,
+        body: FragmentBody,
     ) -> BoxFuture<'static, Result<(), MinerError>> {
         self.clone()
             .put(url(endpoint, "fragment"), names(fid, fragment), body)

@@ -106,6 +106,15 @@ pub enum Blocked {
     /// The local journal takes no more.
     #[error("the local journal failed: {0}")]
     Journal(String),
+    /// The volume was recovered elsewhere, and goes on there (I10).
+    #[error(
+        "this volume was recovered on another machine and goes on there (epoch {epoch}); nothing more is sent from here: copy \
+         what only this machine has over to that one"
+    )]
+    Fenced {
+        /// Epoch of the other writer.
+        epoch: u32,
+    },
 }
 
 /// Hashes of an encoded pack.
@@ -151,6 +160,8 @@ pub struct PackRecord {
     pub chunks: u32,
     /// Delta frames inside.
     pub deltas: u32,
+    /// Sealed bytes of the delta frames.
+    pub delta_bytes: u64,
     /// The public file name, sealed (F9).
     pub label: String,
     /// Territory it is charged to.
@@ -224,6 +235,7 @@ struct Wire {
     segments: u32,
     chunks: u32,
     deltas: u32,
+    delta_bytes: u64,
     label: String,
     territory: String,
     state: PackState,
@@ -245,6 +257,7 @@ impl From<&PackRecord> for Wire {
             segments: record.segments,
             chunks: record.chunks,
             deltas: record.deltas,
+            delta_bytes: record.delta_bytes,
             label: record.label.clone(),
             territory: record.territory.clone(),
             state: record.state,
@@ -283,6 +296,7 @@ impl TryFrom<Wire> for PackRecord {
             segments: wire.segments,
             chunks: wire.chunks,
             deltas: wire.deltas,
+            delta_bytes: wire.delta_bytes,
             label: wire.label,
             territory: wire.territory,
             state: wire.state,

@@ -25,6 +25,7 @@ fn record(seq: u64, state: PackState) -> PackRecord {
         segments: 1,
         chunks: 3,
         deltas: 1,
+        delta_bytes: 500,
         label: "label".into(),
         territory: "main".into(),
         state,

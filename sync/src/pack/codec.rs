@@ -41,6 +41,11 @@ pub struct Footer {
     pub chunks: u32,
     /// Delta frames, and entries for them in the directory.
     pub deltas: u32,
+    /// The pack that was sealed before this one in the same history; 0: there was none. Recovery follows it back, and so
+    /// notices a pack that is missing in between (numbers alone may have gaps).
+    pub previous: PackSeq,
+    /// The writer's wall clock when it sealed the pack, seconds since 1970. For people; nothing depends on it.
+    pub sealed_at_s: u64,
 }
 
 impl Header {
@@ -115,6 +120,8 @@ impl Footer {
         plain.put(&self.directory_offset.to_le_bytes());
         plain.put(&self.chunks.to_le_bytes());
         plain.put(&self.deltas.to_le_bytes());
+        plain.put(&self.previous.0.to_le_bytes());
+        plain.put(&self.sealed_at_s.to_le_bytes());
         let mut out = Vec::with_capacity(FOOTER_SEALED_BYTES);
         keys.seal(Footer::frame(self.seq), &plain.bytes, entropy, &mut out);
         out
@@ -137,6 +144,8 @@ impl Footer {
             directory_offset: u64::from_le_bytes(reader.take()?),
             chunks: u32::from_le_bytes(reader.take()?),
             deltas: u32::from_le_bytes(reader.take()?),
+            previous: PackSeq(u64::from_le_bytes(reader.take()?)),
+            sealed_at_s: u64::from_le_bytes(reader.take()?),
         };
         reader.finish()?;
         if named != seq {
@@ -148,6 +157,9 @@ impl Footer {
 
     /// Counts and offsets must fit each other before anything is allocated by them.
     fn check(&self, body: u64) -> Result<(), PackError> {
+        if self.previous >= self.seq {
+            return Err(PackError::Malformed("number of the pack before"));
+        }
         if self.segments == 0 || self.segments as usize > PACK_SEGMENTS_MAX {
             return Err(PackError::Malformed("number of segments"));
         }

@@ -52,6 +52,8 @@ fn directory(chunks: &[u32], deltas: &[u32]) -> (Directory, Footer) {
         directory_offset: at,
         chunks: chunks.len() as u32,
         deltas: deltas.len() as u32,
+        previous: PackSeq(8),
+        sealed_at_s: 1_700_000_000,
     };
     (directory, footer)
 }
@@ -115,7 +117,8 @@ fn the_worked_example_of_the_format_document() {
         "fd00000000000000",
         "01000000",
         "01000000",
-        "00000000000000000000000000000000"
+        "0800000000000000",
+        "00f1536500000000"
     );
     assert_eq!(hex::encode(plain), expected);
     let sealed = header().seal(&keys(1), &mut SimEntropy::new(2));
@@ -205,6 +208,7 @@ fn footers_whose_numbers_do_not_fit_are_refused() {
     )));
     assert!(malformed(forged(&|footer| footer.chunks = u32::MAX)));
     assert!(malformed(forged(&|footer| footer.deltas = u32::MAX)));
+    assert!(malformed(forged(&|footer| footer.previous = footer.seq)));
 }
 
 proptest! {

@@ -7,15 +7,17 @@
 //! ```
 
 use super::backoff::Backoff;
-use super::body::read_column;
 use super::place::Placement;
+use super::rows::ROWS;
 use super::{Pipeline, staging_lost};
-use crate::fragment_store::MinerError;
+use crate::fragment_store::{FragmentBody, MinerError};
 use crate::ledger::{Blocked, Column, Durable};
 use crate::limits::{COLUMNS, FRAGMENT_BYTES, PUT_ATTEMPTS_MAX, REPORT_DEADLINE, RETRY_DELAY_MAX, RETRY_DELAY_MIN};
-use crate::staging::store_error;
-use cessfs_crypto::AccountId;
+use crate::store::StoreError;
+use cessfs_crypto::{AccountId, PackSeq};
+use futures::StreamExt;
 use std::collections::HashSet;
+use std::sync::{Arc, OnceLock};
 
 /// Why a column starts over.
 enum Setback {
@@ -157,7 +159,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// Makes the fragment and sends it; it is in memory only while it is being sent.
+    /// Sends a fragment; it is made piece by piece while it is being sent.
     async fn put_fragment(
         &self,
         placement: &Placement,
@@ -166,15 +168,32 @@ impl Pipeline {
         miner: AccountId,
     ) -> Result<Result<(), MinerError>, Blocked> {
         let _permit = self.fragments.acquire().await.expect("the semaphore is never closed");
-        let (staging, seq) = (self.staging.clone(), placement.pack.seq);
-        let fragment = self.blocking(move || {
-            let body = staging.body(seq).map_err(store_error)?;
-            read_column(&body, segment, column, 0..FRAGMENT_BYTES as u32).map_err(store_error)
-        });
-        let fragment = fragment.await.map_err(staging_lost)?;
         let encoded = placement.pack.encoded();
         let hash = encoded.segments[segment as usize].fragments[usize::from(column)];
-        Ok(self.miners.put(miner, encoded.fid, hash, fragment.into()).await)
+        let lost = Arc::new(OnceLock::new());
+        let body = self.fragment(placement.pack.seq, segment, column, lost.clone());
+        let sent = self.miners.put(miner, encoded.fid, hash, body).await;
+        // A body that could not be read breaks the request off; the miner is not to blame.
+        match lost.get() {
+            Some(error) => Err(staging_lost(error)),
+            None => Ok(sent),
+        }
+    }
+
+    /// The pieces of a fragment; why they end before their time is left in `lost`.
+    fn fragment(&self, seq: PackSeq, segment: u32, column: u8, lost: Arc<OnceLock<StoreError>>) -> FragmentBody {
+        let rows = self.rows.clone();
+        let pieces = (0..ROWS).map(move |row| {
+            let (rows, lost) = (rows.clone(), lost.clone());
+            async move {
+                rows.part(seq, (segment, row), column).await.map_err(|error| {
+                    let told = std::io::Error::other(error.to_string());
+                    let _ = lost.set(error);
+                    told
+                })
+            }
+        });
+        futures::stream::iter(pieces).buffered(1).boxed()
     }
 }
 

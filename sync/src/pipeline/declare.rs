@@ -5,7 +5,7 @@
 //!     | nothing
 //!     | intent in the journal and not yet void? wait
 //!     v
-//! territory has room, twelve miners answer (F5)
+//! nobody writes in a newer epoch (I10), territory has room, twelve miners answer (F5)
 //!     v
 //! journal the intent, barrier
 //!     v
@@ -31,6 +31,7 @@ impl Pipeline {
             OnChain::Nothing { height } => height,
         };
         self.assert_void(pack, height).await?;
+        self.check_fence().await?;
         self.check_shape(pack).await?;
         self.check_territory(pack).await?;
         let miners = self.choose_miners(pack).await?;

@@ -1,10 +1,11 @@
 //! Placing -> Stored: twelve columns in parallel, until the chain says that the file exists.
 
 use super::Pipeline;
+use super::backoff::Backoff;
 use super::reconcile::OnChain;
 use crate::chain::Deal;
 use crate::ledger::{Blocked, Durable, Intent, PackRecord, PackState};
-use crate::limits::{CHAIN_POLL, COLUMNS};
+use crate::limits::{CHAIN_POLL_MAX, CHAIN_POLL_MIN, COLUMNS};
 use cessfs_crypto::{AccountId, PackSeq};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
@@ -49,10 +50,15 @@ impl Pipeline {
 
     async fn watch_deal(&self, placement: &Placement, slot: &mut Option<OwnedSemaphorePermit>) -> Result<(), Blocked> {
         let seq = placement.pack.seq;
+        let mut wait = Backoff::new(CHAIN_POLL_MIN, CHAIN_POLL_MAX);
         loop {
             match self.reconcile(&placement.pack).await {
                 Ok(OnChain::File(file)) => return self.enter_stored(&placement.pack, &file).await,
-                Ok(OnChain::Deal(deal)) => self.book_reports(placement, &deal).await?,
+                Ok(OnChain::Deal(deal)) => {
+                    if self.book_reports(placement, &deal).await? {
+                        wait.reset();
+                    }
+                }
                 Ok(OnChain::Nothing { height }) => return self.deal_gone(seq, height).await,
                 // The columns go on: miners may well be reachable while the RPC is not.
                 Err(reason) => self.block(seq, reason),
@@ -61,15 +67,16 @@ impl Pipeline {
                 .ledger
                 .get(seq)
                 .expect("a pack stays in the ledger while it is driven");
-            if record.columns.iter().all(|column| column.delivered) {
-                // All bytes are with miners: the next pack may send.
-                *slot = None;
+            if record.columns.iter().all(|column| column.delivered) && slot.take().is_some() {
+                // All bytes are with miners: the next pack may send, and the reports are near.
+                wait.reset();
             }
-            self.pause(CHAIN_POLL).await;
+            self.pause(wait.next(&self.dice)).await;
         }
     }
 
-    async fn book_reports(&self, placement: &Placement, deal: &Deal) -> Result<(), Blocked> {
+    /// True if there are reports that were not known.
+    async fn book_reports(&self, placement: &Placement, deal: &Deal) -> Result<bool, Blocked> {
         let mut reported = [false; COLUMNS];
         for (column, _) in &deal.reported {
             if let Some(flag) = reported.get_mut(usize::from(*column)) {
@@ -81,12 +88,11 @@ impl Pipeline {
             }
         }
         self.enter_placing(&placement.pack, deal).await?;
-        placement.reported.send_if_modified(|known| {
+        Ok(placement.reported.send_if_modified(|known| {
             let news = *known != reported;
             *known = reported;
             news
-        });
-        Ok(())
+        }))
     }
 
     /// The deal is no more and no file came of it: the territory expired under it (facts 1.5), or this RPC lags. Back to

@@ -3,13 +3,13 @@
 use crate::chain::Miner;
 use crate::clock::Clock;
 use crate::erasure::sha256;
-use crate::fragment_store::{Fid, FragmentStore, MinerError, MinerStatus, Sha256Hash};
+use crate::fragment_store::{Fid, FragmentBody, FragmentStore, MinerError, MinerStatus, Sha256Hash};
 use crate::limits::FRAGMENT_BYTES;
 use crate::sim::{SimChain, SimClock};
 use bytes::Bytes;
 use cessfs_crypto::AccountId;
-use futures::FutureExt;
 use futures::future::{BoxFuture, pending, ready};
+use futures::{FutureExt, TryStreamExt};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::ops::Range;
@@ -40,10 +40,11 @@ struct SimMiner {
 }
 
 /// See the module head. Endpoints are numbers: `sim:0`, `sim:1`, ...
+#[derive(Clone)]
 pub struct SimMiners {
     chain: Arc<SimChain>,
     clock: Arc<SimClock>,
-    miners: Mutex<Vec<SimMiner>>,
+    miners: Arc<Mutex<Vec<SimMiner>>>,
 }
 
 const LATENCY: Duration = Duration::from_millis(50);
@@ -53,7 +54,7 @@ impl SimMiners {
         let miners = SimMiners {
             chain,
             clock,
-            miners: Mutex::default(),
+            miners: Arc::default(),
         };
         for _ in 0..count {
             miners.add();
@@ -90,6 +91,13 @@ impl SimMiners {
         self.miners.lock()[usize::from(number)].fault = fault;
     }
 
+    /// Drops everything a miner holds of one file.
+    pub fn lose(&self, number: u8, fid: Fid) {
+        self.miners.lock()[usize::from(number)]
+            .fragments
+            .retain(|(held, _), _| *held != fid);
+    }
+
     /// Copies everything one miner holds to another, as a repair does.
     pub fn copy(&self, from: u8, to: u8) {
         let mut miners = self.miners.lock();
@@ -100,6 +108,36 @@ impl SimMiners {
     /// Fragments held in all.
     pub fn fragments(&self) -> usize {
         self.miners.lock().iter().map(|miner| miner.fragments.len()).sum()
+    }
+
+    /// Keeps a fragment, and reports when it was the last one.
+    fn store(
+        &self,
+        number: u8,
+        fault: Option<Fault>,
+        fid: Fid,
+        fragment: Sha256Hash,
+        body: Bytes,
+    ) -> Result<(), MinerError> {
+        if body.len() != FRAGMENT_BYTES || sha256(&body) != fragment {
+            return Err(MinerError::Refused("size or hash".into()));
+        }
+        let Some((column, needed)) = self.chain.column_of(fid, fragment) else {
+            return Err(MinerError::Refused("not in a deal".into()));
+        };
+        let complete = {
+            let held = &mut self.miners.lock()[usize::from(number)].fragments;
+            held.insert((fid, fragment), body);
+            let complete = needed.iter().all(|hash| held.contains_key(&(fid, *hash)));
+            if complete && fault == Some(Fault::Forgets) {
+                held.clear();
+            }
+            complete
+        };
+        if complete && fault != Some(Fault::Silent) {
+            self.chain.report(fid, column, SimMiners::account(number));
+        }
+        Ok(())
     }
 
     fn later<T: Send + 'static>(&self, value: Result<T, MinerError>) -> BoxFuture<'static, Result<T, MinerError>> {
@@ -129,7 +167,7 @@ impl FragmentStore for SimMiners {
         endpoint: &str,
         fid: Fid,
         fragment: Sha256Hash,
-        body: Bytes,
+        body: FragmentBody,
     ) -> BoxFuture<'static, Result<(), MinerError>> {
         let number = number_of(endpoint);
         let refuse = |why: &str| ready(Err(MinerError::Refused(why.into()))).boxed();
@@ -140,25 +178,16 @@ impl FragmentStore for SimMiners {
             Some(Fault::Refuses) => return refuse("disk full"),
             _ => {}
         }
-        if body.len() != FRAGMENT_BYTES || sha256(&body) != fragment {
-            return refuse("size or hash");
+        let this = self.clone();
+        async move {
+            let pieces: Vec<Bytes> = match body.try_collect().await {
+                Ok(pieces) => pieces,
+                Err(error) => return Err(MinerError::Unreachable(error.to_string())),
+            };
+            this.store(number, fault, fid, fragment, pieces.concat().into())?;
+            this.later(Ok(())).await
         }
-        let Some((column, needed)) = self.chain.column_of(fid, fragment) else {
-            return refuse("not in a deal");
-        };
-        let complete = {
-            let held = &mut self.miners.lock()[usize::from(number)].fragments;
-            held.insert((fid, fragment), body);
-            let complete = needed.iter().all(|hash| held.contains_key(&(fid, *hash)));
-            if complete && fault == Some(Fault::Forgets) {
-                held.clear();
-            }
-            complete
-        };
-        if complete && fault != Some(Fault::Silent) {
-            self.chain.report(fid, column, SimMiners::account(number));
-        }
-        self.later(Ok(()))
+        .boxed()
     }
 
     fn get(

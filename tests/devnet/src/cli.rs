@@ -50,6 +50,14 @@ enum Command {
         #[arg(value_parser = amount::planck)]
         amount: u128,
     },
+    /// Take an account's money, all but an amount.
+    Drain {
+        /// Account, SS58.
+        address: String,
+        /// TCESS that stay.
+        #[arg(value_parser = amount::planck)]
+        amount: u128,
+    },
     /// Do something to the chain.
     #[command(subcommand)]
     Chain(Chain),
@@ -75,6 +83,9 @@ struct Up {
     /// Milliseconds between a miner's looks for files to report (500 for a new devnet).
     #[arg(long)]
     report_ms: Option<u64>,
+    /// What the chain calls itself (cess-devnet-local for a new devnet). Under any other name it has no faucet.
+    #[arg(long, value_name = "NAME")]
+    chain: Option<String>,
     /// Detach, and return when the network answers.
     #[arg(long)]
     daemon: bool,
@@ -127,6 +138,13 @@ enum Chain {
     Lag {
         /// Blocks.
         blocks: u32,
+    },
+    /// Tell another name, of the same length, in the metadata: a runtime that clients don't know. A restart ends it.
+    Rename {
+        /// The name of a call, say.
+        name: String,
+        /// What is told instead.
+        told: String,
     },
     /// Set the price of territory per GiB and day.
     Price {
@@ -182,6 +200,7 @@ pub fn main() -> Result<()> {
                 miner_space,
                 block_ms,
                 report_ms,
+                chain,
                 daemon,
                 detached,
             } = up;
@@ -192,6 +211,7 @@ pub fn main() -> Result<()> {
                     miner_space_gib: miner_space,
                     block_ms,
                     report_ms,
+                    chain,
                 },
                 daemon,
                 detached,
@@ -211,6 +231,13 @@ pub fn main() -> Result<()> {
             println!("{address} has {} TCESS more.", amount::text(amount));
             Ok(())
         }
+        Command::Drain { address, amount } => tell(
+            &dir,
+            &Request::Drain {
+                address,
+                planck: amount.to_string(),
+            },
+        ),
         Command::Chain(chain) => tell(&dir, &chain_request(&chain)),
         Command::Call(call) => {
             let (CallName { pallet, call }, pause) = match call {
@@ -238,6 +265,10 @@ fn chain_request(chain: &Chain) -> Request {
     match chain {
         Chain::Pause => Request::ChainPause { pause: true },
         Chain::Resume => Request::ChainPause { pause: false },
+        Chain::Rename { name, told } => Request::ChainRename {
+            name: name.clone(),
+            told: told.clone(),
+        },
         Chain::Lag { blocks } => Request::ChainLag { blocks: *blocks },
         Chain::Price { amount } => Request::ChainPrice {
             planck: amount.to_string(),

@@ -33,6 +33,20 @@ pub enum Request {
         /// Planck, as decimal text: JSON numbers are too short.
         planck: String,
     },
+    /// Take all money but this.
+    Drain {
+        /// SS58 text.
+        address: String,
+        /// Planck that stay, as decimal text.
+        planck: String,
+    },
+    /// Tell another name in the metadata.
+    ChainRename {
+        /// The name.
+        name: String,
+        /// What is told instead; of the same length.
+        told: String,
+    },
     /// Stop making blocks, or go on.
     ChainPause {
         /// Stop.

@@ -118,7 +118,7 @@ impl Network {
         let specs = specs(dir, &settings, &accounts);
         let report_every = Duration::from_millis(settings.report_ms);
         let fleet = MinerFleet::start(specs, node.clone().view(keys), report_every).await?;
-        let rpc = rpc::serve(node.clone(), settings.ws_port).await?;
+        let rpc = rpc::serve(node.clone(), settings.ws_port, &settings.chain).await?;
         let author = tokio::spawn(node.clone().author(Duration::from_millis(settings.block_ms)));
         let network = Arc::new(Self {
             dir: dir.to_path_buf(),

@@ -27,16 +27,19 @@ use std::{net::Ipv4Addr, sync::Arc};
 /// What a method can answer.
 type Answer<T> = Result<T, ErrorObjectOwned>;
 
+/// What a devnet's chain calls itself, by which a client knows that there is a faucet.
+pub const DEVNET: &str = "cess-devnet-local";
+
 const INVALID_PARAMS: i32 = -32602;
 /// Substrate's code for a failed state or chain query.
 const QUERY_FAILED: i32 = 4003;
 const ID_LENGTH: usize = 16;
 
-/// Serves the node at 127.0.0.1 until the handle is stopped.
+/// Serves the node at 127.0.0.1 until the handle is stopped. The chain calls itself `chain`.
 ///
 /// # Errors
 /// If the port is taken.
-pub async fn serve(node: Arc<Node>, port: u16) -> anyhow::Result<ServerHandle> {
+pub async fn serve(node: Arc<Node>, port: u16, chain: &str) -> anyhow::Result<ServerHandle> {
     let config = ServerConfig::builder()
         .max_request_body_size(RPC_REQUEST_BYTES_MAX)
         .max_response_body_size(RPC_RESPONSE_BYTES_MAX)
@@ -48,16 +51,18 @@ pub async fn serve(node: Arc<Node>, port: u16) -> anyhow::Result<ServerHandle> {
         .build((Ipv4Addr::LOCALHOST, port))
         .await
         .with_context(|| format!("cannot serve JSON-RPC at 127.0.0.1:{port}"))?;
-    Ok(server.start(methods(node)?))
+    Ok(server.start(methods(node, chain)?))
 }
 
-fn methods(node: Arc<Node>) -> anyhow::Result<RpcModule<Arc<Node>>> {
+fn methods(node: Arc<Node>, chain: &str) -> anyhow::Result<RpcModule<Arc<Node>>> {
     let mut module = RpcModule::new(node);
-    system::register(&mut module)?;
+    system::register(&mut module, chain)?;
     chain::register(&mut module)?;
     state::register(&mut module)?;
     author::register(&mut module)?;
-    faucet::register(&mut module)?;
+    if chain == DEVNET {
+        faucet::register(&mut module)?;
+    }
     let mut names: Vec<String> = module.method_names().chain(["rpc_methods"]).map(String::from).collect();
     names.sort();
     module.register_method("rpc_methods", move |_, _, _| json!({ "methods": names }))?;

@@ -9,8 +9,12 @@
 //! | cut is forced | told with what was submitted, never longer than that | the same |
 //!
 //! and whatever was left out is marked again, for the next cut. Names always travel. An inode without links does not.
+//!
+//! A checkpoint carries all records, not only marked ones, as a forced cut carries them: replay may start there.
 
-use super::frame::FrameWriter;
+use super::frame::{DELTA_KINDS, FrameWriter};
+use super::marks::SAVED_PREFIX;
+use crate::data::state::DIRTY_PREFIX;
 use crate::data::{CHUNK, Shared};
 use crate::records::{
     self, DENTRY_PREFIX, EXTENT_PREFIX, Extent, INLINE_PREFIX, INODE_PREFIX, InodeRecord, RecordError, XATTR_PREFIX,
@@ -120,8 +124,51 @@ impl Cut<'_> {
             Ok(())
         })?;
         let mut writer = FrameWriter::new(sink);
-        marks.each(self.until, &mut |_, key, _| self.carry(key, &mut writer))?;
+        match self.cause {
+            CutCause::Full | CutCause::Forced => {
+                marks.each(self.until, &mut |_, key, _| self.carry(key, &mut writer))?
+            }
+            CutCause::Checkpoint => {
+                writer.only_what_is();
+                self.carry_all(&mut writer)?;
+            }
+        }
         writer.flush()
+    }
+
+    /// Carries every record there was at the instant of the cut.
+    fn carry_all(&mut self, writer: &mut FrameWriter<'_>) -> Result<(), StoreError> {
+        self.each_key(DIRTY_PREFIX, &mut |cut, key| {
+            let (ino, chunk) = records::parse_extent_key(key).map_err(corrupt)?;
+            if cut.is_unsent(ino, chunk)? {
+                cut.unsent.insert(ino);
+            }
+            Ok(())
+        })?;
+        for (prefix, _) in DELTA_KINDS {
+            self.each_key(prefix, &mut |cut, key| cut.carry(key, writer))?;
+        }
+        // What was deleted since the cut began may be gone before it was its turn above, but then it was saved before.
+        self.each_key(SAVED_PREFIX, &mut |cut, key| {
+            cut.carry(&key[SAVED_PREFIX.len()..], writer)
+        })
+    }
+
+    fn each_key(
+        &mut self,
+        prefix: &[u8],
+        visit: &mut dyn FnMut(&mut Self, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let mut from = prefix.to_vec();
+        loop {
+            let page = self.shared.core.store.scan(prefix, &from, crate::limits::SCAN_PAGE)?;
+            let Some((last, _)) = page.last() else { return Ok(()) };
+            from.clone_from(last);
+            from.push(0);
+            for (key, _) in &page {
+                visit(self, key)?;
+            }
+        }
     }
 
     fn extent(&self, ino: u64, chunk: u64) -> Result<Option<Extent>, StoreError> {
@@ -179,7 +226,13 @@ impl Cut<'_> {
                 self.left.push(key.to_vec());
             }
         }
-        writer.record(key, Some(&record.encode()))
+        writer.record(key, Some(&record.encode()))?;
+        // A file that outgrew its bytes keeps them for a while, unmarked; who replays must not.
+        let bytes = records::inline_key(ino);
+        if !record.inline && self.shared.core.marks.value_at_cut(&bytes)?.is_some() {
+            writer.record(&bytes, None)?;
+        }
+        Ok(())
     }
 
     fn carry_bytes(&mut self, ino: u64, key: &[u8], writer: &mut FrameWriter<'_>) -> Result<(), StoreError> {
@@ -258,7 +311,7 @@ impl Cut<'_> {
             return Ok(Passage::Whole);
         }
         match self.cause {
-            CutCause::Forced => Ok(Passage::Partly(self.submitted_size(ino)?)),
+            CutCause::Forced | CutCause::Checkpoint => Ok(Passage::Partly(self.submitted_size(ino)?)),
             CutCause::Full if self.shared.core.marks.is_new(self.until, &records::inode_key(ino))? => {
                 Ok(Passage::Empty)
             }

@@ -14,8 +14,19 @@ const VERSION: u8 = 1;
 const HEADER_BYTES: usize = 4 + 1 + 4;
 /// Length field of a record that is gone.
 const GONE: u32 = u32::MAX;
+/// Shortest key: a letter and a number.
+const KEY_BYTES_MIN: usize = 9;
 /// Longest key: a letter and two numbers.
 const KEY_BYTES_MAX: usize = 17;
+/// What travels, and the length of its keys: inodes, dentries, extents, inline bytes and xattrs. A checkpoint carries every
+/// record of these kinds, so a kind that is missing here is a kind that recovery loses.
+pub(super) const DELTA_KINDS: [(&[u8], usize); 5] = [
+    (INODE_PREFIX, KEY_BYTES_MIN),
+    (DENTRY_PREFIX, KEY_BYTES_MAX),
+    (EXTENT_PREFIX, KEY_BYTES_MAX),
+    (INLINE_PREFIX, KEY_BYTES_MIN),
+    (XATTR_PREFIX, KEY_BYTES_MAX),
+];
 /// Longest frame: one MiB, like a chunk.
 pub const FRAME_BYTES_MAX: usize = cessfs_sync::limits::CHUNK_BYTES;
 
@@ -50,6 +61,8 @@ pub type DeltaRecord = (Vec<u8>, Option<Vec<u8>>);
 pub(super) struct FrameWriter<'a> {
     frame: Vec<u8>,
     count: u32,
+    /// News that a record is gone is left out.
+    only_what_is: bool,
     sink: &'a mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
 }
 
@@ -58,13 +71,22 @@ impl<'a> FrameWriter<'a> {
         FrameWriter {
             frame: Vec::new(),
             count: 0,
+            only_what_is: false,
             sink,
         }
+    }
+
+    /// For a checkpoint, which starts from nothing: what is gone need not be told.
+    pub(super) fn only_what_is(&mut self) {
+        self.only_what_is = true;
     }
 
     /// Adds a record (`None`: it is gone).
     pub(super) fn record(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
         debug_assert!(is_delta_key(key));
+        if value.is_none() && self.only_what_is {
+            return Ok(());
+        }
         let bytes = 1 + key.len() + 4 + value.map_or(0, <[u8]>::len);
         if HEADER_BYTES + bytes > FRAME_BYTES_MAX {
             return Err(StoreError::Corrupt("a record is longer than a delta frame".into()));
@@ -160,14 +182,9 @@ fn take_u32(bytes: &[u8]) -> Result<(u32, &[u8]), FrameError> {
     Ok((u32::from_le_bytes(*number), rest))
 }
 
-/// Inodes, dentries, extents, inline bytes and xattrs travel; nothing else does.
 fn is_delta_key(key: &[u8]) -> bool {
-    let len = match key.get(..1) {
-        Some(INODE_PREFIX | INLINE_PREFIX) => 9,
-        Some(DENTRY_PREFIX | EXTENT_PREFIX | XATTR_PREFIX) => KEY_BYTES_MAX,
-        _ => return false,
-    };
-    key.len() == len
+    let is_of = |(prefix, len): &(&[u8], usize)| key.starts_with(prefix) && key.len() == *len;
+    DELTA_KINDS.iter().any(is_of)
 }
 
 #[cfg(test)]

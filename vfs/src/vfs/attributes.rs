@@ -1,10 +1,11 @@
 //! Changing attributes, and access times.
 //!
-//! An access time is worth no write of its own: it changes in memory (`relatime` rules) and reaches the store with the
+//! An access time is worth no write of its own: it changes in memory (by the rule of the mount) and reaches the store with the
 //! inode's next change, its last close, or together with many others.
 
 use super::{Attr, Caller, FileKind, Inode, InodeRecord, InodeState, SetAttr, Vfs, attr_of};
 use crate::attr::{TimeSet, Timestamp};
+use crate::core::AtimeRule;
 use crate::error::VfsError;
 use crate::inode::lock_many;
 use crate::limits::{FILE_BYTES_MAX, LAZY_BATCH, LAZY_INODES_MAX};
@@ -50,6 +51,9 @@ impl Vfs {
         }
         let mut record = state.record.clone();
         apply(&mut record, &set, caller, self.core.now());
+        if set.uid.is_some() || set.gid.is_some() || set.size.is_some() {
+            self.stage_capability_loss(ino, &mut record, &mut batch)?;
+        }
         // A removed directory that somebody still stands in changes in memory only: there is no record left.
         if !state.gone {
             self.data.stage(&inode, &mut state, &mut batch)?;
@@ -61,16 +65,22 @@ impl Vfs {
         Ok(attr_of(ino, &state.record))
     }
 
-    /// An access to an inode's content: moves its access time if `relatime` says so. The caller holds no lock
+    /// An access to an inode's content: moves its access time if the mount's rule says so. The caller holds no lock
     /// and no change.
     pub(super) fn touch(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
-        if !self.core.config.atime || self.core.check_writable().is_err() {
+        let config = &self.core.config;
+        if config.atime == AtimeRule::Never || self.core.check_writable().is_err() {
             return Ok(());
         }
         let now = self.core.now();
         let is_due = |record: &InodeRecord| {
             let atime = record.atime;
-            atime <= record.mtime || atime <= record.ctime || now.secs.saturating_sub(atime.secs) >= ATIME_STALE_SECS
+            let is_old = || {
+                atime <= record.mtime
+                    || atime <= record.ctime
+                    || now.secs.saturating_sub(atime.secs) >= ATIME_STALE_SECS
+            };
+            (config.dir_atime || record.kind != FileKind::Directory) && (config.atime == AtimeRule::Always || is_old())
         };
         if !is_due(&inode.state.read().record) {
             return Ok(());
@@ -120,7 +130,7 @@ impl Vfs {
         }
     }
 
-    /// Before a write by somebody who may not keep them: set-id bits and file capabilities go. Journaled with the write.
+    /// Before a write by somebody who may not keep them: set-id bits go, journaled with the write. File capabilities go too.
     pub(super) fn kill_privileges(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
         let (perm, xattrs) = {
             let state = inode.state.read();

@@ -128,6 +128,9 @@ impl Vfs {
         record.target = birth.target.to_vec();
         record.size = birth.target.len() as u64;
 
+        let lists = self.inherit(parent, dir_record, &mut record, caller)?;
+        record.xattrs = lists.len() as u32;
+
         let mut change = Change::new(&self.core, &self.data);
         let dir_record = change.record(&locked, parent);
         dir_record.mtime = now;
@@ -140,6 +143,7 @@ impl Vfs {
         }
         let ino = self.core.inos.issue(&*self.core.store)?;
         let attr = attr_of(ino, &record);
+        self.stage_first_xattrs(ino, lists, &mut change.batch);
         change.set_entry(parent, name, ino, birth.kind)?;
         let inode = change.birth(ino, record, birth.opens);
         change.commit(&mut locked)?;

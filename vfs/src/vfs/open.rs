@@ -40,6 +40,7 @@ impl Vfs {
             renames: Mutex::new(()),
         });
         make_root(&vfs.core)?;
+        vfs.data.tell_missing()?;
         if !vfs.core.config.read_only {
             vfs.sweep_orphans()?;
             if !was_clean {

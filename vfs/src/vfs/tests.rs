@@ -12,12 +12,14 @@ use cessfs_sync::store::MemStore;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+mod acls;
 mod attributes;
 mod crash;
 mod listing;
 mod model;
 mod names;
 mod open_files;
+mod restored;
 mod space;
 mod threads;
 mod xattrs;
@@ -26,8 +28,14 @@ const USER: Caller = Caller {
     uid: 1000,
     gid: 1000,
     pid: 7,
+    umask: 0,
 };
-const ROOT: Caller = Caller { uid: 0, gid: 0, pid: 7 };
+const ROOT: Caller = Caller {
+    uid: 0,
+    gid: 0,
+    pid: 7,
+    umask: 0,
+};
 
 /// Made once: a phrase is slow to turn into keys, on purpose.
 static KEYS: LazyLock<cessfs_crypto::VolumeKeys> = LazyLock::new(volume_keys);
@@ -37,6 +45,7 @@ struct World {
     store: Arc<MemStore>,
     clock: Arc<FakeClock>,
     dir: Arc<tempfile::TempDir>,
+    chunks: FakeChunks,
     vfs: Arc<Vfs>,
 }
 
@@ -58,13 +67,20 @@ impl World {
 
     /// A volume on what is in `store` already, with an empty cache.
     fn on(store: Arc<MemStore>, tune: impl FnOnce(&mut VfsConfig)) -> World {
-        World::over(store, Arc::new(FakeClock::new()), Arc::new(scratch()), tune)
+        World::over(
+            store,
+            Arc::new(FakeClock::new()),
+            Arc::new(scratch()),
+            FakeChunks::new(),
+            tune,
+        )
     }
 
     fn over(
         store: Arc<MemStore>,
         clock: Arc<FakeClock>,
         dir: Arc<tempfile::TempDir>,
+        chunks: FakeChunks,
         tune: impl FnOnce(&mut VfsConfig),
     ) -> World {
         let mut config = config(&dir);
@@ -72,19 +88,26 @@ impl World {
         let parts = VfsParts {
             store: store.clone(),
             clock: clock.clone(),
-            chunks: Arc::new(FakeChunks::new()),
+            chunks: Arc::new(chunks.clone()),
             keys: KEYS.clone(),
             config,
             entropy: Arc::new(Mutex::new(FakeEntropy::new(1))),
         };
         let vfs = Vfs::open(parts).unwrap();
-        World { store, clock, dir, vfs }
+        World {
+            store,
+            clock,
+            dir,
+            chunks,
+            vfs,
+        }
     }
 
     /// Closes the volume and opens it again.
     fn reopen(self) -> World {
         self.vfs.close().unwrap();
-        World::over(self.store.clone(), self.clock.clone(), self.dir.clone(), |_| {})
+        let chunks = FakeChunks::new();
+        World::over(self.store.clone(), self.clock.clone(), self.dir.clone(), chunks, |_| {})
     }
 
     /// Every invariant of the records holds.

@@ -1,4 +1,4 @@
-//! Extended attributes: opaque values under `user.`, `trusted.` and `security.`.
+//! Extended attributes: opaque values under `user.`, `trusted.` and `security.`, and the two access control lists.
 //!
 //! Who may see or set which is the kernel's business (it refuses `user.` on symlinks and devices, `trusted.` without the
 //! capability). Names of other namespaces are not supported.
@@ -7,8 +7,12 @@ use super::Vfs;
 use crate::error::VfsError;
 use crate::limits::{BUCKET_NAMES_MAX, SCAN_PAGE, XATTR_NAME_MAX, XATTR_VALUE_MAX, XATTRS_MAX};
 use crate::records::{self, InodeRecord, Xattr, XattrBucket};
-use crate::request::XattrMode;
+use crate::request::{AclKind, XattrMode};
 use cessfs_sync::Batch;
+use std::collections::BTreeMap;
+
+/// What a file's program may do beyond its user (capabilities(7)); gone with any change of content or owner.
+const CAPABILITY: &[u8] = b"security.capability";
 
 /// Fails unless an xattr may be called `name`.
 fn check_xattr_name(name: &[u8]) -> Result<(), VfsError> {
@@ -17,6 +21,9 @@ fn check_xattr_name(name: &[u8]) -> Result<(), VfsError> {
     }
     if name.contains(&0) {
         return Err(VfsError::Invalid("an xattr name holds no NUL"));
+    }
+    if AclKind::of(name).is_some() {
+        return Ok(());
     }
     let spaces: [&[u8]; 3] = [b"user.", b"trusted.", b"security."];
     match spaces.iter().find_map(|space| name.strip_prefix(*space)) {
@@ -27,32 +34,17 @@ fn check_xattr_name(name: &[u8]) -> Result<(), VfsError> {
 }
 
 impl Vfs {
-    /// Sets an attribute.
+    /// Sets an attribute. Access control lists have a way of their own, [`set_acl`](Vfs::set_acl); `EOPNOTSUPP` here.
     pub fn setxattr(&self, ino: u64, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), VfsError> {
         self.core.check_writable()?;
         check_xattr_name(name)?;
+        if AclKind::of(name).is_some() {
+            return Err(VfsError::Unsupported("an access control list as a plain xattr"));
+        }
         if value.len() > XATTR_VALUE_MAX {
             return Err(VfsError::TooBig);
         }
-        self.change_xattr(ino, name, |record, bucket| {
-            let old = bucket.0.iter_mut().find(|xattr| xattr.name == name);
-            match (old, mode) {
-                (Some(_), XattrMode::Create) => return Err(VfsError::Exists),
-                (None, XattrMode::Replace) => return Err(VfsError::NoAttribute),
-                (Some(old), _) => old.value = value.to_vec(),
-                (None, _) => {
-                    if record.xattrs >= XATTRS_MAX || bucket.0.len() >= BUCKET_NAMES_MAX {
-                        return Err(VfsError::NoSpace("an inode has room for 256 extended attributes"));
-                    }
-                    record.xattrs += 1;
-                    bucket.0.push(Xattr {
-                        name: name.to_vec(),
-                        value: value.to_vec(),
-                    });
-                }
-            }
-            Ok(())
-        })
+        self.change_xattr(ino, name, |record, bucket| bucket.set(record, name, value, mode))
     }
 
     /// The value of an attribute; `NoAttribute` if it is not there.
@@ -60,22 +52,35 @@ impl Vfs {
         check_xattr_name(name)?;
         let inode = self.inode(ino)?;
         let state = inode.state.read();
-        // The kernel asks for `security.capability` before every write: mostly there is nothing, and the record says so.
-        if state.record.xattrs == 0 {
-            return Err(VfsError::NoAttribute);
+        let value = self
+            .stored_xattr(ino, &state.record, name)?
+            .ok_or(VfsError::NoAttribute)?;
+        match AclKind::of(name) {
+            Some(kind) => Vfs::told_acl(kind, value, state.record.perm),
+            None => Ok(value),
         }
-        match self
-            .core
-            .store
-            .get(&records::xattr_key(ino, self.core.name_hash(ino, name)))?
-        {
-            Some(value) => {
-                let bucket = XattrBucket::decode(&value)?;
-                let found = bucket.0.into_iter().find(|xattr| xattr.name == name);
-                found.map(|xattr| xattr.value).ok_or(VfsError::NoAttribute)
-            }
-            None => Err(VfsError::NoAttribute),
+    }
+
+    /// The value that the store has for an attribute of a locked inode.
+    pub(super) fn stored_xattr(
+        &self,
+        ino: u64,
+        record: &InodeRecord,
+        name: &[u8],
+    ) -> Result<Option<Vec<u8>>, VfsError> {
+        // The kernel asks all the time, for lists and capabilities: mostly there is nothing, and the record says so.
+        if record.xattrs == 0 {
+            return Ok(None);
         }
+        let key = records::xattr_key(ino, self.core.name_hash(ino, name));
+        let Some(value) = self.core.store.get(&key)? else {
+            return Ok(None);
+        };
+        let found = XattrBucket::decode(&value)?
+            .0
+            .into_iter()
+            .find(|xattr| xattr.name == name);
+        Ok(found.map(|xattr| xattr.value))
     }
 
     /// All names, each with a NUL behind it.
@@ -98,23 +103,65 @@ impl Vfs {
         Ok(names)
     }
 
-    /// Removes an attribute; `NoAttribute` if it is not there.
+    /// Removes an attribute; `NoAttribute` if it is not there. A list that is not there is removed with success, as the
+    /// kernel's own filesystems have it (tar relies on it).
     pub fn removexattr(&self, ino: u64, name: &[u8]) -> Result<(), VfsError> {
         self.core.check_writable()?;
         check_xattr_name(name)?;
-        self.change_xattr(ino, name, |record, bucket| {
-            let before = bucket.0.len();
-            bucket.0.retain(|xattr| xattr.name != name);
-            if bucket.0.len() == before {
-                return Err(VfsError::NoAttribute);
-            }
-            record.xattrs = record.xattrs.saturating_sub(1);
-            Ok(())
+        match self.change_xattr(ino, name, |record, bucket| bucket.remove(record, name)) {
+            Err(VfsError::NoAttribute) if AclKind::of(name).is_some() => Ok(()),
+            result => result,
+        }
+    }
+
+    /// Stages the loss of file capabilities, if there are any.
+    pub(super) fn stage_capability_loss(
+        &self,
+        ino: u64,
+        record: &mut InodeRecord,
+        batch: &mut Batch,
+    ) -> Result<(), VfsError> {
+        if self.stored_xattr(ino, record, CAPABILITY)?.is_some() {
+            let mut bucket = self.xattr_bucket(ino, CAPABILITY)?;
+            bucket.remove(record, CAPABILITY)?;
+            self.stage_bucket(ino, CAPABILITY, &bucket, batch);
+        }
+        Ok(())
+    }
+
+    /// Stages the first attributes of an inode that is about to be made.
+    pub(super) fn stage_first_xattrs(&self, ino: u64, xattrs: Vec<Xattr>, batch: &mut Batch) {
+        let mut buckets: BTreeMap<Vec<u8>, XattrBucket> = BTreeMap::new();
+        for xattr in xattrs {
+            let key = records::xattr_key(ino, self.core.name_hash(ino, &xattr.name));
+            buckets.entry(key).or_default().0.push(xattr);
+        }
+        for (key, bucket) in buckets {
+            self.core.marks.mark_new(batch, &key);
+            batch.put(key, bucket.encode());
+        }
+    }
+
+    fn xattr_bucket(&self, ino: u64, name: &[u8]) -> Result<XattrBucket, VfsError> {
+        let key = records::xattr_key(ino, self.core.name_hash(ino, name));
+        Ok(match self.core.store.get(&key)? {
+            Some(value) => XattrBucket::decode(&value)?,
+            None => XattrBucket::default(),
         })
     }
 
+    fn stage_bucket(&self, ino: u64, name: &[u8], bucket: &XattrBucket, batch: &mut Batch) {
+        let key = records::xattr_key(ino, self.core.name_hash(ino, name));
+        self.core.marks.mark(batch, &key);
+        if bucket.0.is_empty() {
+            batch.delete(key);
+        } else {
+            batch.put(key, bucket.encode());
+        }
+    }
+
     /// Changes the bucket of `name`, and the inode with it, in one batch.
-    fn change_xattr(
+    pub(super) fn change_xattr(
         &self,
         ino: u64,
         name: &[u8],
@@ -124,26 +171,57 @@ impl Vfs {
         let _change = self.core.marks.enter();
         let mut state = inode.state.write();
         state.check_alive()?;
-        let key = records::xattr_key(ino, self.core.name_hash(ino, name));
-        let mut bucket = match self.core.store.get(&key)? {
-            Some(value) => XattrBucket::decode(&value)?,
-            None => XattrBucket::default(),
-        };
+        let mut bucket = self.xattr_bucket(ino, name)?;
         let mut record = state.record.clone();
         change(&mut record, &mut bucket)?;
         record.ctime = self.core.now();
         let mut batch = Batch::new();
-        self.core.marks.mark(&mut batch, &key);
-        if bucket.0.is_empty() {
-            batch.delete(key);
-        } else {
-            batch.put(key, bucket.encode());
-        }
+        self.stage_bucket(ino, name, &bucket, &mut batch);
         self.data.stage(&inode, &mut state, &mut batch)?;
         self.core.put_inode(&mut batch, ino, &record);
         self.core.store.commit(batch)?;
         state.record = record;
         state.lazy = false;
+        Ok(())
+    }
+}
+
+impl XattrBucket {
+    /// Sets `name`, and counts it in the record of the inode.
+    pub(super) fn set(
+        &mut self,
+        record: &mut InodeRecord,
+        name: &[u8],
+        value: &[u8],
+        mode: XattrMode,
+    ) -> Result<(), VfsError> {
+        let old = self.0.iter_mut().find(|xattr| xattr.name == name);
+        match (old, mode) {
+            (Some(_), XattrMode::Create) => return Err(VfsError::Exists),
+            (None, XattrMode::Replace) => return Err(VfsError::NoAttribute),
+            (Some(old), _) => old.value = value.to_vec(),
+            (None, _) => {
+                if record.xattrs >= XATTRS_MAX || self.0.len() >= BUCKET_NAMES_MAX {
+                    return Err(VfsError::NoSpace("an inode has room for 256 extended attributes"));
+                }
+                record.xattrs += 1;
+                self.0.push(Xattr {
+                    name: name.to_vec(),
+                    value: value.to_vec(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes `name`; `NoAttribute` if it is not there.
+    pub(super) fn remove(&mut self, record: &mut InodeRecord, name: &[u8]) -> Result<(), VfsError> {
+        let before = self.0.len();
+        self.0.retain(|xattr| xattr.name != name);
+        if self.0.len() == before {
+            return Err(VfsError::NoAttribute);
+        }
+        record.xattrs = record.xattrs.saturating_sub(1);
         Ok(())
     }
 }

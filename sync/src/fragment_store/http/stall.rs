@@ -1,11 +1,11 @@
 //! A limit on every pause of a transfer instead of one on the whole.
 
-use super::MinerError;
+use super::{FragmentBody, MinerError};
 use crate::limits::MINER_UPLOAD_PIECE_BYTES;
 use bytes::Bytes;
-use futures::{Stream, stream};
+use futures::{Stream, TryStreamExt, stream};
 use parking_lot::Mutex;
-use std::convert::Infallible;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -31,14 +31,20 @@ impl Progress {
         *self.last.lock() = Instant::now();
     }
 
-    /// The bytes in pieces, without a copy. Taking a piece is movement: the connection asks for one when it has passed
-    /// the one before on to the kernel.
-    pub(super) fn watch(&self, bytes: Bytes) -> impl Stream<Item = Result<Bytes, Infallible>> + Send + 'static {
+    /// The body in smaller pieces, without a copy. Taking a piece is movement: the connection asks for one when it has
+    /// passed the one before on to the kernel.
+    pub(super) fn watch(&self, body: FragmentBody) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
         let progress = self.clone();
-        stream::unfold(bytes, move |mut rest| {
-            progress.note();
-            let piece = rest.split_to(rest.len().min(MINER_UPLOAD_PIECE_BYTES));
-            std::future::ready((!piece.is_empty()).then_some((Ok(piece), rest)))
+        stream::try_unfold((body, Bytes::new()), move |(mut body, mut rest)| {
+            let progress = progress.clone();
+            async move {
+                progress.note();
+                if rest.is_empty() {
+                    rest = body.try_next().await?.unwrap_or_default();
+                }
+                let piece = rest.split_to(rest.len().min(MINER_UPLOAD_PIECE_BYTES));
+                Ok((!piece.is_empty()).then_some((piece, (body, rest))))
+            }
         })
     }
 

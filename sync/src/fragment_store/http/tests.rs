@@ -5,6 +5,7 @@ use axum::Router;
 use axum::extract::{Multipart, Request, State};
 use axum::response::IntoResponse;
 use axum::routing::get;
+use futures::StreamExt;
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -135,6 +136,15 @@ fn client() -> HttpFragments {
     HttpFragments::new(&mut Counting(1)).unwrap()
 }
 
+/// The body in pieces of odd lengths.
+fn pieces() -> FragmentBody {
+    let (mut rest, mut pieces) = (body(), Vec::new());
+    while !rest.is_empty() {
+        pieces.push(Ok(rest.split_to(rest.len().min(777_777))));
+    }
+    futures::stream::iter(pieces).boxed()
+}
+
 fn body() -> Bytes {
     (0..FRAGMENT_BYTES)
         .map(|i| (i * 7 + i / 251) as u8)
@@ -145,7 +155,7 @@ fn body() -> Bytes {
 async fn stored() -> (Server, String, HttpFragments) {
     let (server, endpoint) = Server::start().await;
     let client = client();
-    FragmentStore::put(&client, &endpoint, FID, FRAGMENT, body())
+    FragmentStore::put(&client, &endpoint, FID, FRAGMENT, pieces())
         .await
         .unwrap();
     (server, endpoint, client)
@@ -199,7 +209,7 @@ async fn every_request_is_signed_with_the_throw_away_key() {
 async fn errors_have_the_kind_that_the_caller_acts_on() {
     let (server, endpoint, client) = stored().await;
     let get = || FragmentStore::get(&client, &endpoint, FID, FRAGMENT, 0..100);
-    let put = || FragmentStore::put(&client, &endpoint, FID, FRAGMENT, body());
+    let put = || FragmentStore::put(&client, &endpoint, FID, FRAGMENT, pieces());
     server.set(Mood::Code(404));
     assert!(matches!(get().await, Err(MinerError::Missing(_))));
     for code in [400, 403, 416] {
@@ -244,7 +254,7 @@ async fn a_silent_or_absent_miner_is_unreachable_in_time() {
     let start = Instant::now();
     let got = FragmentStore::get(&client, &endpoint, FID, FRAGMENT, WHOLE).await;
     assert!(matches!(got, Err(MinerError::Unreachable(text)) if text.contains("moved")));
-    let got = FragmentStore::put(&client, &endpoint, FID, FRAGMENT, body()).await;
+    let got = FragmentStore::put(&client, &endpoint, FID, FRAGMENT, pieces()).await;
     assert!(matches!(got, Err(MinerError::Unreachable(_))));
     assert!(start.elapsed() < Duration::from_secs(10));
     let got = FragmentStore::probe(&client, "http://127.0.0.1:1").await;

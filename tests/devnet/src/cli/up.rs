@@ -70,6 +70,7 @@ fn detach(dir: &Path, wish: &Wish) -> Result<Child> {
         ("--miner-space", wish.miner_space_gib.map(|n| n.to_string())),
         ("--block-ms", wish.block_ms.map(|n| n.to_string())),
         ("--report-ms", wish.report_ms.map(|n| n.to_string())),
+        ("--chain", wish.chain.clone()),
     ];
     for (name, value) in numbers {
         if let Some(value) = value {

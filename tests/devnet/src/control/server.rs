@@ -71,6 +71,12 @@ async fn answer(network: &Arc<Network>, line: &str) -> Result<Value> {
             let block = node.fund(account(&address)?, planck.parse().context("planck")?).await?;
             return Ok(json!({ "block": block }));
         }
+        Request::Drain { address, planck } => {
+            let _block = node
+                .drain(account(&address)?, planck.parse().context("planck")?)
+                .await?;
+        }
+        Request::ChainRename { name, told } => node.rename(&name, &told)?,
         Request::ChainPause { pause } => node.pause(pause),
         Request::ChainLag { blocks } => node.set_lag(blocks),
         Request::ChainPrice { planck } => drop(node.set_price(planck.parse().context("planck")?).await?),

@@ -1,6 +1,7 @@
 //! What a devnet is from its first start on: `network.json`.
 
 use crate::limits::{MINERS_MAX, PORTS};
+use crate::rpc::DEVNET;
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::{
@@ -23,6 +24,8 @@ pub struct Wish {
     pub block_ms: Option<u64>,
     /// Milliseconds between a miner's looks for files to report. Default 500.
     pub report_ms: Option<u64>,
+    /// What the chain calls itself. Default [`DEVNET`]; under any other name there is no faucet.
+    pub chain: Option<String>,
 }
 
 /// `network.json`.
@@ -36,6 +39,12 @@ pub(super) struct Settings {
     pub(super) miner_space_gib: u32,
     pub(super) block_ms: u64,
     pub(super) report_ms: u64,
+    #[serde(default = "devnet")]
+    pub(super) chain: String,
+}
+
+fn devnet() -> String {
+    DEVNET.to_owned()
 }
 
 impl Settings {
@@ -85,6 +94,7 @@ impl Settings {
             miner_space_gib: wish.miner_space_gib.unwrap_or(64),
             block_ms: 500,
             report_ms: 500,
+            chain: devnet(),
         })
     }
 
@@ -106,6 +116,9 @@ impl Settings {
         );
         self.block_ms = wish.block_ms.unwrap_or(self.block_ms);
         self.report_ms = wish.report_ms.unwrap_or(self.report_ms);
+        if let Some(chain) = &wish.chain {
+            self.chain.clone_from(chain);
+        }
         ensure!(
             self.block_ms > 0 && self.report_ms > 0,
             "a pace is at least one millisecond"

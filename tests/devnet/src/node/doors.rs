@@ -73,6 +73,34 @@ impl Node {
             .await
     }
 
+    /// Leaves an account `planck` of free money, whatever it has; returns the block.
+    ///
+    /// # Errors
+    /// If no block takes it.
+    pub async fn drain(&self, who: AccountId, planck: u128) -> Result<H256, DoorError> {
+        self.as_root(|_| {
+            let call = pallet_balances::Call::force_set_balance {
+                who: who.into(),
+                new_free: planck,
+            };
+            call.into()
+        })
+        .await
+    }
+
+    /// Tells another name of the same length in the metadata from now on: a runtime that clients do not know. A restart
+    /// ends it.
+    ///
+    /// # Errors
+    /// If the lengths differ: every name after it would stand elsewhere.
+    pub fn rename(&self, name: &str, told: &str) -> Result<(), DoorError> {
+        if name.is_empty() || name.len() != told.len() {
+            return Err(DoorError::Unknown("the two names must be of one length".into()));
+        }
+        self.state.write().renamed = Some((name.to_owned(), told.to_owned()));
+        Ok(())
+    }
+
     /// Puts a miner into a state such as `positive`, `frozen` or `exit`.
     ///
     /// # Errors

@@ -36,7 +36,8 @@ pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), Register
 fn register_queries(module: &mut RpcModule<Arc<Node>>) -> Result<(), RegisterMethodError> {
     module.register_method("state_getMetadata", |params, node, _| -> Answer<String> {
         let at: Option<H256> = params.sequence().optional_next()?;
-        let answer = node.read().chain().call(at, "Metadata_metadata", &[]).map_err(failed)?;
+        let state = node.read();
+        let answer = state.call(at, "Metadata_metadata", &[]).map_err(failed)?;
         Ok(to_hex(&Vec::<u8>::decode(&mut answer.as_slice()).map_err(failed)?))
     })?;
     for name in ["state_getRuntimeVersion", "chain_getRuntimeVersion"] {
@@ -48,7 +49,7 @@ fn register_queries(module: &mut RpcModule<Arc<Node>>) -> Result<(), RegisterMet
             let (method, data): (String, String) = (params.next()?, params.next()?);
             let at: Option<H256> = params.optional_next()?;
             let data = from_hex(&data)?;
-            Ok(to_hex(&node.read().chain().call(at, &method, &data).map_err(failed)?))
+            Ok(to_hex(&node.read().call(at, &method, &data).map_err(failed)?))
         })?;
     }
     for name in ["state_getStorage", "state_getStorageAt"] {

@@ -1,4 +1,4 @@
-//! `system_*`: who this is. `system_chain` says `cess-devnet-local`, by which a client knows that there is a faucet.
+//! `system_*`: who this is.
 
 use super::{Answer, account};
 use crate::node::Node;
@@ -7,11 +7,9 @@ use jsonrpsee::{RpcModule, core::RegisterMethodError};
 use serde_json::json;
 use std::sync::Arc;
 
-/// Name of the network.
-const CHAIN: &str = "cess-devnet-local";
-
-pub(super) fn register(module: &mut RpcModule<Arc<Node>>) -> Result<(), RegisterMethodError> {
-    module.register_method("system_chain", |_, _, _| CHAIN)?;
+pub(super) fn register(module: &mut RpcModule<Arc<Node>>, chain: &str) -> Result<(), RegisterMethodError> {
+    let chain = chain.to_owned();
+    module.register_method("system_chain", move |_, _, _| chain.clone())?;
     module.register_method("system_name", |_, _, _| env!("CARGO_PKG_NAME"))?;
     module.register_method("system_version", |_, _, _| env!("CARGO_PKG_VERSION"))?;
     module.register_method("system_chainType", |_, _, _| "Development")?;

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::attr::TimeSet;
+use crate::core::AtimeRule;
 
 fn set() -> SetAttr {
     SetAttr::default()
@@ -173,14 +174,28 @@ fn atime_is_relatime_and_costs_no_batch() {
 }
 
 #[test]
-fn atime_can_be_off() {
-    let w = World::on(Arc::new(MemStore::new()), |config| config.atime = false);
-    let s = w.vfs.symlink(ROOT_INO, b"s", b"t", USER).unwrap();
-    w.tick();
-    w.vfs.readlink(s.ino).unwrap();
-    w.vfs.readdir(ROOT_INO, 0, false, &mut |_| false).unwrap();
-    assert_eq!(w.stat("/s").atime, s.atime);
-    assert_eq!(w.stat("/").atime, s.atime);
+fn atime_follows_the_rule_of_the_mount() {
+    for (rule, directories, moves, dir_moves) in [
+        (AtimeRule::Never, true, false, false),
+        (AtimeRule::Relative, false, true, false),
+        (AtimeRule::Always, false, true, false),
+        (AtimeRule::Always, true, true, true),
+    ] {
+        let w = World::on(Arc::new(MemStore::new()), |config| {
+            config.atime = rule;
+            config.dir_atime = directories;
+        });
+        let s = w.vfs.symlink(ROOT_INO, b"s", b"t", USER).unwrap();
+        let read = || {
+            let now = w.tick();
+            w.vfs.readlink(s.ino).unwrap();
+            w.vfs.readdir(ROOT_INO, 0, false, &mut |_| false).unwrap();
+            (w.stat("/s").atime == now, w.stat("/").atime == now)
+        };
+        assert_eq!(read(), (moves, dir_moves), "{rule:?}");
+        let always = rule == AtimeRule::Always;
+        assert_eq!(read(), (always, always && dir_moves), "{rule:?}, again");
+    }
 }
 
 #[test]

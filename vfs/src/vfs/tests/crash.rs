@@ -107,7 +107,13 @@ fn closing_is_durable_once_and_final() {
     w.vfs.close().unwrap();
     assert_eq!(errno(w.touch_file("/g")), libc::EROFS);
     assert_eq!(w.store.progress().0, batches);
-    let w = World::over(w.store.clone(), w.clock.clone(), w.dir.clone(), |_| {});
+    let w = World::over(
+        w.store.clone(),
+        w.clock.clone(),
+        w.dir.clone(),
+        FakeChunks::new(),
+        |_| {},
+    );
     assert!(w.store.get(records::CLEAN_KEY).unwrap().is_none());
     assert_eq!((w.vfs.file_count(), w.list("/")), (2, vec!["f".to_owned()]));
 }

@@ -211,6 +211,7 @@ fn a_synced_write_survives_what_comes_after() {
         Arc::new(w.store.crashed_at(durable)),
         w.clock.clone(),
         w.dir.clone(),
+        FakeChunks::new(),
         |_| {},
     );
     let fh = crashed.open("/f", RW).unwrap();

@@ -1,10 +1,9 @@
 //! The erasure code of the CESS network: a 32 MiB segment becomes 4 data and 8 parity fragments of 8 MiB.
 //!
-//! A segment of a pack is filled in a [`Segment`], encoded in place and then handed out as twelve [`bytes::Bytes`] without
-//! a copy ([`EncodedSegment`]); buffers come from a [`SegmentPool`], which is the bound on the memory the encoder takes.
-//! Any four of twelve columns give the segment back ([`decode`]), or only the part of it that is wanted
-//! ([`decode_shard`]); any byte range of any column can be computed from the same range of the four data shards
-//! ([`column_range`]), so that what a miner returns can be checked without encoding the segment again.
+//! All hashes that a declaration needs come from one pass over a pack's body ([`pack_hashes`]), which holds 1 MiB. Any four
+//! of twelve columns give the segment back ([`decode`]), or only the part of it that is wanted ([`decode_shard`]); any byte
+//! range of any column can be computed from the same range of the four data shards ([`column_range`]), so that what a miner
+//! returns can be checked without encoding the segment again.
 //!
 //! Promises that the bytes are those every other CESS client computes: GF(2^8) with polynomial 0x11D, systematic
 //! Vandermonde matrix, contiguous data shards (facts 2.1). Hashes are SHA-256 over segment and fragments, and the id of
@@ -15,14 +14,17 @@
 mod code;
 mod file_id;
 mod hash;
+mod hashes;
 #[cfg(target_arch = "x86_64")]
 mod lanes;
-mod segment;
+pub mod limits;
+mod pack;
 
-pub use code::{column_range, decode, decode_shard};
+pub use code::{column_range, decode, decode_shard, encode};
 pub use file_id::file_id;
-pub use hash::{sha256, sha256_all};
-pub use segment::{EncodedSegment, Segment, SegmentPool};
+pub use hash::sha256;
+pub use hashes::{Fid, SegmentHashes, Sha256Hash};
+pub use pack::pack_hashes;
 
 /// Why a decode was refused. Both kinds are mistakes of the caller about what it has, never a property of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -3,8 +3,8 @@
 //! The network knows two rules and its chain checks neither (facts 2.2); ours is the one of the CESS Go SDK: raw 32-byte
 //! hashes, parent = SHA-256(left || right), an odd node is paired with itself, and a single segment is hashed with itself.
 
-use super::hash::sha256;
-use crate::fragment_store::{Fid, Sha256Hash};
+use crate::hash::sha256;
+use crate::{Fid, Sha256Hash};
 
 /// The fid of a file of these segments, in order.
 ///

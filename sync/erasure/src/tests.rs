@@ -1,14 +1,10 @@
-use super::code::{PARITY_ROWS, encode};
+use super::code::PARITY_ROWS;
+use super::hash::Streams;
 use super::*;
-use crate::fragment_store::{Fid, Sha256Hash};
 use crate::limits::{COLUMNS, DATA_FRAGMENTS, FRAGMENT_BYTES, SEGMENT_BYTES, STRIPE_BYTES};
 use proptest::prelude::*;
 use reed_solomon_erasure::galois_8::ReedSolomon;
-use std::num::NonZeroUsize;
-
-fn nz(n: usize) -> NonZeroUsize {
-    NonZeroUsize::new(n).expect("not zero")
-}
+use std::convert::Infallible;
 
 /// Bytes that look random and depend on `seed`.
 fn noise(bytes: usize, seed: u64) -> Vec<u8> {
@@ -34,11 +30,17 @@ fn whole(bytes: usize, seed: u64) -> Vec<u8> {
 
 #[test]
 fn golden_vector_hello_cess() {
-    let pool = SegmentPool::new(nz(1), nz(2));
-    let mut segment = pool.try_take().expect("the pool is fresh");
-    segment.data_mut()[..10].copy_from_slice(b"hello cess");
-    let encoded = segment.encode();
-    let hashes = encoded.hashes();
+    let read = |offset: u64, piece: &mut [u8]| -> Result<(), Infallible> {
+        piece.fill(0);
+        if offset == 0 {
+            piece[..10].copy_from_slice(b"hello cess");
+        }
+        Ok(())
+    };
+    let Ok(hashes) = pack_hashes(1, read);
+    let [hashes] = hashes.as_slice() else {
+        panic!("one segment");
+    };
     let zero = "2daeb1f36095b44b318410b3f4e8b5d989dcc7bb023d1426c492dab0a3053e74";
     let fragments = [
         "f3e78111c4cbb916",
@@ -60,14 +62,12 @@ fn golden_vector_hello_cess() {
     );
     for (column, (hash, prefix)) in hashes.fragments.iter().zip(fragments).enumerate() {
         assert!(hex::encode(hash.0).starts_with(prefix), "column {column}");
-        assert_eq!(*hash, sha256(&encoded.fragment(column as u8)), "column {column}");
     }
     let fid = file_id(&[hashes.segment]);
     assert_eq!(
         hex::encode(fid.0),
         "be1e4130895feddd642d5ca739f80de7b7e101ca271581a7c68071d5327d0c59"
     );
-    assert_eq!(encoded.data().len(), SEGMENT_BYTES);
 }
 
 #[test]
@@ -92,53 +92,54 @@ fn parity_rows_are_the_encoders() {
     }
 }
 
-#[test]
-fn striped_and_threaded_encode_equals_the_whole() {
-    for bytes in [
-        1,
-        100,
-        STRIPE_BYTES - 1,
-        STRIPE_BYTES,
-        STRIPE_BYTES + 1,
-        5 * STRIPE_BYTES + 77,
-    ] {
-        let want = whole(bytes, bytes as u64);
-        for threads in [1, 2, 3, 16] {
-            let mut got = want.clone();
-            got[bytes * DATA_FRAGMENTS..].fill(0xaa);
-            encode(&mut got, threads);
-            assert!(got == want, "{bytes} bytes on {threads} threads");
+/// What [`pack_hashes`] must give, the plain way.
+fn hashes_of(body: &[u8]) -> Vec<SegmentHashes> {
+    let of = |data: &[u8]| {
+        let mut shards = data.to_vec();
+        shards.resize(COLUMNS * FRAGMENT_BYTES, 0);
+        let mut parts: Vec<&mut [u8]> = shards.chunks_exact_mut(FRAGMENT_BYTES).collect();
+        ReedSolomon::new(4, 8).unwrap().encode(&mut parts).unwrap();
+        SegmentHashes {
+            segment: sha256(data),
+            fragments: std::array::from_fn(|i| sha256(parts[i])),
         }
+    };
+    body.chunks_exact(SEGMENT_BYTES).map(of).collect()
+}
+
+#[test]
+fn hashes_of_packs_of_every_grouping_equal_the_plain_way() {
+    let body = noise(5 * SEGMENT_BYTES, 3);
+    let want = hashes_of(&body);
+    for segments in [0, 1, 2, 3, 4, 5] {
+        let read = |offset: u64, piece: &mut [u8]| -> Result<(), Infallible> {
+            piece.copy_from_slice(&body[offset as usize..][..piece.len()]);
+            Ok(())
+        };
+        let Ok(got) = pack_hashes(segments, read);
+        assert_eq!(got, want[..segments], "{segments} segments");
     }
 }
 
 #[test]
-fn hashes_of_many_lengths_equal_one_by_one() {
-    let inputs: Vec<Vec<u8>> = [
-        0,
-        1,
-        63,
-        64,
-        4096,
-        4096,
-        4096,
-        4096,
-        4096,
-        8192,
-        8192,
-        8192,
-        8192,
-        4100,
-        1 << 20,
-    ]
-    .into_iter()
-    .enumerate()
-    .map(|(i, bytes)| noise(bytes, i as u64 + 1))
-    .collect();
-    let slices: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
-    for threads in [1, 3] {
-        for (input, hash) in slices.iter().zip(sha256_all(&slices, threads)) {
-            assert_eq!(hash, sha256(input), "{} bytes", input.len());
+fn a_body_that_cannot_be_read_is_told() {
+    let mut left = 100;
+    let read = |_: u64, _: &mut [u8]| {
+        left -= 1;
+        if left == 0 { Err("lost") } else { Ok(()) }
+    };
+    assert_eq!(pack_hashes(1, read), Err("lost"));
+}
+
+#[test]
+fn streams_are_empty_again_once_finished() {
+    let input = noise(4096, 1);
+    for mut streams in [Streams::new(3), Streams::single(3)] {
+        for _ in 0..2 {
+            streams.update(1, &[&input[..64], &input[64..128]]);
+            streams.update(0, &[&input]);
+            let got = streams.finish(0..3);
+            assert_eq!(got, [sha256(&input), sha256(&input[..64]), sha256(&input[64..128])]);
         }
     }
 }
@@ -146,12 +147,12 @@ fn hashes_of_many_lengths_equal_one_by_one() {
 #[cfg(target_arch = "x86_64")]
 #[test]
 fn every_vector_width_of_this_processor_is_right() {
-    use super::lanes::Width;
+    use super::lanes::{Running, Width};
     let mut widths = Vec::new();
     if is_x86_feature_detected!("avx2") {
         widths.push(Width::Eight);
     }
-    if is_x86_feature_detected!("avx512f") {
+    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
         widths.push(Width::Sixteen);
     }
     for width in widths {
@@ -159,28 +160,14 @@ fn every_vector_width_of_this_processor_is_right() {
             let inputs: Vec<Vec<u8>> = (0..count).map(|i| noise(640, i as u64 * 3 + 1)).collect();
             let slices: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();
             let want: Vec<Sha256Hash> = slices.iter().map(|slice| sha256(slice)).collect();
-            assert_eq!(width.hash(&slices), want, "{width:?}, {count} inputs");
+            // In two goes, as streams come.
+            let (heads, tails): (Vec<&[u8]>, Vec<&[u8]>) = slices.iter().map(|slice| slice.split_at(192)).unzip();
+            let mut streams = vec![Running::default(); count];
+            width.absorb(&mut streams, &heads);
+            width.absorb(&mut streams, &tails);
+            assert_eq!(width.finish(&streams), want, "{width:?}, {count} inputs");
         }
     }
-}
-
-#[test]
-fn pool_is_bounded_and_uses_buffers_again() {
-    let pool = SegmentPool::new(nz(1), nz(1));
-    let mut segment = pool.try_take().expect("the pool is fresh");
-    assert!(pool.try_take().is_none(), "one buffer at most");
-    segment.data_mut().fill(7);
-    let encoded = segment.encode();
-    let fragment = encoded.fragment(11);
-    drop(encoded);
-    assert!(pool.try_take().is_none(), "a fragment keeps the buffer");
-    assert_eq!(fragment.len(), FRAGMENT_BYTES);
-    drop(fragment);
-    let mut again = pool.try_take().expect("all parts are gone");
-    assert!(
-        again.data_mut().iter().all(|&byte| byte == 7),
-        "the same buffer came back"
-    );
 }
 
 #[test]
@@ -267,24 +254,43 @@ proptest! {
 fn speed_of_encode_hash_and_decode() {
     let mut shards = noise(SEGMENT_BYTES, 9);
     shards.resize(COLUMNS * FRAGMENT_BYTES, 0);
-    for threads in [1, 2] {
-        measure(&format!("encode, {threads} threads, of data"), SEGMENT_BYTES, || {
-            encode(&mut shards, threads)
+    let mut parity = vec![0; 8 * STRIPE_BYTES];
+    measure("encode", SEGMENT_BYTES, || {
+        let stripes = shards[..SEGMENT_BYTES].chunks_exact(4 * STRIPE_BYTES);
+        stripes.for_each(|stripe| {
+            let mut parity = parity.chunks_exact_mut(STRIPE_BYTES);
+            encode(
+                std::array::from_fn(|i| &stripe[i * STRIPE_BYTES..(i + 1) * STRIPE_BYTES]),
+                std::array::from_fn(|_| parity.next().unwrap()),
+            );
         });
-    }
+    });
+    let mut parts: Vec<&mut [u8]> = shards.chunks_exact_mut(FRAGMENT_BYTES).collect();
+    ReedSolomon::new(4, 8).unwrap().encode(&mut parts).unwrap();
     let fragments: Vec<&[u8]> = shards.chunks_exact(FRAGMENT_BYTES).collect();
     let segment = &shards[..SEGMENT_BYTES];
     measure("sha256 of a segment", SEGMENT_BYTES, || {
         assert_ne!(sha256(segment).0, [0; 32])
     });
-    measure("sha256 of 12 fragments, 1 thread", shards.len(), || {
-        assert_eq!(sha256_all(&fragments, 1).len(), 12)
+    measure("sha256 of 12 fragments", shards.len(), || {
+        let mut streams = Streams::new(COLUMNS);
+        streams.update(0, &fragments);
+        assert_eq!(streams.finish(0..COLUMNS).len(), COLUMNS);
     });
-    let mut all = vec![segment];
-    all.extend(&fragments);
-    measure("all 13 hashes, 2 threads, of data", SEGMENT_BYTES, || {
-        assert_eq!(sha256_all(&all, 2).len(), 13)
-    });
+    for segments in [1, 4] {
+        let read = |offset: u64, piece: &mut [u8]| -> Result<(), Infallible> {
+            piece.copy_from_slice(&segment[offset as usize % SEGMENT_BYTES..][..piece.len()]);
+            Ok(())
+        };
+        measure(
+            &format!("all hashes of {segments} segments, of data"),
+            segments * SEGMENT_BYTES,
+            || {
+                let Ok(hashes) = pack_hashes(segments, read);
+                assert_eq!(hashes.len(), segments);
+            },
+        );
+    }
     let mut out = vec![0; SEGMENT_BYTES];
     for chosen in [[0u8, 1, 2, 3], [0, 1, 2, 4], [4, 5, 6, 7]] {
         let columns = chosen.map(|column| (column, fragments[usize::from(column)]));

@@ -1,9 +1,9 @@
 //! A whole segment out of any four of its twelve fragments, each checked against its hash on chain.
 
-use super::Reader;
+use super::Ranges;
 use crate::chain::Head;
 use crate::chunk_store::FetchError;
-use crate::erasure::{decode, sha256};
+use crate::erasure::{decode, decode_shard, sha256};
 use crate::fragment_store::MinerError;
 use crate::ledger::PackRecord;
 use crate::limits::{
@@ -14,7 +14,7 @@ use bytes::Bytes;
 use cessfs_crypto::AccountId;
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use std::sync::Arc;
+use std::ops::Range;
 
 /// What a piece names, out of its whole segment.
 pub(super) fn slice<'a>(segment: &'a [u8], piece: &Piece) -> &'a [u8] {
@@ -25,7 +25,7 @@ pub(super) fn slice<'a>(segment: &'a [u8], piece: &Piece) -> &'a [u8] {
 /// Four distinct columns and their fragments.
 type Quorum = [(u8, Bytes); DATA_FRAGMENTS];
 
-impl Reader {
+impl Ranges {
     /// The 32 MiB of a segment.
     pub(super) async fn segment(&self, pack: &PackRecord, segment: u32) -> Result<Bytes, FetchError> {
         let _permit = self.rebuilds.acquire().await.expect("the semaphore is never closed");
@@ -33,9 +33,10 @@ impl Reader {
         if let Some(bytes) = self.segments.lock().get(&key) {
             return Ok(bytes.clone());
         }
-        let mut gathered = self.gather(pack, segment).await;
+        let whole = 0..FRAGMENT_BYTES as u32;
+        let mut gathered = self.gather(pack, segment, whole.clone()).await;
         if gathered.is_err() && self.ask_holders(pack, segment).await {
-            gathered = self.gather(pack, segment).await;
+            gathered = self.gather(pack, segment, whole).await;
         }
         let quorum = gathered.map_err(|good| {
             let seq = pack.seq.0;
@@ -56,9 +57,18 @@ impl Reader {
         Ok(bytes)
     }
 
+    /// A run of one data fragment, decoded from the same run of any four columns. Not checked in any way.
+    pub(super) async fn piece(&self, pack: &PackRecord, piece: &Piece) -> Option<Vec<u8>> {
+        let quorum = self.gather(pack, piece.segment, piece.range.clone()).await.ok()?;
+        let mut out = vec![0; piece.range.len()];
+        let columns = quorum.each_ref().map(|(column, bytes)| (*column, &bytes[..]));
+        decode_shard(piece.column, columns, &mut out).expect("four distinct columns, equally long");
+        Some(out)
+    }
+
     /// Asks four miners, another one for each that fails, and one more whenever all of them take long. The number of good
     /// fragments if that was not enough.
-    async fn gather(&self, pack: &PackRecord, segment: u32) -> Result<Quorum, usize> {
+    async fn gather(&self, pack: &PackRecord, segment: u32, range: Range<u32>) -> Result<Quorum, usize> {
         let holders = self.holders(pack, segment);
         let mut order: Vec<(AccountId, u8)> = holders.into_iter().zip(0..).collect();
         self.parts.miners.rank(&mut order);
@@ -70,7 +80,7 @@ impl Reader {
             while good.len() + asked.len() < wanted
                 && let Some((holder, column)) = order.next()
             {
-                asked.push(self.whole_fragment(pack, segment, column, holder));
+                asked.push(self.fragment(pack, segment, column, holder, range.clone()));
             }
             if asked.is_empty() {
                 return Err(good.len());
@@ -83,17 +93,22 @@ impl Reader {
         Ok(good.try_into().expect("the loop ends at four"))
     }
 
-    async fn whole_fragment(
+    /// A range of a fragment; a whole one only if it matches its hash.
+    async fn fragment(
         &self,
         pack: &PackRecord,
         segment: u32,
         column: u8,
         holder: AccountId,
+        range: Range<u32>,
     ) -> Result<(u8, Bytes), MinerError> {
         let encoded = pack.encoded();
         let hash = encoded.segments[segment as usize].fragments[usize::from(column)];
-        let whole = 0..FRAGMENT_BYTES as u32;
-        let bytes = self.parts.miners.get(holder, encoded.fid, hash, whole).await?;
+        let is_whole = range.len() == FRAGMENT_BYTES;
+        let bytes = self.parts.miners.get(holder, encoded.fid, hash, range).await?;
+        if !is_whole {
+            return Ok((column, bytes));
+        }
         let hashed = self
             .parts
             .runtime
@@ -115,8 +130,7 @@ impl Reader {
         let Ok(Some(file)) = self.parts.chain.file(fid, Head::Finalized).await else {
             return false;
         };
-        let holders = file.segments.iter().map(|(_, holders)| *holders).collect();
-        self.holders.lock().put(fid, Arc::new(holders));
+        self.learn(fid, &file);
         self.holders(pack, segment) != before
     }
 }

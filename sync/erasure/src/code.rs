@@ -3,11 +3,10 @@
 //! Every byte position is coded by itself, so all functions work on equal ranges of shards as well as on whole ones.
 //! Encoding goes in stripes of [`STRIPE_BYTES`] so that the twelve slices it touches stay in the processor's cache.
 
-use super::ErasureError;
-use crate::limits::{COLUMNS, DATA_FRAGMENTS, PARITY_FRAGMENTS, STRIPE_BYTES};
+use crate::ErasureError;
+use crate::limits::{DATA_FRAGMENTS, PARITY_FRAGMENTS, STRIPE_BYTES};
 use reed_solomon_erasure::galois_8::{self, ReedSolomon};
 use std::sync::LazyLock;
-use std::thread;
 
 /// Coefficients of the four data shards in each parity shard (facts 2.1). A test derives them from the encoder.
 pub(super) const PARITY_ROWS: [[u8; DATA_FRAGMENTS]; PARITY_FRAGMENTS] = [
@@ -25,64 +24,15 @@ static ENCODER: LazyLock<ReedSolomon> = LazyLock::new(|| {
     ReedSolomon::new(DATA_FRAGMENTS, PARITY_FRAGMENTS).expect("4 + 8 shards are within the field's 256")
 });
 
-/// Fills the parity half of `shards` (12 equal, contiguous shards, data first) from the data half, on `threads` threads.
-pub(super) fn encode(shards: &mut [u8], threads: usize) {
-    let shard_bytes = shards.len() / COLUMNS;
-    assert_eq!(shards.len(), shard_bytes * COLUMNS, "twelve equal shards");
-    if shard_bytes == 0 {
-        return;
-    }
-    let (data, parity) = shards.split_at_mut(shard_bytes * DATA_FRAGMENTS);
-    let mut data_rest: Vec<&[u8]> = data.chunks_exact(shard_bytes).collect();
-    let mut parity_rest: Vec<&mut [u8]> = parity.chunks_exact_mut(shard_bytes).collect();
-    // Whole stripes per thread; the last part takes what is left.
-    let part_bytes = shard_bytes.div_ceil(threads.max(1)).next_multiple_of(STRIPE_BYTES);
-    thread::scope(|scope| {
-        let mut left = shard_bytes;
-        while left > 0 {
-            let take = left.min(part_bytes);
-            left -= take;
-            let data_part = split_heads(&mut data_rest, take);
-            let parity_part = split_heads_mut(&mut parity_rest, take);
-            if left == 0 {
-                encode_part(&data_part, parity_part);
-            } else {
-                scope.spawn(move || encode_part(&data_part, parity_part));
-            }
-        }
-    });
-}
-
-fn split_heads<'a>(slices: &mut [&'a [u8]], bytes: usize) -> Vec<&'a [u8]> {
-    let mut heads = Vec::with_capacity(slices.len());
-    for slice in slices {
-        let (head, tail) = slice.split_at(bytes);
-        heads.push(head);
-        *slice = tail;
-    }
-    heads
-}
-
-fn split_heads_mut<'a>(slices: &mut [&'a mut [u8]], bytes: usize) -> Vec<&'a mut [u8]> {
-    let mut heads = Vec::with_capacity(slices.len());
-    for slice in slices {
-        let (head, tail) = std::mem::take(slice).split_at_mut(bytes);
-        heads.push(head);
-        *slice = tail;
-    }
-    heads
-}
-
-fn encode_part(data: &[&[u8]], mut parity: Vec<&mut [u8]>) {
-    let bytes = data[0].len();
-    for start in (0..bytes).step_by(STRIPE_BYTES) {
-        let range = start..bytes.min(start + STRIPE_BYTES);
-        let data_stripe: [&[u8]; DATA_FRAGMENTS] = std::array::from_fn(|i| &data[i][range.clone()]);
-        let mut parity_stripe: Vec<&mut [u8]> = parity.iter_mut().map(|shard| &mut shard[range.clone()]).collect();
-        ENCODER
-            .encode_sep(&data_stripe, &mut parity_stripe)
-            .expect("shards are equally long and complete");
-    }
+/// Fills the parity stripes of eight columns from the data stripes of four, all of one length; fastest for lengths up to
+/// [`STRIPE_BYTES`](crate::limits::STRIPE_BYTES), with which everything stays in the processor's cache.
+///
+/// # Panics
+/// If the stripes differ in length.
+pub fn encode(data: [&[u8]; DATA_FRAGMENTS], mut parity: [&mut [u8]; PARITY_FRAGMENTS]) {
+    ENCODER
+        .encode_sep(&data, &mut parity)
+        .expect("stripes are equally long");
 }
 
 /// Computes a byte range of any column (0..12) from the same range of the four data shards.

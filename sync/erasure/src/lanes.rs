@@ -4,7 +4,7 @@
 //! fragments of a segment are independent, so they can share the vector unit: one instruction works on 8 (AVX2) or 16
 //! (AVX-512) of them. Where SHA instructions exist they are faster still and this room is not used ([`Width::detect`]).
 
-use crate::fragment_store::Sha256Hash;
+use crate::Sha256Hash;
 
 /// Bytes of a SHA-256 block.
 const BLOCK_BYTES: usize = 64;
@@ -32,8 +32,24 @@ const ROUND: [u32; 64] = [
 pub(super) enum Width {
     /// AVX2.
     Eight,
-    /// AVX-512.
+    /// AVX-512, of which F and BW.
     Sixteen,
+}
+
+/// The hash of a stream of whole blocks, as far as it came.
+#[derive(Clone, Copy)]
+pub(super) struct Running {
+    state: [u32; 8],
+    bytes: u64,
+}
+
+impl Default for Running {
+    fn default() -> Running {
+        Running {
+            state: INITIAL,
+            bytes: 0,
+        }
+    }
 }
 
 impl Width {
@@ -41,7 +57,7 @@ impl Width {
     pub(super) fn detect() -> Option<Width> {
         if is_x86_feature_detected!("sha") {
             None
-        } else if is_x86_feature_detected!("avx512f") {
+        } else if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
             Some(Width::Sixteen)
         } else if is_x86_feature_detected!("avx2") {
             Some(Width::Eight)
@@ -57,79 +73,76 @@ impl Width {
         }
     }
 
-    /// SHA-256 of up to [`lanes`](Width::lanes) inputs of one length, a multiple of 64 bytes. The width must come from
-    /// [`Width::detect`] (a test may use a narrower one than that gave).
-    pub(super) fn hash(self, inputs: &[&[u8]]) -> Vec<Sha256Hash> {
-        assert!((1..=self.lanes()).contains(&inputs.len()), "one lane per input");
+    /// Takes the next bytes of each stream: as many inputs as streams (up to [`lanes`](Width::lanes)), of one length,
+    /// a multiple of 64 bytes. The width must come from [`Width::detect`] (a test may use a narrower one than that gave).
+    pub(super) fn absorb(self, streams: &mut [Running], inputs: &[&[u8]]) {
+        assert_eq!(streams.len(), inputs.len(), "one input per stream");
+        assert!((1..=self.lanes()).contains(&inputs.len()), "one lane per stream");
         let bytes = inputs[0].len();
         assert!(inputs.iter().all(|input| input.len() == bytes), "inputs of one length");
         assert_eq!(bytes % BLOCK_BYTES, 0, "whole blocks");
         match self {
-            Width::Eight => avx2::hash(inputs),
-            Width::Sixteen => avx512::hash(inputs),
+            Width::Eight => avx2::absorb(streams, inputs),
+            Width::Sixteen => avx512::absorb(streams, inputs),
         }
+        streams.iter_mut().for_each(|stream| stream.bytes += bytes as u64);
+    }
+
+    /// The hashes of the streams, which may differ in length; up to [`lanes`](Width::lanes).
+    pub(super) fn finish(self, streams: &[Running]) -> Vec<Sha256Hash> {
+        let last: Vec<_> = streams.iter().map(|stream| padding(stream.bytes)).collect();
+        let last: Vec<&[u8]> = last.iter().map(|block| block.as_slice()).collect();
+        let mut streams = streams.to_vec();
+        self.absorb(&mut streams, &last);
+        let digest = |stream: &Running| {
+            let mut digest = [0; 32];
+            for (bytes, word) in digest.chunks_exact_mut(4).zip(stream.state) {
+                bytes.copy_from_slice(&word.to_be_bytes());
+            }
+            Sha256Hash(digest)
+        };
+        streams.iter().map(digest).collect()
     }
 }
 
 /// The last block of an input of whole blocks: the 1 bit, zeros and the length in bits.
-fn padding(bytes: usize) -> [u8; BLOCK_BYTES] {
+fn padding(bytes: u64) -> [u8; BLOCK_BYTES] {
     let mut block = [0; BLOCK_BYTES];
     block[0] = 0x80;
-    block[BLOCK_BYTES - 8..].copy_from_slice(&(bytes as u64 * 8).to_be_bytes());
+    block[BLOCK_BYTES - 8..].copy_from_slice(&(bytes * 8).to_be_bytes());
     block
 }
 
-/// The algorithm, written once over the vector operations (`load`, `add`, `xor`, `choose`, ...) of the module around it.
+/// The algorithm, written once over the vector operations (`load`, `add`, `xor3`, `choose`, ...) of the module around it.
 macro_rules! sha256_lanes {
     ($feature:literal) => {
         type State = [Vector; 8];
 
-        pub(super) fn hash(inputs: &[&[u8]]) -> Vec<Sha256Hash> {
-            // SAFETY: `Width::detect` found the feature before this module can be chosen.
-            unsafe { hash_detected(inputs) }
+        pub(super) fn absorb(streams: &mut [Running], inputs: &[&[u8]]) {
+            // SAFETY: `Width::detect` found the features before this module can be chosen.
+            unsafe { absorb_detected(streams, inputs) }
         }
 
         #[target_feature(enable = $feature)]
-        fn hash_detected(inputs: &[&[u8]]) -> Vec<Sha256Hash> {
-            let bytes = inputs[0].len();
-            // Lanes without an input of their own repeat the first one; their result is not looked at.
+        fn absorb_detected(streams: &mut [Running], inputs: &[&[u8]]) {
+            // Lanes without a stream of their own repeat the first one; their result is not looked at.
             let lanes: [&[u8]; LANES] = std::array::from_fn(|lane| inputs.get(lane).copied().unwrap_or(inputs[0]));
-            let mut state: State = INITIAL.map(|word| fill(word));
-            let mut words = [[0u32; LANES]; 16];
-            for start in (0..bytes).step_by(BLOCK_BYTES) {
-                for (lane, input) in lanes.iter().enumerate() {
-                    scatter(&input[start..start + BLOCK_BYTES], lane, &mut words);
-                }
-                compress(&mut state, &words);
+            let lanes = lanes.map(|input| input.as_chunks::<BLOCK_BYTES>().0);
+            let word_of = |i: usize, lane: usize| streams.get(lane).map_or(0, |stream| stream.state[i]);
+            let mut state: State =
+                std::array::from_fn(|i| load(&std::array::from_fn(|lane| word_of(i, lane))));
+            for block in 0..lanes[0].len() {
+                let words = transpose(std::array::from_fn(|lane| &lanes[lane][block]));
+                compress(&mut state, words);
             }
-            let last = padding(bytes);
-            (0..LANES).for_each(|lane| scatter(&last, lane, &mut words));
-            compress(&mut state, &words);
             let state = state.map(|vector| store(vector));
-            (0..inputs.len())
-                .map(|lane| {
-                    let mut digest = [0; 32];
-                    for (bytes, word) in digest.chunks_exact_mut(4).zip(&state) {
-                        bytes.copy_from_slice(&word[lane].to_be_bytes());
-                    }
-                    Sha256Hash(digest)
-                })
-                .collect()
-        }
-
-        /// Puts the sixteen big-endian words of a block into one lane.
-        #[inline]
-        fn scatter(block: &[u8], lane: usize, words: &mut [[u32; LANES]; 16]) {
-            let block: &[u8; BLOCK_BYTES] = block.try_into().expect("whole blocks");
-            let (quads, _) = block.as_chunks::<4>();
-            for (word, quad) in words.iter_mut().zip(quads) {
-                word[lane] = u32::from_be_bytes(*quad);
+            for (lane, stream) in streams.iter_mut().enumerate() {
+                stream.state = std::array::from_fn(|i| state[i][lane]);
             }
         }
 
         #[target_feature(enable = $feature)]
-        fn compress(state: &mut State, words: &[[u32; LANES]; 16]) {
-            let mut w: [Vector; 16] = words.map(|word| load(&word));
+        fn compress(state: &mut State, mut w: [Vector; 16]) {
             let [mut a, mut b, mut c, mut d, mut e, mut f, mut g, mut h] = *state;
             macro_rules! round {
                 ($a:ident $b:ident $c:ident $d:ident $e:ident $f:ident $g:ident $h:ident, $k:expr, $w:expr) => {
@@ -170,13 +183,52 @@ macro_rules! sha256_lanes {
 }
 
 mod avx2 {
-    use super::{BLOCK_BYTES, INITIAL, ROUND, Sha256Hash, padding};
+    use super::{BLOCK_BYTES, ROUND, Running};
     use std::arch::x86_64::*;
 
     pub(super) const LANES: usize = 8;
     type Vector = __m256i;
 
     sha256_lanes!("avx2");
+
+    /// The sixteen big-endian words of each lane's block, word by word.
+    #[inline]
+    #[target_feature(enable = "avx2")]
+    fn transpose(blocks: [&[u8; BLOCK_BYTES]; LANES]) -> [Vector; 16] {
+        // Bytes of each word, reversed.
+        let swap = _mm256_setr_epi8(
+            3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12, 3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12,
+        );
+        let mut words = [_mm256_setzero_si256(); 16];
+        for half in 0..2 {
+            let rows: [Vector; LANES] = blocks.map(|block| {
+                // SAFETY: 32 readable bytes at 0 or 32 of 64; the instruction needs no alignment.
+                let row = unsafe { _mm256_loadu_si256(block.as_ptr().add(32 * half).cast()) };
+                _mm256_shuffle_epi8(row, swap)
+            });
+            // Then in each 128-bit lane q of quads[4 i + j]: word 4 q + j of rows 4 i .. 4 i + 4.
+            let mut quads = rows;
+            for i in [0, 4] {
+                let low = [
+                    _mm256_unpacklo_epi32(rows[i], rows[i + 1]),
+                    _mm256_unpacklo_epi32(rows[i + 2], rows[i + 3]),
+                ];
+                let high = [
+                    _mm256_unpackhi_epi32(rows[i], rows[i + 1]),
+                    _mm256_unpackhi_epi32(rows[i + 2], rows[i + 3]),
+                ];
+                quads[i] = _mm256_unpacklo_epi64(low[0], low[1]);
+                quads[i + 1] = _mm256_unpackhi_epi64(low[0], low[1]);
+                quads[i + 2] = _mm256_unpacklo_epi64(high[0], high[1]);
+                quads[i + 3] = _mm256_unpackhi_epi64(high[0], high[1]);
+            }
+            for j in 0..4 {
+                words[8 * half + j] = _mm256_permute2x128_si256::<0x20>(quads[j], quads[4 + j]);
+                words[8 * half + 4 + j] = _mm256_permute2x128_si256::<0x31>(quads[j], quads[4 + j]);
+            }
+        }
+        words
+    }
 
     #[inline]
     #[target_feature(enable = "avx2")]
@@ -245,13 +297,58 @@ mod avx2 {
 }
 
 mod avx512 {
-    use super::{BLOCK_BYTES, INITIAL, ROUND, Sha256Hash, padding};
+    use super::{BLOCK_BYTES, ROUND, Running};
     use std::arch::x86_64::*;
 
     pub(super) const LANES: usize = 16;
     type Vector = __m512i;
 
-    sha256_lanes!("avx512f");
+    sha256_lanes!("avx512f,avx512bw");
+
+    /// The sixteen big-endian words of each lane's block, word by word.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw")]
+    fn transpose(blocks: [&[u8; BLOCK_BYTES]; LANES]) -> [Vector; 16] {
+        // Bytes of each word, reversed.
+        let swap = _mm512_broadcast_i32x4(_mm_setr_epi8(3, 2, 1, 0, 7, 6, 5, 4, 11, 10, 9, 8, 15, 14, 13, 12));
+        let rows: [Vector; LANES] = blocks.map(|block| {
+            // SAFETY: 64 readable bytes; the instruction needs no alignment.
+            let row = unsafe { _mm512_loadu_si512(block.as_ptr().cast()) };
+            _mm512_shuffle_epi8(row, swap)
+        });
+        // Then in each 128-bit lane q of quads[4 i + j]: word 4 q + j of rows 4 i .. 4 i + 4.
+        let mut quads = rows;
+        for i in [0, 4, 8, 12] {
+            let low = [
+                _mm512_unpacklo_epi32(rows[i], rows[i + 1]),
+                _mm512_unpacklo_epi32(rows[i + 2], rows[i + 3]),
+            ];
+            let high = [
+                _mm512_unpackhi_epi32(rows[i], rows[i + 1]),
+                _mm512_unpackhi_epi32(rows[i + 2], rows[i + 3]),
+            ];
+            quads[i] = _mm512_unpacklo_epi64(low[0], low[1]);
+            quads[i + 1] = _mm512_unpackhi_epi64(low[0], low[1]);
+            quads[i + 2] = _mm512_unpacklo_epi64(high[0], high[1]);
+            quads[i + 3] = _mm512_unpackhi_epi64(high[0], high[1]);
+        }
+        let mut words = quads;
+        for j in 0..4 {
+            let a = _mm512_shuffle_i32x4::<EVEN>(quads[j], quads[4 + j]);
+            let b = _mm512_shuffle_i32x4::<ODD>(quads[j], quads[4 + j]);
+            let c = _mm512_shuffle_i32x4::<EVEN>(quads[8 + j], quads[12 + j]);
+            let d = _mm512_shuffle_i32x4::<ODD>(quads[8 + j], quads[12 + j]);
+            words[j] = _mm512_shuffle_i32x4::<EVEN>(a, c);
+            words[4 + j] = _mm512_shuffle_i32x4::<EVEN>(b, d);
+            words[8 + j] = _mm512_shuffle_i32x4::<ODD>(a, c);
+            words[12 + j] = _mm512_shuffle_i32x4::<ODD>(b, d);
+        }
+        words
+    }
+
+    /// The 128-bit lanes 0 and 2, and 1 and 3, of two vectors.
+    const EVEN: i32 = 0x88;
+    const ODD: i32 = 0xdd;
 
     /// Truth tables of the three-input operation: x ^ y ^ z, x ? y : z, and the majority.
     const XOR: i32 = 0x96;
@@ -259,20 +356,20 @@ mod avx512 {
     const MAJORITY: i32 = 0xe8;
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     fn fill(word: u32) -> Vector {
         _mm512_set1_epi32(word.cast_signed())
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     fn load(words: &[u32; LANES]) -> Vector {
         // SAFETY: 64 readable bytes; the instruction needs no alignment.
         unsafe { _mm512_loadu_si512(words.as_ptr().cast()) }
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     fn store(vector: Vector) -> [u32; LANES] {
         let mut words = [0; LANES];
         // SAFETY: 64 writable bytes; the instruction needs no alignment.
@@ -281,44 +378,44 @@ mod avx512 {
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     fn add(x: Vector, y: Vector) -> Vector {
         _mm512_add_epi32(x, y)
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     fn xor3(x: Vector, y: Vector, z: Vector) -> Vector {
         _mm512_ternarylogic_epi32::<XOR>(x, y, z)
     }
 
     /// Right by `R`; the second number is there for the narrower vectors.
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     fn rotate<const R: i32, const L: i32>(x: Vector) -> Vector {
         _mm512_ror_epi32::<R>(x)
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     fn shift3(x: Vector) -> Vector {
         _mm512_srli_epi32::<3>(x)
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     fn shift10(x: Vector) -> Vector {
         _mm512_srli_epi32::<10>(x)
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     fn choose(x: Vector, y: Vector, z: Vector) -> Vector {
         _mm512_ternarylogic_epi32::<CHOOSE>(x, y, z)
     }
 
     #[inline]
-    #[target_feature(enable = "avx512f")]
+    #[target_feature(enable = "avx512f,avx512bw")]
     fn majority(x: Vector, y: Vector, z: Vector) -> Vector {
         _mm512_ternarylogic_epi32::<MAJORITY>(x, y, z)
     }

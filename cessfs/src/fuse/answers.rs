@@ -1,0 +1,85 @@
+//! How a result becomes a reply: now, or when the disk or the network has answered.
+
+use super::convert::file_attr;
+use super::{Adapter, GENERATION};
+use crate::limits::FUSE_TTL;
+use cessfs_vfs::{Later, Vfs, VfsError};
+use fuser::{Errno, INodeNo, ReplyEmpty, ReplyEntry, ReplyXattr};
+
+impl Adapter {
+    /// Answers with an entry, or fails.
+    pub(super) fn entry(
+        &self,
+        op: &'static str,
+        ino: INodeNo,
+        result: Result<cessfs_vfs::Attr, VfsError>,
+        reply: ReplyEntry,
+    ) {
+        match result {
+            Ok(attr) => reply.entry(&FUSE_TTL, &file_attr(&attr), GENERATION),
+            Err(e) => reply.error(self.faults.errno(op, ino.0, &e)),
+        }
+    }
+
+    /// Answers with success, or fails.
+    pub(super) fn empty(&self, op: &'static str, ino: INodeNo, result: Result<(), VfsError>, reply: ReplyEmpty) {
+        match result {
+            Ok(()) => reply.ok(),
+            Err(e) => reply.error(self.faults.errno(op, ino.0, &e)),
+        }
+    }
+
+    /// Runs what waits for the local disk off the event loops.
+    pub(super) fn blocking(
+        &self,
+        op: &'static str,
+        ino: INodeNo,
+        reply: ReplyEmpty,
+        work: impl FnOnce(&Vfs) -> Result<(), VfsError> + Send + 'static,
+    ) {
+        let (vfs, faults) = (self.vfs.clone(), self.faults.clone());
+        self.runtime.spawn_blocking(move || {
+            faults.guard(op, || match work(&vfs) {
+                Ok(()) => reply.ok(),
+                Err(e) => reply.error(faults.errno(op, ino.0, &e)),
+            });
+        });
+    }
+
+    /// Answers now, or when the network has.
+    pub(super) fn later<T: Send + 'static>(
+        &self,
+        op: &'static str,
+        ino: INodeNo,
+        result: Result<Later<T>, VfsError>,
+        answer: impl FnOnce(Result<T, Errno>) + Send + 'static,
+    ) {
+        match result {
+            Ok(Later::Ready(value)) => answer(Ok(value)),
+            Ok(Later::Wait(future)) => {
+                let faults = self.faults.clone();
+                self.runtime.spawn(async move {
+                    answer(future.await.map_err(|e| faults.errno(op, ino.0, &e)));
+                });
+            }
+            Err(e) => answer(Err(self.faults.errno(op, ino.0, &e))),
+        }
+    }
+
+    /// The two-step protocol of xattrs: a buffer of 0 asks for the size.
+    pub(super) fn sized(
+        &self,
+        op: &'static str,
+        ino: INodeNo,
+        value: Result<Vec<u8>, VfsError>,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        match value {
+            Ok(value) if size == 0 => reply.size(value.len() as u32),
+            Ok(value) if value.len() > size as usize => reply.error(self.faults.errno(op, ino.0, &VfsError::Range)),
+            Ok(value) => reply.data(&value),
+            Err(e) => reply.error(self.faults.errno(op, ino.0, &e)),
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Encoded pieces of staged bodies, shared by the columns that send them.
+//!
+//! A *row* is the same 1 MiB of all twelve fragments of a segment. The columns of a pack move at about the same pace, so a row
+//! is read and encoded once, when the first column wants its part of it, and handed out in twelve parts. Parity needs no place on
+//! the staging disk, and no fragment is ever whole in memory. A column that comes when its row is gone (a slow miner, or one that
+//! starts over) has its own part computed alone.
+
+use super::body::{read_column, read_row};
+use crate::limits::{COLUMNS, FRAGMENT_BYTES, ROW_BYTES, ROWS_KEPT};
+use crate::staging::{Staging, store_error};
+use crate::store::StoreError;
+use bytes::Bytes;
+use cessfs_crypto::PackSeq;
+use parking_lot::Mutex;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use tokio::sync::OnceCell;
+
+/// Segment and row within it; rows of a pack are made in this order.
+type Place = (u32, u32);
+
+/// Rows of one fragment.
+pub(super) const ROWS: u32 = (FRAGMENT_BYTES / ROW_BYTES) as u32;
+
+/// The parts that nobody has taken yet.
+#[derive(Default)]
+struct Row(OnceCell<Mutex<[Option<Bytes>; COLUMNS]>>);
+
+impl Row {
+    fn take(&self, column: u8) -> Option<Bytes> {
+        self.0.get()?.lock()[usize::from(column)].take()
+    }
+}
+
+#[derive(Default)]
+struct State {
+    /// Oldest first; at most [`ROWS_KEPT`].
+    kept: VecDeque<(PackSeq, Place, Arc<Row>)>,
+    /// How far each pack's rows have come.
+    newest: HashMap<PackSeq, Place>,
+}
+
+impl State {
+    /// The row, if it is kept or is the next to be made.
+    fn row(&mut self, seq: PackSeq, place: Place) -> Option<Arc<Row>> {
+        let kept = self.kept.iter().find(|(s, p, _)| (*s, *p) == (seq, place));
+        if let Some((_, _, row)) = kept {
+            return Some(row.clone());
+        }
+        if self.newest.get(&seq).is_some_and(|newest| *newest >= place) {
+            return None;
+        }
+        self.newest.insert(seq, place);
+        if self.kept.len() == ROWS_KEPT {
+            self.kept.pop_front();
+        }
+        let row = Arc::new(Row::default());
+        self.kept.push_back((seq, place, row.clone()));
+        Some(row)
+    }
+}
+
+/// Rows of the packs that are being sent.
+pub(super) struct Rows {
+    staging: Staging,
+    state: Mutex<State>,
+}
+
+impl Rows {
+    pub(super) fn new(staging: Staging) -> Rows {
+        Rows {
+            staging,
+            state: Mutex::default(),
+        }
+    }
+
+    /// A column's part of a row. Blocks on disk and processor, in a thread for that.
+    pub(super) async fn part(&self, seq: PackSeq, place: Place, column: u8) -> Result<Bytes, StoreError> {
+        let row = self.state.lock().row(seq, place);
+        if let Some(row) = row {
+            row.0.get_or_try_init(|| self.encode(seq, place)).await?;
+            if let Some(part) = row.take(column) {
+                return Ok(part);
+            }
+        }
+        let staging = self.staging.clone();
+        let (segment, start) = (place.0, place.1 * ROW_BYTES as u32);
+        let alone = move || {
+            let body = staging.body(seq)?;
+            read_column(&body, segment, column, start..start + ROW_BYTES as u32)
+        };
+        Ok(blocking(alone).await?.into())
+    }
+
+    async fn encode(&self, seq: PackSeq, (segment, row): Place) -> Result<Mutex<[Option<Bytes>; COLUMNS]>, StoreError> {
+        let staging = self.staging.clone();
+        let parts = blocking(move || read_row(&staging.body(seq)?, segment, row)).await?;
+        Ok(Mutex::new(parts.map(|part| Some(part.into()))))
+    }
+
+    /// The pack needs no rows any more.
+    pub(super) fn forget(&self, seq: PackSeq) {
+        let mut state = self.state.lock();
+        state.kept.retain(|(s, _, _)| *s != seq);
+        state.newest.remove(&seq);
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+) -> Result<T, StoreError> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(done) => done.map_err(store_error),
+        Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
+        Err(_) => Err(crate::ledger::stopped()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::SEGMENT_BYTES;
+    use std::os::unix::fs::FileExt;
+
+    const SEQ: PackSeq = PackSeq(7);
+
+    fn rows() -> (tempfile::TempDir, Rows, Staging) {
+        let dir = tempfile::tempdir().unwrap();
+        let staging = Staging::open(dir.path()).unwrap();
+        let body = staging.create(SEQ).unwrap();
+        body.set_len(SEGMENT_BYTES as u64).unwrap();
+        for at in (0..SEGMENT_BYTES as u64).step_by(ROW_BYTES / 2) {
+            body.write_all_at(&at.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes(), at)
+                .unwrap();
+        }
+        (dir, Rows::new(staging.clone()), staging)
+    }
+
+    fn plain(staging: &Staging, (segment, row): Place, column: u8) -> Vec<u8> {
+        let start = row * ROW_BYTES as u32;
+        read_column(
+            &staging.body(SEQ).unwrap(),
+            segment,
+            column,
+            start..start + ROW_BYTES as u32,
+        )
+        .unwrap()
+    }
+
+    #[tokio::test]
+    async fn parts_are_those_of_the_column_whoever_comes_when() {
+        let (_dir, rows, staging) = rows();
+        for row in 0..ROWS {
+            for column in (0..COLUMNS as u8).rev() {
+                let part = rows.part(SEQ, (0, row), column).await.unwrap();
+                assert_eq!(part, plain(&staging, (0, row), column), "row {row} column {column}");
+            }
+        }
+        // Once more, when everything was taken, and when the row is gone.
+        for row in [ROWS - 1, 0] {
+            assert_eq!(rows.part(SEQ, (0, row), 9).await.unwrap(), plain(&staging, (0, row), 9));
+        }
+        assert!(rows.state.lock().kept.len() <= ROWS_KEPT);
+        rows.forget(SEQ);
+        assert!(rows.state.lock().kept.is_empty() && rows.state.lock().newest.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_body_that_is_gone_is_told() {
+        let (_dir, rows, staging) = rows();
+        staging.remove(SEQ).unwrap();
+        assert!(rows.part(SEQ, (0, 0), 3).await.is_err());
+        assert!(rows.part(SEQ, (0, 0), 3).await.is_err(), "and told again");
+    }
+}

@@ -1,0 +1,86 @@
+//! The same check on a mount of each at-rest mode.
+
+use crate::{InitOptions, Mount, Network, Volume, can_mount, tree};
+use anyhow::{Context, Result};
+use std::path::Path;
+use std::process::Command;
+
+/// How content may rest in the local cache.
+pub const AT_REST: [&str; 2] = ["sealed", "plain"];
+
+/// Runs `check` on a fresh mount of each at-rest mode, and again after a remount with `after`. In between the tree must not
+/// have changed. Nothing, where no test can mount.
+pub fn on_each_mode(check: impl Fn(&Path) -> Result<()>, after: impl Fn(&Path) -> Result<()>) -> Result<()> {
+    on_each_volume(|volume, at| {
+        let mount = volume.mount(at)?;
+        check(mount.path())?;
+        let before = tree::manifest(mount.path())?;
+        mount.umount()?;
+        let mount = volume.mount(at)?;
+        assert_eq!(
+            tree::differences(&before, &tree::manifest(mount.path())?),
+            Vec::<String>::new()
+        );
+        after(mount.path()).context("mounted again")?;
+        mount.umount()
+    })
+}
+
+/// Runs `check` on a fresh mount of each at-rest mode, with these `-o` options.
+pub fn on_each_mount(options: &[&str], check: impl Fn(&Mount) -> Result<()>) -> Result<()> {
+    on_each_volume(|volume, at| {
+        let mount = volume.mount_with(at, options)?;
+        check(&mount)?;
+        mount.umount()
+    })
+}
+
+/// Runs `check` with a fresh volume of each at-rest mode and a directory to mount it on. Nothing, where no test can mount.
+pub fn on_each_volume(check: impl Fn(&Volume, &Path) -> Result<()>) -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    // Other users must reach the mount: the directory of a test is its owner's alone.
+    open_to_all(dir.path())?;
+    let network = Network::up(&dir.path().join("net"), 12)?;
+    for at_rest in AT_REST {
+        let options = InitOptions { at_rest, gib: 1 };
+        let volume = Volume::init(&dir.path().join(at_rest), &network.ws, &options)?;
+        check(&volume, &dir.path().join("mnt")).with_context(|| at_rest.to_string())?;
+    }
+    Ok(())
+}
+
+fn open_to_all(dir: &Path) -> Result<()> {
+    use std::os::unix::fs::PermissionsExt;
+    Ok(std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))?)
+}
+
+/// What scripts may use beside bash's own: `as UID[:GROUP,…] COMMAND…` is a user with a group of the same number and these
+/// further groups, and no capabilities; `no COMMAND…` expects failure.
+const PROLOGUE: &str = r#"set -euo pipefail; exec 2>&1; umask 022
+as() {
+    local user=${1%%:*} groups=--clear-groups
+    case $1 in *:*) groups=--groups=${1#*:} ;; esac
+    setpriv --reuid="$user" --regid="$user" "$groups" -- "${@:2}"
+}
+no() { if "$@"; then echo "should have failed: $*"; exit 1; fi; }
+"#;
+
+/// Runs a bash script in `dir` that ends at the first failure; what it said, or an error with it.
+pub fn bash(dir: &Path, script: &str) -> Result<String> {
+    let output = Command::new("bash")
+        .args(["-c", &format!("{PROLOGUE}{script}")])
+        .current_dir(dir)
+        .env("LC_ALL", "C")
+        .output()
+        .context("bash")?;
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    anyhow::ensure!(
+        output.status.success(),
+        "{}: {said}\nof the script: {script}",
+        output.status
+    );
+    Ok(said)
+}

@@ -1,0 +1,106 @@
+//! `docs/SEMANTICS.md`, executed: every example in it runs on a real mount of each at-rest mode.
+//!
+//! An example is a block fenced as `sh semantics`. It runs as root, in an empty directory of the mount. What stands after
+//! `$ ` is a command (going on where the next line starts with `> `), and the lines up to the next `$ ` are what it must
+//! say, on either stream. The words `as` and `no` are the harness's (tests/src/modes.rs).
+
+use anyhow::{Context, Result};
+use cessfs_tests::modes::{bash, on_each_mount};
+use std::path::Path;
+
+/// A line that no example prints.
+const MARK: &str = "@@ example";
+
+/// One command of an example, and what it must say.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Step {
+    command: String,
+    says: String,
+}
+
+/// The examples of a document: number of the line each starts in, and its steps.
+fn examples(document: &str) -> Vec<(usize, Vec<Step>)> {
+    let mut found = Vec::new();
+    let mut open = false;
+    for (number, line) in (1..).zip(document.lines()) {
+        if !open {
+            if line == "```sh semantics" {
+                open = true;
+                found.push((number, Vec::<Step>::new()));
+            }
+            continue;
+        }
+        let steps = &mut found.last_mut().expect("a block is open").1;
+        if line == "```" {
+            open = false;
+        } else if let Some(command) = line.strip_prefix("$ ") {
+            steps.push(Step {
+                command: command.to_owned(),
+                says: String::new(),
+            });
+        } else {
+            let step = steps.last_mut().expect("an example starts with a command");
+            match line.strip_prefix("> ").filter(|_| step.says.is_empty()) {
+                Some(more) => step.command += &format!("\n{more}"),
+                None => step.says += &format!("{line}\n"),
+            }
+        }
+    }
+    assert!(!open, "the last block is not closed");
+    found
+}
+
+/// Runs the steps in one shell; the first that says something else than it must, in words.
+fn check(dir: &Path, steps: &[Step]) -> Result<()> {
+    // A command may fail: what it says is compared, not how it ends.
+    let mut script = String::from("set +e\n");
+    for step in steps {
+        script += &format!("{}\necho '{MARK}'\n", step.command);
+    }
+    let said = bash(dir, &script)?;
+    let mark = format!("{MARK}\n");
+    let mut parts = said.split(&mark);
+    for step in steps {
+        let said = parts.next().context("the shell ended early")?;
+        anyhow::ensure!(
+            said == step.says,
+            "$ {}\nsays:\n{said}and the document says:\n{}",
+            step.command,
+            step.says
+        );
+    }
+    Ok(())
+}
+
+#[test]
+fn every_example_of_the_document_is_true() -> Result<()> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/SEMANTICS.md");
+    let document = std::fs::read_to_string(path)?;
+    let examples = examples(&document);
+    assert!(examples.len() >= 20, "only {} examples", examples.len());
+    on_each_mount(&["dev", "suid"], |mount| {
+        let mut wrong = Vec::new();
+        for (line, steps) in &examples {
+            let dir = mount.path().join(format!("line-{line}"));
+            std::fs::create_dir(&dir)?;
+            if let Err(e) = check(&dir, steps) {
+                wrong.push(format!("docs/SEMANTICS.md:{line}: {e:#}"));
+            }
+        }
+        assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+        Ok(())
+    })
+}
+
+#[test]
+fn examples_are_found() {
+    let document = "# Head\n```sh\n$ no example\n```\n```sh semantics\n$ one\n> more\nsays\n> this\n$ two\n```\n";
+    let step = |command: &str, says: &str| Step {
+        command: command.into(),
+        says: says.into(),
+    };
+    assert_eq!(
+        examples(document),
+        [(5, vec![step("one\nmore", "says\n> this\n"), step("two", "")])]
+    );
+}

@@ -1,0 +1,258 @@
+//! Any prefix of packs is a whole tree, the one there was when its last pack was sealed: names, attributes, contents, extended
+//! attributes. Replay may start at any checkpoint.
+
+use super::*;
+use crate::Later;
+use crate::delta::frame::apply_delta;
+use crate::fakes::bench::{pattern, wait};
+use crate::records::{self, Extent};
+use crate::restore::{MissingFile, finish};
+use cessfs_crypto::Entropy;
+use cessfs_sync::{CutCause, MetaStore};
+use std::collections::BTreeMap;
+
+const MIB: usize = 1 << 20;
+
+/// What can be seen of a path, access times apart: attributes, content or target, extended attributes.
+type Seen = (Vec<i64>, Vec<u8>, BTreeMap<Vec<u8>, Vec<u8>>);
+
+fn look(w: &World) -> BTreeMap<String, Seen> {
+    let mut numbers: BTreeMap<u64, i64> = BTreeMap::new();
+    let mut paths = vec![String::new()];
+    let mut seen = BTreeMap::new();
+    while let Some(path) = paths.pop() {
+        let attr = w.stat(&path);
+        if attr.kind == FileKind::Directory {
+            paths.extend(w.list(&path).into_iter().map(|name| format!("{path}/{name}")));
+        }
+        let content = match attr.kind {
+            FileKind::Regular => read(w, attr.ino, attr.size),
+            FileKind::Symlink => w.vfs.readlink(attr.ino).unwrap(),
+            _ => Vec::new(),
+        };
+        let mut xattrs = BTreeMap::new();
+        for name in w.vfs.listxattr(attr.ino).unwrap().split_inclusive(|byte| *byte == 0) {
+            let name = &name[..name.len() - 1];
+            xattrs.insert(name.to_vec(), w.vfs.getxattr(attr.ino, name).unwrap());
+        }
+        // Hard links: the same inode has the same number under each of its names.
+        let count = numbers.len() as i64;
+        let number = *numbers.entry(attr.ino).or_insert(count);
+        let fields = vec![
+            number,
+            attr.kind as i64,
+            attr.perm.into(),
+            attr.nlink.into(),
+            attr.uid.into(),
+            attr.gid.into(),
+            attr.size as i64,
+            attr.mtime.secs,
+            attr.ctime.secs,
+            attr.btime.secs,
+        ];
+        seen.insert(path, (fields, content, xattrs));
+    }
+    seen
+}
+
+fn read(w: &World, ino: u64, size: u64) -> Vec<u8> {
+    let flags = OpenFlags {
+        read: true,
+        ..OpenFlags::default()
+    };
+    let fh = w.vfs.open_file(ino, flags).unwrap();
+    let content = wait(w.vfs.read(ino, fh, 0, size as u32).unwrap()).unwrap();
+    w.vfs.release(ino, fh).unwrap();
+    content
+}
+
+fn write(w: &World, path: &str, offset: u64, bytes: &[u8]) {
+    let ino = w.ino(path);
+    let flags = OpenFlags {
+        write: true,
+        ..OpenFlags::default()
+    };
+    let fh = w.vfs.open_file(ino, flags).unwrap();
+    let written: Later<u32> = w.vfs.write(ino, fh, offset, bytes, false).unwrap();
+    assert_eq!(wait(written).unwrap() as usize, bytes.len());
+    w.vfs.release(ino, fh).unwrap();
+}
+
+/// Seals the open pack; everything written before is in it if `flushed`.
+fn seal(w: &World, cause: CutCause, flushed: bool) {
+    if flushed {
+        w.vfs.write_back_all().unwrap();
+    }
+    w.chunks.seal(&*w.vfs.delta_source(), &*w.store, cause).unwrap();
+}
+
+/// The volume out of the first `packs` packs, replayed from the last checkpoint among them.
+fn restore(w: &World, causes: &[CutCause], packs: usize) -> World {
+    let all = w.chunks.packs();
+    let checkpoint = causes[..packs].iter().rposition(|cause| *cause == CutCause::Checkpoint);
+    let store = MemStore::new();
+    for pack in &all[checkpoint.unwrap_or(0)..packs] {
+        apply_delta(&pack.delta, &store).unwrap();
+    }
+    let restored = finish(&store, &KEYS, &|_| Ok(true)).unwrap();
+    assert_eq!(restored.findings, Vec::<String>::new(), "after {packs} packs");
+    let restored_files = restored.files;
+    let clock = Arc::new(FakeClock::new());
+    let w = World::over(Arc::new(store), clock, Arc::new(scratch()), w.chunks.clone(), |_| {});
+    assert_eq!(w.vfs.file_count(), restored_files);
+    w
+}
+
+/// Some operation on a small set of names; refusals are part of it.
+fn step(w: &World, dice: &mut dyn FnMut(u64) -> u64) {
+    let dirs = ["", "/a", "/b", "/a/c"];
+    let path = |dice: &mut dyn FnMut(u64) -> u64| {
+        let dir = dirs[dice(4) as usize];
+        format!(
+            "{}/{}",
+            if w.exists(dir) { dir } else { "" },
+            ["a", "b", "c", "f", "g", "h"][dice(6) as usize]
+        )
+    };
+    let (one, two) = (path(dice), path(dice));
+    let is_file = |path: &str| w.exists(path) && w.stat(path).kind == FileKind::Regular;
+    // What is refused changes nothing, which the comparison would notice.
+    let _refused_or_not = match dice(12) {
+        0 => w.mkdir(&one).map(drop),
+        1..=3 => w.touch_file(&one).map(drop),
+        4 | 5 if is_file(&one) => {
+            let len = [3, 100, 4000, 5000, 70_000, MIB + 77, 2 * MIB][dice(7) as usize];
+            write(w, &one, dice(3) * dice(5000), &pattern(dice(1000), len));
+            Ok(())
+        }
+        6 if is_file(&one) => {
+            let set = SetAttr {
+                size: Some(dice(3 * MIB as u64)),
+                ..SetAttr::default()
+            };
+            w.vfs.setattr(w.ino(&one), set, USER).map(drop)
+        }
+        7 => w.rename(&one, &two),
+        8 if w.exists(&one) => w.link(&one, &two).map(drop),
+        9 => w.unlink(&one).or_else(|_| w.rmdir(&one)),
+        10 if w.exists(&one) => {
+            let value = pattern(dice(9), dice(300) as usize);
+            w.vfs.setxattr(w.ino(&one), b"user.note", &value, XattrMode::Any)
+        }
+        11 => {
+            let (dir, name) = w.split(&one);
+            w.vfs.symlink(dir, name, b"somewhere", USER).map(drop)
+        }
+        _ => Ok(()),
+    };
+}
+
+fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
+    let mut entropy = FakeEntropy::new(seed);
+    move |bound| {
+        let mut bytes = [0; 8];
+        entropy.fill(&mut bytes);
+        u64::from_le_bytes(bytes) % bound
+    }
+}
+
+#[test]
+fn every_prefix_of_packs_is_the_tree_of_its_last_seal() {
+    for seed in 0..40 {
+        let w = World::new();
+        let mut dice = dice(seed);
+        let (mut causes, mut trees) = (Vec::new(), Vec::new());
+        for _ in 0..8 {
+            for _ in 0..dice(12) {
+                w.tick();
+                step(&w, &mut dice);
+            }
+            let cause = [CutCause::Full, CutCause::Forced, CutCause::Checkpoint][dice(3) as usize];
+            // Looking changes access times, so that there is always something to seal.
+            trees.push(look(&w));
+            seal(&w, cause, true);
+            causes.push(cause);
+        }
+        for packs in 1..=causes.len() {
+            let restored = restore(&w, &causes, packs);
+            assert_eq!(
+                look(&restored),
+                trees[packs - 1],
+                "seed {seed}, {packs} packs of {causes:?}"
+            );
+            restored.check();
+        }
+    }
+}
+
+#[test]
+fn every_prefix_is_whole_also_when_files_are_cut_half_written() {
+    for seed in 100..130 {
+        let w = World::new();
+        let mut dice = dice(seed);
+        let mut causes = Vec::new();
+        for _ in 0..10 {
+            for _ in 0..dice(10) {
+                w.tick();
+                step(&w, &mut dice);
+            }
+            let cause = [CutCause::Full, CutCause::Forced, CutCause::Checkpoint][dice(3) as usize];
+            let flushed = dice(3) == 0;
+            seal(&w, cause, flushed);
+            causes.push(cause);
+        }
+        let tree = look(&w);
+        seal(&w, CutCause::Forced, true);
+        causes.push(CutCause::Forced);
+        for packs in 1..=causes.len() {
+            let restored = restore(&w, &causes, packs);
+            // Everything can be read.
+            let found = look(&restored);
+            if packs == causes.len() {
+                assert_eq!(found, tree, "seed {seed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn files_with_missing_chunks_are_named_and_the_rest_is_there() {
+    let w = World::new();
+    w.mkdir("/dir").unwrap();
+    for (name, len) in [("/dir/whole", MIB), ("/dir/torn", 3 * MIB), ("/small", 10)] {
+        w.touch_file(name).unwrap();
+        write(&w, name, 0, &pattern(len as u64, len));
+    }
+    seal(&w, CutCause::Forced, true);
+    let store = Arc::new(MemStore::new());
+    apply_delta(&w.chunks.packs()[0].delta, &*store).unwrap();
+    let torn = store.get(&records::extent_key(w.ino("/dir/torn"), 1)).unwrap();
+    let (lost, _) = Extent::decode(&torn.unwrap()).unwrap().stored.unwrap();
+    let restored = finish(&*store, &KEYS, &|id| Ok(id != lost)).unwrap();
+    let missing = MissingFile {
+        ino: w.ino("/dir/torn"),
+        path: "dir/torn".into(),
+        chunks: 3,
+        missing: 1,
+    };
+    assert_eq!((restored.missing_files, &restored.missing), (1, &vec![missing]));
+    assert_eq!(restored.files, 5);
+
+    // The volume says so until the file is whole again.
+    let chunks = w.chunks.clone();
+    chunks.set_standing(lost, cessfs_sync::Standing::Unknown);
+    let open = |chunks: FakeChunks| {
+        let (clock, dir) = (Arc::new(FakeClock::new()), Arc::new(scratch()));
+        World::over(store.clone(), clock, dir, chunks, |_| {})
+    };
+    let w = open(chunks.clone());
+    let errors = w.vfs.errors();
+    assert!(errors.len() == 1 && errors[0].contains("dir/torn"), "{errors:?}");
+    w.vfs.close().unwrap();
+    let w = open(chunks.clone());
+    assert_eq!(w.vfs.errors().len(), 1, "it is said at every mount");
+    w.unlink("/dir/torn").unwrap();
+    w.vfs.close().unwrap();
+    let w = open(chunks);
+    assert_eq!(w.vfs.errors(), Vec::<String>::new());
+}
