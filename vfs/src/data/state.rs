@@ -100,6 +100,13 @@ pub(crate) struct Slot {
 }
 
 impl Slot {
+    /// A change now has to be marked when it is journaled. A mark of this generation is not enough if the store calls the
+    /// chunk clean: a cut before the journal hears of the change would carry the chunk as it was and clear the mark. A
+    /// chunk it calls dirty is marked again by the cut itself.
+    pub(crate) fn lacks_mark(&self, generation: u64) -> bool {
+        self.marked != generation || !self.journaled.dirty
+    }
+
     fn is_ahead(&self) -> bool {
         self.needs_mark || self.now != self.journaled
     }

@@ -183,7 +183,7 @@ impl Shared {
         state.data.with_slot(&self.core, ino, piece.chunk, |slot| {
             slot.now = extent;
             slot.changed = change;
-            slot.needs_mark |= slot.marked != generation;
+            slot.needs_mark |= slot.lacks_mark(generation);
             // The store goes on saying that the network has the old content until the new one is durable.
             if replaces && before.stored.is_some() {
                 slot.unsynced = Some(change);
@@ -223,7 +223,7 @@ impl Shared {
         let before = state.data.with_slot(&self.core, ino, chunk, |slot| {
             let before = std::mem::replace(&mut slot.now, *now);
             slot.changed = change;
-            slot.needs_mark |= slot.marked != generation;
+            slot.needs_mark |= slot.lacks_mark(generation);
             // The store may say of it what is: nothing in the backing file has to be durable first.
             if !now.resident {
                 slot.unsynced = None;

@@ -307,3 +307,24 @@ fn small_files_are_copied_into_and_out_of() {
         assert_eq!(bench.content(7), bench.content(6));
     }
 }
+
+#[test]
+fn a_cut_between_a_write_and_the_journal_loses_nothing() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        // The journal has a clean chunk, marked, when the write comes; and hears of the write after the cut.
+        bench.change_space(5, SpaceChange::Reserve, 4096..4097, false).unwrap();
+        bench.write(5, 0, &pattern(1, 200_000));
+        bench.seal(CutCause::Forced);
+        bench.settle();
+        assert_eq!(bench.restore().content(5), pattern(1, 200_000));
+        // The same after a truncation.
+        bench.set_size(5, 100_000);
+        bench.write(5, 50_000, &pattern(2, 80_000));
+        bench.seal(CutCause::Forced);
+        bench.settle();
+        let expected = [&pattern(1, 50_000)[..], &pattern(2, 80_000)].concat();
+        assert_eq!(bench.restore().content(5), expected);
+    }
+}
