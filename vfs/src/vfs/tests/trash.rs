@@ -93,7 +93,7 @@ fn an_old_file_with_content_goes_there_and_comes_back() {
     w.check();
     let w = {
         w.vfs.close().unwrap();
-        World::over(w.store.clone(), w.clock.clone(), w.dir.clone(), keeps)
+        World::over(w.store.clone(), w.clock.clone(), w.dir.clone(), w.chunks.clone(), keeps)
     };
     assert_eq!(w.vfs.trash_size().files, 1, "it outlives the mount");
     w.restore(&format!("{}.cat", item.id), "/cat").unwrap();
