@@ -176,8 +176,10 @@ impl Shared {
         let mut now = before;
         let (start, end) = (piece.range.start, piece.range.end);
         let whole = start.div_ceil(BLOCK)..end / BLOCK;
+        let mut written = false;
         if what != SpaceChange::Reserve {
             for edge in edges(&before, &piece.range) {
+                written = true;
                 now.turn_dirty();
                 let zeros = vec![0; edge.len()];
                 match self.write_range(at, &mut now, edge, &zeros) {
@@ -201,7 +203,8 @@ impl Shared {
             now.reserved.insert_range(start / BLOCK..end.div_ceil(BLOCK));
             now.reserved.remove_all(&now.blocks);
         }
-        if now != before {
+        // A dirty chunk whose bytes changed looks as before, but what was submitted of it is out of date.
+        if written || now != before {
             self.set_extent(ino, state, piece.chunk, &now)?;
         }
         Ok(())

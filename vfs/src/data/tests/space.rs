@@ -328,3 +328,19 @@ fn a_cut_between_a_write_and_the_journal_loses_nothing() {
         assert_eq!(bench.restore().content(5), expected);
     }
 }
+
+#[test]
+fn zeros_in_a_chunk_that_was_submitted_are_sent_again() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, 100_000));
+        bench.data.write_back_all().unwrap();
+        // No whole block: the block map stays what it is, and the chunk was dirty before.
+        bench.change_space(5, SpaceChange::Punch, 9_282..13_354, false).unwrap();
+        bench.settle();
+        let mut expected = pattern(1, 100_000);
+        expected[9_282..13_354].fill(0);
+        assert_eq!(bench.restore().content(5), expected);
+    }
+}
