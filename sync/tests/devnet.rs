@@ -141,7 +141,7 @@ async fn refusals_have_their_kinds() {
         .expect("declared at a finalized block");
     assert_eq!((deal.owner, deal.segments), (chain.account(), declared.segments));
     let territory = chain.territory("home").await.unwrap().expect("minted");
-    assert_eq!(territory.locked_bytes, 2 * 96 << 20);
+    assert_eq!(territory.locked_bytes, (2 * 96) << 20);
     assert_eq!(
         territory.remaining_bytes,
         territory.total_bytes - territory.locked_bytes

@@ -85,7 +85,7 @@ impl Check<'_> {
     fn each(
         &mut self,
         prefix: &[u8],
-        visit: fn(&mut Self, &[u8], &[u8]) -> Result<(), VfsError>,
+        visit: impl Fn(&mut Self, &[u8], &[u8]) -> Result<(), VfsError>,
     ) -> Result<(), VfsError> {
         let mut from = prefix.to_vec();
         loop {

@@ -62,7 +62,7 @@ pub fn finish(
         ..Restored::default()
     };
     let mut last = ROOT_INO;
-    each(store, records::INODE_PREFIX, &mut |key, value| {
+    each(store, records::INODE_PREFIX, |key, value| {
         last = records::parse_ino_key(key)?;
         restored.files += 1;
         let record = InodeRecord::decode(value)?;
@@ -99,7 +99,7 @@ pub fn finish(
 /// (`docs/FORMAT-delta.md`): then its links and attributes are counted here.
 fn recount(store: &dyn MetaStore) -> Result<(), VfsError> {
     let (mut names, mut attributes) = (HashMap::<u64, u32>::new(), HashMap::<u64, u32>::new());
-    each(store, records::DENTRY_PREFIX, &mut |_, value| {
+    each(store, records::DENTRY_PREFIX, |_, value| {
         for dentry in DentryBucket::decode(value)?.0 {
             if dentry.kind != FileKind::Directory {
                 *names.entry(dentry.ino).or_default() += 1;
@@ -107,13 +107,13 @@ fn recount(store: &dyn MetaStore) -> Result<(), VfsError> {
         }
         Ok(())
     })?;
-    each(store, records::XATTR_PREFIX, &mut |key, value| {
+    each(store, records::XATTR_PREFIX, |key, value| {
         let (ino, _) = records::parse_dentry_key(key)?;
         *attributes.entry(ino).or_default() += XattrBucket::decode(value)?.0.len() as u32;
         Ok(())
     })?;
     let mut wrong = Batch::new();
-    each(store, records::INODE_PREFIX, &mut |key, value| {
+    each(store, records::INODE_PREFIX, |key, value| {
         let ino = records::parse_ino_key(key)?;
         let mut record = InodeRecord::decode(value)?;
         let told = (record.nlink, record.xattrs);
@@ -137,7 +137,7 @@ fn missing_chunks(
 ) -> Result<BTreeMap<u64, (u64, u64)>, VfsError> {
     let mut all = BTreeMap::new();
     let (mut at, mut chunks, mut missing) = (0, 0, 0);
-    each(store, records::EXTENT_PREFIX, &mut |key, value| {
+    each(store, records::EXTENT_PREFIX, |key, value| {
         let (ino, _) = records::parse_extent_key(key)?;
         if ino != at {
             if missing > 0 {
@@ -163,7 +163,7 @@ fn name_missing(store: &dyn MetaStore, missing: BTreeMap<u64, (u64, u64)>) -> Re
         return Ok(Vec::new());
     }
     let mut names: HashMap<u64, (u64, Vec<u8>)> = HashMap::new();
-    each(store, records::DENTRY_PREFIX, &mut |key, value| {
+    each(store, records::DENTRY_PREFIX, |key, value| {
         let (parent, _) = records::parse_dentry_key(key)?;
         for dentry in DentryBucket::decode(value)?.0 {
             if dentry.kind == FileKind::Directory || missing.contains_key(&dentry.ino) {
@@ -200,7 +200,7 @@ pub(crate) fn tell_missing(core: &Core, tell: &dyn Fn(String)) -> Result<(), Vfs
         let ino = key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes));
         let mut misses = false;
         let prefix = records::extent_prefix(ino.ok_or(records::RecordError::Short)?);
-        each(core.store.as_ref(), &prefix, &mut |_, value| {
+        each(core.store.as_ref(), &prefix, |_, value| {
             let extent = Extent::decode(value)?;
             let unknown = |(id, _)| core.chunks.standing(id) == Standing::Unknown;
             misses |= !extent.resident && extent.stored.is_some_and(unknown);
@@ -224,7 +224,7 @@ fn missing_key(ino: u64) -> Vec<u8> {
 fn each(
     store: &dyn MetaStore,
     prefix: &[u8],
-    visit: &mut dyn FnMut(&[u8], &[u8]) -> Result<(), VfsError>,
+    mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), VfsError>,
 ) -> Result<(), VfsError> {
     let mut from = prefix.to_vec();
     loop {

@@ -136,7 +136,7 @@ impl Cut<'_> {
 
     /// Carries every record there was at the instant of the cut.
     fn carry_all(&mut self, writer: &mut FrameWriter<'_>) -> Result<(), StoreError> {
-        self.each_key(DIRTY_PREFIX, &mut |cut, key| {
+        self.each_key(DIRTY_PREFIX, |cut, key| {
             let (ino, chunk) = records::parse_extent_key(key).map_err(corrupt)?;
             if cut.is_unsent(ino, chunk)? {
                 cut.unsent.insert(ino);
@@ -144,18 +144,16 @@ impl Cut<'_> {
             Ok(())
         })?;
         for (prefix, _) in DELTA_KINDS {
-            self.each_key(prefix, &mut |cut, key| cut.carry(key, writer))?;
+            self.each_key(prefix, |cut, key| cut.carry(key, writer))?;
         }
         // What was deleted since the cut began may be gone before it was its turn above, but then it was saved before.
-        self.each_key(SAVED_PREFIX, &mut |cut, key| {
-            cut.carry(&key[SAVED_PREFIX.len()..], writer)
-        })
+        self.each_key(SAVED_PREFIX, |cut, key| cut.carry(&key[SAVED_PREFIX.len()..], writer))
     }
 
     fn each_key(
         &mut self,
         prefix: &[u8],
-        visit: &mut dyn FnMut(&mut Self, &[u8]) -> Result<(), StoreError>,
+        mut visit: impl FnMut(&mut Self, &[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
         let mut from = prefix.to_vec();
         loop {

@@ -286,7 +286,7 @@ fn it_counts_for_no_quota_until_it_is_back() {
     w.file("/t/g", &[7; 100]);
     let entry = w.trash_names().remove(0);
     assert_eq!(errno(w.restore(&entry, "/t/f")), libc::EDQUOT);
-    assert_eq!(w.trash_names(), [entry.clone()]);
+    assert_eq!(w.trash_names(), std::slice::from_ref(&entry));
     w.unlink("/t/g").unwrap();
     w.restore(&entry, "/t/f").unwrap();
     assert_eq!(w.vfs.quota_of(w.ino("/t")).unwrap().unwrap().used.blocks, 2);
