@@ -1,7 +1,7 @@
 //! The control socket: how the verbs talk to a volume's daemon.
 //!
 //! A Unix socket in the volume's private directory; one JSON object per line, at most
-//! [`CONTROL_LINE_MAX`](crate::limits::CONTROL_LINE_MAX) bytes, each with the protocol's version. A request is one line; the
+//! [`CONTROL_LINE_MAX`] bytes, each with the protocol's version. A request is one line; the
 //! answer is any number of [`Event`]s and then one [`Reply`] or a failure. What is long is streamed, never gathered.
 
 pub mod client;

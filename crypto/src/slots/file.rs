@@ -75,7 +75,7 @@ impl From<Slot> for SlotFile {
 }
 
 impl TryFrom<SlotsFile> for KeySlots {
-    /// What is wrong with the file; [`KeySlots::from_json`] makes a [`CryptoError::KeyFile`] of it.
+    /// What is wrong with the file; [`KeySlots::from_json`] makes a [`CryptoError::KeyFile`](crate::CryptoError::KeyFile) of it.
     type Error = String;
 
     fn try_from(file: SlotsFile) -> Result<KeySlots, String> {
@@ -98,7 +98,7 @@ impl TryFrom<SlotsFile> for KeySlots {
 }
 
 impl TryFrom<SlotFile> for Slot {
-    /// What is wrong with the file; [`KeySlots::from_json`] makes a [`CryptoError::KeyFile`] of it.
+    /// What is wrong with the file; [`KeySlots::from_json`] makes a [`CryptoError::KeyFile`](crate::CryptoError::KeyFile) of it.
     type Error = String;
 
     fn try_from(file: SlotFile) -> Result<Slot, String> {

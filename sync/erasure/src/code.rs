@@ -25,7 +25,7 @@ static ENCODER: LazyLock<ReedSolomon> = LazyLock::new(|| {
 });
 
 /// Fills the parity stripes of eight columns from the data stripes of four, all of one length; fastest for lengths up to
-/// [`STRIPE_BYTES`](crate::limits::STRIPE_BYTES), with which everything stays in the processor's cache.
+/// [`STRIPE_BYTES`](crate::limits), with which everything stays in the processor's cache.
 ///
 /// # Panics
 /// If the stripes differ in length.

@@ -7,7 +7,7 @@
 //!
 //! Promises that the bytes are those every other CESS client computes: GF(2^8) with polynomial 0x11D, systematic
 //! Vandermonde matrix, contiguous data shards (facts 2.1). Hashes are SHA-256 over segment and fragments, and the id of
-//! a file is the Merkle root over its segments ([`file_id`]). Nothing here knows keys, chunks or miners.
+//! a file is the Merkle root over its segments ([`file_id()`]). Nothing here knows keys, chunks or miners.
 //!
 //! All of it is CPU work that blocks the calling thread; async callers move it to a blocking thread.
 
