@@ -248,7 +248,7 @@ proptest! {
     }
 }
 
-/// Figures for docs/decisions: `cargo test -p cessfs-sync -- --ignored --nocapture speed`.
+/// Figures for docs/decisions: `cargo test -p cessfs-erasure -- --ignored --nocapture speed`.
 #[test]
 #[ignore = "a measurement, not a check"]
 fn speed_of_encode_hash_and_decode() {
