@@ -81,6 +81,17 @@ pub enum KernelCache {
     None,
 }
 
+/// Whether the kernel reads and writes resident files of a plain volume itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Passthrough {
+    /// Where kernel, rights and the cache's filesystem allow it.
+    #[default]
+    Auto,
+    /// No.
+    Off,
+}
+
 /// What the daemon writes to its log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -144,6 +155,9 @@ pub struct VolumeConfig {
     /// What the kernel may keep.
     #[serde(default)]
     pub kernel_cache: KernelCache,
+    /// Whether the kernel does without the daemon where it can.
+    #[serde(default)]
+    pub passthrough: Passthrough,
     /// What is logged. Read again while mounted.
     #[serde(default)]
     pub log_level: LogLevel,
@@ -156,7 +170,7 @@ pub struct VolumeConfig {
 }
 
 /// Every key of `volume.toml`.
-pub const KEYS: [&str; 12] = [
+pub const KEYS: [&str; 13] = [
     "version",
     "rpc",
     "territory",
@@ -166,6 +180,7 @@ pub const KEYS: [&str; 12] = [
     "cache_size",
     "writeback_delay",
     "kernel_cache",
+    "passthrough",
     "log_level",
     "store",
     "trash",
@@ -314,6 +329,7 @@ mod tests {
             cache_size: 3 << 30,
             writeback_delay: Duration::from_millis(1500),
             kernel_cache: KernelCache::Writeback,
+            passthrough: Passthrough::Off,
             log_level: LogLevel::Info,
             store: StoreConfig {
                 backend: StoreBackend::Redb,

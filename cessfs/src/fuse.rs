@@ -8,6 +8,7 @@
 mod answers;
 mod convert;
 mod fault;
+mod passthrough;
 mod privileges;
 mod session;
 mod space;
@@ -18,13 +19,14 @@ pub use session::{Mounted, Settings, mount};
 use crate::config::KernelCache;
 use crate::limits::FUSE_TTL;
 use cessfs_vfs::{AclKind, TimeSet, Vfs, VfsError, XattrMode};
-use convert::{caller, creator, file_attr, file_kind, open_flags, rename_flags, time_set, timestamp};
+use convert::{caller, creator, file_attr, file_kind, rename_flags, time_set, timestamp};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
     KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
     Request, TimeOrNow, WriteFlags,
 };
+use passthrough::{Passthrough, ttl_of};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -54,11 +56,13 @@ pub struct Adapter {
     /// The way to tell the kernel things unasked; there once the session is.
     kernel: Arc<OnceLock<Notifier>>,
     blocks: Arc<space::StaleBlocks>,
+    passthrough: Arc<Passthrough>,
 }
 
 impl Adapter {
     /// An adapter over a volume; waiting work goes to `runtime`.
     pub fn new(vfs: Arc<Vfs>, runtime: Handle, faults: Arc<Faults>, kernel_cache: KernelCache) -> Adapter {
+        let passthrough = Arc::new(Passthrough::new(vfs.has_passthrough()));
         Adapter {
             vfs,
             runtime,
@@ -66,6 +70,7 @@ impl Adapter {
             kernel_cache,
             kernel: Arc::default(),
             blocks: Arc::default(),
+            passthrough,
         }
     }
 
@@ -84,6 +89,9 @@ impl Adapter {
 // waits).
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        if self.passthrough.negotiate(config) {
+            self.kernel_cache = KernelCache::None;
+        }
         session::negotiate(config, self.kernel_cache);
         Ok(())
     }
@@ -102,7 +110,7 @@ impl Filesystem for Adapter {
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
         self.guard("getattr", || match self.vfs.getattr(ino.0) {
-            Ok(attr) => reply.attr(&ttl([ino.0]), &file_attr(&attr)),
+            Ok(attr) => reply.attr(&ttl_of(&attr), &file_attr(&attr)),
             Err(e) => reply.error(self.faults.errno("getattr", ino.0, &e)),
         });
     }
@@ -142,7 +150,7 @@ impl Filesystem for Adapter {
                 set.perm = self.loses_set_id(req, ino);
             }
             match self.vfs.setattr(ino.0, set, caller(req)) {
-                Ok(attr) => reply.attr(&FUSE_TTL, &file_attr(&attr)),
+                Ok(attr) => reply.attr(&ttl_of(&attr), &file_attr(&attr)),
                 Err(e) => reply.error(self.faults.errno("setattr", ino.0, &e)),
             }
         });
@@ -235,12 +243,7 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.guard("open", || {
-            match self.vfs.open_file(ino.0, open_flags(flags.0, self.kernel_cache)) {
-                Ok(fh) => reply.opened(FileHandle(fh), self.flags()),
-                Err(e) => reply.error(self.faults.errno("open", ino.0, &e)),
-            }
-        });
+        self.guard("open", || self.open_file(ino, flags.0, reply));
     }
 
     fn create(
@@ -254,19 +257,7 @@ impl Filesystem for Adapter {
         reply: ReplyCreate,
     ) {
         self.guard("create", || {
-            let flags = open_flags(flags, self.kernel_cache);
-            match self.vfs.create(
-                parent.0,
-                name.as_bytes(),
-                convert::perm(mode),
-                flags,
-                creator(req, umask),
-            ) {
-                Ok((attr, fh)) => {
-                    reply.created(&FUSE_TTL, &file_attr(&attr), GENERATION, FileHandle(fh), self.flags());
-                }
-                Err(e) => reply.error(self.faults.errno("create", parent.0, &e)),
-            }
+            self.create_file(req, parent, name, mode, umask, flags, reply)
         });
     }
 
@@ -334,6 +325,7 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.guard("release", || {
+            self.passthrough.take_back(fh.0);
             self.empty("release", ino, self.vfs.release(ino.0, fh.0), reply)
         });
     }

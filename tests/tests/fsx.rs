@@ -1,9 +1,10 @@
 //! fsx (from crates.io) on the mount: random operations on a file, each read compared with what was written. Several at
-//! once, in both at-rest modes, while everything is again and again sent to the network and evicted.
+//! once, in each mode, while everything is again and again sent to the network and evicted.
 //!
 //! `CESSFS_FSX_SECS` says how long all of it may take (60 s unless told otherwise), `CESSFS_FSX_SEED` repeats a run.
 
 use anyhow::{Context, Result, ensure};
+use cessfs_tests::modes::{AT_REST, kernel_modes};
 use cessfs_tests::{InitOptions, Network, Volume, can_mount};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -124,21 +125,14 @@ fn fsx_finds_nothing() -> Result<()> {
     println!("CESSFS_FSX_SEED={seed}");
     let dir = tempfile::tempdir()?;
     let network = Network::up(&dir.path().join("net"), 12)?;
-    let modes = [
-        ("sealed", "writeback"),
-        ("plain", "writeback"),
-        ("sealed", "none"),
-        ("plain", "none"),
-    ];
-    for (at_rest, kernel_cache) in modes {
-        let options = InitOptions { at_rest, gib: 8 };
-        let name = format!("{at_rest}-{kernel_cache}");
-        let volume = Volume::init(&dir.path().join(&name), &network.ws, &options)?;
-        let cache = format!("kernel-cache={kernel_cache}");
-        let mount = volume.mount_with(
-            &dir.path().join("mnt"),
-            &[&cache, "cache-size=64MiB", "writeback-delay=300ms"],
-        )?;
+    let modes = AT_REST.map(|at_rest| kernel_modes(at_rest).into_iter().map(move |options| (at_rest, options)));
+    let modes: Vec<_> = modes.into_iter().flatten().collect();
+    for (at_rest, options) in &modes {
+        let init = InitOptions { at_rest, gib: 8 };
+        let name = format!("{at_rest}-{}", options.join("-").replace('=', "-"));
+        let volume = Volume::init(&dir.path().join(&name), &network.ws, &init)?;
+        let tight: &[&str] = &["cache-size=64MiB", "writeback-delay=300ms"];
+        let mount = volume.mount_with(&dir.path().join("mnt"), &[options, tight].concat())?;
         exercise(
             &program,
             &volume,

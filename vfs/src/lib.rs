@@ -37,7 +37,14 @@ pub use quota::QuotaReport;
 pub use request::{AclKind, OpenFlags, RenameFlags, Seek, SpaceChange, XattrMode};
 pub use trash::{TrashItem, TrashSize};
 pub use vfs::Vfs;
+pub use vfs::files::Opened;
 pub use vfs::virtual_dir::is_virtual;
+
+/// Why the kernel cannot be given files of this cache directory to read and write itself; `None` if it can. Tries it with a
+/// file of its own there.
+pub fn passthrough_obstacle(cache_dir: &std::path::Path) -> Option<String> {
+    data::passthrough::why_not(cache_dir)
+}
 
 /// An answer that is there, or one that has to wait for the network (as a future that holds no lock).
 pub enum Later<T> {

@@ -127,6 +127,18 @@ pub const PREFETCH_STREAK: u32 = 2;
 pub const PREFETCH_CHUNKS: u64 = 8;
 /// Bytes that one copy within the volume takes on; whoever asked for more asks again, so that none lasts long.
 pub const COPY_BYTES_MAX: u64 = 64 << 20;
+/// How often a file that the kernel writes itself is looked at while it stays open.
+pub const PASS_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// A look that took long is not repeated before this many times as long: at most 1/20 of the time is spent on it.
+pub const PASS_LOOK_SHARE: u32 = 20;
+/// Chunks that the last close of a file compares at once; more are compared in the background.
+pub const PASS_CLOSE_CHUNKS_MAX: usize = 4;
+/// Changes this close to each other may bear the same time: more than a tick of the kernel's clock of files.
+pub const PASS_CLOCK_MARGIN: Duration = Duration::from_millis(100);
+/// Directories of which is remembered whether files made in them stay small.
+pub const BIRTH_DIRS_MAX: usize = 1024;
+/// A new file up to this size had better been written through the daemon.
+pub const SMALL_FILE_BYTES: u64 = 64 << 10;
 /// Threads that write back.
 pub const WRITEBACK_THREADS: usize = 2;
 /// A chunk that is never quiet is written back after this many delays.

@@ -39,6 +39,9 @@ impl Shared {
             .survey(&mut |file| files.push((file.ino, file.modified >= since)))?;
         for (ino, suspect) in files {
             match self.core.inodes.get(&self.core, ino) {
+                Ok(_) if self.is_noted(ino)? => {}
+                // Its content is a record, and was not yet gone from here.
+                Ok(inode) if inode.state.read().record.inline => self.backing.remove(ino)?,
                 Ok(inode) if suspect => self.recover_file(&inode)?,
                 Ok(_) => {}
                 Err(VfsError::Stale) => self.backing.remove(ino)?,
@@ -61,7 +64,7 @@ impl Shared {
     }
 
     /// Inodes named by the keys that start with `prefix` and end with a number.
-    fn noted_inos(&self, prefix: &[u8]) -> Result<Vec<u64>, VfsError> {
+    pub(crate) fn noted_inos(&self, prefix: &[u8]) -> Result<Vec<u64>, VfsError> {
         let mut inos = Vec::new();
         let mut from = prefix.to_vec();
         loop {

@@ -116,6 +116,7 @@ impl Shared {
 
     /// Submits everything that is dirty at the call.
     pub(crate) fn write_back_all(&self) -> Result<(), VfsError> {
+        self.look_at_all()?;
         self.persist_all()?;
         let all = self.dirty.lock().not_submitted();
         let mut first_error = None;

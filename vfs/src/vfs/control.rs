@@ -52,6 +52,11 @@ impl Vfs {
         room
     }
 
+    /// Files can be handed to the kernel ([`open_through`](Vfs::open_through)).
+    pub fn has_passthrough(&self) -> bool {
+        self.core.config.passthrough
+    }
+
     /// Inodes there are, the root and unlinked open files included.
     pub fn file_count(&self) -> u64 {
         self.core.files.load(Ordering::Relaxed)
