@@ -132,7 +132,7 @@ impl Bench {
     pub fn reopen(self) -> Bench {
         self.data.stop().unwrap();
         let after = self.again(self.store.clone(), self.dir.clone());
-        after.data.resume_passes().unwrap();
+        after.resume();
         after
     }
 
@@ -141,7 +141,7 @@ impl Bench {
         self.chunks.crash();
         let after = self.again(Arc::new(self.store.crashed_at(batches)), self.dir.clone());
         after.data.recover().unwrap();
-        after.data.resume_passes().unwrap();
+        after.resume();
         after
     }
 
@@ -152,7 +152,7 @@ impl Bench {
         copy_dir(image, dir.path());
         let after = self.again(Arc::new(self.store.crashed_at(batches)), dir);
         after.data.recover().unwrap();
-        after.data.resume_passes().unwrap();
+        after.resume();
         after
     }
 
@@ -160,8 +160,13 @@ impl Bench {
     pub fn crashed_copy(&self, batches: usize, dir: tempfile::TempDir) -> Bench {
         let after = self.again(Arc::new(self.store.crashed_at(batches)), Arc::new(dir));
         after.data.recover().unwrap();
-        after.data.resume_passes().unwrap();
+        after.resume();
         after
+    }
+
+    fn resume(&self) {
+        self.data.resume_passes().unwrap();
+        self.data.shared().look_at_all().unwrap();
     }
 
     /// The volume on another machine: only what the packs carried.

@@ -308,7 +308,8 @@ impl Shared {
         first_error.map_or(Ok(()), Err)
     }
 
-    /// Believes the backing files that the last mount left notes about; some may still be written by who had them open.
+    /// Believes the backing files that the last mount left notes about; some may still be written by who had them open. What is
+    /// in them is found in the background, as of any file that others write.
     pub(crate) fn resume_passes(&self) -> Result<(), VfsError> {
         for ino in self.noted_inos(PASS_PREFIX)? {
             let inode = match self.core.inodes.get(&self.core, ino) {
@@ -334,10 +335,6 @@ impl Shared {
             pass.seen.atime = state.record.atime;
             pass.seen.ctime = Default::default();
             self.start_pass(&inode, &mut state, pass);
-            drop(state);
-            if !self.settle(&inode, true)? {
-                self.look(&inode)?;
-            }
         }
         Ok(())
     }

@@ -168,6 +168,12 @@ fn the_backing_file_looks_like_the_file_before_it_is_handed_out() {
     bench.set_size(5, 5000);
     bench.set_size(5, 9000);
     bench.write(5, 2 * CHUNK, b"far away");
+    assert!(
+        bench.open(5, false).is_none(),
+        "it has just outgrown its record, which the disk must have first"
+    );
+    bench.close(5);
+    bench.fsync(5).unwrap();
     let file = pass(&bench, 5);
     let mut found = vec![1; 2 * MIB + 8];
     file.read_exact_at(&mut found, 0).unwrap();
