@@ -128,7 +128,11 @@ fn fsx_finds_nothing() -> Result<()> {
     let modes = AT_REST.map(|at_rest| kernel_modes(at_rest).into_iter().map(move |options| (at_rest, options)));
     let modes: Vec<_> = modes.into_iter().flatten().collect();
     for (at_rest, options) in &modes {
-        let init = InitOptions { at_rest, gib: 8 };
+        let init = InitOptions {
+            at_rest,
+            gib: 8,
+            ..InitOptions::default()
+        };
         let name = format!("{at_rest}-{}", options.join("-").replace('=', "-"));
         let volume = Volume::init(&dir.path().join(&name), &network.ws, &init)?;
         let tight: &[&str] = &["cache-size=64MiB", "writeback-delay=300ms"];

@@ -33,6 +33,7 @@ impl Scene {
         let options = InitOptions {
             at_rest: "plain",
             gib: 2,
+            ..InitOptions::default()
         };
         let volume = Volume::init(&dir.path().join("volume"), &network.ws, &options)?;
         Ok(Some(Scene {
