@@ -137,7 +137,7 @@ pub const PASS_CLOSE_CHUNKS_MAX: usize = 4;
 pub const PASS_CLOCK_MARGIN: Duration = Duration::from_millis(100);
 /// Directories of which is remembered whether files made in them stay small.
 pub const BIRTH_DIRS_MAX: usize = 1024;
-/// A new file up to this size had better been written through the daemon.
+/// A file up to this size is cheaper to read and write through the daemon than to hand out.
 pub const SMALL_FILE_BYTES: u64 = 64 << 10;
 /// Threads that write back.
 pub const WRITEBACK_THREADS: usize = 2;

@@ -31,7 +31,7 @@ use crate::backing::sparse;
 use crate::core::{AtimeRule, Core};
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
-use crate::limits::{BACKING_PART_CHUNKS, CHUNK_BLOCKS, PASS_CLOCK_MARGIN};
+use crate::limits::{BACKING_PART_CHUNKS, CHUNK_BLOCKS, PASS_CLOCK_MARGIN, SMALL_FILE_BYTES};
 use crate::records::{Extent, InodeRecord, encode_counter};
 use cessfs_sync::Batch;
 use look::pass_key;
@@ -196,13 +196,13 @@ impl Shared {
         self.passing.lock().insert(inode.ino, inode.clone());
     }
 
-    /// A file under a quota is not: nobody would ask the quota before a write. One that waits for a sync is not yet: the note
+    /// A small file is not: to hand it out costs more than its few reads and writes. One under a quota is not: nobody would ask the quota before a write. One that waits for a sync is not yet: the note
     /// would have its backing file believed that the disk does not have.
     fn may_pass(&self, state: &InodeState, write: bool) -> bool {
         let record = &state.record;
         !record.inline
             && record.quota == 0
-            && record.size <= PASS_BYTES_MAX
+            && (SMALL_FILE_BYTES + 1..=PASS_BYTES_MAX).contains(&record.size)
             && state.data.failure.is_none()
             && !state.data.needs_sync()
             && !(write && self.is_tight())

@@ -75,16 +75,16 @@ fn what_was_not_written_is_not_even_compared() {
 #[test]
 fn bytes_in_the_last_block_after_what_is_stored_are_a_change() {
     let bench = Bench::passing();
-    confirmed(&bench, 5, &pattern(1, 5000));
+    confirmed(&bench, 5, &pattern(1, 70_000));
     let file = pass(&bench, 5);
-    file.write_all_at(b"more", 5000).unwrap();
+    file.write_all_at(b"more", 70_000).unwrap();
     bench.data.shared().look_at_all().unwrap();
     assert_eq!(dirty_chunks(&bench, 5), [0]);
     drop(file);
     bench.close(5);
     bench.settle();
     let content = bench.restore().content(5);
-    assert_eq!((content.len(), &content[5000..]), (5004, &b"more"[..]));
+    assert_eq!((content.len(), &content[70_000..]), (70_004, &b"more"[..]));
 }
 
 #[test]
@@ -222,6 +222,8 @@ fn who_must_be_asked_is_not_passed_by() {
     bench.create(6);
     bench.write(6, 0, b"inline");
     assert!(bench.open(6, true).is_none(), "its record");
+    confirmed(&bench, 7, &pattern(1, 64 << 10));
+    assert!(bench.open(7, true).is_none(), "nobody, but it is not worth it");
 }
 
 #[test]
