@@ -26,7 +26,7 @@ use fuser::{
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
     Request, TimeOrNow, WriteFlags,
 };
-use passthrough::{Passthrough, ttl_of};
+use passthrough::{Asked, Passthrough, ttl_of};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -255,9 +255,8 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        self.guard("create", || {
-            self.create_file(req, parent, name, mode, umask, flags, reply)
-        });
+        let asked = Asked { mode, umask, flags };
+        self.guard("create", || self.create_file(req, parent, name, asked, reply));
     }
 
     /// When the kernel asks, every page is with us, and nothing of `close` waits: it need not ask again.

@@ -85,7 +85,8 @@ pub(crate) struct Shared {
     /// Last use of inodes, for eviction.
     pub(crate) recent: Mutex<LruCache<u64, Duration>>,
     pub(crate) errors: ErrorLog,
-    /// Inodes that others read and write (the kernel): those they have open or mapped, no more.
+    /// Inodes that others read and write (the kernel): those they have open or mapped, at most
+    /// [`PASSES_MAX`](crate::limits::PASSES_MAX).
     passing: Mutex<BTreeMap<u64, Arc<Inode>>>,
     births: Births,
     /// Wall time of the last heartbeat that was journaled.

@@ -127,6 +127,8 @@ pub const PREFETCH_STREAK: u32 = 2;
 pub const PREFETCH_CHUNKS: u64 = 8;
 /// Bytes that one copy within the volume takes on; whoever asked for more asks again, so that none lasts long.
 pub const COPY_BYTES_MAX: u64 = 64 << 20;
+/// Files that pass at a time, each with a descriptor that stays open; what is opened beyond goes through the daemon.
+pub const PASSES_MAX: usize = 4096;
 /// How often a file that the kernel writes itself is looked at while it stays open.
 pub const PASS_LOOK_EVERY: Duration = Duration::from_secs(30);
 /// A look that took long is not repeated before this many times as long: at most 1/20 of the time is spent on it.

@@ -21,6 +21,13 @@ use std::time::Duration;
 /// Filesystems that the backing files may be stacked on above a disk: none, so that this mount may be stacked on itself.
 const STACK_DEPTH: u32 = 1;
 
+/// How a new file is asked for.
+pub(super) struct Asked {
+    pub(super) mode: u32,
+    pub(super) umask: u32,
+    pub(super) flags: i32,
+}
+
 /// The files that the kernel was given.
 pub(super) struct Passthrough {
     on: AtomicBool,
@@ -147,19 +154,10 @@ impl Adapter {
         });
     }
 
-    pub(super) fn create_file(
-        &self,
-        req: &Request,
-        parent: INodeNo,
-        name: &OsStr,
-        mode: u32,
-        umask: u32,
-        flags: i32,
-        reply: ReplyCreate,
-    ) {
-        let flags = open_flags(flags, self.kernel_cache);
-        let (name, perm) = (name.as_bytes(), super::convert::perm(mode));
-        let caller = creator(req, umask);
+    pub(super) fn create_file(&self, req: &Request, parent: INodeNo, name: &OsStr, asked: Asked, reply: ReplyCreate) {
+        let flags = open_flags(asked.flags, self.kernel_cache);
+        let (name, perm) = (name.as_bytes(), super::convert::perm(asked.mode));
+        let caller = creator(req, asked.umask);
         let created = match self.passthrough.is_on() {
             true => self.vfs.create_through(parent.0, name, perm, flags, caller),
             false => {

@@ -31,7 +31,7 @@ use crate::backing::sparse;
 use crate::core::{AtimeRule, Core};
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
-use crate::limits::{BACKING_PART_CHUNKS, CHUNK_BLOCKS, PASS_CLOCK_MARGIN, SMALL_FILE_BYTES};
+use crate::limits::{BACKING_PART_CHUNKS, CHUNK_BLOCKS, PASS_CLOCK_MARGIN, PASSES_MAX, SMALL_FILE_BYTES};
 use crate::records::{Extent, InodeRecord, encode_counter};
 use cessfs_sync::Batch;
 use look::pass_key;
@@ -176,7 +176,7 @@ impl Shared {
     }
 
     fn begin_pass(&self, inode: &Arc<Inode>, state: &mut InodeState, write: bool) -> Result<bool, VfsError> {
-        if state.opens > 0 || !self.may_pass(state, write) {
+        if state.opens > 0 || !self.may_pass(state, write) || self.passing.lock().len() >= PASSES_MAX {
             return Ok(false);
         }
         self.journal_locked(inode.ino, state, None)?;
@@ -227,7 +227,8 @@ impl Shared {
         let mut state = inode.state.write();
         state.data.born_in = dir;
         let quota = state.record.quota;
-        if self.births.likely_small(dir) || quota != 0 || state.opens > 1 || state.gone || self.is_tight() {
+        let fit = quota == 0 && state.opens == 1 && !state.gone && !self.is_tight();
+        if !fit || self.births.likely_small(dir) || self.passing.lock().len() >= PASSES_MAX {
             return Ok(None);
         }
         let file = self.backing.whole_file(inode.ino, true)?;
