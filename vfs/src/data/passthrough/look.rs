@@ -77,10 +77,11 @@ impl Shared {
             if suspects.is_empty() {
                 return self.end_pass(inode.ino, &mut state).map(|()| true);
             }
+            // Until they are compared, and if it is opened meanwhile, nothing of it is known to be unchanged.
+            if let Some(pass) = &mut state.data.pass {
+                pass.changed = true;
+            }
             if !may_take_long && suspects.len() > PASS_CLOSE_CHUNKS_MAX {
-                if let Some(pass) = &mut state.data.pass {
-                    pass.changed = true;
-                }
                 return Ok(false);
             }
             (suspects, opened)
