@@ -9,6 +9,7 @@ pub mod log;
 mod notify;
 mod reload;
 mod service;
+mod snapshots;
 mod trees;
 
 use crate::config::VolumeConfig;
@@ -99,6 +100,7 @@ async fn serve(
         }
     };
     let control = tokio::spawn(server::serve(listener, daemon.clone()));
+    let fence = tokio::spawn(daemon.clone().watch_fence());
     let watch = reload::watch(&start.volume, start.config.clone(), log);
     tracing::info!(volume = %start.volume.name(), dir = %start.mountpoint.display(), "mounted");
     let told = ready();
@@ -111,6 +113,7 @@ async fn serve(
     drop(watch);
     let closed = close(&daemon, &mut mounted, &mut signals).await;
     control.abort();
+    fence.abort();
     told.and(closed)
 }
 

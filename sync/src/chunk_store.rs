@@ -1,5 +1,6 @@
 //! The API boundary between files and packs.
 
+use crate::deltas::FrameSink;
 use crate::store::{Batch, StoreError};
 use bytes::Bytes;
 use cessfs_crypto::{ChunkId, PackSeq};
@@ -63,6 +64,16 @@ pub trait ChunkStore: Send + Sync + 'static {
     fn note_change(&self);
     /// Bytes submitted that no miner confirmed yet, and the bound.
     fn backlog(&self) -> Backlog;
+    /// Seals the open pack with whatever delta is pending, and returns when it is durable on this disk. Blocks on the disk;
+    /// never on the network.
+    fn seal(&self) -> Result<(), StoreError>;
+    /// Hands over the delta frames of all packs that make the tree as of pack `seq`, oldest first; the first may be a
+    /// checkpoint's. From this disk where the packs still are there, from miners otherwise.
+    fn replay(&self, seq: PackSeq, sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>>;
+    /// Hands over the delta frames of the packs that are sealed and not known to be on the network, oldest first.
+    fn replay_unsent(&self, sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>>;
+    /// Another machine has taken the volume over: nothing that is changed here will ever be sent.
+    fn is_fenced(&self) -> bool;
     /// Seals the open pack (with whatever delta is pending) and resolves when every pack sealed so far is Confirmed.
     /// Never fails by itself while the network is away: it waits.
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>>;
@@ -97,4 +108,8 @@ pub trait DeltaSource: Send + Sync + 'static {
     fn abandoned(&self, seq: PackSeq);
     /// Age of the oldest change not yet in a sealed delta, and a rough size in bytes of what is pending.
     fn pending(&self) -> Option<(Duration, u64)>;
+    /// The newest pack that a snapshot needs: it and all packs before it must stay, whatever the live tree holds.
+    fn pinned(&self) -> Option<PackSeq> {
+        None
+    }
 }

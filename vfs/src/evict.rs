@@ -184,7 +184,7 @@ impl Shared {
         report: &mut EvictReport,
     ) -> Result<u64, VfsError> {
         let ino = inode.ino;
-        let _guard = self.core.marks.enter();
+        let _guard = self.core.marks.enter_unseen();
         let state = inode.state.write();
         let mut batch = Batch::new();
         let mut decided = Vec::new();

@@ -95,6 +95,25 @@ pub fn finish(
     Ok(restored)
 }
 
+/// Key of the sentence about metadata that a restore could not bring back.
+const LOST_HISTORY_KEY: &[u8] = b"sgone";
+
+/// Notes in a restored store what of the volume's history nobody could give; `status` tells it from then on.
+///
+/// # Errors
+/// The store fails.
+pub fn note_lost_history(store: &dyn MetaStore, told: &str) -> Result<(), StoreError> {
+    let mut batch = Batch::new();
+    batch.put(LOST_HISTORY_KEY, told.as_bytes());
+    store.commit(batch)
+}
+
+/// What [`note_lost_history`] noted.
+pub(crate) fn lost_history(core: &Core) -> Option<String> {
+    let told = core.store.get(LOST_HISTORY_KEY).ok().flatten()?;
+    Some(String::from_utf8_lossy(&told).into_owned())
+}
+
 /// Names always travel, but the record of a file that was being written may be that of an earlier delta
 /// (`docs/FORMAT-delta.md`): then its links and attributes are counted here.
 fn recount(store: &dyn MetaStore) -> Result<(), VfsError> {
@@ -221,7 +240,7 @@ fn missing_key(ino: u64) -> Vec<u8> {
     [MISSING_PREFIX, &ino.to_be_bytes()].concat()
 }
 
-fn each(
+pub(crate) fn each(
     store: &dyn MetaStore,
     prefix: &[u8],
     mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), VfsError>,

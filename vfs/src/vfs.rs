@@ -32,8 +32,10 @@ mod quotas;
 mod readdir;
 mod remove;
 mod rename;
+pub mod snapshots;
 mod space;
 mod trash;
+pub mod unsent;
 pub mod virtual_dir;
 mod xattrs;
 
@@ -56,6 +58,9 @@ impl Vfs {
         if virtual_dir::is_virtual(ino) {
             return Err(VfsError::NotPermitted);
         }
+        if crate::is_snapshot(ino) {
+            return Err(VfsError::ReadOnly);
+        }
         self.core.inodes.get(&self.core, ino)
     }
 }
@@ -73,7 +78,7 @@ fn check_dir(state: &InodeState) -> Result<(), VfsError> {
 const DIRECTORY_BYTES: u64 = 4096;
 
 /// What `stat` tells about this record.
-fn attr_of(ino: u64, record: &InodeRecord) -> Attr {
+pub(crate) fn attr_of(ino: u64, record: &InodeRecord) -> Attr {
     Attr {
         ino,
         size: if record.kind == FileKind::Directory {
