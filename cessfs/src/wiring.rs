@@ -182,7 +182,7 @@ impl Volume {
             keys,
             config: vfs_config,
             entropy: Arc::new(Mutex::new(OsEntropy)),
-            trees: Arc::new(TreeDirectory::new(dir, config, trees_keys)?),
+            trees: Arc::new(TreeDirectory::new(dir, config, trees_keys)),
         })?;
         engine.attach(vfs.delta_source());
         engine.start();

@@ -109,6 +109,8 @@ pub struct FakePack {
     pub chunks: BTreeSet<ChunkId>,
     /// Frames of its metadata delta.
     pub delta: Vec<Vec<u8>>,
+    /// Replay may start here.
+    pub is_checkpoint: bool,
 }
 
 /// Who is asked to cut and told of sealing, and the store it is committed to.
@@ -167,7 +169,12 @@ impl FakeChunks {
                 *standing = Standing::Sealed;
             }
         }
-        state.packs.push(FakePack { seq, chunks, delta });
+        state.packs.push(FakePack {
+            seq,
+            chunks,
+            delta,
+            is_checkpoint: cause == CutCause::Checkpoint,
+        });
         Ok(seq)
     }
 
@@ -234,6 +241,15 @@ impl FakeChunks {
     /// Packs sealed so far, oldest first.
     pub fn packs(&self) -> Vec<FakePack> {
         self.0.lock().packs.clone()
+    }
+
+    /// The delta frames that make the tree as of this pack, from the last checkpoint on.
+    pub fn frames(&self, seq: PackSeq) -> Vec<Vec<u8>> {
+        let mut packs = self.packs();
+        packs.retain(|pack| pack.seq <= seq);
+        let start = packs.iter().rposition(|pack| pack.is_checkpoint).unwrap_or(0);
+        packs.drain(..start);
+        packs.into_iter().flat_map(|pack| pack.delta).collect()
     }
 
     /// Chunks of the open pack.
@@ -334,15 +350,8 @@ impl ChunkStore for FakeChunks {
     }
 
     fn replay(&self, seq: PackSeq, mut sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>> {
-        let packs = self.packs();
-        Box::pin(async move {
-            for pack in packs.into_iter().filter(|pack| pack.seq <= seq) {
-                for frame in pack.delta {
-                    sink(frame)?;
-                }
-            }
-            Ok(())
-        })
+        let frames = self.frames(seq);
+        Box::pin(async move { frames.into_iter().try_for_each(|frame| Ok(sink(frame)?)) })
     }
 
     fn replay_unsent(&self, mut sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>> {

@@ -2,7 +2,6 @@
 
 use super::OsEntropy;
 use crate::config::{AtRestMode, VolumeConfig};
-use crate::exit::Failure;
 use crate::home::{VolumeDir, private_dir};
 use crate::limits::TREE_CACHE_BYTES;
 use cessfs_crypto::VolumeKeys;
@@ -20,12 +19,11 @@ pub(super) struct TreeDirectory {
 }
 
 impl TreeDirectory {
-    pub(super) fn new(dir: &VolumeDir, config: &VolumeConfig, keys: VolumeKeys) -> Result<TreeDirectory, Failure> {
-        private_dir(&dir.trees())?;
-        Ok(TreeDirectory {
+    pub(super) fn new(dir: &VolumeDir, config: &VolumeConfig, keys: VolumeKeys) -> TreeDirectory {
+        TreeDirectory {
             dir: dir.trees(),
             keys: (config.at_rest == AtRestMode::Sealed).then_some(keys),
-        })
+        }
     }
 }
 
@@ -49,7 +47,11 @@ impl TreeStores for TreeDirectory {
     fn names(&self) -> Result<Vec<String>, StoreError> {
         let cannot = |e| StoreError::Io(Arc::new(e));
         let mut names = Vec::new();
-        for entry in std::fs::read_dir(&self.dir).map_err(cannot)? {
+        let entries = match std::fs::read_dir(&self.dir) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(names),
+            entries => entries.map_err(cannot)?,
+        };
+        for entry in entries {
             // Nothing else has a name that is no text here.
             names.extend(entry.map_err(cannot)?.file_name().into_string());
         }
