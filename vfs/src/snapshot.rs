@@ -25,7 +25,7 @@ use crate::attr::Timestamp;
 use crate::core::Core;
 use crate::error::VfsError;
 use crate::limits::SNAPSHOT_NUMBERS;
-use crate::records::{self, SnapshotRecord};
+use crate::records::{self, RecordError, SnapshotRecord};
 use cessfs_crypto::PackSeq;
 use cessfs_sync::{Batch, MetaStore};
 use parking_lot::Mutex;
@@ -75,6 +75,9 @@ impl Snapshots {
         let mut inner = self.inner.lock();
         crate::restore::each(store, records::SNAPSHOT_PREFIX, |key, value| {
             let number = records::parse_ino_key(key)?;
+            if !(1..=SNAPSHOT_NUMBERS).contains(&number) {
+                return Err(RecordError::Field("number of a snapshot").into());
+            }
             let record = SnapshotRecord::decode(value)?;
             inner.changed = inner.changed.max(record.taken);
             inner.last = inner.last.max(number);
