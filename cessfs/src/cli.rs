@@ -1,8 +1,8 @@
 //! The command line: verbs, global options, and the form in which mount.fuse3 calls.
 
 use crate::commands::{
-    completions, config, doctor, evict, explain, init, man, mount, quota, recover, status, sync, territory, trash,
-    umount, volumes,
+    completions, config, doctor, evict, explain, init, man, mount, quota, recover, snapshot, status, sync, territory,
+    trash, umount, unsent, volumes,
 };
 use crate::config::LogLevel;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -88,6 +88,10 @@ pub enum Verb {
     Quota(quota::QuotaArgs),
     /// Have deleted files back
     Trash(trash::TrashArgs),
+    /// Keep the tree as it is, under a name
+    Snapshot(snapshot::SnapshotArgs),
+    /// List what is not known to be on the network
+    Unsent(unsent::UnsentArgs),
     /// Show and buy storage space on the chain
     Territory(territory::TerritoryArgs),
     /// Show or check a volume's configuration
@@ -165,6 +169,8 @@ mod tests {
             "explain",
             "quota",
             "trash",
+            "snapshot",
+            "unsent",
             "territory",
             "config",
             "doctor",

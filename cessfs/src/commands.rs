@@ -10,11 +10,13 @@ pub mod man;
 pub mod mount;
 pub mod quota;
 pub mod recover;
+pub mod snapshot;
 pub mod status;
 pub mod sync;
 pub mod territory;
 pub mod trash;
 pub mod umount;
+pub mod unsent;
 pub mod volumes;
 
 use crate::cli::{Cli, Verb};
@@ -51,6 +53,8 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Explain(args) => explain::run(&args, &context),
         Verb::Quota(args) => quota::run(&args, &context),
         Verb::Trash(args) => trash::run(&args, &context),
+        Verb::Snapshot(args) => snapshot::run(&args, &context),
+        Verb::Unsent(args) => unsent::run(&args, &context),
         Verb::Territory(args) => territory::run(&args, &context),
         Verb::Config(args) => config::run(&args, &context),
         Verb::Doctor(args) => doctor::run(&args, &context),

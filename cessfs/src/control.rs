@@ -58,6 +58,27 @@ pub enum Op {
         /// These entries; none given: all.
         ids: Vec<u64>,
     },
+    /// Take a snapshot.
+    SnapshotCreate {
+        /// What it is called.
+        name: String,
+    },
+    /// Tell the snapshots.
+    SnapshotList,
+    /// Delete a snapshot.
+    SnapshotDelete {
+        /// Which.
+        name: String,
+    },
+    /// Tell how two trees differ.
+    SnapshotDiff {
+        /// The older one.
+        old: String,
+        /// The newer one; none: the volume as it is now.
+        new: Option<String>,
+    },
+    /// Tell what is not known to be on the network.
+    Unsent,
     /// Unmount and end.
     Shutdown {
         /// After everything is confirmed on the network.
@@ -94,6 +115,12 @@ pub enum Event {
     Trashed(Box<Trashed>),
     /// One quota.
     Quota(QuotaNumbers),
+    /// One snapshot.
+    Snapshot(Box<SnapshotNumbers>),
+    /// One path that differs.
+    Difference(Box<DiffEntry>),
+    /// One path that is not known to be on the network.
+    Unsent(Box<UnsentPath>),
 }
 
 /// How far a sync is.
@@ -128,6 +155,8 @@ pub enum Reply {
     },
     /// To `Quota`, after the quotas.
     QuotaTold,
+    /// To what is about snapshots, after its entries; and to `Unsent`.
+    Told,
     /// To `Shutdown`: the mount is gone, the daemon is closing its files.
     Closing {
         /// Bytes that will be sent at the next mount.
@@ -188,6 +217,49 @@ pub struct Trashed {
     pub path_known: bool,
     /// Hex of its name in `.cessfs/trash`.
     pub entry_hex: String,
+}
+
+/// A snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotNumbers {
+    /// Its name.
+    pub name: String,
+    /// When it was taken: seconds since the Unix epoch.
+    pub taken: i64,
+    /// The pack that it is the tree of.
+    pub pack: u64,
+    /// State of that pack: `sealed`, `declaring`, `placing`, `stored` or `confirmed`; `unknown` if it is not listed here.
+    pub state: String,
+    /// Everything it needs is on the network.
+    pub on_network: bool,
+}
+
+/// A path that differs between two trees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffEntry {
+    /// `added`, `removed`, `changed` or `renamed`.
+    pub change: String,
+    /// `file`, `directory`, …
+    pub kind: String,
+    /// The path from the volume's root; the new one, if there is one. Bytes that are not UTF-8 show as `\u{fffd}`.
+    pub path: String,
+    /// The same, hex of its bytes.
+    pub path_hex: String,
+    /// Renamed: the path it had.
+    pub from: Option<String>,
+    /// The same, hex of its bytes.
+    pub from_hex: Option<String>,
+}
+
+/// A path that is not known to be on the network as it is here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnsentPath {
+    /// The path from the volume's root; bytes that are not UTF-8 show as `\u{fffd}`.
+    pub path: String,
+    /// The same, hex of its bytes.
+    pub path_hex: String,
+    /// `file`, `directory`, …
+    pub kind: String,
 }
 
 /// What an eviction did.
@@ -295,6 +367,14 @@ pub struct Status {
     pub trash_files: u64,
     /// Bytes that they take.
     pub trash_bytes: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Of how many of them the tree is kept on this disk.
+    pub snapshot_trees: u64,
+    /// Why changes are refused, if it is not because the mount was asked to be read-only.
+    pub read_only_reason: Option<String>,
+    /// What a recovery could not bring back: metadata in packs that nobody could give.
+    pub lost: Vec<String>,
     /// How many packs are in which state.
     pub packs: BTreeMap<String, u64>,
     /// What the pipeline waits for, if it is stuck.
@@ -397,6 +477,11 @@ mod tests {
                 path_hex: "2f61".into(),
             },
             Op::Shutdown { wait: false },
+            Op::SnapshotDiff {
+                old: "monday".into(),
+                new: None,
+            },
+            Op::Unsent,
             Op::TrashList,
             Op::TrashEmpty { ids: vec![7, u64::MAX] },
             Op::Quota {

@@ -9,6 +9,7 @@ pub mod log;
 mod notify;
 mod reload;
 mod service;
+mod snapshots;
 mod trees;
 
 use crate::config::VolumeConfig;
@@ -100,6 +101,7 @@ async fn serve(
     };
     let control = tokio::spawn(server::serve(listener, daemon.clone()));
     let territory = tokio::spawn(daemon.clone().follow_territory());
+    let fence = tokio::spawn(daemon.clone().watch_fence());
     let watch = reload::watch(&start.volume, start.config.clone(), log);
     tracing::info!(volume = %start.volume.name(), dir = %start.mountpoint.display(), "mounted");
     let told = ready();
@@ -113,6 +115,7 @@ async fn serve(
     let closed = close(&daemon, &mut mounted, &mut signals).await;
     territory.abort();
     control.abort();
+    fence.abort();
     told.and(closed)
 }
 

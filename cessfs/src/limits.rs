@@ -88,6 +88,10 @@ pub const TRASH_KEEP_DEFAULT: Duration = Duration::from_secs(7 * 86_400);
 pub const TRASH_MIN_AGE_DEFAULT: Duration = Duration::from_secs(600);
 /// Entries of the trash in one page of its listing.
 pub const TRASH_PAGE: usize = 256;
+/// Page cache of the tree of a snapshot that is looked at.
+pub const TREE_CACHE_BYTES: usize = 8 << 20;
+/// How often a daemon looks whether another machine has taken the volume over.
+pub const FENCE_POLL: Duration = Duration::from_millis(500);
 /// GiB of the territory that `init` buys when none is asked for.
 pub const TERRITORY_GIB_DEFAULT: u32 = 10;
 /// Days of the territory that `init` buys when none is asked for (the chain's least is 30).

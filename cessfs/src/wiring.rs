@@ -1,5 +1,7 @@
 //! The one place that builds what is real: clocks, randomness, sockets, databases, threads. Everything else is given them.
 
+mod trees;
+
 use crate::config::{AtRestMode, Passthrough, StoreBackend, VolumeConfig};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
@@ -18,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};
+use trees::TreeDirectory;
 
 /// The machine's clocks.
 #[derive(Debug)]
@@ -184,6 +187,7 @@ impl Volume {
         let clock = clock();
         let keys = secret.volume_keys(slots.volume());
         let store = journal(dir, config, &keys)?;
+        let trees_keys = keys.clone();
         let chain = chain(&config.rpc, secret.account_key())?;
         let engine = Engine::open(
             EngineConfig::new(dir.staging(), &config.territory),
@@ -218,6 +222,7 @@ impl Volume {
             keys,
             config: vfs_config,
             entropy: Arc::new(Mutex::new(OsEntropy)),
+            trees: Arc::new(TreeDirectory::new(dir, config, trees_keys)),
         })?;
         engine.attach(vfs.delta_source());
         engine.start();

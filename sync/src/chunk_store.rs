@@ -1,5 +1,6 @@
 //! The API boundary between files and packs.
 
+use crate::deltas::FrameSink;
 use crate::store::{Batch, StoreError};
 use bytes::Bytes;
 use cessfs_crypto::{ChunkId, PackSeq};
@@ -67,6 +68,16 @@ pub trait ChunkStore: Send + Sync + 'static {
     fn network_room(&self) -> NetworkRoom {
         NetworkRoom::default()
     }
+    /// Seals the open pack with whatever delta is pending, and returns when it is durable on this disk. Blocks on the disk;
+    /// never on the network.
+    fn seal(&self) -> Result<(), StoreError>;
+    /// Hands over the delta frames of all packs that make the tree as of pack `seq`, oldest first; the first may be a
+    /// checkpoint's. From this disk where the packs still are there, from miners otherwise.
+    fn replay(&self, seq: PackSeq, sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>>;
+    /// Hands over the delta frames of the packs that are sealed and not known to be on the network, oldest first.
+    fn replay_unsent(&self, sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>>;
+    /// Another machine has taken the volume over: nothing that is changed here will ever be sent.
+    fn is_fenced(&self) -> bool;
     /// Seals the open pack (with whatever delta is pending) and resolves when every pack sealed so far is Confirmed.
     /// Never fails by itself while the network is away: it waits.
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>>;

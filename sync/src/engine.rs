@@ -24,6 +24,7 @@ pub use status::{ChunkLocation, ColumnStatus, PackStatus, Status};
 use crate::builder::{Builder, BuilderConfig, BuilderParts, run_sealer};
 use crate::chain::Territory;
 use crate::chunk_store::{Backlog, ChunkStore, CutCause, DeltaSource, FetchError, NetworkRoom, Standing};
+use crate::deltas::{Deltas, FrameSink, Staged};
 use crate::dice::Dice;
 use crate::ledger::{Ledger, PackState, stopped};
 use crate::miners::Miners;
@@ -49,6 +50,7 @@ pub struct Engine {
     pipeline: Arc<Pipeline>,
     reader: Arc<Reader>,
     miners: Arc<Miners>,
+    deltas: Arc<Deltas>,
     errors: Arc<Errors>,
     runtime: Handle,
     tasks: Mutex<Vec<JoinHandle<()>>>,
@@ -96,14 +98,20 @@ impl Engine {
             errors: errors.clone(),
             runtime: seams.runtime.clone(),
         }));
+        let ranges = Arc::new(Ranges::new(RangesParts {
+            chain: seams.chain,
+            miners: miners.clone(),
+            clock: seams.clock,
+            runtime: seams.runtime.clone(),
+        }));
+        let staged = Staged {
+            staging: staging.clone(),
+            runtime: seams.runtime.clone(),
+        };
+        let deltas = Arc::new(Deltas::new(seams.keys.clone(), ranges.clone(), Some(staged)));
         let reader = Arc::new(Reader::new(ReaderParts {
             keys: seams.keys,
-            ranges: Arc::new(Ranges::new(RangesParts {
-                chain: seams.chain,
-                miners: miners.clone(),
-                clock: seams.clock,
-                runtime: seams.runtime.clone(),
-            })),
+            ranges,
             ledger: ledger.clone(),
             builder: builder.clone(),
             staging,
@@ -116,6 +124,7 @@ impl Engine {
             pipeline,
             reader,
             miners,
+            deltas,
             errors,
             runtime: seams.runtime,
             tasks: Mutex::default(),
@@ -173,6 +182,21 @@ impl Engine {
         Status::of(&self.ledger, &self.builder, &self.pipeline, &self.errors)
     }
 
+    /// How far a pack has come; `None` if there is none of this number.
+    pub fn pack_state(&self, seq: PackSeq) -> Option<PackState> {
+        self.ledger.get(seq).map(|pack| pack.state)
+    }
+
+    /// A pack before this one is not known to be on the network yet.
+    pub fn has_unconfirmed_before(&self, seq: PackSeq) -> bool {
+        self.ledger.unconfirmed().iter().any(|pack| pack.seq < seq)
+    }
+
+    /// The newer epoch that was seen on the network, if there is one: another machine has taken the volume over.
+    pub fn fenced(&self) -> Option<u32> {
+        self.ledger.fenced()
+    }
+
     /// The newest pack that the network is known to hold; `None` before there is one.
     pub fn newest_confirmed(&self) -> Option<PackSeq> {
         let packs = self.ledger.all();
@@ -228,6 +252,30 @@ impl ChunkStore for Engine {
 
     fn network_room(&self) -> NetworkRoom {
         self.builder.network_room()
+    }
+
+    fn seal(&self) -> Result<(), StoreError> {
+        self.builder.seal(CutCause::Forced).map(drop)
+    }
+
+    fn replay(&self, seq: PackSeq, sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>> {
+        let (deltas, ledger) = (self.deltas.clone(), self.ledger.clone());
+        async move { deltas.replay(&ledger, seq, sink).await }.boxed()
+    }
+
+    fn replay_unsent(&self, mut sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>> {
+        let (deltas, ledger) = (self.deltas.clone(), self.ledger.clone());
+        async move {
+            for pack in ledger.unconfirmed() {
+                deltas.of_pack(&pack, &mut sink).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.ledger.fenced().is_some()
     }
 
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>> {

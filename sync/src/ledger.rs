@@ -19,11 +19,13 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use tokio::sync::watch;
 
 /// Highest number a pack ever had, so that numbers are not used again after packs are gone.
 pub(crate) const LAST_SEQ_KEY: &[u8] = b"Slast_seq";
+/// The newer epoch that was seen on the network: once seen, this writer never sends again.
+const FENCED_KEY: &[u8] = b"Sfenced";
 /// Records read per scan.
 const SCAN_RECORDS: usize = 256;
 
@@ -41,6 +43,8 @@ pub(crate) struct Ledger {
     change: Mutex<()>,
     last_seq: Mutex<PackSeq>,
     lineage: Mutex<Lineage>,
+    /// The newer epoch that was seen; 0: none.
+    fenced: AtomicU32,
     /// Bytes of the packs that are not Confirmed.
     unsent_bytes: AtomicU64,
     /// Why nothing can change any more.
@@ -91,6 +95,14 @@ impl Ledger {
             epoch: 1,
             head: PackSeq(stored),
         });
+        let fenced = match store.get(FENCED_KEY)? {
+            None => 0,
+            Some(bytes) => u32::from_le_bytes(
+                bytes
+                    .try_into()
+                    .map_err(|_| StoreError::Corrupt("epoch of the fence".into()))?,
+            ),
+        };
         let unsent = packs.values().map(|pack: &Arc<PackRecord>| unsent_bytes(pack)).sum();
         let highest = packs.last_key_value().map_or(0, |(seq, _)| seq.0);
         Ok(Ledger {
@@ -99,6 +111,7 @@ impl Ledger {
             change: Mutex::new(()),
             last_seq: Mutex::new(PackSeq(stored.max(highest))),
             lineage: Mutex::new(lineage),
+            fenced: AtomicU32::new(fenced),
             unsent_bytes: AtomicU64::new(unsent),
             failed: Mutex::new(None),
             version: watch::Sender::new(0),
@@ -120,6 +133,23 @@ impl Ledger {
     /// The pack sealed last in this history; 0: none.
     pub(crate) fn head(&self) -> PackSeq {
         self.lineage.lock().head
+    }
+
+    /// The newer epoch that was seen on the network, if any.
+    pub(crate) fn fenced(&self) -> Option<u32> {
+        Some(self.fenced.load(Ordering::Acquire)).filter(|epoch| *epoch > 0)
+    }
+
+    /// Remembers that another machine has taken the volume over.
+    pub(crate) fn fence(&self, epoch: u32) -> Result<(), StoreError> {
+        if self.fenced.swap(epoch, Ordering::AcqRel) == epoch {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.put(FENCED_KEY, epoch.to_le_bytes());
+        self.write(batch, Durable::Eventually)?;
+        self.announce();
+        Ok(())
     }
 
     /// Whether the next pack should carry all metadata. The first of an epoch after the first one does: it closes what

@@ -61,6 +61,7 @@ use std::time::Duration;
 
 pub(crate) use journal::HEARTBEAT_KEY;
 pub(crate) use piece::ChunkAt;
+pub(crate) use read::copy_visible;
 pub use state::DataState;
 
 /// Bytes of a block, as an index.
@@ -385,6 +386,32 @@ impl Data {
     /// The pipeline's staging is full, or a dirty chunk cannot be read.
     pub fn write_back_all(&self) -> Result<(), VfsError> {
         self.0.write_back_all()
+    }
+
+    /// Bytes of dirty chunks that were not handed to the chunk store yet.
+    pub fn unsubmitted_bytes(&self) -> u64 {
+        self.0.dirty.lock().unsubmitted_bytes()
+    }
+
+    /// Every dirty chunk is in the chunk store's open pack, or in one that was sealed since.
+    pub(crate) fn all_submitted(&self) -> bool {
+        self.0.dirty.lock().not_submitted().is_empty()
+    }
+
+    /// Takes notice of what was sealed since.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub(crate) fn settle(&self) -> Result<(), VfsError> {
+        self.0.settle_submitted()
+    }
+
+    /// Journals everything about every inode.
+    ///
+    /// # Errors
+    /// The cache or the store fails.
+    pub(crate) fn persist_all(&self) -> Result<(), VfsError> {
+        self.0.persist_all()
     }
 
     /// Drops every chunk from the cache that the network is known to hold.

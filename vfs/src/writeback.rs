@@ -71,7 +71,7 @@ impl Shared {
         if unsynced {
             self.persist(inode)?;
         }
-        let guard = self.core.marks.enter();
+        let guard = self.core.marks.enter_unseen();
         let mut state = inode.state.write();
         self.journal_locked(inode.ino, &mut state, None)?;
         let state = RwLockWriteGuard::downgrade(state);
@@ -163,7 +163,7 @@ impl Shared {
             Err(e) => return Err(e),
         };
         // The delta that carried the ids is sealed already: nothing is marked. But a cut must see the records of one instant.
-        let _guard = self.core.marks.enter();
+        let _guard = self.core.marks.enter_unseen();
         let state = inode.state.write();
         let mut batch = Batch::new();
         let mut cleaned = Vec::new();

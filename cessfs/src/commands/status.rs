@@ -71,6 +71,12 @@ fn print(status: &Status) {
         "volume     {}: {}{place}{pid}, {}",
         status.name, status.state, status.at_rest
     );
+    if let Some(reason) = &status.read_only_reason {
+        println!(
+            "read-only  {reason} (`cessfs unsent {}` lists what only is here)",
+            status.name
+        );
+    }
     println!(
         "to send    {} changed, {} in packs",
         units::bytes(status.dirty_bytes),
@@ -105,6 +111,15 @@ fn print(status: &Status) {
             "trash      {} files, {bytes} (`cessfs trash list {}`)",
             status.trash_files, status.name
         );
+    }
+    if status.snapshots > 0 {
+        println!(
+            "snapshots  {} (`cessfs snapshot list {}`)",
+            status.snapshots, status.name
+        );
+    }
+    for lost in &status.lost {
+        println!("lost       {lost}");
     }
     println!("account    {}", status.account);
     if let Some(planck) = status.balance.as_deref().and_then(|b| b.parse().ok()) {

@@ -1,14 +1,14 @@
 //! What the daemon does when it is asked over the control socket.
 
 use super::log::LogHandle;
-use super::{Start, trees};
+use super::{Start, snapshots, trees};
 use crate::config::VolumeConfig;
 use crate::control::server::Service;
 use crate::control::{ChunkPlace, Event, Evicted, Explained, MinerPlace, Op, PackPlace, Progress, Reply, Status};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::{
-    CHAIN_TIMEOUT, KERNEL_DRAIN_TIMEOUT, PROGRESS_INTERVAL, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX,
+    CHAIN_TIMEOUT, FENCE_POLL, KERNEL_DRAIN_TIMEOUT, PROGRESS_INTERVAL, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX,
     TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
 };
 use crate::mountpoint;
@@ -104,7 +104,8 @@ impl Daemon {
             pid: Some(std::process::id()),
             mountpoint: Some(self.mountpoint.display().to_string()),
             at_rest: survey::at_rest(&self.config),
-            read_only: self.read_only,
+            read_only: self.read_only || vfs.is_stopped(),
+            read_only_reason: vfs.is_stopped().then(|| FENCED.to_owned()),
             dirty_bytes: vfs.dirty_bytes(),
             unsent_bytes: engine.backlog.unsent_bytes,
             unsent_bound_bytes: engine.backlog.bound_bytes,
@@ -113,6 +114,9 @@ impl Daemon {
             files: vfs.file_count(),
             trash_files: vfs.trash_size().files,
             trash_bytes: vfs.trash_size().blocks * BLOCK_BYTES,
+            snapshots: vfs.snapshot_counts().0 as u64,
+            snapshot_trees: vfs.snapshot_counts().1 as u64,
+            lost: vfs.lost_history(),
             packs: PACK_STATES.into_iter().map(counted).collect(),
             blocked: engine
                 .underway
@@ -173,6 +177,39 @@ impl Daemon {
         Ok(())
     }
 
+    /// Takes a snapshot of everything written before the call.
+    async fn create_snapshot(&self, name: String, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
+        let (mountpoint, volume) = (self.mountpoint.clone(), self.volume.clone());
+        let taken = blocking(move || {
+            flush_kernel(&mountpoint)?;
+            snapshots::create(&volume, &name)
+        });
+        let numbers = self.with_progress(taken, events).await?;
+        // The client may be gone; the snapshot is there all the same.
+        let _client_may_be_gone = events.send(Event::Snapshot(Box::new(numbers))).await;
+        Ok(Reply::Told)
+    }
+
+    /// Watches for another machine that takes the volume over: from then on changes are refused here.
+    pub async fn watch_fence(self: Arc<Self>) {
+        loop {
+            if self.volume.engine.fenced().is_some() {
+                break;
+            }
+            tokio::time::sleep(FENCE_POLL).await;
+        }
+        if self.volume.vfs.is_stopped() {
+            return;
+        }
+        tracing::error!("{FENCED}");
+        // What programs have written and the kernel still holds is kept too.
+        let mountpoint = self.mountpoint.clone();
+        if let Err(failure) = blocking(move || flush_kernel(&mountpoint)).await {
+            tracing::warn!("{failure}");
+        }
+        self.volume.vfs.stop_changes();
+    }
+
     /// Remembers outside the volume's directory how far the network is: a recovery must not accept less (I13).
     pub fn note_seen(&self) {
         if let Some(pack) = self.volume.engine.newest_confirmed()
@@ -194,6 +231,9 @@ impl Daemon {
             tokio::select! {
                 result = &mut work => return result,
                 _ = ticks.tick() => {
+                    if self.volume.engine.fenced().is_some() {
+                        return Err(fenced());
+                    }
                     let status = self.volume.engine.status();
                     let progress = Progress {
                         dirty_bytes: self.volume.vfs.dirty_bytes(),
@@ -277,6 +317,11 @@ impl Service for Daemon {
                 Op::Evict => self.evict().await,
                 Op::Explain { path_hex } => self.explain(&path_hex, &events).await,
                 Op::Quota { path_hex, change } => trees::quota(&self.volume.vfs, path_hex, change, &events).await,
+                Op::SnapshotCreate { name } => self.create_snapshot(name, &events).await,
+                Op::SnapshotList => snapshots::list(&self.volume, &events).await,
+                Op::SnapshotDelete { name } => snapshots::delete(&self.volume, name).await,
+                Op::SnapshotDiff { old, new } => snapshots::diff(&self.volume, &old, new.as_deref(), &events).await,
+                Op::Unsent => snapshots::unsent(&self.volume, &events).await,
                 Op::TrashList => trees::list_trash(&self.volume.vfs, &events).await,
                 Op::TrashEmpty { ids } => trees::empty_trash(&self.volume.vfs, ids).await,
                 Op::Shutdown { wait } => self.shutdown(wait, &events).await,
@@ -288,6 +333,16 @@ impl Service for Daemon {
         }
         .boxed()
     }
+}
+
+/// Why a volume that another machine has taken over refuses changes.
+const FENCED: &str = "this volume was recovered on another machine, which goes on with it: nothing more is sent from here, and \
+                      changes are refused";
+
+fn fenced() -> Failure {
+    Failure::new(Exit::Refused, FENCED).hint(
+        "`cessfs unsent NAME` lists what only this machine has; copy it over, then move this volume's directory away",
+    )
 }
 
 /// Every state a pack can be in, in order.
@@ -387,7 +442,7 @@ fn standing_name(standing: Standing) -> &'static str {
     }
 }
 
-fn kind_name(kind: FileKind) -> &'static str {
+pub(super) fn kind_name(kind: FileKind) -> &'static str {
     match kind {
         FileKind::Regular => "file",
         FileKind::Directory => "directory",

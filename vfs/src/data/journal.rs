@@ -49,7 +49,7 @@ impl Shared {
                 return Ok(());
             }
         }
-        let _guard = self.core.marks.enter();
+        let _guard = self.core.marks.enter_unseen();
         let mut state = inode.state.write();
         self.journal_locked(inode.ino, &mut state, None)?;
         drop(state);
@@ -72,7 +72,7 @@ impl Shared {
 
     /// Journals everything up to `change`, which is durable in the backing file.
     fn journal_synced(&self, inode: &Arc<Inode>, change: u64) -> Result<(), VfsError> {
-        let _guard = self.core.marks.enter();
+        let _guard = self.core.marks.enter_unseen();
         let mut state = inode.state.write();
         self.journal_locked(inode.ino, &mut state, Some(change))?;
         if state

@@ -112,6 +112,11 @@ impl Vfs {
         self.data.evict_all()
     }
 
+    /// What a recovery could not bring back of the names and attributes, in sentences; told for good.
+    pub fn lost_history(&self) -> Vec<String> {
+        crate::restore::lost_history(&self.core).into_iter().collect()
+    }
+
     /// What went wrong lately (unreadable chunks and the like), newest last.
     pub fn errors(&self) -> Vec<String> {
         self.data.errors()

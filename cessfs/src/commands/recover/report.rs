@@ -4,7 +4,8 @@ use super::{Outcome, Source};
 use crate::commands::print_json;
 use crate::exit::{Exit, Failure};
 use crate::{moment, units};
-use cessfs_sync::recovery::Packs;
+use cessfs_crypto::PackSeq;
+use cessfs_sync::recovery::{Packs, Plan};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -226,4 +227,31 @@ impl Recovered {
         )
         .hint("miners may be away for a while: a later recovery under another name may find more"))
     }
+}
+
+/// What is lost of the volume's history, in a sentence that `status` keeps telling; `None` if nothing is.
+pub fn lost_history(packs: &Packs, plan: &Plan) -> Option<String> {
+    if plan.missing.is_empty() && plan.beyond.is_empty() {
+        return None;
+    }
+    let numbers = |seqs: &[PackSeq]| {
+        let shown: Vec<String> = seqs.iter().take(LINES_MAX).map(|seq| seq.0.to_string()).collect();
+        let more = if seqs.len() > LINES_MAX { ", …" } else { "" };
+        format!("{}{more}", shown.join(", "))
+    };
+    let as_of = moment::format(packs.good[&plan.head].record.sealed_at_s);
+    let mut told = format!(
+        "this volume was recovered as of pack {}, sealed at {as_of}: the metadata of {} later packs ({}) could not be read",
+        plan.head.0,
+        plan.missing.len(),
+        numbers(&plan.missing),
+    );
+    if !plan.beyond.is_empty() {
+        told += &format!(
+            ", and {} after them build on it ({})",
+            plan.beyond.len(),
+            numbers(&plan.beyond)
+        );
+    }
+    Some(told + "; names and attributes changed in them are as they were before")
 }
