@@ -8,8 +8,8 @@ use crate::acl::Acl;
 use crate::check::check_tree;
 use crate::delta::frame::{FrameWriter, apply_delta, decode_frame};
 use crate::records::{
-    DentryBucket, Extent, InodeRecord, QuotaRecord, SnapshotRecord, TrashRecord, XattrBucket, decode_counter, decode_pair,
-    encode_counter, encode_pair,
+    DentryBucket, Extent, InodeRecord, QuotaRecord, SnapshotRecord, TrashRecord, XattrBucket, decode_counter,
+    decode_pair, encode_counter, encode_pair,
 };
 use crate::restore;
 use cessfs_crypto::{Entropy, Phrase, VolumeId, VolumeKeys};
@@ -89,11 +89,11 @@ mod tests {
     use super::*;
     use crate::attr::{FileKind, Timestamp};
     use crate::inode::ROOT_INO;
-    use cessfs_crypto::PackSeq;
     use crate::records::{
         BlockMap, Dentry, QuotaPhase, Xattr, dentry_key, extent_key, inline_key, inode_key, xattr_key,
     };
     use cessfs_crypto::ChunkId;
+    use cessfs_crypto::PackSeq;
     use cessfs_fuzz::{Bound, Counting, replay, seeds};
 
     #[global_allocator]

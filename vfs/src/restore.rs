@@ -62,7 +62,10 @@ pub fn finish(
     let (findings, missing) = std::thread::scope(|scope| {
         let check = scope.spawn(|| check_tree(store, keys));
         let missing = missing_chunks(store, has_chunk);
-        (check.join().expect("a check of damaged records ends with findings"), missing)
+        (
+            check.join().expect("a check of damaged records ends with findings"),
+            missing,
+        )
     });
     restored.findings = findings?;
     let missing = missing?;
@@ -250,7 +253,11 @@ pub(crate) fn each(
     let mut from = prefix.to_vec();
     loop {
         // Values of attributes may be long.
-        let limit = if prefix == records::XATTR_PREFIX { SCAN_PAGE } else { SWEEP_PAGE };
+        let limit = if prefix == records::XATTR_PREFIX {
+            SCAN_PAGE
+        } else {
+            SWEEP_PAGE
+        };
         let page = store.scan(prefix, &from, limit)?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         from.clone_from(last);

@@ -356,7 +356,9 @@ async fn replayed(engine: &Engine, seq: u64) -> Result<Vec<String>, FetchError> 
     let heard = said.clone();
     let sink = Box::new(move |frame: Vec<u8>| {
         // The other frame of each delta says nothing.
-        heard.lock().extend(String::from_utf8(frame).ok().filter(|said| !said.starts_with('\u{7}')));
+        heard
+            .lock()
+            .extend(String::from_utf8(frame).ok().filter(|said| !said.starts_with('\u{7}')));
         Ok(())
     });
     engine.replay(PackSeq(seq), sink).await?;
@@ -377,7 +379,10 @@ async fn an_engine_replays_its_own_packs_from_this_disk_and_from_four_miners() {
         engine.submit(id, &bytes).expect("submit");
         engine.seal().expect("seal");
     }
-    assert_eq!(replayed(&engine, 2).await.expect("from staging"), ["1 Forced", "2 Forced"]);
+    assert_eq!(
+        replayed(&engine, 2).await.expect("from staging"),
+        ["1 Forced", "2 Forced"]
+    );
     assert_eq!(replayed(&engine, 1).await.expect("a prefix"), ["1 Forced"]);
     let unsent = Arc::new(parking_lot::Mutex::new(0));
     let count = unsent.clone();
@@ -398,7 +403,10 @@ async fn an_engine_replays_its_own_packs_from_this_disk_and_from_four_miners() {
     }
     drop(engine);
     let engine = rig.engine(&store, "a");
-    assert_eq!(replayed(&engine, 2).await.expect("from miners"), ["1 Forced", "2 Forced"]);
+    assert_eq!(
+        replayed(&engine, 2).await.expect("from miners"),
+        ["1 Forced", "2 Forced"]
+    );
     let said = replayed(&engine, 10).await.expect("from miners");
     assert_eq!(said, ["9 Checkpoint", "10 Forced"], "it starts at a checkpoint");
     assert!(replayed(&engine, 11).await.is_err(), "there is no such pack");

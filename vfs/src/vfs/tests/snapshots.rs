@@ -94,10 +94,16 @@ fn look_at(tree: &Tree) -> BTreeMap<String, Seen> {
 #[track_caller]
 fn assert_same(found: &BTreeMap<String, Seen>, expected: &BTreeMap<String, Seen>, when: &str) {
     let paths: std::collections::BTreeSet<&String> = found.keys().chain(expected.keys()).collect();
-    let tell = |seen: Option<&Seen>| seen.map(|(fields, content, xattrs)| (fields.clone(), content.len(), xattrs.len()));
+    let tell =
+        |seen: Option<&Seen>| seen.map(|(fields, content, xattrs)| (fields.clone(), content.len(), xattrs.len()));
     for path in paths {
         let (left, right) = (found.get(path), expected.get(path));
-        assert!(left == right, "{when}: {path} is {:?}, was {:?}", tell(left), tell(right));
+        assert!(
+            left == right,
+            "{when}: {path} is {:?}, was {:?}",
+            tell(left),
+            tell(right)
+        );
     }
 }
 
@@ -166,7 +172,11 @@ fn a_snapshot_of_any_instant_is_the_tree_of_that_instant() {
         let again = World::over(store, clock, Arc::new(scratch()), w.chunks.clone(), |_| {});
         // The last snapshot's record came with its own pack; a deletion after it did not travel yet.
         for (name, expected) in &taken {
-            assert_same(&look_at(&tree(&again, name)), expected, &format!("seed {seed}, {name}, restored"));
+            assert_same(
+                &look_at(&tree(&again, name)),
+                expected,
+                &format!("seed {seed}, {name}, restored"),
+            );
         }
     }
 }
