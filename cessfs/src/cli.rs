@@ -1,8 +1,8 @@
 //! The command line: verbs, global options, and the form in which mount.fuse3 calls.
 
 use crate::commands::{
-    completions, config, doctor, evict, explain, init, man, mount, quota, recover, status, sync, territory, trash,
-    umount, volumes,
+    bench, completions, config, doctor, evict, explain, init, man, metrics, mount, profile, quota, recover, status,
+    sync, territory, trash, umount, volumes,
 };
 use crate::config::LogLevel;
 use clap::{Args, Parser, Subcommand};
@@ -90,6 +90,12 @@ pub enum Verb {
     Territory(territory::TerritoryArgs),
     /// Show or check a volume's configuration
     Config(config::ConfigArgs),
+    /// Show where a mounted volume's time goes
+    Profile(profile::ProfileArgs),
+    /// Print a mounted volume's numbers for Prometheus
+    Metrics(metrics::MetricsArgs),
+    /// Measure how fast a directory is, beside another
+    Bench(bench::BenchArgs),
     /// Look for what keeps a volume from working
     Doctor(doctor::DoctorArgs),
     /// List the volumes of this machine
@@ -165,6 +171,9 @@ mod tests {
             "trash",
             "territory",
             "config",
+            "profile",
+            "metrics",
+            "bench",
             "doctor",
             "volumes",
             "completions",

@@ -1,5 +1,6 @@
 //! `cessfs`: the command line, the daemon behind a mount, and the wiring of both.
 
+mod bench;
 mod cli;
 mod commands;
 mod config;
@@ -16,6 +17,7 @@ mod progress;
 mod secret;
 mod seen;
 mod survey;
+mod timings;
 mod units;
 mod wiring;
 

@@ -69,6 +69,11 @@ const ROOMS: &[Room] = &[
         banned: &["redb", "reqwest", "sled", "subxt"],
     },
     Room {
+        name: "cessfs-bench",
+        ours: &[],
+        banned: &[],
+    },
+    Room {
         name: "cessfs-mount-helper",
         ours: &[],
         banned: &["fuser", "tokio"],

@@ -25,6 +25,7 @@ pub mod records;
 mod recover;
 mod request;
 pub mod restore;
+pub mod stages;
 mod trash;
 mod vfs;
 mod writeback;

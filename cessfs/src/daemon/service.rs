@@ -134,6 +134,15 @@ impl Daemon {
         status
     }
 
+    async fn timings(&self, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
+        for stage in crate::timings::all() {
+            if events.send(Event::Stage(Box::new(stage))).await.is_err() {
+                break;
+            }
+        }
+        Ok(Reply::Status(Box::new(self.local_status())))
+    }
+
     /// Hands over everything written before the call, and with `wait` sees it to the network.
     async fn sync(&self, wait: bool, events: &mpsc::Sender<Event>) -> Result<(), Failure> {
         if !self.closing.load(Ordering::Acquire) {
@@ -252,6 +261,7 @@ impl Service for Daemon {
         async move {
             match op {
                 Op::Status => Ok(Reply::Status(Box::new(self.status().await))),
+                Op::Timings => self.timings(&events).await,
                 Op::Sync { wait } => self.sync(wait, &events).await.map(|()| Reply::Synced),
                 Op::Evict => self.evict().await,
                 Op::Explain { path_hex } => self.explain(&path_hex, &events).await,
