@@ -28,6 +28,7 @@ impl Shared {
         if size > FILE_BYTES_MAX {
             return Err(VfsError::TooLarge);
         }
+        state.data.will_tell();
         if state.record.inline && size <= INLINE_BYTES_MAX as u64 {
             let mut bytes = self.inline_bytes(ino, state.record.size)?;
             bytes.resize(size as usize, 0);
