@@ -7,8 +7,11 @@ TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 DEBUG := $(abspath $(TARGET))/debug
 RELEASE := $(abspath $(TARGET))/release
 
+# How long `make fuzz` looks.
+MINUTES ?= 5
+
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check bench bench-peers deb
+.PHONY: help run demo test check bench bench-peers fuzz deb
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,6 +46,10 @@ bench-peers: ## the same workloads on other encrypted filesystems installed here
 	cargo build --workspace --bins
 	cargo build --release -p cessfs
 	PATH="$(RELEASE):$(DEBUG):$$PATH" bench/peers
+
+fuzz: ## look for inputs that break a decoder, for MINUTES=5
+	@scripts/setup --fuzz
+	scripts/fuzz $(MINUTES)
 
 deb: ## Debian packages, in target/debian
 	@scripts/setup
