@@ -65,7 +65,7 @@ impl Collector for Numbers {
         let mut histograms = encoder.encode_descriptor("stage", help, Some(&Unit::Seconds), MetricType::Histogram)?;
         for times in &self.stages {
             let labels = [("layer", times.layer.as_str()), ("stage", times.stage.as_str())];
-            let seconds = |i| bucket_end_ns(i).map_or(f64::MAX, |end| end as f64 / 1e9);
+            let seconds = |i| bucket_end_ns(i).map_or(f64::INFINITY, |end| end as f64 / 1e9);
             let buckets: Vec<(f64, u64)> = times
                 .buckets
                 .iter()
@@ -167,8 +167,8 @@ mod tests {
             "# TYPE cessfs_stage_seconds histogram",
             r#"cessfs_stage_seconds_count{volume="photos",layer="store",stage="commit"} 4"#,
             r#"cessfs_stage_seconds_sum{volume="photos",layer="store",stage="commit"} 1.5"#,
-            r#"cessfs_stage_seconds_bucket{le="5.12e-7",volume="photos",layer="store",stage="commit"} 2"#,
-            r#"cessfs_stage_seconds_bucket{le="+Inf",volume="photos",layer="store",stage="commit"} 4"#,
+            r#"cessfs_stage_seconds_bucket{volume="photos",le="5.12e-7",layer="store",stage="commit"} 2"#,
+            r#"cessfs_stage_seconds_bucket{volume="photos",le="+Inf",layer="store",stage="commit"} 4"#,
             r#"cessfs_dirty_bytes{volume="photos"} 4096.0"#,
             r#"cessfs_packs{volume="photos",state="confirmed"} 7.0"#,
             "# EOF",

@@ -139,7 +139,7 @@ impl Daemon {
                 break;
             }
         }
-        Ok(Reply::Status(Box::new(self.local_status())))
+        Ok(Reply::Status(Box::new(self.local_status(self.volume.vfs.errors()))))
     }
 
     /// Hands over everything written before the call, and with `wait` sees it to the network.
