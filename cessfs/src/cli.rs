@@ -1,8 +1,8 @@
 //! The command line: verbs, global options, and the form in which mount.fuse3 calls.
 
 use crate::commands::{
-    completions, config, doctor, evict, explain, init, man, mount, quota, recover, snapshot, status, sync, territory,
-    trash, umount, unsent, volumes,
+    bench, completions, config, doctor, evict, explain, init, man, metrics, mount, profile, quota, recover, snapshot,
+    status, sync, territory, trash, umount, unsent, volumes,
 };
 use crate::config::LogLevel;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -96,6 +96,12 @@ pub enum Verb {
     Territory(territory::TerritoryArgs),
     /// Show or check a volume's configuration
     Config(config::ConfigArgs),
+    /// Show where a mounted volume's time goes
+    Profile(profile::ProfileArgs),
+    /// Print a mounted volume's numbers for Prometheus
+    Metrics(metrics::MetricsArgs),
+    /// Measure how fast a directory is, beside another
+    Bench(bench::BenchArgs),
     /// Look for what keeps a volume from working
     Doctor(doctor::DoctorArgs),
     /// List the volumes of this machine
@@ -173,6 +179,9 @@ mod tests {
             "unsent",
             "territory",
             "config",
+            "profile",
+            "metrics",
+            "bench",
             "doctor",
             "volumes",
             "completions",

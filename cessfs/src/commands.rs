@@ -1,5 +1,6 @@
 //! One file per verb. stdout carries data, stderr messages; every failure says what happened and what to do.
 
+pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod doctor;
@@ -7,7 +8,9 @@ pub mod evict;
 pub mod explain;
 pub mod init;
 pub mod man;
+pub mod metrics;
 pub mod mount;
+pub mod profile;
 pub mod quota;
 pub mod recover;
 pub mod snapshot;
@@ -57,6 +60,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Unsent(args) => unsent::run(&args, &context),
         Verb::Territory(args) => territory::run(&args, &context),
         Verb::Config(args) => config::run(&args, &context),
+        Verb::Profile(args) => profile::run(&args, &context),
+        Verb::Metrics(args) => metrics::run(&args, &context),
+        Verb::Bench(args) => bench::run(&args, &context),
         Verb::Doctor(args) => doctor::run(&args, &context),
         Verb::Volumes(args) => volumes::run(&args, &context),
         Verb::Completions(args) => completions::run(&args),

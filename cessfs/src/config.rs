@@ -159,6 +159,9 @@ pub struct VolumeConfig {
         deserialize_with = "read_duration"
     )]
     pub writeback_delay: Duration,
+    /// Bytes per second that may be sent to miners, on average; 0: any number. Read again while mounted.
+    #[serde(default, serialize_with = "write_bytes", deserialize_with = "read_bytes")]
+    pub uplink_max: u64,
     /// What the kernel may keep.
     #[serde(default)]
     pub kernel_cache: KernelCache,
@@ -177,7 +180,7 @@ pub struct VolumeConfig {
 }
 
 /// Every key of `volume.toml`.
-pub const KEYS: [&str; 13] = [
+pub const KEYS: [&str; 14] = [
     "version",
     "rpc",
     "territory",
@@ -186,6 +189,7 @@ pub const KEYS: [&str; 13] = [
     "created",
     "cache_size",
     "writeback_delay",
+    "uplink_max",
     "kernel_cache",
     "passthrough",
     "log_level",
@@ -335,6 +339,7 @@ mod tests {
             created: 1_790_000_000,
             cache_size: 3 << 30,
             writeback_delay: Duration::from_millis(1500),
+            uplink_max: 3 << 20,
             kernel_cache: KernelCache::Writeback,
             passthrough: Passthrough::Off,
             log_level: LogLevel::Info,

@@ -10,6 +10,7 @@ pub mod server;
 use crate::config::LogLevel;
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_LINE_MAX;
+use crate::timings::StageTimes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -32,6 +33,8 @@ pub struct Request {
 pub enum Op {
     /// How it is.
     Status,
+    /// How it is without asking the chain, and what its stages have counted.
+    Timings,
     /// Send off everything written so far.
     Sync {
         /// Until it is confirmed on the network.
@@ -121,6 +124,8 @@ pub enum Event {
     Difference(Box<DiffEntry>),
     /// One path that is not known to be on the network.
     Unsent(Box<UnsentPath>),
+    /// One stage.
+    Stage(Box<StageTimes>),
 }
 
 /// How far a sync is.
@@ -138,7 +143,7 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
-    /// To `Status`.
+    /// To `Status`, and to `Timings` after its stages.
     Status(Box<Status>),
     /// To `Sync`.
     Synced,
@@ -471,6 +476,7 @@ mod tests {
     fn requests_round_trip() {
         for op in [
             Op::Status,
+            Op::Timings,
             Op::Sync { wait: true },
             Op::Evict,
             Op::Explain {

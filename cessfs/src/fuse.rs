@@ -8,14 +8,17 @@
 mod answers;
 mod convert;
 mod fault;
+pub mod pages;
 mod passthrough;
 mod privileges;
 mod session;
 mod snapshots;
 mod space;
+mod stages;
 
 pub use fault::Faults;
 pub use session::{Mounted, Settings, mount};
+pub use stages::ALL as STAGES;
 
 use crate::config::KernelCache;
 use crate::limits::FUSE_TTL;

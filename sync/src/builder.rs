@@ -22,6 +22,7 @@ use crate::dice::Dice;
 use crate::ledger::{Blocked, Column, Ledger, PackRecord, PackState, Place, stopped};
 use crate::limits::{CHARGE_FACTOR, CHUNK_BYTES, COLUMNS};
 use crate::pack::{FOOTER_SEALED_BYTES, directory_sealed_bytes};
+use crate::stages;
 use crate::staging::Staging;
 use crate::store::{Batch, StoreError};
 use cessfs_crypto::{ChunkId, FrameId, LabelKey, PackKind, PackLabel, PackSeq, SEAL_OVERHEAD, VolumeKeys};
@@ -138,8 +139,11 @@ impl Builder {
             return Ok(());
         }
         let mut sealed = Vec::with_capacity(plaintext.len() + SEAL_OVERHEAD);
+        let span = stages::SEAL_CHUNK.enter();
         self.keys
             .seal(FrameId::Chunk(id), plaintext, &mut self.dice.clone(), &mut sealed);
+        drop(span);
+        let waiting = stages::PACK_WAIT.enter();
         let mut gate = self.gate.lock();
         loop {
             if gate.stopped {
@@ -157,6 +161,8 @@ impl Builder {
             }
             self.room.wait(&mut gate);
         }
+        drop(waiting);
+        let _span = stages::PACK_APPEND.enter();
         self.append(&mut gate, id, &sealed)
     }
 
@@ -309,6 +315,7 @@ impl Builder {
             None if pending => self.begin()?,
             None => return Ok(None),
         };
+        let _span = stages::PACK_SEAL.enter();
         let sealed = match self.finish(&mut pack, cause) {
             Ok(true) => self.journal(&pack).map(|()| Some(pack.seq)),
             unsealed => {

@@ -97,6 +97,7 @@ impl Engine {
             dice,
             errors: errors.clone(),
             runtime: seams.runtime.clone(),
+            uplink_bytes_per_second_max: config.uplink_bytes_per_second_max,
         }));
         let ranges = Arc::new(Ranges::new(RangesParts {
             chain: seams.chain,
@@ -170,6 +171,11 @@ impl Engine {
     /// Makes blocked packs try again now: the user has paid, or the network is back.
     pub fn poke(&self) {
         self.pipeline.poke();
+    }
+
+    /// Limits what is sent to miners from now on, in bytes per second on average; 0: not at all.
+    pub fn limit_uplink(&self, bytes_per_second: u64) {
+        self.pipeline.limit_uplink(bytes_per_second);
     }
 
     /// The territory was heard of: what [`network_room`](ChunkStore::network_room) tells goes by it.

@@ -21,11 +21,13 @@ pub mod limits;
 mod miners;
 pub mod pack;
 mod pipeline;
+pub mod priority;
 mod ranges;
 mod reader;
 pub mod recovery;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod stages;
 mod staging;
 pub mod store;
 

@@ -207,6 +207,8 @@ const _: () = assert!(PACK_TARGET_BYTES as usize <= PACK_SEGMENTS_MAX * SEGMENT_
 const _: () = assert!(DECLARE_MORTAL_BLOCKS as u64 >= 2 * TRANSACTION_LIFE_BLOCKS);
 const _: () = assert!(DELTA_RANGE_BYTES_MAX > DELTA_FRAME_BYTES_MAX as u64 + 28);
 const _: () = assert!(PREFETCHES_IN_FLIGHT < FETCHES_IN_FLIGHT);
+/// How much the threads that send in the background step back (nice(2)): a third of the processor where others want it too.
+pub const BACKGROUND_NICE: i32 = 5;
 /// Memory that changes may take while they wait for the journal's writer, before `commit` blocks.
 pub const JOURNAL_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// The same of those that the journal's writer merges into one atomic batch.

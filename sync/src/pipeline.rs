@@ -21,6 +21,7 @@ mod place;
 mod progress;
 mod reconcile;
 mod rows;
+mod uplink;
 mod verify;
 
 pub use progress::ColumnProgress;
@@ -37,6 +38,7 @@ use crate::limits::{
     FRAGMENTS_IN_FLIGHT, PACKS_IN_ENCODE, PACKS_IN_FLIGHT, PACKS_IN_VERIFY, RETRY_DELAY_MAX, RETRY_DELAY_MIN,
 };
 use crate::miners::Miners;
+use crate::stages;
 use crate::staging::Staging;
 use crate::store::StoreError;
 use backoff::Backoff;
@@ -49,6 +51,7 @@ use std::time::Duration;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use uplink::Uplink;
 
 /// What the pipeline works with.
 pub(crate) struct PipelineParts {
@@ -61,6 +64,7 @@ pub(crate) struct PipelineParts {
     pub(crate) dice: Dice,
     pub(crate) errors: Arc<Errors>,
     pub(crate) runtime: Handle,
+    pub(crate) uplink_bytes_per_second_max: u64,
 }
 
 pub(crate) struct Pipeline {
@@ -83,6 +87,7 @@ pub(crate) struct Pipeline {
     encodes: Semaphore,
     packs: Arc<Semaphore>,
     fragments: Semaphore,
+    uplink: Uplink,
     verifies: Semaphore,
     poke: Notify,
     pub(crate) progress: ProgressBoard,
@@ -95,6 +100,7 @@ impl Pipeline {
             miners: parts.miners,
             ledger: parts.ledger,
             builder: parts.builder,
+            uplink: Uplink::new(parts.clock.clone(), parts.uplink_bytes_per_second_max),
             rows: Arc::new(Rows::new(parts.staging.clone())),
             staging: parts.staging,
             clock: parts.clock,
@@ -138,6 +144,11 @@ impl Pipeline {
         }
     }
 
+    /// Limits what is sent from now on, in bytes per second; 0: not at all.
+    pub(crate) fn limit_uplink(&self, bytes_per_second: u64) {
+        self.uplink.set(bytes_per_second);
+    }
+
     /// Wakes whatever waits between two attempts: the user minted a territory, the network is back.
     pub(crate) fn poke(&self) {
         self.poke.notify_waiters();
@@ -153,8 +164,14 @@ impl Pipeline {
                 .expect("a pack stays in the ledger while it is driven");
             let step = match pack.state {
                 PackState::Sealed => self.encode(&pack).await,
-                PackState::Declaring => self.declare(&pack).await,
-                PackState::Placing => self.place(&pack, &mut slot).await,
+                PackState::Declaring => {
+                    let _span = stages::CHAIN_DECLARE.enter();
+                    self.declare(&pack).await
+                }
+                PackState::Placing => {
+                    let _span = stages::CHAIN_PLACE.enter();
+                    self.place(&pack, &mut slot).await
+                }
                 PackState::Stored => {
                     slot = None;
                     self.verify(&pack).await

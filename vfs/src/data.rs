@@ -333,13 +333,13 @@ impl Data {
         Ok(())
     }
 
-    /// Everything written before is on this disk when it returns.
+    /// Everything written before is on this disk when it returns; with `data_only` perhaps without its times.
     ///
     /// # Errors
     /// Whatever kept it from being so, also long before, in the background: once something could not be made durable, every
     /// fsync of the inode fails.
-    pub fn fsync(&self, inode: &Arc<Inode>, _data_only: bool) -> Result<(), VfsError> {
-        self.0.fsync(inode)
+    pub fn fsync(&self, inode: &Arc<Inode>, data_only: bool) -> Result<(), VfsError> {
+        self.0.fsync(inode, data_only)
     }
 
     /// Last link and last handle are gone: adds the deletion of the content's records to `batch`. The backing file goes once

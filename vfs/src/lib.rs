@@ -28,6 +28,7 @@ mod recover;
 mod request;
 pub mod restore;
 pub mod snapshot;
+pub mod stages;
 mod trash;
 mod vfs;
 mod writeback;

@@ -44,6 +44,8 @@ pub const DENTRY_SHARDS: usize = 16;
 pub const SCAN_PAGE: usize = 256;
 /// Records read at a time by a sweep over all inodes: few scans, and still at most about half a MiB.
 pub const SWEEP_PAGE: usize = 4096;
+/// Bits of the filter that knows which marks may be there, 256 KiB: at 200,000 marks one new one in a hundred is looked up.
+pub const MARKS_TRIED_BITS: usize = 1 << 21;
 /// Change marks counted after a crash: beyond it there is enough for a pack anyway.
 pub const MARKS_COUNTED_MAX: u64 = 1 << 18;
 /// Pages of change marks that no longer count, deleted by one round of housekeeping.

@@ -21,6 +21,7 @@ use crate::data::{Shared, chunk_len};
 use crate::error::VfsError;
 use crate::inode::Inode;
 use crate::limits::{LAZY_BATCH, WRITEBACK_RETRY};
+use crate::stages;
 use cessfs_crypto::ChunkId;
 use cessfs_sync::{Batch, Standing, StoreError};
 use parking_lot::RwLockWriteGuard;
@@ -50,7 +51,9 @@ impl Shared {
         let Some(plaintext) = self.copy_dirty(&inode, taken)? else {
             return Ok(());
         };
+        let hashing = stages::HASH_CHUNK.enter();
         let id = self.core.keys.chunk_id(&plaintext);
+        drop(hashing);
         match self.core.chunks.submit(id, &plaintext) {
             Ok(()) => {}
             Err(StoreError::Full) => return Err(VfsError::NoSpace("the staging disk is full")),

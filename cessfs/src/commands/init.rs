@@ -171,6 +171,7 @@ pub(super) fn configuration(rpc: &str, territory: String, chain: &dyn Chain, at_
         created: wiring::clock().wall().as_secs(),
         cache_size: limits::CACHE_BYTES_DEFAULT,
         writeback_delay: limits::WRITEBACK_DELAY_DEFAULT,
+        uplink_max: 0,
         kernel_cache: KernelCache::default(),
         passthrough: Passthrough::default(),
         log_level: LogLevel::default(),

@@ -143,6 +143,15 @@ impl Daemon {
         status
     }
 
+    async fn timings(&self, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
+        for stage in crate::timings::all() {
+            if events.send(Event::Stage(Box::new(stage))).await.is_err() {
+                break;
+            }
+        }
+        Ok(Reply::Status(Box::new(self.local_status(self.volume.vfs.errors()))))
+    }
+
     /// Asks for the territory every now and then, so that `statfs` can tell what room it has. Never ends.
     pub async fn follow_territory(self: Arc<Self>) {
         loop {
@@ -313,6 +322,7 @@ impl Service for Daemon {
         async move {
             match op {
                 Op::Status => Ok(Reply::Status(Box::new(self.status().await))),
+                Op::Timings => self.timings(&events).await,
                 Op::Sync { wait } => self.sync(wait, &events).await.map(|()| Reply::Synced),
                 Op::Evict => self.evict().await,
                 Op::Explain { path_hex } => self.explain(&path_hex, &events).await,

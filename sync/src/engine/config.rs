@@ -24,6 +24,8 @@ pub struct Config {
     pub pack_age_max: Duration,
     /// Unsent bytes at which `submit` blocks; at least two full packs, whatever is set.
     pub backlog_bound_bytes: u64,
+    /// Bytes per second that may be sent to miners, on average; 0: any number.
+    pub uplink_bytes_per_second_max: u64,
 }
 
 impl Config {
@@ -35,6 +37,7 @@ impl Config {
             pack_target_bytes: PACK_TARGET_BYTES,
             pack_age_max: PACK_AGE_MAX,
             backlog_bound_bytes: BACKLOG_BOUND_BYTES,
+            uplink_bytes_per_second_max: 0,
         }
     }
 }

@@ -11,6 +11,7 @@
 
 use super::BackingFile;
 use crate::limits::{BACKING_DIRS, BACKING_PARTS_OPEN_MAX, SYNC_EACH_MAX};
+use crate::stages;
 use lru::LruCache;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
@@ -77,6 +78,7 @@ impl Files {
             out.fill(0);
             return Ok(());
         };
+        let _span = stages::CACHE_READ.enter();
         let mut done = 0;
         while done < out.len() {
             match part.file.read_at(&mut out[done..], at.offset + done as u64) {
@@ -95,7 +97,9 @@ impl Files {
     /// Writes all of `data`.
     pub(super) fn write(&self, at: PartAt, data: &[u8]) -> io::Result<()> {
         let part = self.part_to_write(at)?;
+        let span = stages::CACHE_WRITE.enter();
         part.file.write_all_at(data, at.offset)?;
+        drop(span);
         self.account(&part)
     }
 
@@ -178,6 +182,7 @@ impl Files {
         let Some(parts) = self.unsynced.lock().remove(&ino) else {
             return Ok(());
         };
+        let _span = stages::CACHE_SYNC.enter();
         let result = self.sync_parts(ino, &parts);
         if result.is_err() {
             self.put_back(ino, parts);
@@ -221,6 +226,7 @@ impl Files {
     /// Everything is durable that is on the filesystem of the cache, whoever wrote it.
     pub(super) fn sync_disk(&self) -> io::Result<()> {
         let _turns: Vec<_> = self.sync_locks.iter().map(|lock| lock.lock()).collect();
+        let _span = stages::CACHE_SYNC.enter();
         let taken = std::mem::take(&mut *self.unsynced.lock());
         let dir = File::open(&self.dir)?;
         let result = nix::unistd::syncfs(&dir).map_err(io::Error::from);
