@@ -1,8 +1,8 @@
 //! The command line: verbs, global options, and the form in which mount.fuse3 calls.
 
 use crate::commands::{
-    completions, config, doctor, evict, explain, init, man, mount, quota, recover, status, sync, territory, trash,
-    umount, volumes,
+    completions, config, doctor, evict, explain, gc, init, man, mount, quota, recover, repair, scrub, status, sync,
+    territory, trash, umount, volumes,
 };
 use crate::config::LogLevel;
 use clap::{Args, Parser, Subcommand};
@@ -82,6 +82,12 @@ pub enum Verb {
     Evict(evict::EvictArgs),
     /// Tell where a file's bytes are: chunks, packs, miners
     Explain(explain::ExplainArgs),
+    /// Look at what the miners hold
+    Scrub(scrub::ScrubArgs),
+    /// Rewrite damaged packs now
+    Repair(repair::RepairArgs),
+    /// Give back the space of what was deleted
+    Gc(gc::GcArgs),
     /// Limit how much a directory and all below it may hold
     Quota(quota::QuotaArgs),
     /// Have deleted files back
@@ -161,6 +167,9 @@ mod tests {
             "sync",
             "evict",
             "explain",
+            "scrub",
+            "repair",
+            "gc",
             "quota",
             "trash",
             "territory",

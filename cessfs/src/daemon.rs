@@ -10,6 +10,7 @@ mod notify;
 mod reload;
 mod service;
 mod trees;
+mod upkeep;
 
 use crate::config::VolumeConfig;
 use crate::control::server;

@@ -146,8 +146,10 @@ impl Volume {
         let keys = secret.volume_keys(slots.volume());
         let store = journal(dir, config, &keys)?;
         let chain = chain(&config.rpc, secret.account_key())?;
+        let mut engine_config = EngineConfig::new(dir.staging(), &config.territory);
+        engine_config.upkeep = config.upkeep(options.read_only);
         let engine = Engine::open(
-            EngineConfig::new(dir.staging(), &config.territory),
+            engine_config,
             Seams {
                 chain: chain.clone(),
                 fragments: fragments()?,

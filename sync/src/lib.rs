@@ -25,6 +25,7 @@ pub mod recovery;
 pub mod sim;
 mod staging;
 pub mod store;
+pub mod upkeep;
 
 pub use cessfs_erasure as erasure;
 pub use chain::Chain;

@@ -40,6 +40,7 @@ use crate::inode::{Inode, InodeState};
 use crate::limits::{BLOCK_BYTES, CACHE_SLACK_BYTES_MIN, RECENT_INODES_MAX, SCAN_PAGE};
 use crate::records::{self, Extent};
 use crate::request::{Seek, SpaceChange};
+use crate::restore::MissingFile;
 use crate::writeback::{DirtyQueue, Workers};
 use crate::{EvictReport, ExtentInfo, Later};
 use cessfs_sync::disk::DiskRoom;
@@ -82,6 +83,8 @@ pub(crate) struct Shared {
     /// Last use of inodes, for eviction.
     pub(crate) recent: Mutex<LruCache<u64, Duration>>,
     pub(crate) errors: ErrorLog,
+    /// Files with content that the network has lost, as last told.
+    pub(crate) lost: Mutex<Vec<MissingFile>>,
     /// Wall time of the last heartbeat that was journaled.
     heartbeat: Mutex<Duration>,
     /// Held by the one eviction that runs: not before this monotonic time shall room be looked for again.
@@ -114,6 +117,7 @@ impl Data {
             reclaim: Mutex::new(Vec::new()),
             recent: Mutex::new(LruCache::new(remembered)),
             errors: ErrorLog::default(),
+            lost: Mutex::default(),
             heartbeat: Mutex::new(Duration::ZERO),
             evicting: Mutex::new(Duration::ZERO),
             cutter: Cutter::default(),
@@ -343,6 +347,11 @@ impl Data {
     /// What went wrong lately, newest last.
     pub fn errors(&self) -> Vec<String> {
         self.0.errors.all()
+    }
+
+    /// Files with content that the network has lost.
+    pub fn lost_files(&self) -> Vec<MissingFile> {
+        self.0.lost.lock().clone()
     }
 
     /// The other end of the pipeline's upcall.

@@ -6,6 +6,7 @@
 
 pub(crate) mod cut;
 pub mod frame;
+mod liveness;
 mod marks;
 
 pub use marks::{Marks, MutationGuard};

@@ -5,7 +5,8 @@
 
 use super::{Context, print_json};
 use crate::config::{
-    self, AtRestMode, CONFIG_VERSION, KernelCache, LogLevel, StoreBackend, StoreConfig, TrashConfig, VolumeConfig,
+    self, AtRestMode, CONFIG_VERSION, GcConfig, KernelCache, LogLevel, RepairConfig, ScrubConfig, StoreBackend,
+    StoreConfig, TrashConfig, VolumeConfig,
 };
 use crate::exit::{Exit, Failure};
 use crate::home::{self, VolumeDir, VolumeName};
@@ -174,6 +175,9 @@ pub(super) fn configuration(rpc: &str, territory: String, chain: &dyn Chain, at_
         log_level: LogLevel::default(),
         store: StoreConfig::default(),
         trash: TrashConfig::default(),
+        scrub: ScrubConfig::default(),
+        repair: RepairConfig::default(),
+        gc: GcConfig::default(),
     }
 }
 

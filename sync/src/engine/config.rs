@@ -5,6 +5,7 @@ use crate::clock::Clock;
 use crate::fragment_store::FragmentStore;
 use crate::limits::{BACKLOG_BOUND_BYTES, PACK_AGE_MAX, PACK_TARGET_BYTES};
 use crate::store::MetaStore;
+use crate::upkeep::UpkeepConfig;
 use cessfs_crypto::{Entropy, LabelKey, VolumeKeys};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +25,8 @@ pub struct Config {
     pub pack_age_max: Duration,
     /// Unsent bytes at which `submit` blocks; at least two full packs, whatever is set.
     pub backlog_bound_bytes: u64,
+    /// What happens to packs that the network holds.
+    pub upkeep: UpkeepConfig,
 }
 
 impl Config {
@@ -35,6 +38,7 @@ impl Config {
             pack_target_bytes: PACK_TARGET_BYTES,
             pack_age_max: PACK_AGE_MAX,
             backlog_bound_bytes: BACKLOG_BOUND_BYTES,
+            upkeep: UpkeepConfig::default(),
         }
     }
 }
