@@ -140,11 +140,14 @@ impl Shared {
         let mut known = self.lost.lock();
         for file in files.iter().filter(|file| !known.contains(file)) {
             let MissingFile {
-                path, chunks, missing, ..
+                ino,
+                path,
+                chunks,
+                missing,
             } = file;
-            self.errors.add(format!(
-                "{path}: {missing} of {chunks} chunks are lost: too few miners have them; they are asked again"
-            ));
+            let what = format!("{missing} of {chunks} chunks are lost: too few miners have them; they are asked again");
+            self.errors
+                .add_named(format!("{path}: {what}"), format!("inode {ino}: {what}"));
         }
         *known = files;
         Ok(())

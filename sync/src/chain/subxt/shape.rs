@@ -143,7 +143,7 @@ pub(super) fn has_storage(metadata: &Metadata, pallet: &str, item: &str) -> bool
     value_type(metadata, pallet, item).is_ok()
 }
 
-fn value_type(metadata: &Metadata, pallet: &str, item: &str) -> Result<u32, ChainError> {
+pub(super) fn value_type(metadata: &Metadata, pallet: &str, item: &str) -> Result<u32, ChainError> {
     metadata
         .pallet_by_name(pallet)
         .and_then(|pallet| pallet.storage()?.entry_by_name(item))
