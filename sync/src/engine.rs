@@ -35,7 +35,7 @@ use crate::upkeep::{
     CollectReport, Depth, Health, HealthBook, RepairReport, ScrubReport, Upkeep, UpkeepError, UpkeepParts,
 };
 use bytes::Bytes;
-use cessfs_crypto::{ChunkId, PackSeq};
+use cessfs_crypto::{ChunkId, PackSeq, VolumeKeys};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -100,7 +100,13 @@ impl Engine {
             errors: errors.clone(),
             runtime: seams.runtime.clone(),
         }));
-        let reader = reader(&seams, &builder, &miners, staging);
+        let ranges = RangesParts {
+            chain: seams.chain.clone(),
+            miners: miners.clone(),
+            clock: seams.clock.clone(),
+            runtime: seams.runtime.clone(),
+        };
+        let reader = reader(seams.keys, ranges, &builder, staging);
         let watches = config.upkeep.scrub;
         let upkeep = Arc::new(Upkeep::new(UpkeepParts {
             config: config.upkeep,
@@ -222,19 +228,14 @@ impl Engine {
     }
 }
 
-fn reader(seams: &Seams, builder: &Arc<Builder>, miners: &Arc<Miners>, staging: Staging) -> Arc<Reader> {
+fn reader(keys: VolumeKeys, ranges: RangesParts, builder: &Arc<Builder>, staging: Staging) -> Arc<Reader> {
     Arc::new(Reader::new(ReaderParts {
-        keys: seams.keys.clone(),
-        ranges: Arc::new(Ranges::new(RangesParts {
-            chain: seams.chain.clone(),
-            miners: miners.clone(),
-            clock: seams.clock.clone(),
-            runtime: seams.runtime.clone(),
-        })),
+        keys,
+        runtime: ranges.runtime.clone(),
+        ranges: Arc::new(Ranges::new(ranges)),
         ledger: builder.ledger.clone(),
         builder: builder.clone(),
         staging,
-        runtime: seams.runtime.clone(),
     }))
 }
 

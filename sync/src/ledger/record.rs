@@ -275,13 +275,10 @@ impl PackRecord {
     /// `Corrupt` if it is not one, or breaks what each state promises.
     pub fn decode(bytes: &[u8]) -> Result<PackRecord, StoreError> {
         let corrupt = |why: &str| StoreError::Corrupt(format!("pack record: {why}"));
-        let wire = match bytes.split_first() {
-            Some((&RECORD_VERSION, mut rest)) => Wire::decode_all(&mut rest),
-            // Before packs could drain: the three last fields are not there.
-            Some((1, rest)) => Wire::decode_all(&mut [rest, &[0; 3]].concat().as_slice()),
-            _ => return Err(corrupt("unknown version")),
+        let Some((&RECORD_VERSION, mut rest)) = bytes.split_first() else {
+            return Err(corrupt("unknown version"));
         };
-        let wire = wire.map_err(|error| corrupt(&error.to_string()))?;
+        let wire = Wire::decode_all(&mut rest).map_err(|error| corrupt(&error.to_string()))?;
         let record = PackRecord::try_from(wire).map_err(corrupt)?;
         let complete = record.columns.iter().all(|column| column.miner.is_some());
         let hashes = record.encoded.as_ref().map(|encoded| encoded.segments.len() as u32);

@@ -172,7 +172,7 @@ async fn nothing_is_deleted_while_nobody_says_what_lives() {
     assert_eq!(rig.world.chain.stored().len(), 3);
 }
 
-/// Dies after one more record in each life, in the middle of whatever that is, and goes on in the next.
+/// Dies after more and more records, in the middle of whatever that is, and goes on in the next.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_after_any_record_of_a_collection_loses_no_chunk_and_deletes_nothing_early() {
     let rig = Rig::new(13, 303);
@@ -213,7 +213,7 @@ async fn a_crash_after_any_record_of_a_repair_loses_no_chunk_and_declares_nothin
 
 type Round = futures::future::BoxFuture<'static, Result<(), String>>;
 
-/// Runs rounds in engines that die after 1, 2, 3 … records, until `dead` packs are deleted from the chain.
+/// Runs rounds in engines that die after 1, 1, 2, 2, 3 … records, until `dead` packs are deleted from the chain.
 async fn crash_until_deleted(
     rig: &Rig,
     owner: &Arc<Owner>,
@@ -230,7 +230,7 @@ async fn crash_until_deleted(
     loop {
         lives += 1;
         assert!(lives < 100, "no progress: {:?}", rig.world.chain.deletions());
-        let store = Arc::new(FuseStore::new(rig.store.clone(), lives));
+        let store = Arc::new(FuseStore::new(rig.store.clone(), usize::div_ceil(lives, 2)));
         let engine = open_on(rig, store.clone(), owner, |_| ());
         let work = tokio::spawn(round(&engine));
         eventually("the fuse blows or the round is over", || {

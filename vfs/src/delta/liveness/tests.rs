@@ -4,7 +4,7 @@ use crate::attr::FileKind;
 use crate::fakes::bench::{BOTH, Bench, pattern};
 use crate::records::{self, Dentry, DentryBucket};
 use cessfs_crypto::ChunkId;
-use cessfs_sync::{Batch, CutCause, DeltaSource, MetaStore};
+use cessfs_sync::{Batch, CutCause, MetaStore};
 use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::{AtomicBool, Ordering};
 
