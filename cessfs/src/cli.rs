@@ -1,8 +1,8 @@
 //! The command line: verbs, global options, and the form in which mount.fuse3 calls.
 
 use crate::commands::{
-    bench, completions, config, doctor, evict, explain, init, man, metrics, mount, profile, quota, recover, snapshot,
-    status, sync, territory, trash, umount, unsent, volumes,
+    bench, completions, config, doctor, evict, explain, gc, init, man, metrics, mount, profile, quota, recover, repair,
+    scrub, snapshot, status, sync, territory, trash, umount, unsent, volumes,
 };
 use crate::config::LogLevel;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -84,6 +84,12 @@ pub enum Verb {
     Evict(evict::EvictArgs),
     /// Tell where a file's bytes are: chunks, packs, miners
     Explain(explain::ExplainArgs),
+    /// Look at what the miners hold
+    Scrub(scrub::ScrubArgs),
+    /// Rewrite damaged packs now
+    Repair(repair::RepairArgs),
+    /// Give back the space of what was deleted
+    Gc(gc::GcArgs),
     /// Limit how much a directory and all below it may hold
     Quota(quota::QuotaArgs),
     /// Have deleted files back
@@ -173,6 +179,9 @@ mod tests {
             "sync",
             "evict",
             "explain",
+            "scrub",
+            "repair",
+            "gc",
             "quota",
             "trash",
             "snapshot",

@@ -6,6 +6,7 @@ pub mod config;
 pub mod doctor;
 pub mod evict;
 pub mod explain;
+pub mod gc;
 pub mod init;
 pub mod man;
 pub mod metrics;
@@ -13,6 +14,8 @@ pub mod mount;
 pub mod profile;
 pub mod quota;
 pub mod recover;
+pub mod repair;
+pub mod scrub;
 pub mod snapshot;
 pub mod status;
 pub mod sync;
@@ -54,6 +57,9 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Sync(args) => sync::run(&args, &context),
         Verb::Evict(args) => evict::run(&args, &context),
         Verb::Explain(args) => explain::run(&args, &context),
+        Verb::Scrub(args) => scrub::run(&args, &context),
+        Verb::Repair(args) => repair::run(&args, &context),
+        Verb::Gc(args) => gc::run(&args, &context),
         Verb::Quota(args) => quota::run(&args, &context),
         Verb::Trash(args) => trash::run(&args, &context),
         Verb::Snapshot(args) => snapshot::run(&args, &context),

@@ -11,6 +11,7 @@ mod reload;
 mod service;
 mod snapshots;
 mod trees;
+mod upkeep;
 
 use crate::config::VolumeConfig;
 use crate::control::server;

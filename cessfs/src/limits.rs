@@ -29,6 +29,11 @@ pub const WARN_WINDOW: Duration = Duration::from_secs(60);
 /// Lines of volume errors that `status` tells.
 pub const STATUS_ERRORS_MAX: usize = 64;
 
+/// Damaged packs, and files with lost content, that `status` names.
+pub const STATUS_PACKS_MAX: usize = 64;
+/// Least rate at which a scrub may read: one sample of a pack in twelve seconds.
+pub const SCRUB_RATE_MIN: u64 = 64 << 10;
+
 /// How long `mount` waits for its daemon to say something before it gives up on it.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long the daemon waits for requests in flight after the mount is gone.

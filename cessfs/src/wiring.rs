@@ -205,6 +205,7 @@ impl Volume {
         let chain = chain(&config.rpc, secret.account_key())?;
         let mut engine_config = EngineConfig::new(dir.staging(), &config.territory);
         engine_config.uplink_bytes_per_second_max = config.uplink_max;
+        engine_config.upkeep = config.upkeep(options.read_only);
         let engine = Engine::open(
             engine_config,
             Seams {

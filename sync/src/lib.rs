@@ -30,6 +30,7 @@ pub mod sim;
 pub mod stages;
 mod staging;
 pub mod store;
+pub mod upkeep;
 
 pub use cessfs_erasure as erasure;
 pub use chain::Chain;

@@ -41,6 +41,7 @@ use crate::inode::{Inode, InodeState};
 use crate::limits::{BLOCK_BYTES, CACHE_SLACK_BYTES_MIN, RECENT_INODES_MAX, SCAN_PAGE};
 use crate::records::{self, Extent};
 use crate::request::{Seek, SpaceChange};
+use crate::restore::MissingFile;
 use crate::writeback::{DirtyQueue, Workers};
 use crate::{EvictReport, ExtentInfo, Later};
 use cessfs_sync::disk::DiskRoom;
@@ -94,6 +95,8 @@ pub(crate) struct Shared {
     /// [`PASSES_MAX`](crate::limits::PASSES_MAX).
     passing: Mutex<BTreeMap<u64, Arc<Inode>>>,
     births: Births,
+    /// Files with content that the network has lost, as last told.
+    pub(crate) lost: Mutex<Vec<MissingFile>>,
     /// Wall time of the last heartbeat that was journaled.
     heartbeat: Mutex<Duration>,
     /// Held by the one eviction that runs: not before this monotonic time shall room be looked for again.
@@ -134,6 +137,7 @@ impl Data {
             errors: ErrorLog::default(),
             passing: Mutex::new(BTreeMap::new()),
             births: Births::new(),
+            lost: Mutex::default(),
             heartbeat: Mutex::new(Duration::ZERO),
             evicting: Mutex::new(Duration::ZERO),
             strays: Mutex::new(0..0),
@@ -459,6 +463,11 @@ impl Data {
     /// What went wrong lately, newest last.
     pub fn errors(&self) -> Vec<String> {
         self.0.errors.all()
+    }
+
+    /// Files with content that the network has lost.
+    pub fn lost_files(&self) -> Vec<MissingFile> {
+        self.0.lost.lock().clone()
     }
 
     /// The other end of the pipeline's upcall.

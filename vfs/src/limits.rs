@@ -69,6 +69,9 @@ pub const MISSING_FILES_MAX: usize = 10_000;
 /// Of those, how many the volume itself remembers and tells in `status`.
 pub const MISSING_NOTES_MAX: usize = 64;
 
+/// Files with lost content that are named.
+pub const LOST_FILES_MAX: usize = 1000;
+
 const _: () = assert!(PENDING_CHUNKS_MAX < EXTENTS_CACHED_MAX && UNSYNCED_CHUNKS_MAX < EXTENTS_CACHED_MAX);
 const _: () = assert!(INODES_CACHED_MAX.is_multiple_of(INODE_SHARDS));
 const _: () = assert!(DENTRIES_CACHED_MAX.is_multiple_of(DENTRY_SHARDS));

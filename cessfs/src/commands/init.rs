@@ -5,8 +5,8 @@
 
 use super::{Context, print_json};
 use crate::config::{
-    self, AtRestMode, CONFIG_VERSION, KernelCache, LogLevel, Passthrough, StoreBackend, StoreConfig, TrashConfig,
-    VolumeConfig,
+    self, AtRestMode, CONFIG_VERSION, GcConfig, KernelCache, LogLevel, Passthrough, RepairConfig, ScrubConfig,
+    StoreBackend, StoreConfig, TrashConfig, VolumeConfig,
 };
 use crate::exit::{Exit, Failure};
 use crate::home::{self, VolumeDir, VolumeName};
@@ -177,6 +177,9 @@ pub(super) fn configuration(rpc: &str, territory: String, chain: &dyn Chain, at_
         log_level: LogLevel::default(),
         store: StoreConfig::default(),
         trash: TrashConfig::default(),
+        scrub: ScrubConfig::default(),
+        repair: RepairConfig::default(),
+        gc: GcConfig::default(),
     }
 }
 
