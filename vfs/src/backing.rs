@@ -20,6 +20,7 @@ use crate::limits::CHUNK_BLOCKS;
 use crate::records::BlockMap;
 use cessfs_crypto::{AtRestKeys, Entropy};
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -117,6 +118,10 @@ pub(crate) trait Backing: Send + Sync {
     fn copy_overhang(&self, _ino: u64) -> Result<Vec<(u64, BlockMap)>, BackingError> {
         Ok(Vec::new())
     }
+    /// Takes this for what all backing files take, until the next survey.
+    fn expect_used(&self, bytes: u64);
+    /// Inodes that have backing files in one of the [`BACKING_DIRS`](crate::limits::BACKING_DIRS).
+    fn inodes_in(&self, number: usize) -> Result<BTreeSet<u64>, BackingError>;
 }
 
 /// The backing files of one inode, as the disk tells.

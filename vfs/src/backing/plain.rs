@@ -9,6 +9,7 @@ use crate::limits::{BACKING_PART_CHUNKS, BLOCK_BYTES, CHUNK_BLOCKS};
 use crate::records::BlockMap;
 use cessfs_sync::limits::CHUNK_BYTES;
 use nix::unistd::Whence;
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
@@ -119,5 +120,13 @@ impl Backing for Plain {
             self.files.sync(ino)?;
         }
         Ok(copied)
+    }
+
+    fn expect_used(&self, bytes: u64) {
+        self.files.expect_used(bytes);
+    }
+
+    fn inodes_in(&self, number: usize) -> Result<BTreeSet<u64>, BackingError> {
+        Ok(self.files.inodes_in(number)?)
     }
 }
