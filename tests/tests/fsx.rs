@@ -164,26 +164,26 @@ fn fsx_finds_nothing() -> Result<()> {
     println!("CESSFS_FSX_SEED={seed}");
     let dir = tempfile::tempdir()?;
     let network = Network::up(&dir.path().join("net"), 12)?;
-    let modes = AT_REST.map(|at_rest| kernel_modes(at_rest).into_iter().map(move |options| (at_rest, options)));
-    let modes: Vec<_> = modes.into_iter().flatten().collect();
-    for (at_rest, options) in &modes {
-        let init = InitOptions {
+    let modes = AT_REST.map(|at_rest| kernel_modes(at_rest).len()).iter().sum::<usize>();
+    for at_rest in AT_REST {
+        let options = InitOptions {
             at_rest,
             gib: 8,
             ..InitOptions::default()
         };
-        let name = format!("{at_rest}-{}", options.join("-").replace('=', "-"));
-        let volume = Volume::init(&dir.path().join(&name), &network.ws, &init)?;
-        let bound = format!("cache-size={CACHE_MIB}MiB");
-        let tight: &[&str] = &[&bound, "writeback-delay=300ms"];
-        let mount = volume.mount_with(&dir.path().join("mnt"), &[options, tight].concat())?;
-        let goal = match operations {
-            Some(operations) => Goal::Operations(operations),
-            None => Goal::Time(time / modes.len() as u32),
-        };
-        exercise(&program, &volume, mount.path(), dir.path(), seed, goal)
-            .with_context(|| format!("{name}, CESSFS_FSX_SEED={seed}"))?;
-        mount.umount()?;
+        let volume = Volume::init(&dir.path().join(at_rest), &network.ws, &options)?;
+        for mode in kernel_modes(at_rest) {
+            let name = format!("{at_rest} {mode:?}, CESSFS_FSX_SEED={seed}");
+            let bound = format!("cache-size={CACHE_MIB}MiB");
+            let tight: &[&str] = &[&bound, "writeback-delay=300ms"];
+            let mount = volume.mount_with(&dir.path().join("mnt"), &[mode, tight].concat())?;
+            let goal = match operations {
+                Some(operations) => Goal::Operations(operations),
+                None => Goal::Time(time / modes as u32),
+            };
+            exercise(&program, &volume, mount.path(), dir.path(), seed, goal).with_context(|| name)?;
+            mount.umount()?;
+        }
     }
     Ok(())
 }

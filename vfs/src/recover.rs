@@ -42,8 +42,9 @@ impl Shared {
         })?;
         for ino in suspects {
             match self.core.inodes.get(&self.core, ino) {
+                // To be believed, and looked at later.
                 Ok(_) if self.is_noted(ino)? => {}
-                // Its content is a record, and was not yet gone from here.
+                // Its content is a record, and this was not yet gone from here.
                 Ok(inode) if inode.state.read().record.inline => self.backing.remove(ino)?,
                 Ok(inode) => self.recover_file(&inode)?,
                 Err(VfsError::Stale) => self.backing.remove(ino)?,

@@ -11,7 +11,6 @@
 
 use super::BackingFile;
 use crate::limits::{BACKING_DIRS, BACKING_PARTS_OPEN_MAX, SYNC_EACH_MAX};
-use crate::stages;
 use lru::LruCache;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
@@ -78,7 +77,6 @@ impl Files {
             out.fill(0);
             return Ok(());
         };
-        let _span = stages::CACHE_READ.enter();
         let mut done = 0;
         while done < out.len() {
             match part.file.read_at(&mut out[done..], at.offset + done as u64) {
@@ -97,9 +95,7 @@ impl Files {
     /// Writes all of `data`.
     pub(super) fn write(&self, at: PartAt, data: &[u8]) -> io::Result<()> {
         let part = self.part_to_write(at)?;
-        let span = stages::CACHE_WRITE.enter();
         part.file.write_all_at(data, at.offset)?;
-        drop(span);
         self.account(&part)
     }
 
@@ -182,7 +178,6 @@ impl Files {
         let Some(parts) = self.unsynced.lock().remove(&ino) else {
             return Ok(());
         };
-        let _span = stages::CACHE_SYNC.enter();
         let result = self.sync_parts(ino, &parts);
         if result.is_err() {
             self.put_back(ino, parts);
@@ -226,7 +221,6 @@ impl Files {
     /// Everything is durable that is on the filesystem of the cache, whoever wrote it.
     pub(super) fn sync_disk(&self) -> io::Result<()> {
         let _turns: Vec<_> = self.sync_locks.iter().map(|lock| lock.lock()).collect();
-        let _span = stages::CACHE_SYNC.enter();
         let taken = std::mem::take(&mut *self.unsynced.lock());
         let dir = File::open(&self.dir)?;
         let result = nix::unistd::syncfs(&dir).map_err(io::Error::from);
@@ -334,9 +328,17 @@ impl Files {
         self.dir.join(format!("{:02x}/{ino:016x}.d", dir_of(ino)))
     }
 
+    /// The part, if it is open already.
+    fn known_part(&self, open: &mut LruCache<(u64, u64), Arc<Part>>, ino: u64, number: u64) -> Option<Arc<Part>> {
+        if let Some(part) = open.get(&(ino, number)) {
+            return Some(part.clone());
+        }
+        self.pinned.lock().get(&ino).filter(|_| number == 0).cloned()
+    }
+
     /// The open part; `None` if there is no such file and none shall be made. Nobody who needs another waits for the disk.
     fn part(&self, ino: u64, number: u64, make: bool) -> io::Result<Option<Arc<Part>>> {
-        if let Some(part) = self.known(&mut self.open.lock(), ino, number) {
+        if let Some(part) = self.known_part(&mut self.open.lock(), ino, number) {
             return Ok(Some(part));
         }
         let Some(part) = self.open_part(ino, number, make)? else {
@@ -344,7 +346,7 @@ impl Files {
         };
         let mut open = self.open.lock();
         // Whoever was faster: what a part takes is counted by one only.
-        if let Some(part) = self.known(&mut open, ino, number) {
+        if let Some(part) = self.known_part(&mut open, ino, number) {
             return Ok(Some(part));
         }
         open.put((ino, number), part.clone());
@@ -352,12 +354,6 @@ impl Files {
             open.pop_lru();
         }
         Ok(Some(part))
-    }
-
-    /// The part if it is open.
-    fn known(&self, open: &mut LruCache<(u64, u64), Arc<Part>>, ino: u64, number: u64) -> Option<Arc<Part>> {
-        let part = open.get(&(ino, number)).cloned();
-        part.or_else(|| self.pinned.lock().get(&ino).filter(|_| number == 0).cloned())
     }
 
     fn open_part(&self, ino: u64, number: u64, make: bool) -> io::Result<Option<Arc<Part>>> {
@@ -385,10 +381,10 @@ impl Files {
         };
         let used = file.metadata()?.blocks() * STAT_BLOCK_BYTES;
         let used = AtomicU64::new(used);
-        let file = Arc::new(file);
         if is_new {
             self.unsynced.lock().entry(ino).or_default().insert(number, true);
         }
+        let file = Arc::new(file);
         Ok(Some(Arc::new(Part { file, used })))
     }
 
