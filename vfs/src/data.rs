@@ -439,37 +439,6 @@ impl Data {
         self.0.reclaim()
     }
 
-    /// Adds to what [`errors`](Data::errors) tells.
-    pub fn note_error(&self, error: String) {
-        self.0.errors.add(error);
-    }
-
-    /// Tells of files that a recovery could not bring back whole, as long as they are not.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub(crate) fn tell_missing(&self) -> Result<(), VfsError> {
-        crate::restore::tell_missing(&self.0.core, &|ino, message| {
-            let kept = format!("inode {ino}: chunks of it could not be had when this volume was recovered");
-            self.0.errors.add_named(message, kept);
-        })
-    }
-
-    /// The same as [`errors`](Data::errors), for what rests on the disk unsealed.
-    pub fn errors_without_names(&self) -> Vec<String> {
-        self.0.errors.without_names()
-    }
-
-    /// What went wrong lately, newest last.
-    pub fn errors(&self) -> Vec<String> {
-        self.0.errors.all()
-    }
-
-    /// Files with content that the network has lost.
-    pub fn lost_files(&self) -> Vec<MissingFile> {
-        self.0.lost.lock().clone()
-    }
-
     /// The other end of the pipeline's upcall.
     pub fn delta_source(&self) -> Arc<dyn DeltaSource> {
         self.0.clone()
