@@ -11,7 +11,7 @@ RELEASE := $(abspath $(TARGET))/release
 MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check bench fuzz deb
+.PHONY: help run demo test nightly check bench fuzz deb
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ demo: ## the same, and it ends by itself
 test: ## every test there is, as CI runs them (real mounts need root and /dev/fuse)
 	@scripts/setup --test
 	scripts/test
+
+nightly: ## what takes too long for every day: ten thousand cases of each model, a million operations of fsx in each mode (hours)
+	@scripts/setup --test
+	scripts/nightly
 
 check: ## what must be clean before a commit: format, lints, unit tests, docs, licences
 	@scripts/setup --check

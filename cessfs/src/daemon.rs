@@ -101,6 +101,7 @@ async fn serve(
     };
     let control = tokio::spawn(server::serve(listener, daemon.clone()));
     let fence = tokio::spawn(daemon.clone().watch_fence());
+    let territory = tokio::spawn(daemon.clone().follow_territory());
     let watch = reload::watch(&start.volume, start.config.clone(), log);
     tracing::info!(volume = %start.volume.name(), dir = %start.mountpoint.display(), "mounted");
     let told = ready();
@@ -112,6 +113,7 @@ async fn serve(
     }
     drop(watch);
     let closed = close(&daemon, &mut mounted, &mut signals).await;
+    territory.abort();
     control.abort();
     fence.abort();
     told.and(closed)
