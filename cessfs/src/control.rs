@@ -6,13 +6,16 @@
 
 pub mod client;
 pub mod server;
+mod upkeep;
 
 use crate::config::LogLevel;
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_LINE_MAX;
+use crate::timings::StageTimes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+pub use upkeep::{Collected, Damaged, LostFile, Repaired, Scrubbed};
 
 /// Version of the protocol; a daemon of another version says so instead of guessing.
 pub const PROTOCOL: u32 = 1;
@@ -32,6 +35,8 @@ pub struct Request {
 pub enum Op {
     /// How it is.
     Status,
+    /// How it is without asking the chain, and what its stages have counted.
+    Timings,
     /// Send off everything written so far.
     Sync {
         /// Until it is confirmed on the network.
@@ -79,6 +84,20 @@ pub enum Op {
     },
     /// Tell what is not known to be on the network.
     Unsent,
+    /// Look at what miners hold.
+    Scrub {
+        /// Every byte of it.
+        full: bool,
+        /// Bytes a second at most; none: as configured.
+        rate: Option<u64>,
+    },
+    /// Rewrite damaged packs.
+    Repair,
+    /// Give back the space of what is dead.
+    Collect {
+        /// Only tell what would be done.
+        dry_run: bool,
+    },
     /// Unmount and end.
     Shutdown {
         /// After everything is confirmed on the network.
@@ -121,6 +140,8 @@ pub enum Event {
     Difference(Box<DiffEntry>),
     /// One path that is not known to be on the network.
     Unsent(Box<UnsentPath>),
+    /// One stage.
+    Stage(Box<StageTimes>),
 }
 
 /// How far a sync is.
@@ -138,7 +159,7 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
-    /// To `Status`.
+    /// To `Status`, and to `Timings` after its stages.
     Status(Box<Status>),
     /// To `Sync`.
     Synced,
@@ -157,6 +178,12 @@ pub enum Reply {
     QuotaTold,
     /// To what is about snapshots, after its entries; and to `Unsent`.
     Told,
+    /// To `Scrub`.
+    Scrubbed(Scrubbed),
+    /// To `Repair`.
+    Repaired(Repaired),
+    /// To `Collect`.
+    Collected(Collected),
     /// To `Shutdown`: the mount is gone, the daemon is closing its files.
     Closing {
         /// Bytes that will be sent at the next mount.
@@ -377,6 +404,20 @@ pub struct Status {
     pub lost: Vec<String>,
     /// How many packs are in which state.
     pub packs: BTreeMap<String, u64>,
+    /// Packs that the network is to hold, by what is known of their columns.
+    pub pack_health: BTreeMap<String, u64>,
+    /// Those that are not whole, the first of them.
+    pub damaged_packs: Vec<Damaged>,
+    /// Files with content that fewer than four miners have, the first of them.
+    pub lost_files: Vec<LostFile>,
+    /// How many such files there are.
+    pub lost_file_count: u64,
+    /// Since when every pack has been looked at, seconds since 1970; none: one never was.
+    pub scrubbed_at: Option<u64>,
+    /// Sealed bytes on the network that files need; none before they were counted.
+    pub live_bytes: Option<u64>,
+    /// Bytes on the network that nobody needs, padding included.
+    pub dead_bytes: Option<u64>,
     /// What the pipeline waits for, if it is stuck.
     pub blocked: Option<String>,
     /// RPC endpoint.
@@ -471,6 +512,7 @@ mod tests {
     fn requests_round_trip() {
         for op in [
             Op::Status,
+            Op::Timings,
             Op::Sync { wait: true },
             Op::Evict,
             Op::Explain {
@@ -483,6 +525,12 @@ mod tests {
             },
             Op::Unsent,
             Op::TrashList,
+            Op::Scrub {
+                full: true,
+                rate: Some(1 << 20),
+            },
+            Op::Repair,
+            Op::Collect { dry_run: true },
             Op::TrashEmpty { ids: vec![7, u64::MAX] },
             Op::Quota {
                 path_hex: None,

@@ -8,24 +8,29 @@
 mod answers;
 mod convert;
 mod fault;
+pub mod pages;
+mod passthrough;
 mod privileges;
 mod session;
 mod snapshots;
 mod space;
+mod stages;
 
 pub use fault::Faults;
 pub use session::{Mounted, Settings, mount};
+pub use stages::ALL as STAGES;
 
 use crate::config::KernelCache;
 use crate::limits::FUSE_TTL;
 use cessfs_vfs::{AclKind, TimeSet, Vfs, VfsError, XattrMode, is_snapshot};
-use convert::{caller, creator, file_attr, file_kind, open_flags, rename_flags, time_set, timestamp};
+use convert::{caller, creator, file_attr, file_kind, rename_flags, time_set, timestamp};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
     KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
     Request, TimeOrNow, WriteFlags,
 };
+use passthrough::{Asked, Passthrough, ttl_of};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -56,11 +61,13 @@ pub struct Adapter {
     /// The way to tell the kernel things unasked; there once the session is.
     kernel: Arc<OnceLock<Notifier>>,
     blocks: Arc<space::StaleBlocks>,
+    passthrough: Arc<Passthrough>,
 }
 
 impl Adapter {
     /// An adapter over a volume; waiting work goes to `runtime`.
     pub fn new(vfs: Arc<Vfs>, runtime: Handle, faults: Arc<Faults>, kernel_cache: KernelCache) -> Adapter {
+        let passthrough = Arc::new(Passthrough::new(vfs.has_passthrough()));
         Adapter {
             vfs,
             runtime,
@@ -68,6 +75,7 @@ impl Adapter {
             kernel_cache,
             kernel: Arc::default(),
             blocks: Arc::default(),
+            passthrough,
         }
     }
 
@@ -85,6 +93,9 @@ impl Adapter {
 // and `setlk` (locks are local to this machine).
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        if self.passthrough.negotiate(config) {
+            self.kernel_cache = KernelCache::None;
+        }
         session::negotiate(config, self.kernel_cache);
         Ok(())
     }
@@ -109,7 +120,7 @@ impl Filesystem for Adapter {
             return self.getattr_in_snapshot(ino, reply);
         }
         self.guard("getattr", || match self.vfs.getattr(ino.0) {
-            Ok(attr) => reply.attr(&ttl([ino.0]), &file_attr(&attr)),
+            Ok(attr) => reply.attr(&ttl_of(&attr), &file_attr(&attr)),
             Err(e) => reply.error(self.faults.errno("getattr", ino.0, &e)),
         });
     }
@@ -149,7 +160,7 @@ impl Filesystem for Adapter {
                 set.perm = self.loses_set_id(req, ino);
             }
             match self.vfs.setattr(ino.0, set, caller(req)) {
-                Ok(attr) => reply.attr(&FUSE_TTL, &file_attr(&attr)),
+                Ok(attr) => reply.attr(&ttl_of(&attr), &file_attr(&attr)),
                 Err(e) => reply.error(self.faults.errno("setattr", ino.0, &e)),
             }
         });
@@ -248,12 +259,7 @@ impl Filesystem for Adapter {
         if is_snapshot(ino.0) {
             return self.open_in_snapshot(ino, flags, reply);
         }
-        self.guard("open", || {
-            match self.vfs.open_file(ino.0, open_flags(flags.0, self.kernel_cache)) {
-                Ok(fh) => reply.opened(FileHandle(fh), self.flags()),
-                Err(e) => reply.error(self.faults.errno("open", ino.0, &e)),
-            }
-        });
+        self.guard("open", || self.open_file(ino, flags.0, reply));
     }
 
     fn create(
@@ -266,21 +272,8 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        self.guard("create", || {
-            let flags = open_flags(flags, self.kernel_cache);
-            match self.vfs.create(
-                parent.0,
-                name.as_bytes(),
-                convert::perm(mode),
-                flags,
-                creator(req, umask),
-            ) {
-                Ok((attr, fh)) => {
-                    reply.created(&FUSE_TTL, &file_attr(&attr), GENERATION, FileHandle(fh), self.flags());
-                }
-                Err(e) => reply.error(self.faults.errno("create", parent.0, &e)),
-            }
-        });
+        let asked = Asked { mode, umask, flags };
+        self.guard("create", || self.create_file(req, parent, name, asked, reply));
     }
 
     /// When the kernel asks, every page is with us, and nothing of `close` waits: it need not ask again.
@@ -358,6 +351,7 @@ impl Filesystem for Adapter {
             return self.nothing_to_do(reply);
         }
         self.guard("release", || {
+            self.passthrough.take_back(fh.0);
             self.empty("release", ino, self.vfs.release(ino.0, fh.0), reply)
         });
     }

@@ -5,6 +5,7 @@ use crate::store::{Batch, StoreError};
 use bytes::Bytes;
 use cessfs_crypto::{ChunkId, PackSeq};
 use futures::future::BoxFuture;
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// How far a chunk has come. Only `Confirmed` chunks may be dropped from the cache (I1).
@@ -58,12 +59,24 @@ pub trait ChunkStore: Send + Sync + 'static {
     fn fetch(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes, FetchError>>;
     /// A hint that these chunks will be wanted soon; dropped when busy.
     fn prefetch(&self, ids: &[ChunkId]);
-    /// How far the chunk has come, at this instant.
+    /// How far the chunk has come, at this instant. `Unknown` too while its pack is about to be deleted: who still needs the
+    /// chunk submits it again.
     fn standing(&self, id: ChunkId) -> Standing;
+    /// Whether some sealed pack, however it stands, may still give the chunk.
+    fn is_held(&self, id: ChunkId) -> bool {
+        self.standing(id) > Standing::Open
+    }
     /// Metadata changed: an aged pack must be sealed even if no chunk comes.
     fn note_change(&self);
     /// Bytes submitted that no miner confirmed yet, and the bound.
     fn backlog(&self) -> Backlog;
+<<<<<<< HEAD
+=======
+    /// What the network still takes, as far as it was heard.
+    fn network_room(&self) -> NetworkRoom {
+        NetworkRoom::default()
+    }
+>>>>>>> main
     /// Seals the open pack with whatever delta is pending, and returns when it is durable on this disk. Blocks on the disk;
     /// never on the network.
     fn seal(&self) -> Result<(), StoreError>;
@@ -74,10 +87,13 @@ pub trait ChunkStore: Send + Sync + 'static {
     fn replay_unsent(&self, sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>>;
     /// Another machine has taken the volume over: nothing that is changed here will ever be sent.
     fn is_fenced(&self) -> bool;
+<<<<<<< HEAD
     /// What the network still takes, as far as it was heard.
     fn network_room(&self) -> NetworkRoom {
         NetworkRoom::default()
     }
+=======
+>>>>>>> main
     /// Seals the open pack (with whatever delta is pending) and resolves when every pack sealed so far is Confirmed.
     /// Never fails by itself while the network is away: it waits.
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>>;
@@ -135,5 +151,25 @@ pub trait DeltaSource: Send + Sync + 'static {
     /// rewritten is rewritten whole.
     fn pinned(&self) -> Option<PackSeq> {
         None
+    }
+    /// Visits the id of every chunk that any file names at one instant during the call, and maybe others; the same one more than
+    /// once. `false`: it does not know, and nothing may be deleted. Never called while a cut is being written.
+    fn live(&self, visit: &mut dyn FnMut(ChunkId)) -> Result<bool, StoreError> {
+        let _ = visit;
+        Ok(false)
+    }
+    /// Hands over the plaintext of those wanted chunks that this machine has itself, verified. `give` may block.
+    fn cached(
+        &self,
+        wanted: &dyn Fn(ChunkId) -> bool,
+        give: &mut dyn FnMut(ChunkId, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let _ = (wanted, give);
+        Ok(())
+    }
+    /// These chunks, and no others, cannot be had any more: tell whom it concerns. Told again whenever the set changes.
+    fn lost(&self, chunks: &HashSet<ChunkId>) -> Result<(), StoreError> {
+        let _ = chunks;
+        Ok(())
     }
 }

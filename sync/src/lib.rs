@@ -21,13 +21,16 @@ pub mod limits;
 mod miners;
 pub mod pack;
 mod pipeline;
+pub mod priority;
 mod ranges;
 mod reader;
 pub mod recovery;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
+pub mod stages;
 mod staging;
 pub mod store;
+pub mod upkeep;
 
 pub use cessfs_erasure as erasure;
 pub use chain::Chain;

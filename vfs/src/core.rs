@@ -52,6 +52,9 @@ pub struct VfsConfig {
     pub trash_keep: Duration,
     /// Younger files are deleted for good: they are what programs make and throw away again.
     pub trash_min_age: Duration,
+    /// The kernel may read and write plain backing files itself. Ask [`passthrough_obstacle`](crate::passthrough_obstacle)
+    /// first.
+    pub passthrough: bool,
     /// Owner of the root directory when it is made.
     pub root_uid: u32,
     /// Group of the root directory when it is made.
@@ -71,6 +74,7 @@ impl VfsConfig {
             dir_atime: true,
             trash_keep: Duration::ZERO,
             trash_min_age: Duration::ZERO,
+            passthrough: false,
             root_uid: 0,
             root_gid: 0,
         }

@@ -353,6 +353,10 @@ impl ChunkStore for FakeChunks {
         }
     }
 
+    fn network_room(&self) -> NetworkRoom {
+        self.0.lock().room
+    }
+
     fn seal(&self) -> Result<(), StoreError> {
         let wiring = self.0.lock().wiring.clone();
         let (source, store) = wiring.expect("whoever seals was attached");
@@ -383,10 +387,6 @@ impl ChunkStore for FakeChunks {
 
     fn is_fenced(&self) -> bool {
         self.0.lock().fenced
-    }
-
-    fn network_room(&self) -> NetworkRoom {
-        self.0.lock().room
     }
 
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>> {

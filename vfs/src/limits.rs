@@ -44,6 +44,8 @@ pub const DENTRY_SHARDS: usize = 16;
 pub const SCAN_PAGE: usize = 256;
 /// Records read at a time by a sweep over all inodes: few scans, and still at most about half a MiB.
 pub const SWEEP_PAGE: usize = 4096;
+/// Bits of the filter that knows which marks may be there, 256 KiB: at 200,000 marks one new one in a hundred is looked up.
+pub const MARKS_TRIED_BITS: usize = 1 << 21;
 /// Change marks counted after a crash: beyond it there is enough for a pack anyway.
 pub const MARKS_COUNTED_MAX: u64 = 1 << 18;
 /// Pages of change marks that no longer count, deleted by one round of housekeeping.
@@ -66,6 +68,9 @@ pub const FINDINGS_MAX: usize = 1000;
 pub const MISSING_FILES_MAX: usize = 10_000;
 /// Of those, how many the volume itself remembers and tells in `status`.
 pub const MISSING_NOTES_MAX: usize = 64;
+
+/// Files with lost content that are named.
+pub const LOST_FILES_MAX: usize = 1000;
 
 const _: () = assert!(PENDING_CHUNKS_MAX < EXTENTS_CACHED_MAX && UNSYNCED_CHUNKS_MAX < EXTENTS_CACHED_MAX);
 const _: () = assert!(INODES_CACHED_MAX.is_multiple_of(INODE_SHARDS));
@@ -127,6 +132,20 @@ pub const PREFETCH_STREAK: u32 = 2;
 pub const PREFETCH_CHUNKS: u64 = 8;
 /// Bytes that one copy within the volume takes on; whoever asked for more asks again, so that none lasts long.
 pub const COPY_BYTES_MAX: u64 = 64 << 20;
+/// Files that pass at a time, each with a descriptor that stays open; what is opened beyond goes through the daemon.
+pub const PASSES_MAX: usize = 4096;
+/// How often a file that the kernel writes itself is looked at while it stays open.
+pub const PASS_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// A look that took long is not repeated before this many times as long: at most 1/20 of the time is spent on it.
+pub const PASS_LOOK_SHARE: u32 = 20;
+/// Chunks that the last close of a file compares at once; more are compared in the background.
+pub const PASS_CLOSE_CHUNKS_MAX: usize = 4;
+/// Changes this close to each other may bear the same time: more than a tick of the kernel's clock of files.
+pub const PASS_CLOCK_MARGIN: Duration = Duration::from_millis(100);
+/// Directories of which is remembered whether files made in them stay small.
+pub const BIRTH_DIRS_MAX: usize = 1024;
+/// A file up to this size is cheaper to read and write through the daemon than to hand out.
+pub const SMALL_FILE_BYTES: u64 = 64 << 10;
 /// Threads that write back.
 pub const WRITEBACK_THREADS: usize = 2;
 /// A chunk that is never quiet is written back after this many delays.

@@ -181,7 +181,10 @@ fn missing_chunks(
 }
 
 /// Finds a path for each, with one look at all names.
-fn name_missing(store: &dyn MetaStore, missing: BTreeMap<u64, (u64, u64)>) -> Result<Vec<MissingFile>, VfsError> {
+pub(crate) fn name_missing(
+    store: &dyn MetaStore,
+    missing: BTreeMap<u64, (u64, u64)>,
+) -> Result<Vec<MissingFile>, VfsError> {
     if missing.is_empty() {
         return Ok(Vec::new());
     }

@@ -24,7 +24,7 @@ mod acls;
 mod attributes;
 mod control;
 mod create;
-mod files;
+pub(crate) mod files;
 mod handles;
 mod lookup;
 mod open;
@@ -74,6 +74,19 @@ fn check_dir(state: &InodeState) -> Result<(), VfsError> {
     if state.gone { Err(VfsError::NotFound) } else { Ok(()) }
 }
 
+impl Vfs {
+    /// What `stat` tells about a live inode.
+    fn live_attr_of(&self, ino: u64, state: &InodeState) -> Result<Attr, VfsError> {
+        let mut attr = attr_of(ino, &state.record);
+        if let Some((now, is_written)) = self.data.written_by_others(state)? {
+            (attr.size, attr.blocks) = (now.size, now.blocks);
+            (attr.atime, attr.mtime, attr.ctime) = (now.atime, now.mtime, now.ctime);
+            attr.fleeting = is_written;
+        }
+        Ok(attr)
+    }
+}
+
 /// A directory's size as `stat` tells it: one block, as most filesystems say of a small one.
 const DIRECTORY_BYTES: u64 = 4096;
 
@@ -97,6 +110,7 @@ pub(crate) fn attr_of(ino: u64, record: &InodeRecord) -> Attr {
         uid: record.uid,
         gid: record.gid,
         rdev: record.rdev,
+        fleeting: false,
     }
 }
 

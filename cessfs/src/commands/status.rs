@@ -5,6 +5,7 @@ use crate::config::VolumeConfig;
 use crate::control::{Status, client};
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeDir, VolumeName};
+use crate::moment;
 use crate::survey;
 use crate::units;
 use clap::Args;
@@ -99,6 +100,7 @@ fn print(status: &Status) {
             packs.join(", ")
         }
     );
+    print_health(status);
     println!(
         "cache      {} of {}, {} files",
         units::bytes(status.cache_bytes),
@@ -139,5 +141,34 @@ fn print(status: &Status) {
     }
     for error in &status.errors {
         println!("trouble    {error}");
+    }
+}
+
+/// What is known of packs that the network is to hold.
+fn print_health(status: &Status) {
+    let grades: Vec<String> = status
+        .pack_health
+        .iter()
+        .map(|(grade, n)| format!("{n} {grade}"))
+        .collect();
+    if !grades.is_empty() {
+        let seen = match status.scrubbed_at {
+            Some(at) => format!("all looked at since {}", moment::format(at)),
+            None => "not all looked at yet".to_owned(),
+        };
+        println!("health     {} ({seen})", grades.join(", "));
+    }
+    if let (Some(live), Some(dead)) = (status.live_bytes, status.dead_bytes) {
+        println!(
+            "network    {} live, {} dead or padding",
+            units::bytes(live),
+            units::bytes(dead)
+        );
+    }
+    for file in &status.lost_files {
+        println!(
+            "lost       {}: {} of {} chunks",
+            file.path, file.missing_chunks, file.chunks
+        );
     }
 }

@@ -1,15 +1,21 @@
 //! What the daemon does when it is asked over the control socket.
 
 use super::log::LogHandle;
-use super::{Start, snapshots, trees};
+use super::{Start, snapshots, trees, upkeep};
 use crate::config::VolumeConfig;
 use crate::control::server::Service;
-use crate::control::{ChunkPlace, Event, Evicted, Explained, MinerPlace, Op, PackPlace, Progress, Reply, Status};
+use crate::control::{
+    ChunkPlace, Damaged, Event, Evicted, Explained, MinerPlace, Op, PackPlace, Progress, Reply, Status,
+};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::{
     CHAIN_TIMEOUT, FENCE_POLL, KERNEL_DRAIN_TIMEOUT, PROGRESS_INTERVAL, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX,
+<<<<<<< HEAD
     TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
+=======
+    STATUS_PACKS_MAX, TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
+>>>>>>> main
 };
 use crate::mountpoint;
 use crate::seen;
@@ -87,6 +93,8 @@ impl Daemon {
             state: "unmounted".to_owned(),
             pid: None,
             mountpoint: None,
+            // It rests on the disk: no names.
+            lost_files: Vec::new(),
             ..self.local_status(self.volume.vfs.errors_without_names())
         }
     }
@@ -98,6 +106,7 @@ impl Daemon {
         errors.extend(engine.errors.iter().map(|trouble| trouble.text.clone()));
         errors.drain(..errors.len().saturating_sub(STATUS_ERRORS_MAX));
         let closing = self.closing.load(Ordering::Acquire);
+        let lost_files = upkeep::lost_files(&self.volume);
         Status {
             name: self.dir.name().to_string(),
             state: if closing { "closing" } else { "mounted" }.to_owned(),
@@ -117,7 +126,27 @@ impl Daemon {
             snapshots: vfs.snapshot_counts().0 as u64,
             snapshot_trees: vfs.snapshot_counts().1 as u64,
             lost: vfs.lost_history(),
-            packs: PACK_STATES.into_iter().map(counted).collect(),
+            packs: PackState::ALL.into_iter().map(counted).collect(),
+            pack_health: engine
+                .health
+                .iter()
+                .map(|(grade, count)| ((*grade).to_owned(), *count))
+                .collect(),
+            damaged_packs: engine
+                .damaged
+                .iter()
+                .take(STATUS_PACKS_MAX)
+                .map(|(seq, good)| Damaged {
+                    pack: seq.0,
+                    good: *good,
+                    grade: None,
+                })
+                .collect(),
+            lost_file_count: lost_files.len() as u64,
+            lost_files: lost_files.into_iter().take(STATUS_PACKS_MAX).collect(),
+            scrubbed_at: (engine.scrubbed_at_s > 0).then_some(engine.scrubbed_at_s),
+            live_bytes: engine.living.map(|(live, _)| live),
+            dead_bytes: engine.living.map(|(_, dead)| dead),
             blocked: engine
                 .underway
                 .iter()
@@ -141,6 +170,15 @@ impl Daemon {
             answer.fill(&mut status);
         }
         status
+    }
+
+    async fn timings(&self, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
+        for stage in crate::timings::all() {
+            if events.send(Event::Stage(Box::new(stage))).await.is_err() {
+                break;
+            }
+        }
+        Ok(Reply::Status(Box::new(self.local_status(self.volume.vfs.errors()))))
     }
 
     /// Asks for the territory every now and then, so that `statfs` can tell what room it has. Never ends.
@@ -322,6 +360,7 @@ impl Service for Daemon {
         async move {
             match op {
                 Op::Status => Ok(Reply::Status(Box::new(self.status().await))),
+                Op::Timings => self.timings(&events).await,
                 Op::Sync { wait } => self.sync(wait, &events).await.map(|()| Reply::Synced),
                 Op::Evict => self.evict().await,
                 Op::Explain { path_hex } => self.explain(&path_hex, &events).await,
@@ -333,6 +372,9 @@ impl Service for Daemon {
                 Op::Unsent => snapshots::unsent(&self.volume, &events).await,
                 Op::TrashList => trees::list_trash(&self.volume.vfs, &events).await,
                 Op::TrashEmpty { ids } => trees::empty_trash(&self.volume.vfs, ids).await,
+                Op::Scrub { full, rate } => upkeep::scrub(&self.volume, full, rate).await,
+                Op::Repair => upkeep::repair(&self.volume).await,
+                Op::Collect { dry_run } => upkeep::collect(&self.volume, dry_run).await,
                 Op::Shutdown { wait } => self.shutdown(wait, &events).await,
                 Op::SetLogLevel { level } => {
                     self.log.set(level);
@@ -353,15 +395,6 @@ fn fenced() -> Failure {
         "`cessfs unsent NAME` lists what only this machine has; copy it over, then move this volume's directory away",
     )
 }
-
-/// Every state a pack can be in, in order.
-const PACK_STATES: [PackState; 5] = [
-    PackState::Sealed,
-    PackState::Declaring,
-    PackState::Placing,
-    PackState::Stored,
-    PackState::Confirmed,
-];
 
 /// Runs what waits for the disk beside the tasks that wait for the network.
 pub(super) fn blocking<T: Send + 'static>(

@@ -225,5 +225,8 @@ fn record(found: &Found) -> Result<PackRecord, FetchError> {
         }),
         sealed_at_s: 0,
         changed_at_s: 0,
+        drain: None,
+        stands_for: None,
+        beside: false,
     })
 }

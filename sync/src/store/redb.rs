@@ -115,6 +115,14 @@ impl Backend for RedbBackend {
         self.transact(batch, durability)
     }
 
+    /// One transaction for both: a second, empty one would sync the file again.
+    fn apply_and_flush(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut loose = self.loose_bytes.lock();
+        self.transact(batch, Durability::Immediate)?;
+        *loose = 0;
+        Ok(())
+    }
+
     fn flush(&self) -> Result<(), StoreError> {
         let mut loose = self.loose_bytes.lock();
         if *loose > 0 {

@@ -29,7 +29,7 @@ use crate::snapshot::Wanted;
 use cessfs_crypto::{ChunkId, PackSeq};
 use cessfs_sync::{Batch, CutCause, DeltaSource, StoreError};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 /// Cuts that were written and neither sealed nor abandoned: pack, and the last generation of marks it carries.
@@ -126,6 +126,23 @@ impl DeltaSource for Shared {
 
     fn pinned(&self) -> Option<PackSeq> {
         self.core.snapshots.pinned()
+    }
+
+    fn live(&self, visit: &mut dyn FnMut(ChunkId)) -> Result<bool, StoreError> {
+        self.visit_live(visit)?;
+        Ok(true)
+    }
+
+    fn cached(
+        &self,
+        wanted: &dyn Fn(ChunkId) -> bool,
+        give: &mut dyn FnMut(ChunkId, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.give_cached(wanted, give)
+    }
+
+    fn lost(&self, chunks: &HashSet<ChunkId>) -> Result<(), StoreError> {
+        self.note_lost(chunks)
     }
 }
 

@@ -25,6 +25,10 @@ use std::time::Duration;
 use crate::limits::{DELTA_RECORD_BYTES, MARKS_COUNTED_MAX, SCAN_PAGE, SWEEP_PAGE};
 use crate::records::{MARK_PREFIX, RecordError, decode_pair, encode_pair};
 
+mod tried;
+
+use tried::Tried;
+
 /// First byte of the keys of saved values.
 pub(crate) const SAVED_PREFIX: &[u8] = b"v";
 
@@ -56,6 +60,8 @@ pub struct Marks {
     /// A value could not be saved: the running cut must fail.
     save_failed: AtomicBool,
     tally: Mutex<Tally>,
+    /// Marks of this generation that may be there.
+    tried: Tried,
     /// Marks up to this generation no longer count, and marks up to that one are deleted.
     cleared: AtomicU64,
     swept: AtomicU64,
@@ -84,6 +90,7 @@ impl Marks {
             saving: AtomicBool::new(false),
             save_failed: AtomicBool::new(false),
             tally: Mutex::new(Tally::default()),
+            tried: Tried::new(),
             cleared: AtomicU64::new(0),
             swept: AtomicU64::new(0),
         }
@@ -103,6 +110,7 @@ impl Marks {
         };
         let _closed = self.gate.write();
         self.generation.store(newest + 1, Ordering::Release);
+        self.tried.clear();
         let mut tally = self.tally.lock();
         tally.records = records;
         tally.oldest = (records > 0).then(|| self.clock.monotonic());
@@ -173,6 +181,7 @@ impl Marks {
     /// Taken before any inode's lock, and never twice by one thread: a cut waiting between the two would never end. Waits
     /// while a snapshot is being taken.
     pub fn enter(&self) -> MutationGuard<'_> {
+        let _span = crate::stages::LOCK_MARKS.enter();
         loop {
             self.freeze.wait();
             let open = self.gate.read();
@@ -208,7 +217,7 @@ impl Marks {
     /// Adds the mark of `key` to the batch that changes it (once per cut). The caller holds [`enter`](Marks::enter).
     pub fn mark(&self, batch: &mut Batch, key: &[u8]) {
         let mark = mark_key(self.generation(), key);
-        if matches!(self.store.get(&mark), Ok(Some(_))) {
+        if self.tried.insert(key) && matches!(self.store.get(&mark), Ok(Some(_))) {
             return;
         }
         // Whether the record is new only matters for inodes; what it was only while a cut is being written.
@@ -234,6 +243,7 @@ impl Marks {
         if self.saving.load(Ordering::Acquire) {
             batch.put(saved_key(key), encode_saved(None));
         }
+        self.tried.insert(key);
         batch.put(mark_key(self.generation(), key), vec![1]);
         self.count(1);
     }
@@ -276,6 +286,7 @@ impl Marks {
     pub(super) fn begin_cut<R>(&self, freeze: impl FnOnce() -> R) -> (u64, R) {
         let _closed = self.gate.write();
         let until = self.generation.fetch_add(1, Ordering::AcqRel);
+        self.tried.clear();
         self.save_failed.store(false, Ordering::Release);
         self.saving.store(true, Ordering::Release);
         let mut tally = self.tally.lock();
@@ -373,6 +384,7 @@ impl Marks {
             let mut batch = Batch::new();
             for key in page {
                 let mark = mark_key(self.generation(), key);
+                self.tried.insert(key);
                 if self.store.get(&mark)?.is_none() {
                     batch.put(mark, vec![0]);
                 }

@@ -57,6 +57,7 @@ impl Vfs {
             if !was_clean {
                 vfs.data.recover()?;
             }
+            vfs.data.resume_passes()?;
             vfs.resume_quotas()?;
             vfs.data.start()?;
             vfs.start_sweeper()?;

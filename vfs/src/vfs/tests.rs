@@ -128,11 +128,18 @@ impl World {
         World::over(self.store.clone(), self.clock.clone(), self.dir.clone(), chunks, |_| {})
     }
 
-    /// The same on the network it had: what was evicted can be fetched.
+    /// The same on the network and with the trees it had: what was evicted can be fetched.
     fn remount(self) -> World {
         self.vfs.close().unwrap();
-        let chunks = self.chunks.clone();
-        World::over(self.store.clone(), self.clock.clone(), self.dir.clone(), chunks, |_| {})
+        let (chunks, trees) = (self.chunks.clone(), self.trees.clone());
+        World::with_trees(
+            self.store.clone(),
+            self.clock.clone(),
+            self.dir.clone(),
+            chunks,
+            trees,
+            |_| {},
+        )
     }
 
     /// Everything reaches the network, and whatever it holds leaves the cache.

@@ -188,6 +188,7 @@ impl Vfs {
             uid: self.core.config.root_uid,
             gid: self.core.config.root_gid,
             rdev: 0,
+            fleeting: false,
         }
     }
 }

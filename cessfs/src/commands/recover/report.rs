@@ -57,6 +57,7 @@ struct Point {
     pack: u64,
     sealed_at: String,
     complete: bool,
+    whole: bool,
 }
 
 /// What `recover --list --json` prints.
@@ -93,6 +94,7 @@ impl Listed {
             pack: point.seq.0,
             sealed_at: moment::format(point.sealed_at_s),
             complete: point.complete,
+            whole: point.whole,
         };
         Listed {
             id: hex::encode(source.id.0),
@@ -111,10 +113,10 @@ impl Listed {
         println!("volume    {}, territory {}", self.id, self.territory);
         println!("account   {}", self.account);
         for point in &self.points {
-            let note = if point.complete {
-                ""
-            } else {
-                "  cannot be restored: a pack before it is missing"
+            let note = match (point.complete, point.whole) {
+                (true, true) => "",
+                (true, false) => "  its files may miss content: packs before it were deleted or lost",
+                (false, _) => "  cannot be restored: a pack before it is missing",
             };
             println!("{:>16}  {}{note}", point.pack, point.sealed_at);
         }

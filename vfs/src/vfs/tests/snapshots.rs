@@ -107,22 +107,6 @@ fn assert_same(found: &BTreeMap<String, Seen>, expected: &BTreeMap<String, Seen>
     }
 }
 
-impl World {
-    /// Closes the volume and opens it again; the network and the trees stay.
-    fn remount(self) -> World {
-        self.vfs.close().unwrap();
-        let (store, clock) = (self.store.clone(), self.clock.clone());
-        World::with_trees(
-            store,
-            clock,
-            self.dir.clone(),
-            self.chunks.clone(),
-            self.trees.clone(),
-            |_| {},
-        )
-    }
-}
-
 #[test]
 fn a_snapshot_of_any_instant_is_the_tree_of_that_instant() {
     for seed in 200..230 {
