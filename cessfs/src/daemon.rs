@@ -110,15 +110,9 @@ async fn serve(
         }
     };
     let control = tokio::spawn(server::serve(listener, daemon.clone()));
-<<<<<<< HEAD
-    let fence = tokio::spawn(daemon.clone().watch_fence());
-    let territory = tokio::spawn(daemon.clone().follow_territory());
-    let watch = reload::watch(&start.volume, start.config.clone(), log);
-=======
     let territory = tokio::spawn(daemon.clone().follow_territory());
     let fence = tokio::spawn(daemon.clone().watch_fence());
     let watch = reload::watch(&start.volume, start.config.clone(), log, volume.engine.clone());
->>>>>>> main
     tracing::info!(volume = %start.volume.name(), dir = %start.mountpoint.display(), "mounted");
     let told = ready();
     if told.is_ok() {

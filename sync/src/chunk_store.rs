@@ -70,13 +70,10 @@ pub trait ChunkStore: Send + Sync + 'static {
     fn note_change(&self);
     /// Bytes submitted that no miner confirmed yet, and the bound.
     fn backlog(&self) -> Backlog;
-<<<<<<< HEAD
-=======
     /// What the network still takes, as far as it was heard.
     fn network_room(&self) -> NetworkRoom {
         NetworkRoom::default()
     }
->>>>>>> main
     /// Seals the open pack with whatever delta is pending, and returns when it is durable on this disk. Blocks on the disk;
     /// never on the network.
     fn seal(&self) -> Result<(), StoreError>;
@@ -87,13 +84,6 @@ pub trait ChunkStore: Send + Sync + 'static {
     fn replay_unsent(&self, sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>>;
     /// Another machine has taken the volume over: nothing that is changed here will ever be sent.
     fn is_fenced(&self) -> bool;
-<<<<<<< HEAD
-    /// What the network still takes, as far as it was heard.
-    fn network_room(&self) -> NetworkRoom {
-        NetworkRoom::default()
-    }
-=======
->>>>>>> main
     /// Seals the open pack (with whatever delta is pending) and resolves when every pack sealed so far is Confirmed.
     /// Never fails by itself while the network is away: it waits.
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>>;

@@ -324,13 +324,10 @@ impl ChunkStore for Engine {
         self.builder.backlog()
     }
 
-<<<<<<< HEAD
-=======
     fn network_room(&self) -> NetworkRoom {
         self.builder.network_room()
     }
 
->>>>>>> main
     fn seal(&self) -> Result<(), StoreError> {
         self.builder.seal(CutCause::Forced).map(drop)
     }
@@ -353,13 +350,6 @@ impl ChunkStore for Engine {
 
     fn is_fenced(&self) -> bool {
         self.ledger.fenced().is_some()
-<<<<<<< HEAD
-    }
-
-    fn network_room(&self) -> NetworkRoom {
-        self.builder.network_room()
-=======
->>>>>>> main
     }
 
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>> {

@@ -11,11 +11,7 @@ use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::{
     CHAIN_TIMEOUT, FENCE_POLL, KERNEL_DRAIN_TIMEOUT, PROGRESS_INTERVAL, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX,
-<<<<<<< HEAD
-    TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
-=======
     STATUS_PACKS_MAX, TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
->>>>>>> main
 };
 use crate::mountpoint;
 use crate::seen;
