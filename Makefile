@@ -8,7 +8,7 @@ DEBUG := $(abspath $(TARGET))/debug
 RELEASE := $(abspath $(TARGET))/release
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check bench deb
+.PHONY: help run demo test soak check bench deb
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -26,6 +26,10 @@ demo: ## the same, and it ends by itself
 test: ## every test there is, as CI runs them (real mounts need root and /dev/fuse)
 	@scripts/setup --test
 	scripts/test
+
+soak: ## fresh seeds for MINUTES (60): power cuts, kills, damage; counts what was tried and lost
+	@scripts/setup --test
+	scripts/soak $(or $(MINUTES),60)
 
 check: ## what must be clean before a commit: format, lints, unit tests, docs, licences
 	@scripts/setup --check

@@ -1,7 +1,7 @@
 //! The command line: verbs, global options, and the form in which mount.fuse3 calls.
 
 use crate::commands::{
-    completions, config, doctor, evict, explain, init, man, mount, quota, recover, status, sync, territory, trash,
+    completions, config, doctor, evict, explain, fsck, init, man, mount, quota, recover, status, sync, territory, trash,
     umount, volumes,
 };
 use crate::config::LogLevel;
@@ -92,6 +92,8 @@ pub enum Verb {
     Config(config::ConfigArgs),
     /// Look for what keeps a volume from working
     Doctor(doctor::DoctorArgs),
+    /// Check a volume that is not mounted, and put right what can be
+    Fsck(fsck::FsckArgs),
     /// List the volumes of this machine
     #[command(visible_alias = "list")]
     Volumes(volumes::VolumesArgs),

@@ -5,6 +5,7 @@ pub mod config;
 pub mod doctor;
 pub mod evict;
 pub mod explain;
+pub mod fsck;
 pub mod init;
 pub mod man;
 pub mod mount;
@@ -54,6 +55,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Territory(args) => territory::run(&args, &context),
         Verb::Config(args) => config::run(&args, &context),
         Verb::Doctor(args) => doctor::run(&args, &context),
+        Verb::Fsck(args) => fsck::run(&args, &context),
         Verb::Volumes(args) => volumes::run(&args, &context),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args),

@@ -16,6 +16,7 @@ pub mod error;
 mod evict;
 #[cfg(test)]
 mod fakes;
+pub mod fsck;
 mod ino_counter;
 pub mod inode;
 pub mod limits;

@@ -14,7 +14,7 @@ use crate::limits::{MISSING_FILES_MAX, MISSING_NOTES_MAX, SCAN_PAGE, TREE_DEPTH_
 use crate::records::{self, DentryBucket, Extent, InodeRecord, XattrBucket};
 use cessfs_crypto::{ChunkId, VolumeKeys};
 use cessfs_sync::{Batch, MetaStore, Standing, StoreError};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// First bytes of the keys that note a file with missing content.
 const MISSING_PREFIX: &[u8] = b"slost";
@@ -56,7 +56,11 @@ pub fn finish(
     keys: &VolumeKeys,
     has_chunk: &dyn Fn(ChunkId) -> Result<bool, StoreError>,
 ) -> Result<Restored, VfsError> {
-    recount(store)?;
+    let mut wrong = Batch::new();
+    for (ino, record) in recount(store)? {
+        wrong.put(records::inode_key(ino), record.encode());
+    }
+    store.commit(wrong)?;
     let mut restored = Restored {
         findings: check_tree(store, keys)?,
         ..Restored::default()
@@ -95,9 +99,9 @@ pub fn finish(
     Ok(restored)
 }
 
-/// Names always travel, but the record of a file that was being written may be that of an earlier delta
-/// (`docs/FORMAT-delta.md`): then its links and attributes are counted here.
-fn recount(store: &dyn MetaStore) -> Result<(), VfsError> {
+/// Regular files whose links or attributes are counted wrong, with the record that they should have. Names always travel, but
+/// the record of a file that was being written may be that of an earlier delta (`docs/FORMAT-delta.md`).
+pub(crate) fn recount(store: &dyn MetaStore) -> Result<Vec<(u64, InodeRecord)>, VfsError> {
     let (mut names, mut attributes) = (HashMap::<u64, u32>::new(), HashMap::<u64, u32>::new());
     each(store, records::DENTRY_PREFIX, |_, value| {
         for dentry in DentryBucket::decode(value)?.0 {
@@ -112,7 +116,7 @@ fn recount(store: &dyn MetaStore) -> Result<(), VfsError> {
         *attributes.entry(ino).or_default() += XattrBucket::decode(value)?.0.len() as u32;
         Ok(())
     })?;
-    let mut wrong = Batch::new();
+    let mut wrong = Vec::new();
     each(store, records::INODE_PREFIX, |key, value| {
         let ino = records::parse_ino_key(key)?;
         let mut record = InodeRecord::decode(value)?;
@@ -122,12 +126,11 @@ fn recount(store: &dyn MetaStore) -> Result<(), VfsError> {
             record.xattrs = attributes.get(&ino).copied().unwrap_or(0);
         }
         if told != (record.nlink, record.xattrs) {
-            wrong.put(key, record.encode());
+            wrong.push((ino, record));
         }
         Ok(())
     })?;
-    store.commit(wrong)?;
-    Ok(())
+    Ok(wrong)
 }
 
 /// Chunks and missing chunks of every file that misses any.
@@ -157,40 +160,51 @@ fn missing_chunks(
     Ok(all)
 }
 
-/// Finds a path for each, with one look at all names.
+/// A path for each, one of them where there are several.
 fn name_missing(store: &dyn MetaStore, missing: BTreeMap<u64, (u64, u64)>) -> Result<Vec<MissingFile>, VfsError> {
-    if missing.is_empty() {
-        return Ok(Vec::new());
+    let inos: Vec<u64> = missing.keys().copied().take(MISSING_FILES_MAX).collect();
+    let mut paths = paths(store, &inos)?;
+    let files = missing.into_iter().take(MISSING_FILES_MAX);
+    Ok(files
+        .map(|(ino, (chunks, missing))| MissingFile {
+            ino,
+            path: paths.remove(&ino).unwrap_or_default(),
+            chunks,
+            missing,
+        })
+        .collect())
+}
+
+/// Paths below the root of these inodes, as far as they have names, with one look at all names; lossy where they are no UTF-8.
+///
+/// # Errors
+/// The store fails, or a record in it is damaged.
+pub fn paths(store: &dyn MetaStore, inos: &[u64]) -> Result<BTreeMap<u64, String>, VfsError> {
+    let wanted: BTreeSet<u64> = inos.iter().copied().collect();
+    if wanted.is_empty() {
+        return Ok(BTreeMap::new());
     }
     let mut names: HashMap<u64, (u64, Vec<u8>)> = HashMap::new();
     each(store, records::DENTRY_PREFIX, |key, value| {
         let (parent, _) = records::parse_dentry_key(key)?;
         for dentry in DentryBucket::decode(value)?.0 {
-            if dentry.kind == FileKind::Directory || missing.contains_key(&dentry.ino) {
+            if dentry.kind == FileKind::Directory || wanted.contains(&dentry.ino) {
                 names.insert(dentry.ino, (parent, dentry.name.to_vec()));
             }
         }
         Ok(())
     })?;
-    let path = |ino: u64| {
+    let path = |ino: &u64| {
         let mut parts = Vec::new();
-        let mut at = ino;
+        let mut at = *ino;
         while let Some((parent, name)) = names.get(&at).filter(|_| parts.len() < TREE_DEPTH_MAX) {
             parts.push(String::from_utf8_lossy(name).into_owned());
             at = *parent;
         }
         parts.reverse();
-        parts.join("/")
+        (!parts.is_empty()).then(|| (*ino, parts.join("/")))
     };
-    let files = missing.into_iter().take(MISSING_FILES_MAX);
-    Ok(files
-        .map(|(ino, (chunks, missing))| MissingFile {
-            ino,
-            path: path(ino),
-            chunks,
-            missing,
-        })
-        .collect())
+    Ok(wanted.iter().filter_map(path).collect())
 }
 
 /// Tells what [`finish`] noted, and forgets the notes of files that are gone or whole again.
@@ -221,7 +235,8 @@ fn missing_key(ino: u64) -> Vec<u8> {
     [MISSING_PREFIX, &ino.to_be_bytes()].concat()
 }
 
-fn each(
+/// Visits every record under `prefix`, a page at a time.
+pub(crate) fn each(
     store: &dyn MetaStore,
     prefix: &[u8],
     mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), VfsError>,

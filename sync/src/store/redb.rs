@@ -35,13 +35,10 @@ impl RedbBackend {
     /// `Corrupt` if redb cannot read its file (the caller quarantines it), `Io`/`Full` if the disk refuses.
     pub fn open(dir: &Path) -> Result<RedbBackend, StoreError> {
         let path = dir.join(RedbBackend::FILE);
-        // redb trusts a file that was closed cleanly, and may panic over one that was damaged since.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            Database::builder().set_cache_size(REDB_CACHE_BYTES).create(&path)
-        }));
-        let db = opened
-            .map_err(|_| StoreError::Corrupt("redb gave up while opening".into()))?
-            .map_err(from_redb)?;
+        if !path.exists() {
+            make(dir, &path)?;
+        }
+        let db = open(&path)?;
         let backend = RedbBackend {
             db,
             path,
@@ -67,6 +64,32 @@ impl RedbBackend {
         }
         change.commit().map_err(from_redb)
     }
+}
+
+fn open(path: &Path) -> Result<Database, StoreError> {
+    // redb trusts a file that was closed cleanly, and may panic over one that was damaged since. So every page is checked
+    // against its checksum once; where that falls back to an older tree, the journal's mark tells.
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let mut db = Database::builder().set_cache_size(REDB_CACHE_BYTES).create(path)?;
+        db.check_integrity()?;
+        Ok(db)
+    }));
+    opened
+        .map_err(|_| StoreError::Corrupt("redb gave up while opening".into()))?
+        .map_err(|e: redb::DatabaseError| from_redb(e))
+}
+
+/// Makes an empty database, whole or not at all: one that a power cut left half made would not open.
+fn make(dir: &Path, path: &Path) -> Result<(), StoreError> {
+    let fresh = path.with_extension("new");
+    match std::fs::remove_file(&fresh) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(from_io(e)),
+        _ => {}
+    }
+    drop(open(&fresh)?);
+    let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
+    sync(&fresh).and_then(|()| std::fs::rename(&fresh, path)).map_err(from_io)?;
+    sync(dir).map_err(from_io)
 }
 
 impl Backend for RedbBackend {
@@ -123,6 +146,7 @@ impl Backend for RedbBackend {
 
 fn from_redb(e: impl Into<redb::Error>) -> StoreError {
     match e.into() {
+        redb::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => StoreError::Corrupt(e.to_string()),
         redb::Error::Io(e) => from_io(e),
         redb::Error::Corrupted(what) => StoreError::Corrupt(what),
         other => StoreError::Corrupt(other.to_string()),
