@@ -25,18 +25,22 @@ struct Programs {
     source: PathBuf,
 }
 
+// Each works in its own directory: what it does after the daemon died fails, and does not land beneath the mount.
+
 /// Rows go in one transaction each; a number is noted once SQLite said that it is safe.
 const SQLITE: &str = r#"
-sqlite3 "$M/data.db" 'PRAGMA journal_mode=DELETE; CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, x BLOB);' >/dev/null || exit 0
+cd "$M" || exit 0
+sqlite3 data.db 'PRAGMA journal_mode=DELETE; CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, x BLOB);' >/dev/null || exit 0
 n=$(cat "$A/sqlite" 2>/dev/null || echo 0)
 while :; do
   n=$((n + 1))
-  sqlite3 "$M/data.db" "PRAGMA synchronous=FULL; INSERT OR REPLACE INTO t VALUES ($n, randomblob(3000));" >/dev/null 2>&1 || exit 0
+  sqlite3 data.db "PRAGMA synchronous=FULL; INSERT OR REPLACE INTO t VALUES ($n, randomblob(3000));" >/dev/null 2>&1 || exit 0
   echo $n >"$A/sqlite.new" && mv "$A/sqlite.new" "$A/sqlite"
 done"#;
 
 const GIT: &str = r#"
-cd "$M" && [ -d repo/.git ] || git init -q repo 2>/dev/null || exit 0
+cd "$M" || exit 0
+[ -d repo/.git ] || git init -q repo 2>/dev/null || exit 0
 cd repo || exit 0
 rm -f .git/index.lock .git/HEAD.lock .git/refs/heads/*.lock
 g() { git -c core.fsync=all -c core.fsyncMethod=fsync -c gc.auto=0 -c user.name=n -c user.email=e "$@" >/dev/null 2>&1; }
@@ -49,11 +53,12 @@ while :; do
 done"#;
 
 const RSYNC: &str = r#"
+cd "$M" || exit 0
 n=$(cat "$A/rsync" 2>/dev/null || echo 0)
 while :; do
   n=$((n + 1))
-  rsync -a --fsync "$S/" "$M/copy-$((n % 3))/" >/dev/null 2>&1 || exit 0
-  sync -d "$M/copy-$((n % 3))" 2>/dev/null || exit 0
+  rsync -a --fsync "$S/" "copy-$((n % 3))/" >/dev/null 2>&1 || exit 0
+  sync -d "copy-$((n % 3))" 2>/dev/null || exit 0
   echo $n >"$A/rsync.new" && mv "$A/rsync.new" "$A/rsync"
 done"#;
 

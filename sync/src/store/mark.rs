@@ -78,6 +78,14 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_documented_example() {
+        let text = "43 46 53 4d 41 52 4b 31  07 00 00 00 00 00 00 00  fd c4 cc 54 39 da 30 f8";
+        let spaced: Vec<String> = encode(7).iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(spaced.join(" "), text.replace("  ", " "));
+        assert!(include_str!("../../../docs/FORMAT-records.md").contains(text));
+    }
+
+    #[test]
     fn a_mark_reads_back_and_a_damaged_one_proves_nothing() {
         let dir = tempfile::tempdir().unwrap();
         let mut mark = Mark::open(dir.path()).unwrap();
