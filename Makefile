@@ -7,8 +7,11 @@ TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 DEBUG := $(abspath $(TARGET))/debug
 RELEASE := $(abspath $(TARGET))/release
 
+# How long `make fuzz` and `make soak` look.
+MINUTES ?= 5
+
 .DEFAULT_GOAL := help
-.PHONY: help run demo test soak check bench deb
+.PHONY: help run demo test soak check bench fuzz deb
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,9 +30,9 @@ test: ## every test there is, as CI runs them (real mounts need root and /dev/fu
 	@scripts/setup --test
 	scripts/test
 
-soak: ## fresh seeds for MINUTES (60): power cuts, kills, damage; counts what was tried and lost
+soak: ## fresh seeds for MINUTES=60 minutes: power cuts, kills, damage; counts what was tried and lost
 	@scripts/setup --test
-	scripts/soak $(or $(MINUTES),60)
+	scripts/soak $(MINUTES)
 
 check: ## what must be clean before a commit: format, lints, unit tests, docs, licences
 	@scripts/setup --check
@@ -41,6 +44,10 @@ bench: ## how fast, beside the disk underneath
 	cargo build --release -p cessfs
 	PATH="$(RELEASE):$(DEBUG):$$PATH" bench/run.sh
 	PATH="$(DEBUG):$$PATH" CESSFS_BIN_DIR="$(RELEASE)" bench/scale
+
+fuzz: ## look for inputs that break a decoder, for MINUTES=5
+	@scripts/setup --fuzz
+	scripts/fuzz $(MINUTES)
 
 deb: ## Debian packages, in target/debian
 	@scripts/setup

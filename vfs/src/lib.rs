@@ -17,6 +17,8 @@ mod evict;
 #[cfg(test)]
 mod fakes;
 pub mod fsck;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod ino_counter;
 pub mod inode;
 pub mod limits;
