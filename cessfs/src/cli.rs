@@ -1,8 +1,8 @@
 //! The command line: verbs, global options, and the form in which mount.fuse3 calls.
 
 use crate::commands::{
-    completions, config, doctor, evict, explain, fsck, init, man, mount, quota, recover, status, sync, territory, trash,
-    umount, volumes,
+    completions, config, doctor, evict, explain, fsck, init, man, mount, quota, recover, status, sync, territory,
+    trash, umount, volumes,
 };
 use crate::config::LogLevel;
 use clap::builder::{OsStringValueParser, TypedValueParser};

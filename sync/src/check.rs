@@ -91,11 +91,7 @@ impl Check<'_> {
         }
     }
 
-    fn each(
-        &mut self,
-        prefix: &[u8],
-        mut visit: impl FnMut(&mut Self, &[u8], &[u8]),
-    ) -> Result<(), StoreError> {
+    fn each(&mut self, prefix: &[u8], mut visit: impl FnMut(&mut Self, &[u8], &[u8])) -> Result<(), StoreError> {
         let mut from = prefix.to_vec();
         loop {
             let page = self.store.scan(prefix, &from, SCAN_RECORDS)?;
@@ -131,7 +127,10 @@ impl Check<'_> {
             match check.packs.get(&place.seq) {
                 None => {
                     check.repairs.delete(key);
-                    check.found(format!("a chunk lies in pack {}, which is not known", place.seq.0), true);
+                    check.found(
+                        format!("a chunk lies in pack {}, which is not known", place.seq.0),
+                        true,
+                    );
                 }
                 Some(pack) if place.offset + u64::from(place.len) > pack.body_bytes() => {
                     check.found(format!("a chunk lies beyond the end of pack {}", place.seq.0), false);
@@ -147,7 +146,9 @@ impl Check<'_> {
         };
         let highest = highest.0;
         let stored = self.store.get(LAST_SEQ_KEY)?;
-        let stored = stored.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_le_bytes);
+        let stored = stored
+            .and_then(|bytes| bytes.try_into().ok())
+            .map_or(0, u64::from_le_bytes);
         if stored < highest {
             self.repairs.put(LAST_SEQ_KEY, highest.to_le_bytes());
             self.found(format!("the last pack is {stored}, but {highest} exists"), true);
@@ -157,10 +158,18 @@ impl Check<'_> {
 
     /// Bodies of packs that only this disk has.
     fn read_bodies(&mut self) {
-        let waiting: Vec<PackRecord> = self.packs.values().filter(|pack| pack.state < PackState::Stored).cloned().collect();
+        let waiting: Vec<PackRecord> = self
+            .packs
+            .values()
+            .filter(|pack| pack.state < PackState::Stored)
+            .cloned()
+            .collect();
         for pack in waiting {
             if let Err(why) = self.body(&pack) {
-                self.found(format!("pack {} is not on the network yet, and its body {why}", pack.seq.0), false);
+                self.found(
+                    format!("pack {} is not on the network yet, and its body {why}", pack.seq.0),
+                    false,
+                );
             }
         }
     }
@@ -209,11 +218,7 @@ pub(crate) fn bodies(dir: &Path) -> Result<Vec<PackSeq>, StoreError> {
 }
 
 /// Footer and directory of a staged body; a sentence's end if it is none.
-pub(crate) fn open_body(
-    keys: &VolumeKeys,
-    staging: &Staging,
-    seq: PackSeq,
-) -> Result<(Footer, Directory), String> {
+pub(crate) fn open_body(keys: &VolumeKeys, staging: &Staging, seq: PackSeq) -> Result<(Footer, Directory), String> {
     let cannot = |e: std::io::Error| format!("cannot be read: {e}");
     let file = staging.body(seq).map_err(cannot)?;
     let len = file.metadata().map_err(cannot)?.len();
@@ -221,13 +226,15 @@ pub(crate) fn open_body(
         return Err("is cut short".into());
     }
     let mut sealed = vec![0; FOOTER_SEALED_BYTES];
-    file.read_exact_at(&mut sealed, len - FOOTER_SEALED_BYTES as u64).map_err(cannot)?;
+    file.read_exact_at(&mut sealed, len - FOOTER_SEALED_BYTES as u64)
+        .map_err(cannot)?;
     let footer = Footer::open(keys, seq, &sealed).map_err(|e| format!("has no footer: {e}"))?;
     if footer.body_bytes() != len {
         return Err(format!("has {len} bytes, not {}", footer.body_bytes()));
     }
     let mut sealed = vec![0; footer.directory_bytes() as usize];
-    file.read_exact_at(&mut sealed, footer.directory_offset).map_err(cannot)?;
+    file.read_exact_at(&mut sealed, footer.directory_offset)
+        .map_err(cannot)?;
     let directory = match sealed.is_empty() {
         true => Directory::default(),
         false => Directory::open(keys, &footer, &sealed).map_err(|e| format!("has no directory: {e}"))?,

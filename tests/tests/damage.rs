@@ -124,7 +124,9 @@ impl Scene {
         let mut mount = volume.cessfs()?;
         let at = self.dir.path().join("mnt");
         mount.args(["mount", &volume.name]).arg(&at);
-        mount.arg("-o").arg(format!("passphrase-file={}", volume.passphrase_file().display()));
+        mount
+            .arg("-o")
+            .arg(format!("passphrase-file={}", volume.passphrase_file().display()));
         let output = process::output(&mut mount)?;
         if output.status.success() {
             let found = tree::manifest(&at);
@@ -140,14 +142,23 @@ impl Scene {
             ensure!(code == 21 || code == 15, "fsck ended with {code}: {said}");
         } else {
             let said = String::from_utf8_lossy(&output.stderr).into_owned();
-            ensure!(output.status.code() == Some(15), "mount ended with {}: {said}", output.status);
+            ensure!(
+                output.status.code() == Some(15),
+                "mount ended with {}: {said}",
+                output.status
+            );
             ensure!(said.contains("fsck") && said.contains("--rebuild"), "no advice: {said}");
         }
         let output = process::output(&mut fsck(volume, &["--rebuild", "--json"])?)?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         let report: Value = serde_json::from_slice(&output.stdout).with_context(|| format!("--rebuild: {said}"))?;
         let kept = report["kept"].as_array().context("nothing was kept")?;
-        ensure!(!kept.is_empty() && kept.iter().all(|path| Path::new(path.as_str().unwrap_or("/none")).exists()));
+        ensure!(
+            !kept.is_empty()
+                && kept
+                    .iter()
+                    .all(|path| Path::new(path.as_str().unwrap_or("/none")).exists())
+        );
         match (report["source"].as_str(), output.status.code()) {
             (Some("journal"), Some(0)) => {
                 self.compare(volume, &self.whole).context("from the journal")?;
@@ -175,7 +186,10 @@ fn every_file_in_turn(store: &str) -> Result<()> {
     if !can_mount() {
         return Ok(());
     }
-    let places: Option<u64> = std::env::var("DAMAGE_PLACES").ok().map(|text| text.parse()).transpose()?;
+    let places: Option<u64> = std::env::var("DAMAGE_PLACES")
+        .ok()
+        .map(|text| text.parse())
+        .transpose()?;
     let scene = Scene::set(store)?;
     process::succeed(&mut fsck(&scene.volume, &[])?).context("an undamaged volume")?;
     let mut damages = vec![Damage::Cut, Damage::Zero, Damage::Delete];
@@ -230,9 +244,15 @@ fn fsck_refuses_a_mounted_volume_and_puts_right_what_it_can_prove() -> Result<()
 
     // One block of the cache rots; the network has the chunk.
     let cache = volume.home().join("volumes").join(&volume.name).join("cache");
-    let files = fs::read_dir(&cache)?.flatten().flat_map(|dir| fs::read_dir(dir.path()).into_iter().flatten().flatten());
-    let largest = files.map(|file| file.path()).max_by_key(|path| fs::metadata(path).map_or(0, |m| m.len()));
-    let file = File::options().write(true).open(largest.context("the cache is empty")?)?;
+    let files = fs::read_dir(&cache)?
+        .flatten()
+        .flat_map(|dir| fs::read_dir(dir.path()).into_iter().flatten().flatten());
+    let largest = files
+        .map(|file| file.path())
+        .max_by_key(|path| fs::metadata(path).map_or(0, |m| m.len()));
+    let file = File::options()
+        .write(true)
+        .open(largest.context("the cache is empty")?)?;
     file.write_all_at(&[0xEE; 100], 16 * 1024 + 5000)?;
     let (code, said) = process::fail(&mut fsck(&volume, &[])?)?;
     ensure!(code == 21 && said.contains("--repair"), "{code}: {said}");

@@ -76,7 +76,10 @@ fn a_lock_that_a_dead_daemon_left_is_in_nobodys_way() -> Result<()> {
     ensure!(code != 0 && !said.is_empty());
     mount.kill()?;
     let lock = volume.home().join("volumes").join(&volume.name).join("lock");
-    ensure!(!fs::read_to_string(&lock)?.is_empty(), "the dead daemon's number is in it");
+    ensure!(
+        !fs::read_to_string(&lock)?.is_empty(),
+        "the dead daemon's number is in it"
+    );
     fs::write(&lock, "1\n")?;
     let mount = volume.mount(&at)?;
     ensure!(fs::read_to_string(at.join("file"))? == "content");
@@ -94,8 +97,14 @@ fn few_descriptors_are_enough_for_many_files() -> Result<()> {
     fs::create_dir(&at)?;
     let mut mount = Command::new("prlimit");
     mount.arg("--nofile=256:256").arg(process::binary("cessfs")?);
-    mount.arg("--home").arg(volume.home()).args(["mount", &volume.name]).arg(&at);
-    mount.arg("-o").arg(format!("passphrase-file={}", volume.passphrase_file().display()));
+    mount
+        .arg("--home")
+        .arg(volume.home())
+        .args(["mount", &volume.name])
+        .arg(&at);
+    mount
+        .arg("-o")
+        .arg(format!("passphrase-file={}", volume.passphrase_file().display()));
     process::succeed(&mut mount)?;
     let written = (0..600u64).try_for_each(|n| -> Result<()> {
         let path = at.join(format!("file-{n}"));

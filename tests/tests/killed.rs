@@ -66,10 +66,21 @@ impl Programs {
     fn start(&self, mount: &Path) -> Result<Vec<Child>> {
         let start = |script: &str| {
             let mut shell = Command::new("bash");
-            shell.args(["-c", script]).env("M", mount).env("A", &self.acks).env("S", &self.source);
-            shell.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn()
+            shell
+                .args(["-c", script])
+                .env("M", mount)
+                .env("A", &self.acks)
+                .env("S", &self.source);
+            shell
+                .stdin(Stdio::null())
+                .stdout(Stdio::null())
+                .stderr(Stdio::null())
+                .spawn()
         };
-        [SQLITE, GIT, RSYNC].into_iter().map(|script| Ok(start(script)?)).collect()
+        [SQLITE, GIT, RSYNC]
+            .into_iter()
+            .map(|script| Ok(start(script)?))
+            .collect()
     }
 
     fn acked(&self, program: &str) -> Option<String> {
@@ -81,13 +92,21 @@ impl Programs {
     fn check(&self, mount: &Path) -> Result<()> {
         if let Some(n) = self.acked("sqlite") {
             let mut sqlite = Command::new("sqlite3");
-            sqlite.arg(mount.join("data.db")).arg("PRAGMA integrity_check; SELECT count(*), max(n) FROM t;");
+            sqlite
+                .arg(mount.join("data.db"))
+                .arg("PRAGMA integrity_check; SELECT count(*), max(n) FROM t;");
             let said = process::succeed(&mut sqlite)?;
             let mut lines = said.lines();
             ensure!(lines.next() == Some("ok"), "integrity_check: {said}");
-            let (count, max) = lines.next().and_then(|line| line.split_once('|')).context("no counts")?;
+            let (count, max) = lines
+                .next()
+                .and_then(|line| line.split_once('|'))
+                .context("no counts")?;
             let (count, max, acked): (u64, u64, u64) = (count.parse()?, max.parse()?, n.parse()?);
-            ensure!(max >= acked && count == max, "SQLite said {acked} is safe; it has {count} rows up to {max}");
+            ensure!(
+                max >= acked && count == max,
+                "SQLite said {acked} is safe; it has {count} rows up to {max}"
+            );
         }
         if let Some(commit) = self.acked("git") {
             let repo = mount.join("repo");
@@ -124,7 +143,10 @@ impl Patched {
     }
 
     fn next(&mut self, bound: usize) -> usize {
-        self.seed = self.seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        self.seed = self
+            .seed
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
         (self.seed >> 33) as usize % bound
     }
 

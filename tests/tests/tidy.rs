@@ -101,7 +101,11 @@ const DOORS: &[(&str, &[&str])] = &[
     (
         "fuser",
         // The disk under the power-cut tests is a filesystem of its own.
-        &["cessfs/src/fuse.rs", "cessfs/src/fuse/", "vfs/tests/powercut/recorder.rs"],
+        &[
+            "cessfs/src/fuse.rs",
+            "cessfs/src/fuse/",
+            "vfs/tests/powercut/recorder.rs",
+        ],
     ),
     ("getrandom", &["cessfs/src/wiring.rs"]),
     ("redb", &["sync/src/store/redb"]),

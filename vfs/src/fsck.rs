@@ -83,7 +83,12 @@ pub fn fsck(parts: VfsParts, repair: bool) -> Result<FsckReport, VfsError> {
     let core = Arc::new(Core::new(parts));
     core.marks.open()?;
     let config = &core.config;
-    let backing = backing::open(&config.cache_dir, config.at_rest, core.keys.at_rest(), core.entropy.clone())?;
+    let backing = backing::open(
+        &config.cache_dir,
+        config.at_rest,
+        core.keys.at_rest(),
+        core.entropy.clone(),
+    )?;
     let mut fsck = Fsck {
         core,
         backing,
@@ -185,7 +190,10 @@ impl Fsck {
             return Ok(chunks.len() as u64);
         };
         if record.blocks != blocks {
-            let what = format!("inode {ino} says that it takes {} blocks, and takes {blocks}", record.blocks);
+            let what = format!(
+                "inode {ino} says that it takes {} blocks, and takes {blocks}",
+                record.blocks
+            );
             let record = InodeRecord { blocks, ..record };
             self.mend(what, |core| put_inode(core, ino, &record))?;
         }
@@ -206,7 +214,10 @@ impl Fsck {
         let standing = extent.stored.map(|(id, _)| core.chunks.standing(id));
         if !extent.resident {
             if standing.is_some_and(|standing| standing <= Standing::Open) {
-                self.found(format!("chunk {chunk} of inode {ino} is in no pack and not in the cache"), Remedy::Told);
+                self.found(
+                    format!("chunk {chunk} of inode {ino} is in no pack and not in the cache"),
+                    Remedy::Told,
+                );
             }
             return Ok(());
         }
@@ -242,7 +253,10 @@ impl Fsck {
             match self.backing.read(backing::BlockAt { ino, chunk, block }, out) {
                 Ok(()) => {}
                 Err(backing::BackingError::Damaged(at)) => {
-                    return Ok(Some(format!("is damaged in the cache at byte {}", at.in_file() * BLOCK_BYTES)));
+                    return Ok(Some(format!(
+                        "is damaged in the cache at byte {}",
+                        at.in_file() * BLOCK_BYTES
+                    )));
                 }
                 Err(e) => return Err(e.into()),
             }
@@ -264,7 +278,9 @@ impl Fsck {
         each(&*core.store, DIRTY_PREFIX, |key, _| {
             let (ino, chunk) = records::parse_extent_key(key)?;
             let extent = core.store.get(&records::extent_key(ino, chunk))?;
-            let dirty = extent.and_then(|value| Extent::decode(&value).ok()).is_some_and(|extent| extent.dirty);
+            let dirty = extent
+                .and_then(|value| Extent::decode(&value).ok())
+                .is_some_and(|extent| extent.dirty);
             if !dirty {
                 idle.push((ino, chunk));
             }
@@ -293,7 +309,10 @@ impl Fsck {
             if known || deleting || spilling {
                 continue;
             }
-            let what = format!("the cache has {} bytes of inode {}, which is no more", file.bytes, file.ino);
+            let what = format!(
+                "the cache has {} bytes of inode {}, which is no more",
+                file.bytes, file.ino
+            );
             let backing = self.backing.clone();
             self.mend(what, |_| Ok(backing.remove(file.ino)?))?;
         }
@@ -316,7 +335,10 @@ impl Fsck {
         };
         let (told, next) = (counter(records::FILES_KEY)?, counter(records::NEXT_INO_KEY)?);
         if self.report.closed && told.is_some_and(|told| told != files) {
-            let what = format!("the volume says that it has {} inodes, and has {files}", told.unwrap_or(0));
+            let what = format!(
+                "the volume says that it has {} inodes, and has {files}",
+                told.unwrap_or(0)
+            );
             self.mend(what, |core| put_counter(core, records::FILES_KEY, files))?;
         }
         if next.is_some_and(|next| next <= last) {

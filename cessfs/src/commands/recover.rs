@@ -17,11 +17,11 @@ use crate::seen;
 use crate::survey::reach;
 use crate::wiring::{self, OsEntropy};
 use cessfs_crypto::{Phrase, SS58_PREFIX, VolumeId, VolumeKeys};
-use cessfs_sync::recovery::{
-    Archive, ArchiveParts, At, Continuation, Found, NoPlan, Pack, Packs, Plan, Step, Survey, has_chunk, install, staged_deltas,
-    survey,
-};
 use cessfs_sync::ledger::PackState;
+use cessfs_sync::recovery::{
+    Archive, ArchiveParts, At, Continuation, Found, NoPlan, Pack, Packs, Plan, Step, Survey, has_chunk, install,
+    staged_deltas, survey,
+};
 use cessfs_sync::{Chain, FetchError, MetaStore, StoreError};
 use cessfs_vfs::delta::frame::apply_delta;
 use cessfs_vfs::restore;
@@ -275,7 +275,16 @@ async fn build(
     let (plan, store) = loop {
         let plan = packs.plan(at).map_err(|e| no_plan(e, &packs))?;
         let store = wiring::journal(place, &config, &source.keys)?;
-        match replay(&plan, archive, &packs, store.as_ref(), (&place.staging(), &source.keys), waiting).await {
+        match replay(
+            &plan,
+            archive,
+            &packs,
+            store.as_ref(),
+            (&place.staging(), &source.keys),
+            waiting,
+        )
+        .await
+        {
             Ok(()) => break (plan, store),
             Err(Stopped::Disk(error)) => return Err(error.into()),
             Err(Stopped::Unreadable(seq, why)) => {

@@ -14,7 +14,9 @@
 
 use super::mark::{MARK_KEY, Mark};
 use super::{Backend, Batch, MetaStore, Record, StoreError};
-use crate::limits::{JOURNAL_IDLE_FLUSH, JOURNAL_MARK_EVERY, JOURNAL_MERGE_BYTES_MAX, JOURNAL_OP_BYTES, JOURNAL_QUEUE_BYTES_MAX};
+use crate::limits::{
+    JOURNAL_IDLE_FLUSH, JOURNAL_MARK_EVERY, JOURNAL_MERGE_BYTES_MAX, JOURNAL_OP_BYTES, JOURNAL_QUEUE_BYTES_MAX,
+};
 use cessfs_crypto::{AtRestKeys, Entropy};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, VecDeque};

@@ -88,7 +88,9 @@ fn make(dir: &Path, path: &Path) -> Result<(), StoreError> {
     }
     drop(open(&fresh)?);
     let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
-    sync(&fresh).and_then(|()| std::fs::rename(&fresh, path)).map_err(from_io)?;
+    sync(&fresh)
+        .and_then(|()| std::fs::rename(&fresh, path))
+        .map_err(from_io)?;
     sync(dir).map_err(from_io)
 }
 

@@ -112,7 +112,10 @@ fn open_without_conf(path: &Path) -> Result<sled::Db, StoreError> {
     let opened = open(path);
     match &opened {
         Ok(_) => {
-            tracing::warn!("{} was damaged and has been made again: it holds nothing of the volume", conf.display());
+            tracing::warn!(
+                "{} was damaged and has been made again: it holds nothing of the volume",
+                conf.display()
+            );
             std::fs::remove_file(&aside).map_err(from_io)?;
         }
         Err(_) => std::fs::rename(&aside, &conf).map_err(from_io)?,

@@ -248,9 +248,15 @@ fn a_database_behind_its_mark_is_refused<B: OnDisk>() {
     let older = crash_image(dir.path());
     write("two");
     let mark = std::fs::read(dir.path().join("mark")).unwrap();
-    assert_eq!(open(dir.path()).unwrap().get(b"k").unwrap().as_deref(), Some(&b"two"[..]));
+    assert_eq!(
+        open(dir.path()).unwrap().get(b"k").unwrap().as_deref(),
+        Some(&b"two"[..])
+    );
     std::fs::write(older.path().join("mark"), mark).unwrap();
     assert!(matches!(open(older.path()), Err(StoreError::Corrupt(why)) if why.contains("safe once")));
     std::fs::remove_file(older.path().join("mark")).unwrap();
-    assert_eq!(open(older.path()).unwrap().get(b"k").unwrap().as_deref(), Some(&b"one"[..]));
+    assert_eq!(
+        open(older.path()).unwrap().get(b"k").unwrap().as_deref(),
+        Some(&b"one"[..])
+    );
 }

@@ -334,7 +334,9 @@ impl Files {
 /// At most a quarter of what this process may open: the rest is for the database and for miners.
 fn descriptors_max() -> usize {
     let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    usize::try_from(allowed / 4).map_or(BACKING_PARTS_OPEN_MAX, |quarter| quarter.clamp(1, BACKING_PARTS_OPEN_MAX))
+    usize::try_from(allowed / 4).map_or(BACKING_PARTS_OPEN_MAX, |quarter| {
+        quarter.clamp(1, BACKING_PARTS_OPEN_MAX)
+    })
 }
 
 /// Which of the directories holds the files of `ino`.

@@ -46,7 +46,10 @@ impl Scene {
         vfs.release(attr.ino, handle).unwrap();
         if sent {
             vfs.write_back_all().unwrap();
-            scene.chunks.seal(&*vfs.delta_source(), &*scene.store, CutCause::Forced).unwrap();
+            scene
+                .chunks
+                .seal(&*vfs.delta_source(), &*scene.store, CutCause::Forced)
+                .unwrap();
             scene.chunks.confirm();
         }
         vfs.close().unwrap();
@@ -78,7 +81,9 @@ impl Scene {
     }
 
     fn file(&self) -> std::path::PathBuf {
-        self.dir.path().join(format!("{:02x}/{:016x}", self.ino % 256, self.ino))
+        self.dir
+            .path()
+            .join(format!("{:02x}/{:016x}", self.ino % 256, self.ino))
     }
 
     /// Exactly one thing is wrong, in words that have `word`; it can be put right, and stays so.
@@ -147,7 +152,10 @@ fn a_damaged_block_is_dropped_only_if_a_pack_has_the_chunk() {
         }
         for repair in [false, true] {
             let found = scene.run(repair);
-            assert!(found.len() == 1 && found[0].what.contains("no pack has it"), "{found:?}");
+            assert!(
+                found.len() == 1 && found[0].what.contains("no pack has it"),
+                "{found:?}"
+            );
             assert_eq!(found[0].remedy, Remedy::Told);
         }
     }

@@ -51,7 +51,10 @@ impl Content {
             let at = offset + done as u64;
             let within = (at % PAGE as u64) as usize;
             let part = (PAGE - within).min(data.len() - done);
-            let page = self.pages.entry(at / PAGE as u64).or_insert_with(|| Arc::new([0; PAGE]));
+            let page = self
+                .pages
+                .entry(at / PAGE as u64)
+                .or_insert_with(|| Arc::new([0; PAGE]));
             Arc::make_mut(page)[within..within + part].copy_from_slice(&data[done..done + part]);
             done += part;
         }
@@ -162,7 +165,10 @@ pub enum Op {
     /// An inode, without a name yet.
     Make { ino: u64, dir: bool, mode: u16 },
     /// Names of one directory, changed together.
-    Names { dir: u64, changes: Vec<(Vec<u8>, Option<u64>)> },
+    Names {
+        dir: u64,
+        changes: Vec<(Vec<u8>, Option<u64>)>,
+    },
     /// A file's bytes.
     Data { ino: u64, change: Change },
     /// A barrier that returned.

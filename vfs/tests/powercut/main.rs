@@ -41,11 +41,17 @@ fn can_record() -> bool {
 
 fn number(name: &str, otherwise: u64) -> u64 {
     let text = std::env::var(name).ok();
-    text.map_or(otherwise, |text| text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number")))
+    text.map_or(otherwise, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number"))
+    })
 }
 
 fn runtime() -> Runtime {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
 }
 
 /// In memory where there is such a place: hundreds of images are laid out and synced.
@@ -79,7 +85,10 @@ fn moments(run: &Run, images: usize, dice: &mut Dice) -> Vec<(usize, Mercy)> {
 
 /// The volume's directories are made and safe.
 fn first_moment(run: &Run) -> usize {
-    let made = run.log.iter().position(|op| matches!(op, Op::Sync { ino } if *ino == disk::ROOT));
+    let made = run
+        .log
+        .iter()
+        .position(|op| matches!(op, Op::Sync { ino } if *ino == disk::ROOT));
     made.expect("making a volume ends with a barrier") + 1
 }
 
@@ -183,13 +192,20 @@ fn check(run: &Run, dir: &Path, at: usize, time: u64, repair: bool) -> Result<()
         check_packs(&*store, &volume::keys(), &dir.join("staging"), repair).map_err(|e| e.to_string())?
     };
     // What a crash leaves of the open pack is no finding that would matter, if it is cleared.
-    let packs: Vec<_> = packs.findings.into_iter().filter(|finding| !(repair && finding.repairable)).collect();
+    let packs: Vec<_> = packs
+        .findings
+        .into_iter()
+        .filter(|finding| !(repair && finding.repairable))
+        .collect();
     let (network, parts) = parts(run, dir, at, time + 8)?;
     let report = fsck(parts, repair).map_err(|e| format!("fsck: {e}"))?;
     drop(network);
     let findings: Vec<String> = report.findings.into_iter().map(|finding| finding.what).collect();
     if !report.closed || !findings.is_empty() || !packs.is_empty() {
-        return Err(format!("fsck {time}: closed: {}; {findings:?} {packs:?}", report.closed));
+        return Err(format!(
+            "fsck {time}: closed: {}; {findings:?} {packs:?}",
+            report.closed
+        ));
     }
     Ok(())
 }
@@ -222,7 +238,11 @@ fn nothing_is_lost(setup: Setup) {
     let _inside = runtime.enter();
     let run = work::run(seed, setup, STEPS, runtime.handle()).unwrap();
     let (cuts, wrong) = cut_power(&run, images, runtime.handle());
-    println!("{cuts} power cuts of {setup:?}, {} operations of the disk, {} lost", run.log.len(), wrong.len());
+    println!(
+        "{cuts} power cuts of {setup:?}, {} operations of the disk, {} lost",
+        run.log.len(),
+        wrong.len()
+    );
     assert!(wrong.is_empty(), "{}", report(&run, &wrong));
 }
 
@@ -277,6 +297,12 @@ fn without_the_barrier_of_the_journal_the_recorder_finds_losses() {
     for verdict in &wrong {
         let _not_worth_keeping = std::fs::remove_dir_all(kept_at(&run, verdict.number));
     }
-    println!("{} of {cuts} power cuts lost something without the barrier", wrong.len());
-    assert!(!wrong.is_empty(), "the barrier is taken out and nothing is lost: the recorder does not see it");
+    println!(
+        "{} of {cuts} power cuts lost something without the barrier",
+        wrong.len()
+    );
+    assert!(
+        !wrong.is_empty(),
+        "the barrier is taken out and nothing is lost: the recorder does not see it"
+    );
 }

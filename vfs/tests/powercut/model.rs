@@ -57,7 +57,9 @@ impl History {
         let first = (0..self.steps.len())
             .rev()
             .find(|&step| step == 0 || self.steps[step].barrier && self.steps[step].done <= position);
-        let last = (0..self.steps.len()).rev().find(|&step| self.steps[step].begun < position || self.steps[step].done <= position);
+        let last = (0..self.steps.len())
+            .rev()
+            .find(|&step| self.steps[step].begun < position || self.steps[step].done <= position);
         Allowed {
             history: self,
             first: first.unwrap_or(0),
@@ -121,7 +123,11 @@ impl Allowed<'_> {
             let bytes = (found.len - sector * SECTOR as u64).min(SECTOR as u64) as usize;
             let there = &found.sector(sector)[..bytes];
             if !may_be.iter().any(|version| &version.sector(sector)[..bytes] == there) {
-                let zeros = if there.iter().all(|byte| *byte == 0) { " (zeros)" } else { "" };
+                let zeros = if there.iter().all(|byte| *byte == 0) {
+                    " (zeros)"
+                } else {
+                    ""
+                };
                 return Err(format!(
                     "inode {ino}: sector {sector} is none of {} versions that it may be{zeros}, safe since step {safe:?}",
                     may_be.len()

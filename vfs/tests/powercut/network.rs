@@ -130,7 +130,9 @@ impl Network {
     /// Before the volume is closed.
     pub fn close(&self, runtime: &Handle) {
         if let Network::Staged(staged) = self {
-            runtime.block_on(staged.engine.shutdown()).expect("the journal takes it");
+            runtime
+                .block_on(staged.engine.shutdown())
+                .expect("the journal takes it");
         }
     }
 }

@@ -8,8 +8,9 @@
 use crate::disk::{Change, Content, Inode, Op, PAGE, ROOT};
 use fuser::{
     BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
-    INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData,
-    ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow, WriteFlags,
+    INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
+    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow,
+    WriteFlags,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -54,7 +55,10 @@ impl State {
     }
 
     fn name(&mut self, dir: u64, changes: Vec<(Vec<u8>, Option<u64>)>) {
-        let live = self.inodes.get_mut(&dir).expect("the kernel names directories that are there");
+        let live = self
+            .inodes
+            .get_mut(&dir)
+            .expect("the kernel names directories that are there");
         live.modified = SystemTime::now();
         for (name, ino) in &changes {
             match ino {
@@ -66,7 +70,10 @@ impl State {
     }
 
     fn change(&mut self, ino: u64, change: Change) {
-        let live = self.inodes.get_mut(&ino).expect("the kernel names files that are there");
+        let live = self
+            .inodes
+            .get_mut(&ino)
+            .expect("the kernel names files that are there");
         live.modified = SystemTime::now();
         change.apply(&mut live.inode.content);
         self.log.push(Op::Data { ino, change });
@@ -88,7 +95,11 @@ impl State {
             mtime: time,
             ctime: time,
             crtime: time,
-            kind: if live.inode.dir { FileType::Directory } else { FileType::RegularFile },
+            kind: if live.inode.dir {
+                FileType::Directory
+            } else {
+                FileType::RegularFile
+            },
             perm: live.inode.mode,
             nlink: 1,
             uid: 0,
@@ -223,7 +234,10 @@ impl Filesystem for Recording {
         let Some(ino) = state.find(parent, name) else {
             return reply.error(Errno::ENOENT);
         };
-        let changes = vec![(name.as_bytes().to_vec(), None), (newname.as_bytes().to_vec(), Some(ino))];
+        let changes = vec![
+            (name.as_bytes().to_vec(), None),
+            (newname.as_bytes().to_vec(), Some(ino)),
+        ];
         state.name(parent.0, changes);
         reply.ok();
     }
@@ -296,7 +310,11 @@ impl Filesystem for Recording {
             return reply.error(Errno::ENOENT);
         };
         for (number, (name, child)) in live.inode.names.iter().enumerate().skip(offset as usize) {
-            let kind = if state.inodes[child].inode.dir { FileType::Directory } else { FileType::RegularFile };
+            let kind = if state.inodes[child].inode.dir {
+                FileType::Directory
+            } else {
+                FileType::RegularFile
+            };
             if reply.add(INodeNo(*child), number as u64 + 1, kind, OsStr::from_bytes(name)) {
                 break;
             }
@@ -306,7 +324,16 @@ impl Filesystem for Recording {
 
     fn statfs(&self, _req: &Request, _ino: INodeNo, reply: ReplyStatfs) {
         let block = PAGE as u32;
-        reply.statfs(BLOCKS_FREE, BLOCKS_FREE, BLOCKS_FREE, 1 << 20, 1 << 20, block, 255, block);
+        reply.statfs(
+            BLOCKS_FREE,
+            BLOCKS_FREE,
+            BLOCKS_FREE,
+            1 << 20,
+            1 << 20,
+            block,
+            255,
+            block,
+        );
     }
 }
 
@@ -333,7 +360,10 @@ impl Recorder {
             log: Vec::new(),
         }));
         let mut config = Config::default();
-        config.mount_options = vec![MountOption::FSName("recorder".into()), MountOption::Subtype("powercut".into())];
+        config.mount_options = vec![
+            MountOption::FSName("recorder".into()),
+            MountOption::Subtype("powercut".into()),
+        ];
         let session = fuser::spawn_mount(Recording(state.clone()), dir, &config)?;
         Ok(Recorder {
             state,

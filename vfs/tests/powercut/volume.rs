@@ -65,7 +65,9 @@ pub fn journal(dir: &Path, setup: Setup, nonces: u64) -> Result<Arc<dyn MetaStor
     let dir = dir.join("journal");
     Ok(match setup.database {
         Database::Sled => Arc::new(Journal::marked(SledBackend::open(&dir)?, sealer, &dir)?),
-        Database::SledWithoutBarrier => Arc::new(Journal::marked(SledBackend::open_without_barrier(&dir)?, sealer, &dir)?),
+        Database::SledWithoutBarrier => {
+            Arc::new(Journal::marked(SledBackend::open_without_barrier(&dir)?, sealer, &dir)?)
+        }
         Database::Redb => Arc::new(Journal::marked(RedbBackend::open(&dir)?, sealer, &dir)?),
     })
 }

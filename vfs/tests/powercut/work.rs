@@ -105,7 +105,13 @@ pub fn run(seed: u64, setup: Setup, steps: usize, runtime: &Handle) -> std::io::
 }
 
 impl<'r> Worker<'r> {
-    fn new(vfs: Arc<Vfs>, recorder: &'r Recorder, network: Network, runtime: Handle, (seed, setup): (u64, Setup)) -> Worker<'r> {
+    fn new(
+        vfs: Arc<Vfs>,
+        recorder: &'r Recorder,
+        network: Network,
+        runtime: Handle,
+        (seed, setup): (u64, Setup),
+    ) -> Worker<'r> {
         let root = Node {
             kind: FileKind::Directory,
             perm: 0o755,
@@ -156,7 +162,10 @@ impl<'r> Worker<'r> {
         }
         let seen = |(path, ino): (String, u64)| {
             let node = &self.nodes[&ino];
-            let subdirs = node.names.values().filter(|child| self.nodes[*child].kind == FileKind::Directory);
+            let subdirs = node
+                .names
+                .values()
+                .filter(|child| self.nodes[*child].kind == FileKind::Directory);
             let seen = Seen {
                 ino,
                 kind: node.kind,
@@ -217,7 +226,8 @@ impl<'r> Worker<'r> {
     /// Forgets what has no name left.
     fn sweep(&mut self) {
         let listing = self.listing();
-        self.nodes.retain(|ino, _| listing.values().any(|seen| seen.ino == *ino));
+        self.nodes
+            .retain(|ino, _| listing.values().any(|seen| seen.ino == *ino));
     }
 
     fn step(&mut self) {
@@ -246,7 +256,11 @@ impl<'r> Worker<'r> {
             93..96 if self.setup.staged && self.seals >= 2 => None,
             93..96 => {
                 self.seals += 1;
-                let cause = if self.dice.chance(50) { CutCause::Forced } else { CutCause::Full };
+                let cause = if self.dice.chance(50) {
+                    CutCause::Forced
+                } else {
+                    CutCause::Full
+                };
                 let runtime = self.runtime.clone();
                 self.network.seal(&*self.vfs.delta_source(), cause, &runtime);
                 // What it stands on is a barrier of the journal.
@@ -337,7 +351,9 @@ impl<'r> Worker<'r> {
             return None;
         }
         let flags = RenameFlags::default();
-        self.vfs.rename(dir, name.as_bytes(), to, new_name.as_bytes(), flags).expect("rename");
+        self.vfs
+            .rename(dir, name.as_bytes(), to, new_name.as_bytes(), flags)
+            .expect("rename");
         self.nodes.get_mut(&dir).expect("it is there").names.remove(&name);
         self.name(to, &new_name, ino);
         self.sweep();
@@ -375,7 +391,11 @@ impl<'r> Worker<'r> {
         let (name, value) = (format!("user.x{}", self.dice.below(3)), format!("{}", self.dice.next()));
         let (name, value) = (name.into_bytes(), value.into_bytes());
         self.vfs.setxattr(ino, &name, &value, XattrMode::Any).expect("setxattr");
-        self.nodes.get_mut(&ino).expect("it was picked").xattrs.insert(name, value);
+        self.nodes
+            .get_mut(&ino)
+            .expect("it was picked")
+            .xattrs
+            .insert(name, value);
         Some(format!("setxattr {ino}"))
     }
 
@@ -506,7 +526,13 @@ pub fn look(vfs: &Vfs, runtime: &Handle) -> Result<(Listing, BTreeMap<u64, Conte
 
 fn read(vfs: &Vfs, runtime: &Handle, ino: u64, size: u64) -> Result<Content, VfsError> {
     let mut content = Content::default();
-    let handle = vfs.open_file(ino, OpenFlags { read: true, ..OpenFlags::default() })?;
+    let handle = vfs.open_file(
+        ino,
+        OpenFlags {
+            read: true,
+            ..OpenFlags::default()
+        },
+    )?;
     let mut offset = 0;
     while offset < size {
         let bytes = wait(runtime, vfs.read(ino, handle, offset, 1 << 20)?)?;
@@ -518,4 +544,3 @@ fn read(vfs: &Vfs, runtime: &Handle, ino: u64, size: u64) -> Result<Content, Vfs
     vfs.release(ino, handle)?;
     Ok(content)
 }
-

@@ -108,7 +108,9 @@ fn each_page(
     let (mut from, mut records) = (Vec::new(), 0);
     loop {
         let page = store.scan(b"", &from, JOURNAL_COPY_RECORDS)?;
-        let Some((last, _)) = page.last() else { return Ok(records) };
+        let Some((last, _)) = page.last() else {
+            return Ok(records);
+        };
         from.clone_from(last);
         from.push(0);
         records += page.len() as u64;
@@ -141,7 +143,10 @@ impl Place {
     /// `WHAT.damaged-N`, not taken yet.
     fn free_name(&self, what: &str) -> PathBuf {
         let name = |n: u64| self.beside.join(format!("{what}.damaged-{n}"));
-        (1..).map(name).find(|path| !path.exists()).expect("there are many numbers")
+        (1..)
+            .map(name)
+            .find(|path| !path.exists())
+            .expect("there are many numbers")
     }
 
     /// An empty copy of `from`'s place, so that what is tried on it changes nothing.
@@ -164,7 +169,9 @@ impl Place {
         File::open(&self.dir).and_then(|dir| dir.sync_all()).map_err(failed)?;
         exchange(&self.dir, damaged).map_err(failed)?;
         fs::rename(&self.dir, &kept).map_err(failed)?;
-        File::open(&self.beside).and_then(|dir| dir.sync_all()).map_err(failed)?;
+        File::open(&self.beside)
+            .and_then(|dir| dir.sync_all())
+            .map_err(failed)?;
         Ok(kept)
     }
 
@@ -311,7 +318,12 @@ async fn build(
             }
         }
     };
-    install(store.as_ref(), &packs, &plan, Continuation::after(&packs, &mut OsEntropy))?;
+    install(
+        store.as_ref(),
+        &packs,
+        &plan,
+        Continuation::after(&packs, &mut OsEntropy),
+    )?;
     let restored = restore::finish(store.as_ref(), keys, &|id| has_chunk(store.as_ref(), id))?;
     store.barrier()?;
     drop(store);
@@ -337,11 +349,16 @@ fn newer_content(cache: &Path, sealed_at_s: u64, store: &dyn MetaStore) -> std::
     let mut found = Vec::new();
     for dir in fs::read_dir(cache)?.flatten() {
         for file in fs::read_dir(dir.path())?.flatten() {
-            let Some(inode) = file.file_name().to_str().and_then(|name| u64::from_str_radix(name, 16).ok()) else {
+            let Some(inode) = file
+                .file_name()
+                .to_str()
+                .and_then(|name| u64::from_str_radix(name, 16).ok())
+            else {
                 continue;
             };
             let metadata = file.metadata()?;
-            if u64::try_from(metadata.mtime()).is_ok_and(|written| written + 1 >= sealed_at_s) && metadata.blocks() > 0 {
+            if u64::try_from(metadata.mtime()).is_ok_and(|written| written + 1 >= sealed_at_s) && metadata.blocks() > 0
+            {
                 found.push(LocalOnly {
                     inode,
                     path: None,
@@ -384,7 +401,10 @@ impl Rebuilt {
         for file in self.local_only.iter().take(LINES_MAX) {
             let path = file.path.as_deref().unwrap_or("a file that the network never saw");
             let bytes = units::bytes(file.bytes);
-            println!("{path} (inode {}): {bytes} in the cache that was kept may be newer", file.inode);
+            println!(
+                "{path} (inode {}): {bytes} in the cache that was kept may be newer",
+                file.inode
+            );
         }
         if self.local_only.len() > LINES_MAX {
             println!("… and {} more: --json lists them", self.local_only.len() - LINES_MAX);
@@ -400,7 +420,10 @@ impl Rebuilt {
         }
         Err(Failure::new(
             Exit::Partial,
-            format!("volume `{}` was rebuilt as the network and the staged packs have it", self.volume),
+            format!(
+                "volume `{}` was rebuilt as the network and the staged packs have it",
+                self.volume
+            ),
         )
         .hint("it can be mounted; once nothing is missed any more, what was kept can be deleted"))
     }
