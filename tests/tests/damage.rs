@@ -119,6 +119,23 @@ impl Scene {
         Ok(())
     }
 
+    /// A rebuilt volume sends what is staged, once, and what is written then; all of it comes back.
+    fn goes_on(&self, volume: &Volume) -> Result<()> {
+        self.network.run(&["chain", "resume"])?;
+        let at = self.dir.path().join("mnt");
+        let mount = volume.mount(&at)?;
+        tree::write_noise(&at.join("after-the-rebuild"), 9, 1)?;
+        let expected = tree::manifest(&at)?;
+        volume.sync(PATIENCE)?;
+        volume.evict()?;
+        process::drop_kernel_caches()?;
+        let differences = tree::differences(&expected, &tree::manifest(&at)?);
+        ensure!(differences.is_empty(), "after going on: {differences:?}");
+        let declared = self.network.events("UploadDeclaration")?;
+        ensure!(declared == self.network.events("StorageCompleted")?, "declared twice, or left open");
+        mount.umount()
+    }
+
     /// What becomes of the damage: in one word.
     fn outcome(&self, volume: &Volume) -> Result<&'static str> {
         let mut mount = volume.cessfs()?;
@@ -195,7 +212,7 @@ fn every_file_in_turn(store: &str) -> Result<()> {
     let mut damages = vec![Damage::Cut, Damage::Zero, Damage::Delete];
     let flips = places.unwrap_or(1);
     damages.extend((0..flips).map(|n| Damage::Flip((2 * n + 1) * 1000 / (2 * flips))));
-    let mut number = 0;
+    let (mut number, mut rebuilt) = (0, None);
     for (index, file) in scene.journal_files(&scene.volume)?.into_iter().enumerate() {
         for (kind, damage) in damages.iter().enumerate() {
             if places.is_none() && (index + kind) % 2 == 1 {
@@ -206,11 +223,14 @@ fn every_file_in_turn(store: &str) -> Result<()> {
             let outcome = scene.outcome(&volume);
             let outcome = outcome.with_context(|| format!("{store}: {damage:?} of {}", file.display()))?;
             println!("{store}: {damage:?} of {}: {outcome}", file.display());
-            fs::remove_dir_all(scene.dir.path().join(format!("case-{number}")))?;
+            if outcome == "rebuilt from the packs" {
+                rebuilt = Some(volume);
+            } else {
+                fs::remove_dir_all(scene.dir.path().join(format!("case-{number}")))?;
+            }
         }
     }
-    scene.network.run(&["chain", "resume"])?;
-    Ok(())
+    scene.goes_on(&rebuilt.context("no damage went so far that the packs were needed")?)
 }
 
 #[test]

@@ -74,6 +74,13 @@ struct Fsck {
 /// # Errors
 /// Journal or cache cannot be read; with `repair`, not be written.
 pub fn fsck(parts: VfsParts, repair: bool) -> Result<FsckReport, VfsError> {
+    if parts.store.scan(records::INODE_PREFIX, records::INODE_PREFIX, 1)?.is_empty() {
+        // Never mounted: there is nothing yet.
+        return Ok(FsckReport {
+            closed: true,
+            ..FsckReport::default()
+        });
+    }
     let mut closed = parts.store.get(records::CLEAN_KEY)?.is_some();
     if !closed && repair {
         // As a mount does it: nobody knows better what a crash leaves.
