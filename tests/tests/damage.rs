@@ -143,7 +143,7 @@ impl Scene {
         mount.args(["mount", &volume.name]).arg(&at);
         mount
             .arg("-o")
-            .arg(format!("passphrase-file={}", volume.passphrase_file().display()));
+            .arg(volume.secret_option());
         let output = process::output(&mut mount)?;
         if output.status.success() {
             let found = tree::manifest(&at);
@@ -195,7 +195,7 @@ impl Scene {
 fn fsck(volume: &Volume, arguments: &[&str]) -> Result<std::process::Command> {
     let mut fsck = volume.cessfs()?;
     fsck.args(["fsck", &volume.name]).args(arguments);
-    fsck.arg("--passphrase-file").arg(volume.passphrase_file());
+    volume.add_secret(&mut fsck);
     Ok(fsck)
 }
 

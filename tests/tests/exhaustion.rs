@@ -104,7 +104,7 @@ fn few_descriptors_are_enough_for_many_files() -> Result<()> {
         .arg(&at);
     mount
         .arg("-o")
-        .arg(format!("passphrase-file={}", volume.passphrase_file().display()));
+        .arg(volume.secret_option());
     process::succeed(&mut mount)?;
     let written = (0..600u64).try_for_each(|n| -> Result<()> {
         let path = at.join(format!("file-{n}"));
