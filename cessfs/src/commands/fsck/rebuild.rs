@@ -383,8 +383,7 @@ impl Rebuilt {
             "journal" => println!("every record of the damaged journal could be read: nothing is missing"),
             _ => {
                 println!(
-                    "rebuilt from {} and from {} packs staged on this disk: {} files, as of pack {}",
-                    "the network",
+                    "rebuilt from the network and from {} packs staged on this disk: {} files, as of pack {}",
                     self.staged_packs.len(),
                     self.files,
                     self.head.unwrap_or(0)
