@@ -11,7 +11,7 @@ RELEASE := $(abspath $(TARGET))/release
 MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test soak check bench fuzz deb
+.PHONY: help run demo test soak nightly check bench fuzz deb
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ test: ## every test there is, as CI runs them (real mounts need root and /dev/fu
 soak: ## fresh seeds for MINUTES=60 minutes: power cuts, kills, damage; counts what was tried and lost
 	@scripts/setup --test
 	scripts/soak $(MINUTES)
+
+nightly: ## what takes too long for every day: ten thousand cases of each model, a million operations of fsx in each mode (hours)
+	@scripts/setup --test
+	scripts/nightly
 
 check: ## what must be clean before a commit: format, lints, unit tests, docs, licences
 	@scripts/setup --check

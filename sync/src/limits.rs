@@ -11,6 +11,8 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 pub const PACK_SEGMENTS_MAX: usize = 1000;
 /// Territory bytes charged for each started segment (F2).
 pub const SEGMENT_CHARGE_BYTES: u64 = 96 << 20;
+/// How many bytes of territory a byte of a pack is charged.
+pub const CHARGE_FACTOR: u64 = SEGMENT_CHARGE_BYTES / SEGMENT_BYTES as u64;
 
 /// How long a connection to the chain's RPC may take, TLS included.
 pub const CHAIN_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -227,6 +229,8 @@ pub const SLED_LOCK_TRIES: u32 = 500;
 pub const SLED_LOCK_POLL: Duration = Duration::from_millis(10);
 /// Bytes of sled's page cache.
 pub const SLED_CACHE_BYTES: u64 = 64 << 20;
+/// Up to this size every page of a redb file is checked when it is opened.
+pub const REDB_CHECK_BYTES_MAX: u64 = 64 << 20;
 /// Bytes of redb's page cache.
 pub const REDB_CACHE_BYTES: usize = 64 << 20;
 /// Bytes of changes that redb applies before it makes them durable unasked: the pages they free are reused only then.

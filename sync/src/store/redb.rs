@@ -7,7 +7,7 @@
 //! [`REDB_LOOSE_BYTES_MAX`] of changes are made durable unasked, or a long burst would grow the file without end.
 
 use super::{Backend, Batch, Record, StoreError, from_io};
-use crate::limits::{REDB_CACHE_BYTES, REDB_LOOSE_BYTES_MAX};
+use crate::limits::{REDB_CACHE_BYTES, REDB_CHECK_BYTES_MAX, REDB_LOOSE_BYTES_MAX};
 use parking_lot::Mutex;
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 use std::fs::File;
@@ -68,10 +68,14 @@ impl RedbBackend {
 
 fn open(path: &Path) -> Result<Database, StoreError> {
     // redb trusts a file that was closed cleanly, and may panic over one that was damaged since. So every page is checked
-    // against its checksum once; where that falls back to an older tree, the journal's mark tells.
+    // against its checksum once, up to a size at which that would be waited for; where that falls back to an older tree, the
+    // journal's mark tells.
+    let check = std::fs::metadata(path).is_ok_and(|file| file.len() <= REDB_CHECK_BYTES_MAX);
     let opened = catch_unwind(AssertUnwindSafe(|| {
         let mut db = Database::builder().set_cache_size(REDB_CACHE_BYTES).create(path)?;
-        db.check_integrity()?;
+        if check {
+            db.check_integrity()?;
+        }
         Ok(db)
     }));
     opened
