@@ -132,7 +132,10 @@ impl Scene {
         let differences = tree::differences(&expected, &tree::manifest(&at)?);
         ensure!(differences.is_empty(), "after going on: {differences:?}");
         let declared = self.network.events("UploadDeclaration")?;
-        ensure!(declared == self.network.events("StorageCompleted")?, "declared twice, or left open");
+        ensure!(
+            declared == self.network.events("StorageCompleted")?,
+            "declared twice, or left open"
+        );
         mount.umount()
     }
 
@@ -141,9 +144,7 @@ impl Scene {
         let mut mount = volume.cessfs()?;
         let at = self.dir.path().join("mnt");
         mount.args(["mount", &volume.name]).arg(&at);
-        mount
-            .arg("-o")
-            .arg(volume.secret_option());
+        mount.arg("-o").arg(volume.secret_option());
         let output = process::output(&mut mount)?;
         if output.status.success() {
             let found = tree::manifest(&at);

@@ -102,9 +102,7 @@ fn few_descriptors_are_enough_for_many_files() -> Result<()> {
         .arg(volume.home())
         .args(["mount", &volume.name])
         .arg(&at);
-    mount
-        .arg("-o")
-        .arg(volume.secret_option());
+    mount.arg("-o").arg(volume.secret_option());
     process::succeed(&mut mount)?;
     let written = (0..600u64).try_for_each(|n| -> Result<()> {
         let path = at.join(format!("file-{n}"));
