@@ -22,7 +22,7 @@ use crate::data::state::{DIRTY_PREFIX, dirty_key, spill_key};
 use crate::error::VfsError;
 use crate::limits::{BLOCK_BYTES, CHUNK_BLOCKS, FINDINGS_MAX};
 use crate::records::{self, Extent, InodeRecord};
-use crate::restore::{each, recount};
+use crate::restore::{Restored, each, recount};
 use crate::vfs::Vfs;
 use cessfs_sync::{Batch, Standing};
 use std::sync::Arc;
@@ -148,7 +148,7 @@ impl Fsck {
     /// Links and attributes follow from names: regular files whose records count them otherwise.
     fn count_links(&mut self) -> Result<(), VfsError> {
         let core = self.core.clone();
-        let wrong = recount(&*core.store)?;
+        let (wrong, _) = recount(&*core.store, &mut Restored::default())?;
         for (ino, record) in wrong {
             let what = format!(
                 "inode {ino} counts its links or attributes wrong; its names say {} and {}",

@@ -10,7 +10,7 @@ use crate::check::check_tree;
 use crate::core::Core;
 use crate::error::VfsError;
 use crate::inode::ROOT_INO;
-use crate::limits::{MISSING_FILES_MAX, MISSING_NOTES_MAX, SCAN_PAGE, TREE_DEPTH_MAX};
+use crate::limits::{MISSING_FILES_MAX, MISSING_NOTES_MAX, SCAN_PAGE, SWEEP_PAGE, TREE_DEPTH_MAX};
 use crate::records::{self, DentryBucket, Extent, InodeRecord, XattrBucket};
 use cessfs_crypto::{ChunkId, VolumeKeys};
 use cessfs_sync::{Batch, MetaStore, Standing, StoreError};
@@ -54,28 +54,26 @@ pub struct MissingFile {
 pub fn finish(
     store: &dyn MetaStore,
     keys: &VolumeKeys,
-    has_chunk: &dyn Fn(ChunkId) -> Result<bool, StoreError>,
+    has_chunk: &(dyn Fn(ChunkId) -> Result<bool, StoreError> + Sync),
 ) -> Result<Restored, VfsError> {
+    let mut restored = Restored::default();
     let mut wrong = Batch::new();
-    for (ino, record) in recount(store)? {
+    let (recounted, last) = recount(store, &mut restored)?;
+    for (ino, record) in recounted {
         wrong.put(records::inode_key(ino), record.encode());
     }
     store.commit(wrong)?;
-    let mut restored = Restored {
-        findings: check_tree(store, keys)?,
-        ..Restored::default()
-    };
-    let mut last = ROOT_INO;
-    each(store, records::INODE_PREFIX, |key, value| {
-        last = records::parse_ino_key(key)?;
-        restored.files += 1;
-        let record = InodeRecord::decode(value)?;
-        if record.kind == FileKind::Regular {
-            restored.bytes += record.size;
-        }
-        Ok(())
-    })?;
-    let missing = missing_chunks(store, has_chunk)?;
+    // Both read nearly everything, and nothing changes meanwhile.
+    let (findings, missing) = std::thread::scope(|scope| {
+        let check = scope.spawn(|| check_tree(store, keys));
+        let missing = missing_chunks(store, has_chunk);
+        (
+            check.join().expect("a check of damaged records ends with findings"),
+            missing,
+        )
+    });
+    restored.findings = findings?;
+    let missing = missing?;
     restored.missing_files = missing.len() as u64;
     restored.missing = name_missing(store, missing)?;
     let mut batch = Batch::new();
@@ -99,9 +97,32 @@ pub fn finish(
     Ok(restored)
 }
 
-/// Regular files whose links or attributes are counted wrong, with the record that they should have. Names always travel, but
-/// the record of a file that was being written may be that of an earlier delta (`docs/FORMAT-delta.md`).
-pub(crate) fn recount(store: &dyn MetaStore) -> Result<Vec<(u64, InodeRecord)>, VfsError> {
+/// Key of the sentence about metadata that a restore could not bring back.
+const LOST_HISTORY_KEY: &[u8] = b"sgone";
+
+/// Notes in a restored store what of the volume's history nobody could give; `status` tells it from then on.
+///
+/// # Errors
+/// The store fails.
+pub fn note_lost_history(store: &dyn MetaStore, told: &str) -> Result<(), StoreError> {
+    let mut batch = Batch::new();
+    batch.put(LOST_HISTORY_KEY, told.as_bytes());
+    store.commit(batch)
+}
+
+/// What [`note_lost_history`] noted.
+pub(crate) fn lost_history(core: &Core) -> Option<String> {
+    let told = core.store.get(LOST_HISTORY_KEY).ok().flatten()?;
+    Some(String::from_utf8_lossy(&told).into_owned())
+}
+
+/// Regular files whose links or attributes are counted wrong, with the record that they should have, and the highest number of
+/// an inode; counts inodes and bytes too. Names always travel, but the record of a file that was being written may be that of an
+/// earlier delta (`docs/FORMAT-delta.md`).
+pub(crate) fn recount(
+    store: &dyn MetaStore,
+    restored: &mut Restored,
+) -> Result<(Vec<(u64, InodeRecord)>, u64), VfsError> {
     let (mut names, mut attributes) = (HashMap::<u64, u32>::new(), HashMap::<u64, u32>::new());
     each(store, records::DENTRY_PREFIX, |_, value| {
         for dentry in DentryBucket::decode(value)?.0 {
@@ -117,26 +138,32 @@ pub(crate) fn recount(store: &dyn MetaStore) -> Result<Vec<(u64, InodeRecord)>, 
         Ok(())
     })?;
     let mut wrong = Vec::new();
+    let mut last = ROOT_INO;
     each(store, records::INODE_PREFIX, |key, value| {
-        let ino = records::parse_ino_key(key)?;
+        last = records::parse_ino_key(key)?;
+        restored.files += 1;
         let mut record = InodeRecord::decode(value)?;
+        if record.kind != FileKind::Regular {
+            return Ok(());
+        }
+        restored.bytes = restored.bytes.saturating_add(record.size);
         let told = (record.nlink, record.xattrs);
-        if let (FileKind::Regular, Some(links)) = (record.kind, names.get(&ino)) {
+        if let Some(links) = names.get(&last) {
             record.nlink = *links;
-            record.xattrs = attributes.get(&ino).copied().unwrap_or(0);
+            record.xattrs = attributes.get(&last).copied().unwrap_or(0);
         }
         if told != (record.nlink, record.xattrs) {
-            wrong.push((ino, record));
+            wrong.push((last, record));
         }
         Ok(())
     })?;
-    Ok(wrong)
+    Ok((wrong, last))
 }
 
 /// Chunks and missing chunks of every file that misses any.
 fn missing_chunks(
     store: &dyn MetaStore,
-    has_chunk: &dyn Fn(ChunkId) -> Result<bool, StoreError>,
+    has_chunk: &(dyn Fn(ChunkId) -> Result<bool, StoreError> + Sync),
 ) -> Result<BTreeMap<u64, (u64, u64)>, VfsError> {
     let mut all = BTreeMap::new();
     let (mut at, mut chunks, mut missing) = (0, 0, 0);
@@ -161,7 +188,10 @@ fn missing_chunks(
 }
 
 /// A path for each, one of them where there are several.
-fn name_missing(store: &dyn MetaStore, missing: BTreeMap<u64, (u64, u64)>) -> Result<Vec<MissingFile>, VfsError> {
+pub(crate) fn name_missing(
+    store: &dyn MetaStore,
+    missing: BTreeMap<u64, (u64, u64)>,
+) -> Result<Vec<MissingFile>, VfsError> {
     let inos: Vec<u64> = missing.keys().copied().take(MISSING_FILES_MAX).collect();
     let mut paths = paths(store, &inos)?;
     let files = missing.into_iter().take(MISSING_FILES_MAX);
@@ -244,7 +274,13 @@ pub(crate) fn each(
 ) -> Result<(), VfsError> {
     let mut from = prefix.to_vec();
     loop {
-        let page = store.scan(prefix, &from, SCAN_PAGE)?;
+        // Values of attributes may be long.
+        let limit = if prefix == records::XATTR_PREFIX {
+            SCAN_PAGE
+        } else {
+            SWEEP_PAGE
+        };
+        let page = store.scan(prefix, &from, limit)?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         from.clone_from(last);
         from.push(0);

@@ -70,6 +70,9 @@ pub fn take_staged(
             columns: [Column::default(); COLUMNS],
             sealed_at_s: footer.sealed_at_s,
             changed_at_s: footer.sealed_at_s,
+            drain: None,
+            stands_for: None,
+            beside: false,
         };
         let pack = Pack {
             record,

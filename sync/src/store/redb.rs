@@ -34,11 +34,19 @@ impl RedbBackend {
     /// # Errors
     /// `Corrupt` if redb cannot read its file (the caller quarantines it), `Io`/`Full` if the disk refuses.
     pub fn open(dir: &Path) -> Result<RedbBackend, StoreError> {
+        RedbBackend::open_with_cache(dir, REDB_CACHE_BYTES)
+    }
+
+    /// The same with a page cache of so many bytes.
+    ///
+    /// # Errors
+    /// See [`open`](RedbBackend::open).
+    pub fn open_with_cache(dir: &Path, cache_bytes: usize) -> Result<RedbBackend, StoreError> {
         let path = dir.join(RedbBackend::FILE);
         if !path.exists() {
             make(dir, &path)?;
         }
-        let db = open(&path)?;
+        let db = open(&path, cache_bytes)?;
         let backend = RedbBackend {
             db,
             path,
@@ -66,13 +74,13 @@ impl RedbBackend {
     }
 }
 
-fn open(path: &Path) -> Result<Database, StoreError> {
+fn open(path: &Path, cache_bytes: usize) -> Result<Database, StoreError> {
     // redb trusts a file that was closed cleanly, and may panic over one that was damaged since. So every page is checked
     // against its checksum once, up to a size at which that would be waited for; where that falls back to an older tree, the
     // journal's mark tells.
     let check = std::fs::metadata(path).is_ok_and(|file| file.len() <= REDB_CHECK_BYTES_MAX);
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let mut db = Database::builder().set_cache_size(REDB_CACHE_BYTES).create(path)?;
+        let mut db = Database::builder().set_cache_size(cache_bytes).create(path)?;
         if check {
             db.check_integrity()?;
         }
@@ -90,7 +98,7 @@ fn make(dir: &Path, path: &Path) -> Result<(), StoreError> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(from_io(e)),
         _ => {}
     }
-    drop(open(&fresh)?);
+    drop(open(&fresh, REDB_CACHE_BYTES)?);
     let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
     sync(&fresh)
         .and_then(|()| std::fs::rename(&fresh, path))
@@ -134,6 +142,14 @@ impl Backend for RedbBackend {
             Durability::None
         };
         self.transact(batch, durability)
+    }
+
+    /// One transaction for both: a second, empty one would sync the file again.
+    fn apply_and_flush(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut loose = self.loose_bytes.lock();
+        self.transact(batch, Durability::Immediate)?;
+        *loose = 0;
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), StoreError> {

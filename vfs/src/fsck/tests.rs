@@ -2,7 +2,7 @@ use super::*;
 use crate::attr::Caller;
 use crate::core::VfsConfig;
 use crate::fakes::bench::{scratch, wait};
-use crate::fakes::{FakeChunks, FakeClock, FakeEntropy, volume_keys};
+use crate::fakes::{FakeChunks, FakeClock, FakeEntropy, FakeTrees, volume_keys};
 use crate::inode::ROOT_INO;
 use crate::request::OpenFlags;
 use cessfs_sync::store::MemStore;
@@ -65,6 +65,7 @@ impl Scene {
             keys: volume_keys(),
             config: VfsConfig::new(self.dir.path().to_path_buf()),
             entropy: Arc::new(Mutex::new(FakeEntropy::new(self.store.progress().0 as u64 + 1))),
+            trees: Arc::new(FakeTrees::default()),
         }
     }
 

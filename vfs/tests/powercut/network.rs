@@ -9,10 +9,11 @@
 
 use bytes::Bytes;
 use cessfs_crypto::{ChunkId, PackSeq, VolumeKeys};
-use cessfs_sync::chunk_store::Backlog;
+use cessfs_sync::chunk_store::{Backlog, FrameSink};
 use cessfs_sync::engine::{Engine, Seams};
 use cessfs_sync::sim::World;
 use cessfs_sync::{Batch, ChunkStore, CutCause, DeltaSource, FetchError, MetaStore, Standing, StoreError};
+use cessfs_vfs::TreeStores;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -45,9 +46,6 @@ pub struct Staged {
     world: Arc<World>,
 }
 
-/// How long a seal may take; the wait for the network after it is not waited for.
-const SEAL_PATIENCE: Duration = Duration::from_secs(20);
-
 impl Staged {
     fn open(world: Arc<World>, dir: &Path, store: Arc<dyn MetaStore>, keys: VolumeKeys) -> Staged {
         let seams = Seams {
@@ -64,18 +62,8 @@ impl Staged {
         }
     }
 
-    fn sealed(&self) -> usize {
-        self.engine.status().packs.values().sum::<u64>() as usize
-    }
-
-    fn seal(&self, runtime: &Handle) {
-        let (before, engine) = (self.sealed(), self.engine.clone());
-        let task = runtime.spawn(async move { engine.settle().await });
-        let deadline = std::time::Instant::now() + SEAL_PATIENCE;
-        while self.sealed() == before && !task.is_finished() && std::time::Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        task.abort();
+    fn seal(&self) {
+        self.engine.seal().expect("the journal and the staging directory take it");
     }
 }
 
@@ -113,10 +101,10 @@ impl Network {
     }
 
     /// Seals what is there; durable when it returns.
-    pub fn seal(&self, source: &dyn DeltaSource, cause: CutCause, runtime: &Handle) {
+    pub fn seal(&self, source: &dyn DeltaSource, cause: CutCause) {
         match self {
             Network::Paper(paper) => paper.seal(source, cause).expect("the store takes it"),
-            Network::Staged(staged) => staged.seal(runtime),
+            Network::Staged(staged) => staged.seal(),
         }
     }
 
@@ -237,6 +225,22 @@ impl ChunkStore for Paper {
         }
     }
 
+    fn seal(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    fn replay(&self, _seq: PackSeq, _sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>> {
+        async { Err(FetchError::Unknown) }.boxed()
+    }
+
+    fn replay_unsent(&self, _sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>> {
+        async { Ok(()) }.boxed()
+    }
+
+    fn is_fenced(&self) -> bool {
+        false
+    }
+
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>> {
         async { Ok(()) }.boxed()
     }
@@ -255,5 +259,20 @@ impl cessfs_sync::Clock for Machine {
     }
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         tokio::time::sleep(duration).boxed()
+    }
+}
+
+/// Nobody takes snapshots here.
+pub struct NoTrees;
+
+impl TreeStores for NoTrees {
+    fn open(&self, name: &str) -> Result<Arc<dyn MetaStore>, StoreError> {
+        Err(StoreError::Corrupt(format!("there is no tree {name}")))
+    }
+    fn remove(&self, _name: &str) -> Result<(), StoreError> {
+        Ok(())
+    }
+    fn names(&self) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
     }
 }

@@ -1,7 +1,7 @@
 //! A volume below a directory: real journal, real cache, real staging, whatever the disk under them is.
 
 use crate::disk::Dice;
-use crate::network::Machine;
+use crate::network::{Machine, NoTrees};
 use cessfs_crypto::{Entropy, Phrase, VolumeId, VolumeKeys};
 use cessfs_sync::store::{Journal, RedbBackend, Sealer, SledBackend};
 use cessfs_sync::{ChunkStore, MetaStore, StoreError};
@@ -94,5 +94,6 @@ pub fn parts(
         keys: keys(),
         config: config(dir, setup),
         entropy: Arc::new(Mutex::new(Dice(nonces))),
+        trees: Arc::new(NoTrees),
     }
 }

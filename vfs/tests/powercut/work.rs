@@ -261,8 +261,7 @@ impl<'r> Worker<'r> {
                 } else {
                     CutCause::Full
                 };
-                let runtime = self.runtime.clone();
-                self.network.seal(&*self.vfs.delta_source(), cause, &runtime);
+                self.network.seal(&*self.vfs.delta_source(), cause);
                 // What it stands on is a barrier of the journal.
                 return self.note("seal".into(), begun, true);
             }
