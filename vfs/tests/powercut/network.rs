@@ -63,7 +63,9 @@ impl Staged {
     }
 
     fn seal(&self) {
-        self.engine.seal().expect("the journal and the staging directory take it");
+        self.engine
+            .seal()
+            .expect("the journal and the staging directory take it");
     }
 }
 
