@@ -12,9 +12,7 @@ use cessfs_crypto::{ChunkId, PackSeq, VolumeKeys};
 use cessfs_sync::chunk_store::Backlog;
 use cessfs_sync::engine::{Engine, Seams};
 use cessfs_sync::sim::World;
-use cessfs_sync::{
-    Batch, ChunkStore, CutCause, DeltaSource, FetchError, FrameSink, MetaStore, Standing, StoreError,
-};
+use cessfs_sync::{Batch, ChunkStore, CutCause, DeltaSource, FetchError, FrameSink, MetaStore, Standing, StoreError};
 use cessfs_vfs::TreeStores;
 use futures::FutureExt;
 use futures::future::BoxFuture;
