@@ -284,7 +284,7 @@ pub const SLED_LOCK_POLL: Duration = Duration::from_millis(10);
 /// Bytes of sled's page cache.
 pub const SLED_CACHE_BYTES: u64 = 64 << 20;
 /// Up to this size every page of a redb file is checked when it is opened.
-pub const REDB_CHECK_BYTES_MAX: u64 = 64 << 20;
+pub const REDB_CHECK_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of redb's page cache.
 pub const REDB_CACHE_BYTES: usize = 64 << 20;
 /// Bytes of changes that redb applies before it makes them durable unasked: the pages they free are reused only then.

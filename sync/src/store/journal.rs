@@ -355,6 +355,12 @@ impl<B: Backend> Shared<B> {
             }
             self.finish(bytes, last, flush, result);
         }
+        // What was flushed within the last moments is not marked yet.
+        let behind = self.marking.as_ref().is_some_and(|marking| marking.lock().behind);
+        if behind && self.queue.lock().failed.is_none() {
+            // Whoever is interested in failure has asked for a barrier; a mark that stays behind only sees less.
+            let _the_mark_stays_behind = self.write(Batch::new(), true);
+        }
     }
 
     /// Waits for batches to apply or a barrier to serve; `None` when stopping with everything flushed.
