@@ -8,17 +8,21 @@
 mod answers;
 mod convert;
 mod fault;
+pub mod pages;
 mod passthrough;
 mod privileges;
 mod session;
+mod snapshots;
 mod space;
+mod stages;
 
 pub use fault::Faults;
 pub use session::{Mounted, Settings, mount};
+pub use stages::ALL as STAGES;
 
 use crate::config::KernelCache;
 use crate::limits::FUSE_TTL;
-use cessfs_vfs::{AclKind, TimeSet, Vfs, VfsError, XattrMode};
+use cessfs_vfs::{AclKind, TimeSet, Vfs, VfsError, XattrMode, is_snapshot};
 use convert::{caller, creator, file_attr, file_kind, rename_flags, time_set, timestamp};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
@@ -48,6 +52,7 @@ fn ttl<const N: usize>(inos: [u64; N]) -> Duration {
 }
 
 /// Translates between fuser and [`Vfs`].
+#[derive(Clone)]
 pub struct Adapter {
     vfs: Arc<Vfs>,
     runtime: Handle,
@@ -96,6 +101,9 @@ impl Filesystem for Adapter {
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if is_snapshot(parent.0) {
+            return self.lookup_in_snapshot(parent, name, reply);
+        }
         self.guard("lookup", || match self.vfs.lookup(parent.0, name.as_bytes()) {
             // Inode 0 lets the kernel remember that the name does not exist.
             Err(VfsError::NotFound) => reply.entry(&ttl([parent.0]), &convert::ABSENT, GENERATION),
@@ -108,6 +116,9 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        if is_snapshot(ino.0) {
+            return self.getattr_in_snapshot(ino, reply);
+        }
         self.guard("getattr", || match self.vfs.getattr(ino.0) {
             Ok(attr) => reply.attr(&ttl_of(&attr), &file_attr(&attr)),
             Err(e) => reply.error(self.faults.errno("getattr", ino.0, &e)),
@@ -156,6 +167,9 @@ impl Filesystem for Adapter {
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        if is_snapshot(ino.0) {
+            return self.readlink_in_snapshot(ino, reply);
+        }
         self.guard("readlink", || match self.vfs.readlink(ino.0) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(self.faults.errno("readlink", ino.0, &e)),
@@ -242,6 +256,9 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
+        if is_snapshot(ino.0) {
+            return self.open_in_snapshot(ino, flags, reply);
+        }
         self.guard("open", || self.open_file(ino, flags.0, reply));
     }
 
@@ -275,6 +292,9 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if is_snapshot(ino.0) {
+            return self.read_in_snapshot(ino, offset, size, reply);
+        }
         self.guard("read", || {
             let result = self.vfs.read(ino.0, fh.0, offset, size);
             self.later("read", ino, result, move |answer| match answer {
@@ -327,6 +347,9 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        if is_snapshot(ino.0) {
+            return self.nothing_to_do(reply);
+        }
         self.guard("release", || {
             self.passthrough.take_back(fh.0);
             self.empty("release", ino, self.vfs.release(ino.0, fh.0), reply)
@@ -334,6 +357,9 @@ impl Filesystem for Adapter {
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        if is_snapshot(ino.0) {
+            return self.nothing_to_do(reply);
+        }
         self.blocking("fsync", ino, reply, move |vfs| vfs.fsync(ino.0, fh.0, datasync));
     }
 
@@ -353,6 +379,9 @@ impl Filesystem for Adapter {
     }
 
     fn lseek(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        if is_snapshot(ino.0) {
+            return self.seek_in_snapshot(ino, offset, whence, reply);
+        }
         self.guard("lseek", || self.seek(ino, fh, offset, whence, reply));
     }
 
@@ -369,6 +398,10 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        if is_snapshot(ino_in.0) {
+            // The kernel copies itself then, by reading and writing.
+            return reply.error(Errno::EXDEV);
+        }
         let from = space::Place {
             ino: ino_in,
             fh: fh_in,
@@ -383,6 +416,9 @@ impl Filesystem for Adapter {
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        if is_snapshot(ino.0) {
+            return self.nothing_to_do(reply);
+        }
         self.blocking("fsyncdir", ino, reply, move |vfs| vfs.fsyncdir(ino.0));
     }
 
@@ -392,6 +428,9 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        if is_snapshot(ino.0) {
+            return self.readdir_in_snapshot(ino, offset, reply);
+        }
         self.guard("readdir", || {
             let listed = self.vfs.readdir(ino.0, offset, false, &mut |entry| {
                 reply.add(
@@ -409,6 +448,9 @@ impl Filesystem for Adapter {
     }
 
     fn readdirplus(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        if is_snapshot(ino.0) {
+            return self.readdirplus_in_snapshot(ino, offset, reply);
+        }
         self.guard("readdirplus", || {
             let listed = self.vfs.readdir(ino.0, offset, true, &mut |entry| {
                 // An entry without attributes (`.` and `..`) has inode 0 for the kernel: it looks it up when it needs it.
@@ -477,6 +519,9 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if is_snapshot(ino.0) {
+            return self.getxattr_in_snapshot(ino, name, size, reply);
+        }
         self.guard("getxattr", || {
             let value = self.vfs.getxattr(ino.0, name.as_bytes());
             self.sized("getxattr", ino, value, size, reply);
@@ -484,6 +529,9 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if is_snapshot(ino.0) {
+            return self.listxattr_in_snapshot(ino, size, reply);
+        }
         self.guard("listxattr", || {
             self.sized("listxattr", ino, self.vfs.listxattr(ino.0), size, reply)
         });

@@ -1,5 +1,7 @@
 //! The one place that builds what is real: clocks, randomness, sockets, databases, threads. Everything else is given them.
 
+mod trees;
+
 use crate::config::{AtRestMode, Passthrough, StoreBackend, VolumeConfig};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
@@ -18,6 +20,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};
+use trees::TreeDirectory;
 
 /// The machine's clocks.
 #[derive(Debug)]
@@ -55,14 +58,27 @@ impl Entropy for OsEntropy {
     }
 }
 
-/// The threads that wait for the network.
+/// The threads that wait for the disk and the network on behalf of somebody.
 ///
 /// # Errors
 /// When the system gives no threads.
 pub fn runtime() -> Result<Runtime, Failure> {
+    threads("cessfs", || ())
+}
+
+/// The threads that pack, send and fetch; they step back behind those that answer the kernel.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn background() -> Result<Runtime, Failure> {
+    threads("cessfs-sync", cessfs_sync::priority::step_back)
+}
+
+fn threads(name: &str, on_start: fn()) -> Result<Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .thread_name("cessfs")
+        .thread_name(name)
+        .on_thread_start(on_start)
         .build()
         .map_err(|e| Failure::new(Exit::Failed, format!("cannot start threads: {e}")))
 }
@@ -182,11 +198,16 @@ impl Volume {
         runtime: &Handle,
     ) -> Result<Volume, Failure> {
         let clock = clock();
+        cessfs_sync::stages::measure_with(clock.clone());
         let keys = secret.volume_keys(slots.volume());
         let store = journal(dir, config, &keys)?;
+        let trees_keys = keys.clone();
         let chain = chain(&config.rpc, secret.account_key())?;
+        let mut engine_config = EngineConfig::new(dir.staging(), &config.territory);
+        engine_config.uplink_bytes_per_second_max = config.uplink_max;
+        engine_config.upkeep = config.upkeep(options.read_only);
         let engine = Engine::open(
-            EngineConfig::new(dir.staging(), &config.territory),
+            engine_config,
             Seams {
                 chain: chain.clone(),
                 fragments: fragments()?,
@@ -218,6 +239,7 @@ impl Volume {
             keys,
             config: vfs_config,
             entropy: Arc::new(Mutex::new(OsEntropy)),
+            trees: Arc::new(TreeDirectory::new(dir, config, trees_keys)),
         })?;
         engine.attach(vfs.delta_source());
         engine.start();

@@ -282,6 +282,13 @@ impl Mount {
         &self.at
     }
 
+    /// A line of shell that makes `cessfs` this build's, with the home of the mounted volume.
+    pub fn shell_function(&self) -> Result<String> {
+        let cessfs = command("cessfs")?;
+        let (program, home) = (Path::new(cessfs.get_program()).display(), self.home.display());
+        Ok(format!("cessfs() {{ '{program}' --home '{home}' \"$@\"; }}\n"))
+    }
+
     /// `cessfs umount DIR`, as a person would.
     pub fn umount(mut self) -> Result<()> {
         self.gone = true;

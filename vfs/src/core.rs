@@ -12,6 +12,7 @@ use crate::inode::InodeTable;
 use crate::places::Places;
 use crate::quota::Quotas;
 use crate::records::{self, InodeRecord};
+use crate::snapshot::{Shelf, Snapshots, TreeStores};
 use crate::trash::Trash;
 use cessfs_crypto::{AtRestKeys, Entropy, VolumeKeys};
 use cessfs_sync::{Batch, ChunkStore, Clock, MetaStore};
@@ -106,6 +107,8 @@ pub struct VfsParts {
     pub config: VfsConfig,
     /// Where random bytes come from.
     pub entropy: Arc<Mutex<dyn Entropy>>,
+    /// Where trees of snapshots are put while somebody looks at them.
+    pub trees: Arc<dyn TreeStores>,
 }
 
 /// The shared middle of a mounted volume.
@@ -134,6 +137,10 @@ pub struct Core {
     pub(crate) quotas: Quotas,
     /// What is in the trash, in numbers.
     pub(crate) trash: Trash,
+    /// What is known of snapshots.
+    pub(crate) snapshots: Snapshots,
+    /// Trees of snapshots that were looked at.
+    pub(crate) shelf: Arc<Shelf>,
     /// Hashes names.
     pub(crate) at_rest: AtRestKeys,
     /// Issues inode numbers.
@@ -144,13 +151,18 @@ pub struct Core {
     counting: Mutex<()>,
     /// Closed: no more changes.
     pub(crate) closed: AtomicBool,
+    /// Another machine has taken the volume over: no more changes.
+    pub(crate) stopped: AtomicBool,
 }
 
 impl Core {
     /// Builds the tables over `parts`; reads and writes nothing yet.
     pub fn new(parts: VfsParts) -> Core {
+        let fenced = parts.chunks.is_fenced();
         Core {
             at_rest: parts.keys.at_rest(),
+            snapshots: Snapshots::default(),
+            shelf: Arc::new(Shelf::new(parts.trees, parts.chunks.clone(), parts.keys.at_rest())),
             marks: Marks::new(parts.store.clone(), parts.clock.clone(), parts.chunks.clone()),
             store: parts.store,
             clock: parts.clock,
@@ -167,6 +179,7 @@ impl Core {
             files: AtomicU64::new(0),
             counting: Mutex::new(()),
             closed: AtomicBool::new(false),
+            stopped: AtomicBool::new(fenced),
         }
     }
 
@@ -213,9 +226,9 @@ impl Core {
         Ok(())
     }
 
-    /// Fails with `EROFS` on a read-only or closed volume.
+    /// Fails with `EROFS` on a read-only or closed volume, and on one that another machine has taken over.
     pub(crate) fn check_writable(&self) -> Result<(), VfsError> {
-        if self.config.read_only || self.closed.load(Ordering::Relaxed) {
+        if self.config.read_only || self.closed.load(Ordering::Relaxed) || self.stopped.load(Ordering::Relaxed) {
             Err(VfsError::ReadOnly)
         } else {
             Ok(())

@@ -41,6 +41,7 @@ use crate::inode::{Inode, InodeState};
 use crate::limits::{BLOCK_BYTES, CACHE_SLACK_BYTES_MIN, RECENT_INODES_MAX, SCAN_PAGE};
 use crate::records::{self, Extent};
 use crate::request::{Seek, SpaceChange};
+use crate::restore::MissingFile;
 use crate::writeback::{DirtyQueue, Workers};
 use crate::{EvictReport, ExtentInfo, Later};
 use cessfs_sync::disk::DiskRoom;
@@ -61,6 +62,7 @@ use std::time::Duration;
 
 pub(crate) use journal::HEARTBEAT_KEY;
 pub(crate) use piece::ChunkAt;
+pub(crate) use read::copy_visible;
 pub use state::DataState;
 
 /// Bytes of a block, as an index.
@@ -93,6 +95,8 @@ pub(crate) struct Shared {
     /// [`PASSES_MAX`](crate::limits::PASSES_MAX).
     passing: Mutex<BTreeMap<u64, Arc<Inode>>>,
     births: Births,
+    /// Files with content that the network has lost, as last told.
+    pub(crate) lost: Mutex<Vec<MissingFile>>,
     /// Wall time of the last heartbeat that was journaled.
     heartbeat: Mutex<Duration>,
     /// Held by the one eviction that runs: not before this monotonic time shall room be looked for again.
@@ -133,6 +137,7 @@ impl Data {
             errors: ErrorLog::default(),
             passing: Mutex::new(BTreeMap::new()),
             births: Births::new(),
+            lost: Mutex::default(),
             heartbeat: Mutex::new(Duration::ZERO),
             evicting: Mutex::new(Duration::ZERO),
             strays: Mutex::new(0..0),
@@ -332,13 +337,13 @@ impl Data {
         Ok(())
     }
 
-    /// Everything written before is on this disk when it returns.
+    /// Everything written before is on this disk when it returns; with `data_only` perhaps without its times.
     ///
     /// # Errors
     /// Whatever kept it from being so, also long before, in the background: once something could not be made durable, every
     /// fsync of the inode fails.
-    pub fn fsync(&self, inode: &Arc<Inode>, _data_only: bool) -> Result<(), VfsError> {
-        self.0.fsync(inode)
+    pub fn fsync(&self, inode: &Arc<Inode>, data_only: bool) -> Result<(), VfsError> {
+        self.0.fsync(inode, data_only)
     }
 
     /// Last link and last handle are gone: adds the deletion of the content's records to `batch`. The backing file goes once
@@ -387,6 +392,32 @@ impl Data {
         self.0.write_back_all()
     }
 
+    /// Bytes of dirty chunks that were not handed to the chunk store yet.
+    pub fn unsubmitted_bytes(&self) -> u64 {
+        self.0.dirty.lock().unsubmitted_bytes()
+    }
+
+    /// Every dirty chunk is in the chunk store's open pack, or in one that was sealed since.
+    pub(crate) fn all_submitted(&self) -> bool {
+        self.0.dirty.lock().not_submitted().is_empty()
+    }
+
+    /// Takes notice of what was sealed since.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub(crate) fn settle(&self) -> Result<(), VfsError> {
+        self.0.settle_submitted()
+    }
+
+    /// Journals everything about every inode.
+    ///
+    /// # Errors
+    /// The cache or the store fails.
+    pub(crate) fn persist_all(&self) -> Result<(), VfsError> {
+        self.0.persist_all()
+    }
+
     /// Drops every chunk from the cache that the network is known to hold.
     ///
     /// # Errors
@@ -432,6 +463,11 @@ impl Data {
     /// What went wrong lately, newest last.
     pub fn errors(&self) -> Vec<String> {
         self.0.errors.all()
+    }
+
+    /// Files with content that the network has lost.
+    pub fn lost_files(&self) -> Vec<MissingFile> {
+        self.0.lost.lock().clone()
     }
 
     /// The other end of the pipeline's upcall.

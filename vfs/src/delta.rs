@@ -6,6 +6,8 @@
 
 pub(crate) mod cut;
 pub mod frame;
+mod freeze;
+mod liveness;
 mod marks;
 
 pub use marks::{Marks, MutationGuard};

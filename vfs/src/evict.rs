@@ -191,7 +191,7 @@ impl Shared {
         report: &mut EvictReport,
     ) -> Result<u64, VfsError> {
         let ino = inode.ino;
-        let _guard = self.core.marks.enter();
+        let _guard = self.core.marks.enter_unseen();
         let mut state = inode.state.write();
         if state.data.pass.is_some() {
             return Ok(0);

@@ -19,7 +19,7 @@ use crate::error::VfsError;
 use crate::inode::Inode;
 use crate::limits::{BACKING_DIRS, HEARTBEAT_MARGIN, SCAN_PAGE};
 use crate::records::{self, Extent};
-use cessfs_sync::{Batch, Standing};
+use cessfs_sync::Batch;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -171,7 +171,7 @@ impl Shared {
             // Cut short: the hash of the whole says nothing about the rest, and nothing says that the rest was written.
             Ok(_) if extent.valid < len => {}
             Ok(_) => extent.turn_dirty(),
-            Err(VfsError::Damaged { .. }) if self.core.chunks.standing(id) > Standing::Open => extent.resident = false,
+            Err(VfsError::Damaged { .. }) if self.core.chunks.is_held(id) => extent.resident = false,
             Err(VfsError::Damaged { offset, .. }) => {
                 self.errors.add(format!(
                     "inode {ino} is damaged at byte {offset}, and the network does not have it"

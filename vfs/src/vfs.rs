@@ -32,8 +32,10 @@ mod quotas;
 mod readdir;
 mod remove;
 mod rename;
+pub mod snapshots;
 mod space;
 mod trash;
+pub mod unsent;
 pub mod virtual_dir;
 mod xattrs;
 
@@ -55,6 +57,9 @@ impl Vfs {
     fn inode(&self, ino: u64) -> Result<Arc<Inode>, VfsError> {
         if virtual_dir::is_virtual(ino) {
             return Err(VfsError::NotPermitted);
+        }
+        if crate::is_snapshot(ino) {
+            return Err(VfsError::ReadOnly);
         }
         self.core.inodes.get(&self.core, ino)
     }
@@ -86,7 +91,7 @@ impl Vfs {
 const DIRECTORY_BYTES: u64 = 4096;
 
 /// What `stat` tells about this record.
-fn attr_of(ino: u64, record: &InodeRecord) -> Attr {
+pub(crate) fn attr_of(ino: u64, record: &InodeRecord) -> Attr {
     Attr {
         ino,
         size: if record.kind == FileKind::Directory {

@@ -7,6 +7,7 @@
 
 use super::body::{read_column, read_row};
 use crate::limits::{COLUMNS, FRAGMENT_BYTES, ROW_BYTES, ROWS_KEPT};
+use crate::stages;
 use crate::staging::{Staging, store_error};
 use crate::store::StoreError;
 use bytes::Bytes;
@@ -94,7 +95,11 @@ impl Rows {
 
     async fn encode(&self, seq: PackSeq, (segment, row): Place) -> Result<Mutex<[Option<Bytes>; COLUMNS]>, StoreError> {
         let staging = self.staging.clone();
-        let parts = blocking(move || read_row(&staging.body(seq)?, segment, row)).await?;
+        let parts = blocking(move || {
+            let _span = stages::ROW_ENCODE.enter();
+            read_row(&staging.body(seq)?, segment, row)
+        });
+        let parts = parts.await?;
         Ok(Mutex::new(parts.map(|part| Some(part.into()))))
     }
 

@@ -28,6 +28,7 @@ impl Shared {
         if size > FILE_BYTES_MAX {
             return Err(VfsError::TooLarge);
         }
+        state.data.will_tell();
         if state.data.pass.is_some() {
             return self.set_size_passing(ino, state, size);
         }

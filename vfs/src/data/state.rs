@@ -45,6 +45,10 @@ pub struct DataState {
     changes: u64,
     /// Changes up to this one are durable in the backing file.
     pub(crate) synced: u64,
+    /// Changes of what the store says of size and chunks, made or to be made.
+    told: u64,
+    /// Those up to this one passed a barrier.
+    promised: u64,
     /// The file outgrew its `b` record, which stays until this change is durable.
     pub(crate) spill: Option<Spill>,
     /// What was written could not be made durable: every later fsync fails, and nothing that needs a sync is journaled.
@@ -222,6 +226,27 @@ impl DataState {
         self.changes + 1
     }
 
+    /// Notes that the store says, or will say, something else of size or chunks.
+    pub(crate) fn will_tell(&mut self) {
+        self.told += 1;
+    }
+
+    /// The last of those changes. Never 0: what happened before this state was in memory is not known to be durable.
+    pub(crate) fn told(&self) -> u64 {
+        self.told + 1
+    }
+
+    /// Those changes up to `told` passed a barrier.
+    pub(crate) fn set_promised(&mut self, told: u64) {
+        self.promised = self.promised.max(told);
+    }
+
+    /// Everything the store has to know to find the content again passed a barrier: only the content itself has to be made
+    /// durable. Times may be ahead.
+    pub(crate) fn is_promised(&self) -> bool {
+        self.promised == self.told() && !self.needs_sync() && !self.chunks.lock().slots.values().any(Slot::is_ahead)
+    }
+
     /// Notes that the inode is ahead of the store.
     pub(crate) fn set_ahead(&mut self, now: Duration, bytes: u64) {
         let ahead = self.ahead.get_or_insert(Ahead { since: now, bytes: 0 });
@@ -310,6 +335,9 @@ impl DataState {
 
     /// The batch that was staged is in the store.
     pub(crate) fn staged(&mut self, staged: Staged) {
+        if !staged.chunks.is_empty() || staged.spill_noted {
+            self.will_tell();
+        }
         let mut cache = self.chunks.lock();
         for (chunk, now) in staged.chunks {
             let Some(slot) = cache.slots.get_mut(&chunk) else {

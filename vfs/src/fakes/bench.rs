@@ -109,6 +109,7 @@ impl Bench {
             keys: volume_keys(),
             config,
             entropy: Arc::new(Mutex::new(FakeEntropy::new(mounts))),
+            trees: Arc::new(crate::fakes::FakeTrees::default()),
         }));
         let data = Data::open(core.clone()).unwrap();
         Bench {

@@ -18,6 +18,8 @@ pub const ORPHAN_PREFIX: &[u8] = b"o";
 pub const QUOTA_PREFIX: &[u8] = b"q";
 /// First byte of the keys of what is in the trash.
 pub const TRASH_PREFIX: &[u8] = b"r";
+/// First byte of the keys of snapshots.
+pub const SNAPSHOT_PREFIX: &[u8] = b"p";
 /// First byte of change marks.
 pub const MARK_PREFIX: &[u8] = b"m";
 /// First byte of singletons.
@@ -100,12 +102,17 @@ pub fn trash_key(id: u64) -> Vec<u8> {
     one(TRASH_PREFIX, id)
 }
 
+/// Key of a snapshot.
+pub fn snapshot_key(number: u64) -> Vec<u8> {
+    one(SNAPSHOT_PREFIX, number)
+}
+
 fn number(bytes: &[u8]) -> Result<u64, RecordError> {
     let array = bytes.try_into().map_err(|_| RecordError::Field("key length"))?;
     Ok(u64::from_be_bytes(array))
 }
 
-/// The number of an `i`, `b`, `o`, `q` or `r` key.
+/// The number of an `i`, `b`, `o`, `p`, `q` or `r` key.
 pub fn parse_ino_key(key: &[u8]) -> Result<u64, RecordError> {
     number(key.get(1..).unwrap_or_default())
 }

@@ -117,7 +117,7 @@ impl Vfs {
                 return Ok(());
             }
             let inodes: Vec<Arc<Inode>> = inos.iter().filter_map(|ino| self.core.inodes.peek(*ino)).collect();
-            let _change = self.core.marks.enter();
+            let _change = self.core.marks.enter_unseen();
             let mut locked = lock_many(&inodes);
             let mut batch = Batch::new();
             let is_due = |state: &InodeState| state.lazy && !state.gone;

@@ -5,6 +5,7 @@ use crate::attr::{ExtentInfo, StatFs};
 use crate::error::VfsError;
 use crate::evict::EvictReport;
 use crate::limits::{BLOCK_BYTES, INODES_MAX};
+use crate::restore::MissingFile;
 use std::sync::atomic::Ordering;
 
 impl Vfs {
@@ -110,6 +111,16 @@ impl Vfs {
     /// Drops every chunk from the cache that the network is known to hold.
     pub fn evict_all(&self) -> Result<EvictReport, VfsError> {
         self.data.evict_all()
+    }
+
+    /// What a recovery could not bring back of the names and attributes, in sentences; told for good.
+    pub fn lost_history(&self) -> Vec<String> {
+        crate::restore::lost_history(&self.core).into_iter().collect()
+    }
+
+    /// Files with content that the network has lost: fewer than four miners have it, and it is not in the cache.
+    pub fn lost_files(&self) -> Vec<MissingFile> {
+        self.data.lost_files()
     }
 
     /// What went wrong lately (unreadable chunks and the like), newest last.

@@ -175,12 +175,12 @@ impl Vfs {
         let (content, inode) = (self.data.clone(), handle.inode.clone());
         match change {
             Later::Ready(done) => {
-                content.fsync(&inode, true)?;
+                content.fsync(&inode, false)?;
                 Ok(Later::Ready(done))
             }
             Later::Wait(wait) => Ok(Later::Wait(Box::pin(async move {
                 let done = wait.await?;
-                content.fsync(&inode, true)?;
+                content.fsync(&inode, false)?;
                 Ok(done)
             }))),
         }

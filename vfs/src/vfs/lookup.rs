@@ -49,7 +49,7 @@ impl Vfs {
 
     /// The kernel dropped `n` references to an inode. Costs nothing for inodes it never held.
     pub fn forget(&self, ino: u64, n: u64) {
-        if super::virtual_dir::is_virtual(ino) {
+        if super::virtual_dir::is_virtual(ino) || crate::is_snapshot(ino) {
             return;
         }
         if !self.core.inodes.forget(ino, n) {

@@ -58,6 +58,7 @@ impl Workers {
     fn spawn(&self, name: String, shared: &Arc<Shared>, step: fn(&Shared, &Stop)) -> Result<(), VfsError> {
         let (weak, stop): (Weak<Shared>, _) = (Arc::downgrade(shared), self.stop.clone());
         let thread = thread::Builder::new().name(name).spawn(move || {
+            cessfs_sync::priority::step_back();
             while !stop.wait() {
                 let Some(shared) = weak.upgrade() else { return };
                 step(&shared, &stop);
@@ -88,6 +89,7 @@ impl Drop for Workers {
 impl Shared {
     /// One round of housekeeping.
     pub(crate) fn keep_house(&self) -> Result<(), VfsError> {
+        let _span = crate::stages::HOUSEKEEPING.enter();
         let content_came = self.content_came();
         self.persist_aged()?;
         self.settle_submitted()?;
