@@ -253,7 +253,9 @@ fn snapshots_survive_a_kill_and_the_machine() -> Result<()> {
     fs::remove_dir_all(volume.home())?;
 
     let again = volume.elsewhere(&dir.path().join("second"))?;
-    again.recover(&network.ws, &["--store", "redb"])?;
+    again.recover(&network.ws, &["--store", "sled"])?;
+    let journal = again.home().join("volumes").join(&again.name).join("journal");
+    assert!(journal.join("db").is_file(), "it has the store that was asked for");
     let mount = again.mount(&dir.path().join("mnt2"))?;
     assert_eq!(names(&again)?, ["one"], "a deletion travels too");
     let at = mount.path().join(".cessfs/snapshots");

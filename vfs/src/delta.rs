@@ -10,4 +10,6 @@ mod freeze;
 mod liveness;
 mod marks;
 
+#[cfg(test)]
+pub(crate) use marks::SAVED_PREFIX;
 pub use marks::{Marks, MutationGuard};

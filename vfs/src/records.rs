@@ -10,7 +10,7 @@
 //! | `o` ino | orphan: unlinked while open |
 //! | `q` ino | [`QuotaRecord`]: this directory's tree has a quota |
 //! | `r` id | [`TrashRecord`]: a deleted file that can be had back |
-//! | `p` number | [`SnapshotRecord`]: the tree as of a pack, under a name |
+//! | `n` number | [`SnapshotRecord`]: the tree as of a pack, under a name |
 //! | `m` generation key | change mark: `key` changed since the last sealed cut ([`Marks`](crate::delta::Marks)) |
 //! | `v` key | value of `key` at the instant of the cut being written |
 //! | `w` ino chunk | the chunk is dirty: its content is not known to be in a sealed pack (no value) |

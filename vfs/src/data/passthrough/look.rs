@@ -46,7 +46,7 @@ impl Shared {
             self.note_failure(inode, e.into());
         }
         let suspects = {
-            let _guard = self.core.marks.enter();
+            let _guard = self.core.marks.enter_unseen();
             let mut state = inode.state.write();
             self.look_at_blocks(inode.ino, &mut state, false)?
         };
@@ -62,7 +62,7 @@ impl Shared {
     /// Ends a pass that nobody uses any more; false if somebody does, or if it is to take its time for that and must not.
     pub(crate) fn settle(&self, inode: &Arc<Inode>, may_take_long: bool) -> Result<bool, VfsError> {
         let (suspects, opened) = {
-            let _guard = self.core.marks.enter();
+            let _guard = self.core.marks.enter_unseen();
             let mut state = inode.state.write();
             let InodeState { opens, data, .. } = &*state;
             let Some(pass) = &data.pass else { return Ok(true) };
@@ -87,7 +87,7 @@ impl Shared {
             (suspects, opened)
         };
         self.compare(inode, &suspects)?;
-        let _guard = self.core.marks.enter();
+        let _guard = self.core.marks.enter_unseen();
         let mut state = inode.state.write();
         let InodeState { opens, data, .. } = &*state;
         match &data.pass {
@@ -234,7 +234,7 @@ impl Shared {
             if changed.is_empty() {
                 continue;
             }
-            let _guard = self.core.marks.enter();
+            let _guard = self.core.marks.enter_unseen();
             let mut state = inode.state.write();
             if state.gone {
                 return Ok(());
