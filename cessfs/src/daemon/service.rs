@@ -217,6 +217,15 @@ impl Daemon {
     }
 
     async fn evict(&self) -> Result<Reply, Failure> {
+        // What expired is deleted by the chain: the cache may have the only copy of what counts as confirmed.
+        let territory = self.status().await.territory;
+        if let Some(expired) = territory.filter(|territory| territory.state == "expired") {
+            let what = format!(
+                "territory `{}` expired, and what it held is gone: nothing is dropped from the cache",
+                expired.name
+            );
+            return Err(Failure::new(Exit::Territory, what).hint("copy what is still here to a safe place first"));
+        }
         let vfs = self.volume.vfs.clone();
         let report = blocking(move || vfs.evict_all().map_err(Failure::from)).await?;
         Ok(Reply::Evicted(Evicted {

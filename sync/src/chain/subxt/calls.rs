@@ -59,6 +59,18 @@ pub(super) fn renewal_territory(name: &str, days: u32) -> DynamicPayload<Renewal
     )
 }
 
+/// An expired territory starts again, empty.
+pub(super) fn reactivate_territory(name: &str, days: u32) -> DynamicPayload<RenewalTerritory> {
+    transaction(
+        "StorageHandler",
+        "reactivate_territory",
+        RenewalTerritory {
+            territory_name: name.into(),
+            days,
+        },
+    )
+}
+
 pub(super) fn deal_map() -> StorageAt<(HexHash,), DealInfo> {
     storage("FileBank", "DealMap")
 }

@@ -118,7 +118,8 @@ where
     check_call(at, &calls::delete_file(nobody, declaration.fid))?;
     check_call(at, &calls::mint_territory("territory", 1, 30))?;
     check_call(at, &calls::expanding_territory("territory", 1))?;
-    check_call(at, &calls::renewal_territory("territory", 1))
+    check_call(at, &calls::renewal_territory("territory", 1))?;
+    check_call(at, &calls::reactivate_territory("territory", 1))
 }
 
 fn check_call<C, F>(at: &ClientAtBlock<SubstrateConfig, C>, call: &DynamicPayload<F>) -> Result<(), ChainError>

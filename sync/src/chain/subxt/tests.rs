@@ -184,6 +184,8 @@ fn calls_encode_to_the_bytes_of_spec_137() {
     assert_eq!(tx.call_data(&calls::expanding_territory("home", 5)).unwrap(), want);
     let want = [vec![107, 2], text("home"), 30u32.encode()].concat();
     assert_eq!(tx.call_data(&calls::renewal_territory("home", 30)).unwrap(), want);
+    let want = [vec![107, 101], text("home"), 30u32.encode()].concat();
+    assert_eq!(tx.call_data(&calls::reactivate_territory("home", 30)).unwrap(), want);
 }
 
 #[test]

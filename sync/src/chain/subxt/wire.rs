@@ -138,7 +138,7 @@ pub(super) struct ExpandingTerritory {
     pub(super) gib_count: u32,
 }
 
-/// `StorageHandler.renewal_territory`.
+/// `StorageHandler.renewal_territory` and `StorageHandler.reactivate_territory`.
 #[derive(Debug, EncodeAsType)]
 #[encode_as_type(crate_path = "subxt::ext::scale_encode")]
 pub(super) struct RenewalTerritory {
