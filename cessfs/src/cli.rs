@@ -1,8 +1,8 @@
 //! The command line: verbs, global options, and the form in which mount.fuse3 calls.
 
 use crate::commands::{
-    bench, completions, config, doctor, evict, explain, init, man, metrics, mount, profile, quota, recover, status,
-    sync, territory, trash, umount, volumes,
+    bench, completions, config, doctor, evict, explain, gc, init, man, metrics, mount, profile, quota, recover, repair,
+    scrub, snapshot, status, sync, territory, trash, umount, unsent, volumes,
 };
 use crate::config::LogLevel;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -84,10 +84,20 @@ pub enum Verb {
     Evict(evict::EvictArgs),
     /// Tell where a file's bytes are: chunks, packs, miners
     Explain(explain::ExplainArgs),
+    /// Look at what the miners hold
+    Scrub(scrub::ScrubArgs),
+    /// Rewrite damaged packs now
+    Repair(repair::RepairArgs),
+    /// Give back the space of what was deleted
+    Gc(gc::GcArgs),
     /// Limit how much a directory and all below it may hold
     Quota(quota::QuotaArgs),
     /// Have deleted files back
     Trash(trash::TrashArgs),
+    /// Keep the tree as it is, under a name
+    Snapshot(snapshot::SnapshotArgs),
+    /// List what is not known to be on the network
+    Unsent(unsent::UnsentArgs),
     /// Show and buy storage space on the chain
     Territory(territory::TerritoryArgs),
     /// Show or check a volume's configuration
@@ -169,8 +179,13 @@ mod tests {
             "sync",
             "evict",
             "explain",
+            "scrub",
+            "repair",
+            "gc",
             "quota",
             "trash",
+            "snapshot",
+            "unsent",
             "territory",
             "config",
             "profile",

@@ -6,6 +6,7 @@ pub mod config;
 pub mod doctor;
 pub mod evict;
 pub mod explain;
+pub mod gc;
 pub mod init;
 pub mod man;
 pub mod metrics;
@@ -13,11 +14,15 @@ pub mod mount;
 pub mod profile;
 pub mod quota;
 pub mod recover;
+pub mod repair;
+pub mod scrub;
+pub mod snapshot;
 pub mod status;
 pub mod sync;
 pub mod territory;
 pub mod trash;
 pub mod umount;
+pub mod unsent;
 pub mod volumes;
 
 use crate::cli::{Cli, Verb};
@@ -52,8 +57,13 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Sync(args) => sync::run(&args, &context),
         Verb::Evict(args) => evict::run(&args, &context),
         Verb::Explain(args) => explain::run(&args, &context),
+        Verb::Scrub(args) => scrub::run(&args, &context),
+        Verb::Repair(args) => repair::run(&args, &context),
+        Verb::Gc(args) => gc::run(&args, &context),
         Verb::Quota(args) => quota::run(&args, &context),
         Verb::Trash(args) => trash::run(&args, &context),
+        Verb::Snapshot(args) => snapshot::run(&args, &context),
+        Verb::Unsent(args) => unsent::run(&args, &context),
         Verb::Territory(args) => territory::run(&args, &context),
         Verb::Config(args) => config::run(&args, &context),
         Verb::Profile(args) => profile::run(&args, &context),

@@ -9,7 +9,9 @@ pub mod log;
 mod notify;
 mod reload;
 mod service;
+mod snapshots;
 mod trees;
+mod upkeep;
 
 use crate::config::VolumeConfig;
 use crate::control::server;
@@ -109,6 +111,7 @@ async fn serve(
     };
     let control = tokio::spawn(server::serve(listener, daemon.clone()));
     let territory = tokio::spawn(daemon.clone().follow_territory());
+    let fence = tokio::spawn(daemon.clone().watch_fence());
     let watch = reload::watch(&start.volume, start.config.clone(), log, volume.engine.clone());
     tracing::info!(volume = %start.volume.name(), dir = %start.mountpoint.display(), "mounted");
     let told = ready();
@@ -122,6 +125,7 @@ async fn serve(
     let closed = close(&daemon, &mut mounted, &mut signals).await;
     territory.abort();
     control.abort();
+    fence.abort();
     told.and(closed)
 }
 

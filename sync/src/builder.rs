@@ -10,6 +10,7 @@
 //! waits for. In return: whoever calls `submit` must hold no lock that its `cut`, `sealed`, `abandoned` or `pending` take,
 //! and none of these may call `submit`.
 
+mod moving;
 mod open_pack;
 mod sealer;
 
@@ -26,6 +27,7 @@ use crate::stages;
 use crate::staging::Staging;
 use crate::store::{Batch, StoreError};
 use cessfs_crypto::{ChunkId, FrameId, LabelKey, PackKind, PackLabel, PackSeq, SEAL_OVERHEAD, VolumeKeys};
+pub(crate) use moving::Moved;
 use open_pack::OpenPack;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::HashMap;
@@ -197,15 +199,18 @@ impl Builder {
     }
 
     fn begin(&self) -> Result<OpenPack, StoreError> {
-        let seq = self.ledger.take_seq();
+        self.begin_as(match self.ledger.checkpoint_due() {
+            true => PackKind::Checkpoint,
+            false => PackKind::Data,
+        })
+    }
+
+    fn begin_as(&self, kind: PackKind) -> Result<OpenPack, StoreError> {
         let label = PackLabel {
             volume: self.keys.volume(),
-            seq,
+            seq: self.ledger.take_seq(),
             epoch: self.ledger.epoch(),
-            kind: match self.ledger.checkpoint_due() {
-                true => PackKind::Checkpoint,
-                false => PackKind::Data,
-            },
+            kind,
         };
         let mut pack = OpenPack::create(
             self.keys.clone(),
@@ -370,6 +375,9 @@ impl Builder {
             columns: [Column::default(); COLUMNS],
             sealed_at_s: now_s,
             changed_at_s: now_s,
+            drain: None,
+            stands_for: pack.stands_for,
+            beside: false,
         };
         let mut batch = Batch::new();
         for entry in &pack.chunks {

@@ -85,6 +85,25 @@ impl Miners {
         Ok(())
     }
 
+    /// Brings the list of miners up to date.
+    pub(crate) async fn look(&self) -> Result<(), ChainError> {
+        self.refresh().await
+    }
+
+    /// The chain says that it leaves, or does not list it any more. Only after a [`look`](Miners::look).
+    pub(crate) fn leaves(&self, account: AccountId) -> bool {
+        self.state.lock().known.get(&account).is_none_or(|miner| miner.leaving)
+    }
+
+    /// The network's own audit has found it wanting lately, as far as known.
+    pub(crate) fn failed_audit(&self, account: AccountId) -> bool {
+        self.state
+            .lock()
+            .known
+            .get(&account)
+            .is_some_and(|miner| miner.failed_audits > 0)
+    }
+
     /// Where a miner is, as far as known, without asking anybody.
     pub(crate) fn known_endpoint(&self, account: AccountId) -> Option<String> {
         let state = self.state.lock();

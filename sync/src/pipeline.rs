@@ -6,7 +6,7 @@
 //!
 //! Promises: a fid is declared only while chain and journal both say that no declaration of it can be alive (I2); the staged
 //! body goes only after all twelve miners gave back what they were given (I1). Refuses to guess: an unknown answer is waited
-//! out, never assumed.
+//! out, never assumed. [`delete`](Pipeline::delete) is the way back: it takes a pack from the chain that nothing needs.
 //!
 //! Order: at most [`PACKS_IN_FLIGHT`] packs have bytes to send, oldest first. A pack whose bytes are all with miners waits for
 //! reports without holding up the next.
@@ -15,6 +15,7 @@ mod backoff;
 mod body;
 mod column;
 mod declare;
+mod delete;
 mod encode;
 mod fence;
 mod place;
@@ -89,6 +90,8 @@ pub(crate) struct Pipeline {
     fragments: Semaphore,
     uplink: Uplink,
     verifies: Semaphore,
+    /// Packs that go before all others: what is in them is about to be lost elsewhere. Of this run only.
+    urgent: Mutex<HashSet<PackSeq>>,
     poke: Notify,
     pub(crate) progress: ProgressBoard,
 }
@@ -114,6 +117,7 @@ impl Pipeline {
             packs: Arc::new(Semaphore::new(PACKS_IN_FLIGHT)),
             fragments: Semaphore::new(FRAGMENTS_IN_FLIGHT),
             verifies: Semaphore::new(PACKS_IN_VERIFY),
+            urgent: Mutex::default(),
             poke: Notify::new(),
             progress: ProgressBoard::default(),
         }
@@ -130,7 +134,8 @@ impl Pipeline {
             while drivers.try_join_next().is_some() {}
             let waiting = self.ledger.unconfirmed();
             driven.retain(|seq| waiting.iter().any(|pack| pack.seq == *seq));
-            let next = waiting.into_iter().find(|pack| !driven.contains(&pack.seq));
+            let undriven = waiting.into_iter().filter(|pack| !driven.contains(&pack.seq));
+            let next = undriven.min_by_key(|pack| (!self.urgent.lock().contains(&pack.seq), pack.seq));
             let Some(pack) = next else {
                 if changes.changed().await.is_err() {
                     return;
@@ -147,6 +152,11 @@ impl Pipeline {
     /// Limits what is sent from now on, in bytes per second; 0: not at all.
     pub(crate) fn limit_uplink(&self, bytes_per_second: u64) {
         self.uplink.set(bytes_per_second);
+    }
+
+    /// Sends this pack before all others that are not on their way yet.
+    pub(crate) fn prefer(&self, seq: PackSeq) {
+        self.urgent.lock().insert(seq);
     }
 
     /// Wakes whatever waits between two attempts: the user minted a territory, the network is back.
@@ -176,7 +186,11 @@ impl Pipeline {
                     slot = None;
                     self.verify(&pack).await
                 }
-                PackState::Confirmed => return self.finish(seq).await,
+                PackState::Confirmed
+                | PackState::Draining
+                | PackState::Deleting
+                | PackState::Gone
+                | PackState::Lost => return self.finish(seq).await,
             };
             match step {
                 Ok(()) => backoff.reset(),
@@ -203,6 +217,7 @@ impl Pipeline {
         self.progress.forget(seq);
         self.rows.forget(seq);
         self.quiet.lock().remove(&seq);
+        self.urgent.lock().remove(&seq);
     }
 
     /// Makes visible why a pack stands still.

@@ -121,6 +121,9 @@ impl Reader {
                 pack.seq.0
             )));
         }
+        if pack.state == PackState::Gone {
+            return Err(FetchError::Unavailable(format!("pack {} was deleted", pack.seq.0)));
+        }
         self.download(id, place, &pack).await
     }
 

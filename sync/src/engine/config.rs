@@ -5,6 +5,7 @@ use crate::clock::Clock;
 use crate::fragment_store::FragmentStore;
 use crate::limits::{BACKLOG_BOUND_BYTES, PACK_AGE_MAX, PACK_TARGET_BYTES};
 use crate::store::MetaStore;
+use crate::upkeep::UpkeepConfig;
 use cessfs_crypto::{Entropy, LabelKey, VolumeKeys};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,6 +27,8 @@ pub struct Config {
     pub backlog_bound_bytes: u64,
     /// Bytes per second that may be sent to miners, on average; 0: any number.
     pub uplink_bytes_per_second_max: u64,
+    /// What happens to packs that the network holds.
+    pub upkeep: UpkeepConfig,
 }
 
 impl Config {
@@ -38,6 +41,7 @@ impl Config {
             pack_age_max: PACK_AGE_MAX,
             backlog_bound_bytes: BACKLOG_BOUND_BYTES,
             uplink_bytes_per_second_max: 0,
+            upkeep: UpkeepConfig::default(),
         }
     }
 }

@@ -49,7 +49,7 @@ impl Shared {
                 return Ok(());
             }
         }
-        let _guard = self.core.marks.enter();
+        let _guard = self.core.marks.enter_unseen();
         let mut state = inode.state.write();
         self.journal_locked(inode.ino, &mut state, None)?;
         drop(state);
@@ -72,7 +72,7 @@ impl Shared {
 
     /// Journals everything up to `change`, which is durable in the backing file.
     fn journal_synced(&self, inode: &Arc<Inode>, change: u64) -> Result<(), VfsError> {
-        let _guard = self.core.marks.enter();
+        let _guard = self.core.marks.enter_unseen();
         let mut state = inode.state.write();
         self.journal_locked(inode.ino, &mut state, Some(change))?;
         if state
@@ -89,14 +89,21 @@ impl Shared {
 
     /// Makes the backing file durable; failing to is remembered for every later fsync.
     fn sync_backing(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
-        self.backing.sync(inode.ino).map_err(|e| {
+        // What others wrote is not known to need it.
+        let passes = inode.state.read().data.pass.as_ref().is_some_and(|pass| pass.noted);
+        let noted = if passes {
+            self.backing.written_by_others(inode.ino)
+        } else {
+            Ok(())
+        };
+        noted.and_then(|()| self.backing.sync(inode.ino)).map_err(|e| {
             let error = VfsError::from(e);
             self.note_failure(inode, error.clone());
             error
         })
     }
 
-    fn note_failure(&self, inode: &Arc<Inode>, error: VfsError) {
+    pub(super) fn note_failure(&self, inode: &Arc<Inode>, error: VfsError) {
         self.errors.add(format!(
             "inode {}: what was written cannot be made durable: {error}",
             inode.ino

@@ -58,6 +58,9 @@ impl Shared {
         let state = inode.state.read();
         drop(waiting);
         state.check_alive()?;
+        if let Some(pass) = &state.data.pass {
+            return Shared::read_passing(&pass.file, offset, len as usize).map(Attempt::Done);
+        }
         let end = state.record.size.min(offset.saturating_add(u64::from(len)));
         if offset >= end {
             return Ok(Attempt::Done(Vec::new()));
@@ -167,7 +170,7 @@ impl Shared {
 }
 
 /// Copies `range` of a chunk's stored content as the file shows it: without what was cut off and punched out since.
-pub(super) fn copy_visible(extent: &Extent, stored: &[u8], range: &Range<usize>, out: &mut [u8]) {
+pub(crate) fn copy_visible(extent: &Extent, stored: &[u8], range: &Range<usize>, out: &mut [u8]) {
     out.fill(0);
     let valid = stored.len().min(extent.valid as usize);
     for (run, there) in extent.blocks.runs(range.start / BLOCK..range.end.div_ceil(BLOCK)) {

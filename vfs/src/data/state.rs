@@ -53,6 +53,12 @@ pub struct DataState {
     pub(crate) spill: Option<Spill>,
     /// What was written could not be made durable: every later fsync fails, and nothing that needs a sync is journaled.
     pub(crate) failure: Option<VfsError>,
+    /// Others read and write the backing file.
+    pub(crate) pass: Option<super::passthrough::Pass>,
+    /// All of the file is here, and the backing file holds nothing else: holes are holes, and what is cut off is zeros.
+    pub(crate) exact: bool,
+    /// The directory a file was made in, until it is closed for the first time; 0: not made since this mount.
+    pub(crate) born_in: u64,
 }
 
 /// Since when and by how much an inode is ahead of the store.
@@ -210,6 +216,7 @@ impl DataState {
     /// Counts a change of content.
     pub(crate) fn next_change(&mut self) -> u64 {
         self.changes += 1;
+        self.exact = false;
         self.last_change()
     }
 

@@ -74,6 +74,9 @@ impl Shared {
         fetched: &Fetched,
     ) -> Result<Attempt<u32>, VfsError> {
         let end = offset + data.len() as u64;
+        if state.data.pass.is_some() {
+            return self.write_passing(inode.ino, state, offset, data).map(Attempt::Done);
+        }
         if state.record.inline {
             if end <= INLINE_BYTES_MAX as u64 {
                 let growth = 1u64.saturating_sub(state.record.blocks);

@@ -15,6 +15,7 @@
 //! closed only to move the generation on. From then until the cut is written, the first change of a record saves the old
 //! value beside the new one in the same batch; the cut reads the saved value where there is one.
 
+use super::freeze::Freeze;
 use cessfs_sync::{Batch, ChunkStore, Clock, MetaStore, StoreError};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::sync::Arc;
@@ -50,6 +51,8 @@ pub struct Marks {
     /// Shared by every change from before it reads what it changes until its batch is committed; exclusively held only to
     /// move the generation on.
     gate: RwLock<()>,
+    /// While it is on, changes by users wait before the gate.
+    freeze: Freeze,
     /// Generation of marks made now. Only written with the gate held exclusively.
     generation: AtomicU64,
     /// A cut is being written: first changes save the old value. Only written with the gate held exclusively.
@@ -82,6 +85,7 @@ impl Marks {
             clock,
             chunks,
             gate: RwLock::new(()),
+            freeze: Freeze::default(),
             generation: AtomicU64::new(1),
             saving: AtomicBool::new(false),
             save_failed: AtomicBool::new(false),
@@ -174,10 +178,40 @@ impl Marks {
 
     /// Opens a change: hold the guard from before reading what will be changed until the batch is committed.
     ///
-    /// Taken before any inode's lock, and never twice by one thread: a cut waiting between the two would never end.
+    /// Taken before any inode's lock, and never twice by one thread: a cut waiting between the two would never end. Waits
+    /// while a snapshot is being taken.
     pub fn enter(&self) -> MutationGuard<'_> {
         let _span = crate::stages::LOCK_MARKS.enter();
+        loop {
+            self.freeze.wait();
+            let open = self.gate.read();
+            // Asked again: a freeze may have begun, and waited for those inside, before this one was.
+            if !self.freeze.is_on() {
+                return open;
+            }
+        }
+    }
+
+    /// The same for what changes nothing that anybody could see (content that is handed on, records that catch up with memory):
+    /// it goes on while a snapshot is being taken, and has to.
+    pub(crate) fn enter_unseen(&self) -> MutationGuard<'_> {
         self.gate.read()
+    }
+
+    /// From now on, until [`thaw`](Marks::thaw), nobody changes anything. Returns when nobody is in the middle of a change.
+    pub(crate) fn freeze(&self) {
+        self.freeze.begin();
+        drop(self.gate.write());
+    }
+
+    /// Changes go on.
+    pub(crate) fn thaw(&self) {
+        self.freeze.end();
+    }
+
+    /// Nobody has changed anything since [`freeze`](Marks::freeze).
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.freeze.is_on()
     }
 
     /// Adds the mark of `key` to the batch that changes it (once per cut). The caller holds [`enter`](Marks::enter).
@@ -335,10 +369,18 @@ impl Marks {
         }
     }
 
+    /// Visits the keys of all marks that count.
+    pub(crate) fn each_pending(
+        &self,
+        visit: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.each(u64::MAX, &mut |_, key, _| visit(key))
+    }
+
     /// Marks `keys` again although nothing changed: the cut left them for the next one.
     pub(super) fn carry_over(&self, keys: &[Vec<u8>]) -> Result<(), StoreError> {
         for page in keys.chunks(SCAN_PAGE) {
-            let _open = self.enter();
+            let _open = self.enter_unseen();
             let mut batch = Batch::new();
             for key in page {
                 let mark = mark_key(self.generation(), key);

@@ -44,6 +44,10 @@ impl Workers {
                 while !stop.is_asked() && shared.write_back_next() {}
             })?;
         }
+        self.spawn("passthrough".into(), shared, |shared, _| {
+            // What failed is in `errors`, and tried again.
+            let _ = shared.tend_passes();
+        })?;
         self.spawn("cache".into(), shared, |shared, _| {
             if let Err(e) = shared.keep_house() {
                 shared.errors.add(format!("the cache cannot be kept in order: {e}"));

@@ -95,6 +95,10 @@ pub(super) fn miner_items() -> StorageAt<([u8; 32],), MinerInfo> {
     storage("Sminer", "MinerItems")
 }
 
+pub(super) fn failed_audits() -> StorageAt<([u8; 32],), u32> {
+    storage("Audit", "CountedServiceFailed")
+}
+
 pub(super) fn account() -> StorageAt<([u8; 32],), AccountInfo> {
     storage("System", "Account")
 }

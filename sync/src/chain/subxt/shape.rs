@@ -36,6 +36,7 @@ const VALUES: [(&str, &str, &[&str]); 7] = [
         &[
             "segment_list.hash",
             "segment_list.fragment_list.hash",
+            "segment_list.fragment_list.avail",
             "segment_list.fragment_list.miner",
             "owner.user",
             "owner.file_name",
@@ -136,6 +137,11 @@ where
 
 fn shape(text: String) -> ChainError {
     ChainError::Shape(text)
+}
+
+/// Whether the chain has a storage item that cessfs can do without.
+pub(super) fn has_storage(metadata: &Metadata, pallet: &str, item: &str) -> bool {
+    value_type(metadata, pallet, item).is_ok()
 }
 
 pub(super) fn value_type(metadata: &Metadata, pallet: &str, item: &str) -> Result<u32, ChainError> {
