@@ -7,11 +7,11 @@ TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 DEBUG := $(abspath $(TARGET))/debug
 RELEASE := $(abspath $(TARGET))/release
 
-# How long `make fuzz` looks.
+# How long `make fuzz` and `make soak` look.
 MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test nightly check bench bench-peers fuzz deb
+.PHONY: help run demo test soak nightly check bench bench-peers fuzz deb
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ demo: ## the same, and it ends by itself
 test: ## every test there is, as CI runs them (real mounts need root and /dev/fuse)
 	@scripts/setup --test
 	scripts/test
+
+soak: ## fresh seeds for MINUTES=60 minutes: power cuts, kills, damage; counts what was tried and lost
+	@scripts/setup --test
+	scripts/soak $(MINUTES)
 
 nightly: ## what takes too long for every day: ten thousand cases of each model, a million operations of fsx in each mode (hours)
 	@scripts/setup --test
