@@ -182,18 +182,12 @@ impl Data {
         Ok(entered.map(|file| (file, write && self.0.note_is_young(state))))
     }
 
-    /// The same for a file that was just made in directory `dir`, and is open once.
-    ///
-    /// # Errors
-    /// The cache or the store fails.
+    /// The same for a file that was just made in directory `dir`, and is open once; with the same errors.
     pub fn born_to_pass(&self, inode: &Arc<Inode>, dir: u64) -> Result<Option<Arc<File>>, VfsError> {
         self.0.born_to_pass(inode, dir)
     }
 
-    /// Waits until a power cut cannot hide that others may have written to the inode's backing file.
-    ///
-    /// # Errors
-    /// The journal fails.
+    /// Waits until a power cut cannot hide that others may have written to the inode's backing file; fails if the journal does.
     pub fn await_note(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
         self.0.await_note(inode)
     }
