@@ -117,6 +117,9 @@ pub struct TerritoryRoom {
     pub free_bytes: u64,
 }
 
+/// Takes a chunk's plaintext; may block.
+pub type ChunkSink<'a> = dyn FnMut(ChunkId, &[u8]) -> Result<(), StoreError> + 'a;
+
 /// Metadata that must travel with the chunks. Implemented by vfs; sync's only upcall.
 ///
 /// Order of calls for pack N: `cut(N)`, then either `sealed(N)` (its batch is committed atomically with the pack's own
@@ -149,11 +152,7 @@ pub trait DeltaSource: Send + Sync + 'static {
         Ok(false)
     }
     /// Hands over the plaintext of those wanted chunks that this machine has itself, verified. `give` may block.
-    fn cached(
-        &self,
-        wanted: &dyn Fn(ChunkId) -> bool,
-        give: &mut dyn FnMut(ChunkId, &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn cached(&self, wanted: &dyn Fn(ChunkId) -> bool, give: &mut ChunkSink<'_>) -> Result<(), StoreError> {
         let _ = (wanted, give);
         Ok(())
     }

@@ -35,7 +35,7 @@ pub mod upkeep;
 
 pub use cessfs_erasure as erasure;
 pub use chain::Chain;
-pub use chunk_store::{ChunkStore, CutCause, DeltaSource, FetchError, Standing};
+pub use chunk_store::{ChunkSink, ChunkStore, CutCause, DeltaSource, FetchError, Standing};
 pub use clock::Clock;
 pub use deltas::FrameSink;
 pub use engine::{Config, Engine, Seams};

@@ -9,7 +9,7 @@
 //! when its owner asks for its standing, and comes again, too.
 
 use super::Builder;
-use crate::chunk_store::CutCause;
+use crate::chunk_store::{ChunkSink, CutCause};
 use crate::ledger::{Drain, DrainCause, Durable, PackState, stopped};
 use crate::store::StoreError;
 use cessfs_crypto::{ChunkId, FrameId, PackKind, PackSeq, SEAL_OVERHEAD};
@@ -114,11 +114,7 @@ impl Builder {
     }
 
     /// See [`DeltaSource::cached`](crate::DeltaSource::cached).
-    pub(crate) fn cached(
-        &self,
-        wanted: &dyn Fn(ChunkId) -> bool,
-        give: &mut dyn FnMut(ChunkId, &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn cached(&self, wanted: &dyn Fn(ChunkId) -> bool, give: &mut ChunkSink<'_>) -> Result<(), StoreError> {
         match self.source() {
             Some(source) => source.cached(wanted, give),
             None => Ok(()),

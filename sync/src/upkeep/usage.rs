@@ -25,6 +25,8 @@ pub struct Usage {
 
 /// By pack; packs in which nothing lies are not in it.
 pub type Usages = BTreeMap<PackSeq, Usage>;
+/// Chunks with the packs they lie in.
+pub(super) type Stock = Vec<(ChunkId, PackSeq)>;
 
 /// First two bytes of ids.
 type Prefixes = Range<u32>;
@@ -151,7 +153,7 @@ impl Upkeep {
         packs: &HashSet<PackSeq>,
         mut from: Vec<u8>,
         most: usize,
-    ) -> Result<(Vec<(ChunkId, PackSeq)>, Option<Vec<u8>>), StoreError> {
+    ) -> Result<(Stock, Option<Vec<u8>>), StoreError> {
         let mut stock = Vec::new();
         loop {
             let page = self.ledger.places(&from, PLACES_PAGE)?;

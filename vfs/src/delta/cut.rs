@@ -27,7 +27,7 @@ use crate::records::{
 };
 use crate::snapshot::Wanted;
 use cessfs_crypto::{ChunkId, PackSeq};
-use cessfs_sync::{Batch, CutCause, DeltaSource, StoreError};
+use cessfs_sync::{Batch, ChunkSink, CutCause, DeltaSource, StoreError};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
@@ -133,11 +133,7 @@ impl DeltaSource for Shared {
         Ok(true)
     }
 
-    fn cached(
-        &self,
-        wanted: &dyn Fn(ChunkId) -> bool,
-        give: &mut dyn FnMut(ChunkId, &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn cached(&self, wanted: &dyn Fn(ChunkId) -> bool, give: &mut ChunkSink<'_>) -> Result<(), StoreError> {
         self.give_cached(wanted, give)
     }
 

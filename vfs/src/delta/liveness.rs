@@ -14,7 +14,7 @@ use crate::limits::{LOST_FILES_MAX, SWEEP_PAGE};
 use crate::records::{self, EXTENT_PREFIX, Extent, RecordError};
 use crate::restore::{MissingFile, name_missing};
 use cessfs_crypto::ChunkId;
-use cessfs_sync::StoreError;
+use cessfs_sync::{ChunkSink, StoreError};
 use std::collections::{BTreeMap, HashSet};
 
 impl Shared {
@@ -68,7 +68,7 @@ impl Shared {
     pub(super) fn give_cached(
         &self,
         wanted: &dyn Fn(ChunkId) -> bool,
-        give: &mut dyn FnMut(ChunkId, &[u8]) -> Result<(), StoreError>,
+        give: &mut ChunkSink<'_>,
     ) -> Result<(), StoreError> {
         let mut given = HashSet::new();
         let mut from = EXTENT_PREFIX.to_vec();

@@ -17,6 +17,7 @@ use crate::inode::ROOT_INO;
 use crate::limits::{DIFF_ENTRIES_MAX, SCAN_PAGE, TREE_DEPTH_MAX};
 use crate::records::{self, Dentry, DentryBucket, Extent, InodeRecord};
 use cessfs_sync::MetaStore;
+use cessfs_sync::store::Record;
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -61,7 +62,7 @@ struct Cursor<'a> {
     store: &'a dyn MetaStore,
     prefix: &'a [u8],
     from: Vec<u8>,
-    page: VecDeque<(Vec<u8>, Vec<u8>)>,
+    page: VecDeque<Record>,
     ended: bool,
 }
 
@@ -93,7 +94,7 @@ impl<'a> Cursor<'a> {
         Ok(())
     }
 
-    fn take(&mut self) -> Result<Option<(Vec<u8>, Vec<u8>)>, VfsError> {
+    fn take(&mut self) -> Result<Option<Record>, VfsError> {
         let next = self.page.pop_front();
         self.fill()?;
         Ok(next)

@@ -1,7 +1,7 @@
 //! What becomes of packs that the network holds: dead ones are collected, damaged ones rewritten, lost ones told.
 
 use super::rig::{Chunk, Rig, eventually};
-use crate::chunk_store::{ChunkStore, CutCause, DeltaSource, Standing};
+use crate::chunk_store::{ChunkSink, ChunkStore, CutCause, DeltaSource, Standing};
 use crate::engine::Engine;
 use crate::ledger::PackState;
 use crate::sim::{Fault, FuseStore, SimMiners};
@@ -53,11 +53,7 @@ impl DeltaSource for Owner {
         Ok(true)
     }
 
-    fn cached(
-        &self,
-        wanted: &dyn Fn(ChunkId) -> bool,
-        give: &mut dyn FnMut(ChunkId, &[u8]) -> Result<(), StoreError>,
-    ) -> Result<(), StoreError> {
+    fn cached(&self, wanted: &dyn Fn(ChunkId) -> bool, give: &mut ChunkSink<'_>) -> Result<(), StoreError> {
         let cached = self.cached.lock().clone();
         cached
             .iter()
@@ -377,7 +373,7 @@ async fn damage_is_found_and_rewritten_before_too_much_is_gone() {
     let before = holders(&engine, id);
     let clean = engine.scrub(Depth::Full, Some(u64::MAX)).await.expect("scrub");
     assert_eq!((clean.packs, clean.damaged.len()), (1, 0));
-    assert_eq!(clean.bytes, 12 * 8 << 20);
+    assert_eq!(clean.bytes, 12 * (8 << 20));
 
     rig.world.miners.lose(before[0], fid);
     rig.world.miners.set_fault(before[5], Some(Fault::Corrupts));
