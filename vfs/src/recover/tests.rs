@@ -189,6 +189,10 @@ fn a_file_that_was_never_synced_and_lost_its_name_reads_as_a_hole() {
         assert_eq!(bench.content(5), vec![0; 100_000], "{at_rest:?}");
         bench.write(5, 50_000, &pattern(2, 1000));
         bench.settle();
-        assert_eq!(bench.restore().content(5)[50_000..51_000], pattern(2, 1000), "{at_rest:?}");
+        assert_eq!(
+            bench.restore().content(5)[50_000..51_000],
+            pattern(2, 1000),
+            "{at_rest:?}"
+        );
     }
 }
