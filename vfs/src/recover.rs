@@ -20,6 +20,7 @@ use crate::inode::Inode;
 use crate::limits::{BACKING_DIRS, HEARTBEAT_MARGIN, SCAN_PAGE};
 use crate::records::{self, Extent};
 use cessfs_sync::Batch;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -35,12 +36,15 @@ impl Shared {
         };
         let since = UNIX_EPOCH + heartbeat.saturating_sub(HEARTBEAT_MARGIN);
         let mut suspects = Vec::new();
+        // A file that was never synced may be gone with its name: nothing of it is there to be found.
+        let mut nameless = self.dirty_inos()?;
         self.backing.survey(&mut |file| {
+            nameless.remove(&file.ino);
             if file.modified >= since {
                 suspects.push(file.ino);
             }
         })?;
-        for ino in suspects {
+        for ino in suspects.into_iter().chain(nameless) {
             match self.core.inodes.get(&self.core, ino) {
                 // To be believed, and looked at later.
                 Ok(_) if self.is_noted(ino)? => {}
@@ -100,6 +104,16 @@ impl Shared {
                 );
             }
         }
+    }
+
+    /// Inodes with chunks that are not known to be in a sealed pack.
+    fn dirty_inos(&self) -> Result<BTreeSet<u64>, VfsError> {
+        let mut inos = BTreeSet::new();
+        crate::restore::each(self.core.store.as_ref(), DIRTY_PREFIX, |key, _| {
+            inos.insert(records::parse_extent_key(key)?.0);
+            Ok(())
+        })?;
+        Ok(inos)
     }
 
     fn recover_file(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {

@@ -174,3 +174,25 @@ fn old_files_are_not_read_again() {
         "nobody looked, because nothing can have changed since the heartbeat"
     );
 }
+
+#[test]
+fn a_file_that_was_never_synced_and_lost_its_name_reads_as_a_hole() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, 100_000));
+        bench.data.released(&bench.file(5));
+        let (batches, _) = bench.store.progress();
+        // The journal came through, the backing file did not: nobody had asked for either.
+        let nothing = crate::fakes::bench::scratch();
+        let bench = bench.power_cut(batches, nothing.path());
+        assert_eq!(bench.content(5), vec![0; 100_000], "{at_rest:?}");
+        bench.write(5, 50_000, &pattern(2, 1000));
+        bench.settle();
+        assert_eq!(
+            bench.restore().content(5)[50_000..51_000],
+            pattern(2, 1000),
+            "{at_rest:?}"
+        );
+    }
+}
