@@ -48,6 +48,7 @@ pub(crate) struct Builder {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) staging: Staging,
+    may_wait: bool,
     source: RwLock<Option<Arc<dyn DeltaSource>>>,
     gate: Mutex<Gate>,
     /// When metadata first changed since the last sealing. Not behind the gate: see `note_change`.
@@ -81,6 +82,8 @@ pub(crate) struct BuilderParts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) staging: Staging,
+    /// Another thread seals and confirms while `submit` waits; else it seals itself, and fails at the backlog's bound.
+    pub(crate) may_wait: bool,
 }
 
 impl Builder {
@@ -93,6 +96,7 @@ impl Builder {
             clock: parts.clock,
             ledger: parts.ledger,
             staging: parts.staging,
+            may_wait: parts.may_wait,
             source: RwLock::default(),
             gate: Mutex::default(),
             changed_at: Mutex::default(),
@@ -145,13 +149,19 @@ impl Builder {
             if self.standing(id)? > Standing::Unknown {
                 return Ok(());
             }
-            if !self.fits(&gate, sealed.len()) {
+            let full = !self.fits(&gate, sealed.len());
+            if full {
                 gate.full = true;
                 self.wake.notify_one();
             } else if !self.over_bound(sealed.len()) {
                 break;
             }
-            self.room.wait(&mut gate);
+            match self.may_wait {
+                true => self.room.wait(&mut gate),
+                // There is no other thread that could seal, or see a pack confirmed.
+                false if full => drop(self.seal_gated(&mut gate, CutCause::Full)?),
+                false => return Err(StoreError::Full),
+            }
         }
         self.append(&mut gate, id, &sealed)
     }

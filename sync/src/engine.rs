@@ -31,13 +31,13 @@ use crate::ranges::{Ranges, RangesParts};
 use crate::reader::{Reader, ReaderParts};
 use crate::staging::Staging;
 use crate::store::{MetaStore, StoreError};
+use crate::tasks::{Gone, Tasks};
 use bytes::Bytes;
 use cessfs_crypto::{ChunkId, PackSeq};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 /// See the module head.
@@ -49,8 +49,8 @@ pub struct Engine {
     reader: Arc<Reader>,
     miners: Arc<Miners>,
     errors: Arc<Errors>,
-    runtime: Handle,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    tasks: Tasks,
+    running: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Engine {
@@ -83,6 +83,7 @@ impl Engine {
             clock: seams.clock.clone(),
             ledger: ledger.clone(),
             staging: staging.clone(),
+            may_wait: !seams.tasks.is_inline(),
         }));
         let pipeline = Arc::new(Pipeline::new(PipelineParts {
             chain: seams.chain.clone(),
@@ -93,7 +94,7 @@ impl Engine {
             clock: seams.clock.clone(),
             dice,
             errors: errors.clone(),
-            runtime: seams.runtime.clone(),
+            tasks: seams.tasks.clone(),
         }));
         let reader = Arc::new(Reader::new(ReaderParts {
             keys: seams.keys,
@@ -101,12 +102,12 @@ impl Engine {
                 chain: seams.chain,
                 miners: miners.clone(),
                 clock: seams.clock,
-                runtime: seams.runtime.clone(),
+                tasks: seams.tasks.clone(),
             })),
             ledger: ledger.clone(),
             builder: builder.clone(),
             staging,
-            runtime: seams.runtime.clone(),
+            tasks: seams.tasks.clone(),
         }));
         Ok(Engine {
             store: seams.store,
@@ -116,8 +117,8 @@ impl Engine {
             reader,
             miners,
             errors,
-            runtime: seams.runtime,
-            tasks: Mutex::default(),
+            tasks: seams.tasks,
+            running: Mutex::default(),
         })
     }
 
@@ -128,9 +129,9 @@ impl Engine {
 
     /// Starts sealing and uploading; packs that were on their way go on where they were.
     pub fn start(&self) {
-        let sealer = run_sealer(self.builder.clone(), self.errors.clone(), self.runtime.clone());
+        let sealer = run_sealer(self.builder.clone(), self.errors.clone(), self.tasks.clone());
         let pipeline = self.pipeline.clone().run();
-        *self.tasks.lock() = vec![self.runtime.spawn(sealer), self.runtime.spawn(pipeline)];
+        *self.running.lock() = vec![self.tasks.spawn(sealer), self.tasks.spawn(pipeline)];
     }
 
     /// Stops cleanly. The open pack is thrown away, for its chunks are still dirty at their owner; sealed packs go on at the
@@ -139,7 +140,7 @@ impl Engine {
     /// # Errors
     /// The journal could not be made durable.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
-        let tasks = std::mem::take(&mut *self.tasks.lock());
+        let tasks = std::mem::take(&mut *self.running.lock());
         for task in tasks {
             task.abort();
             // Aborted is what it shall be.
@@ -151,10 +152,8 @@ impl Engine {
             ledger.close();
             store.barrier()
         };
-        self.runtime
-            .spawn_blocking(stop)
-            .await
-            .unwrap_or_else(|_| Err(stopped()))
+        let stopped_now = self.tasks.blocking(stop).await;
+        stopped_now.unwrap_or_else(|Gone| Err(stopped()))
     }
 
     /// Makes blocked packs try again now: the user has paid, or the network is back.
@@ -186,7 +185,7 @@ impl Engine {
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        for task in self.tasks.lock().drain(..) {
+        for task in self.running.lock().drain(..) {
             task.abort();
         }
         self.builder.halt();
@@ -221,11 +220,11 @@ impl ChunkStore for Engine {
     }
 
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>> {
-        let (builder, ledger, runtime) = (self.builder.clone(), self.ledger.clone(), self.runtime.clone());
+        let (builder, ledger, tasks) = (self.builder.clone(), self.ledger.clone(), self.tasks.clone());
         async move {
             let seal = move || builder.seal(CutCause::Forced);
-            let sealed = runtime.spawn_blocking(seal).await;
-            sealed.unwrap_or_else(|_| Err(stopped()))?;
+            let sealed = tasks.blocking(seal).await;
+            sealed.unwrap_or_else(|Gone| Err(stopped()))?;
             ledger.confirmed().await
         }
         .boxed()

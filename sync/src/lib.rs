@@ -21,10 +21,13 @@ mod pipeline;
 mod ranges;
 mod reader;
 pub mod recovery;
+pub mod rules;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 mod staging;
 pub mod store;
+pub mod tasks;
+mod watched;
 
 pub use cessfs_erasure as erasure;
 pub use chain::Chain;
@@ -33,3 +36,4 @@ pub use clock::Clock;
 pub use engine::{Config, Engine, Seams};
 pub use fragment_store::FragmentStore;
 pub use store::{Batch, MetaStore, StoreError};
+pub use tasks::Tasks;

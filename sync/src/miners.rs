@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::fragment_store::{Fid, FragmentBody, FragmentStore, MinerError, Sha256Hash};
 use crate::limits::{
-    EXPLORE_ONE_IN, FRAGMENT_BYTES, GET_DEADLINE, MINERS_REFRESH_MIN, PROBE_DEADLINE, PROBES_IN_FLIGHT, PUT_DEADLINE,
+    EXPLORE_ONE_IN, GET_DEADLINE, MINERS_REFRESH_MIN, PROBE_DEADLINE, PROBES_IN_FLIGHT, PUT_DEADLINE, fragment_bytes,
 };
 use bytes::Bytes;
 use cessfs_crypto::AccountId;
@@ -111,6 +111,7 @@ impl Miners {
         request: impl Future<Output = Result<T, MinerError>>,
     ) -> Result<T, MinerError> {
         let outcome = tokio::select! {
+            biased;
             outcome = request => outcome,
             () = self.clock.sleep(deadline) => Err(MinerError::Unreachable(format!("no answer in {deadline:?}"))),
         };
@@ -159,7 +160,7 @@ impl Miners {
         range: Range<u32>,
     ) -> Result<Bytes, MinerError> {
         let endpoint = self.endpoint(account).await?;
-        let whole = range.len() == FRAGMENT_BYTES;
+        let whole = range.len() == fragment_bytes();
         let began = self.clock.monotonic();
         let request = self.fragments.get(&endpoint, fid, fragment, range.clone());
         let body = self.request(account, GET_DEADLINE, request).await?;

@@ -39,6 +39,7 @@ use crate::limits::{
 use crate::miners::Miners;
 use crate::staging::Staging;
 use crate::store::StoreError;
+use crate::tasks::{Gone, Tasks};
 use backoff::Backoff;
 use cessfs_crypto::PackSeq;
 use parking_lot::Mutex;
@@ -46,7 +47,6 @@ use rows::Rows;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
@@ -60,7 +60,7 @@ pub(crate) struct PipelineParts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dice: Dice,
     pub(crate) errors: Arc<Errors>,
-    pub(crate) runtime: Handle,
+    pub(crate) tasks: Tasks,
 }
 
 pub(crate) struct Pipeline {
@@ -73,7 +73,7 @@ pub(crate) struct Pipeline {
     clock: Arc<dyn Clock>,
     dice: Dice,
     errors: Arc<Errors>,
-    runtime: Handle,
+    tasks: Tasks,
     /// Packs with an intent of which it is known since when nothing was signed for them.
     quiet: Mutex<HashSet<PackSeq>>,
     /// Files of the account that are no packs of a newer epoch. At most as many as the chain lists.
@@ -95,12 +95,12 @@ impl Pipeline {
             miners: parts.miners,
             ledger: parts.ledger,
             builder: parts.builder,
-            rows: Arc::new(Rows::new(parts.staging.clone())),
+            rows: Arc::new(Rows::new(parts.staging.clone(), parts.tasks.clone())),
             staging: parts.staging,
             clock: parts.clock,
             dice: parts.dice,
             errors: parts.errors,
-            runtime: parts.runtime,
+            tasks: parts.tasks,
             quiet: Mutex::default(),
             known_files: Mutex::default(),
             info: OnceLock::new(),
@@ -116,25 +116,22 @@ impl Pipeline {
     /// Takes every pack of the ledger that is not Confirmed, oldest first, and every one that is sealed from now on.
     /// Runs until it is aborted, which aborts the drivers too.
     pub(crate) async fn run(self: Arc<Self>) {
-        let mut changes = self.ledger.watch();
         let mut drivers = JoinSet::new();
         let mut driven = BTreeSet::new();
         loop {
-            changes.borrow_and_update();
+            let version = self.ledger.version();
             while drivers.try_join_next().is_some() {}
             let waiting = self.ledger.unconfirmed();
             driven.retain(|seq| waiting.iter().any(|pack| pack.seq == *seq));
             let next = waiting.into_iter().find(|pack| !driven.contains(&pack.seq));
             let Some(pack) = next else {
-                if changes.changed().await.is_err() {
-                    return;
-                }
+                self.ledger.changed_since(version).await;
                 continue;
             };
             let slot = self.packs.clone().acquire_owned().await;
             let slot = slot.expect("the semaphore is never closed");
             driven.insert(pack.seq);
-            drivers.spawn_on(self.clone().drive(pack.seq, slot), &self.runtime);
+            drivers.spawn_on(self.clone().drive(pack.seq, slot), self.tasks.handle());
         }
     }
 
@@ -212,6 +209,7 @@ impl Pipeline {
     /// Waits, or less if poked.
     async fn pause(&self, duration: Duration) {
         tokio::select! {
+            biased;
             () = self.clock.sleep(duration) => {}
             () = self.poke.notified() => {}
         }
@@ -248,11 +246,7 @@ impl Pipeline {
         &self,
         work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        match self.runtime.spawn_blocking(work).await {
-            Ok(done) => done,
-            Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
-            Err(_) => Err(stopped()),
-        }
+        self.tasks.blocking(work).await.unwrap_or_else(|Gone| Err(stopped()))
     }
 }
 

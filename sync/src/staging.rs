@@ -3,6 +3,7 @@
 //! What is in it is sealed, so it may rest on any disk. A file is removed only when its pack is Confirmed or abandoned.
 
 use crate::disk::DiskRoom;
+use crate::rules::{Rule, holds};
 use crate::store::StoreError;
 use bytes::Bytes;
 use cessfs_crypto::PackSeq;
@@ -66,7 +67,11 @@ impl Staging {
 
     /// Makes a finished body durable: its bytes, then its name.
     pub(crate) fn persist(&self, body: &File) -> Result<(), StoreError> {
+        if !holds(Rule::BodyFirst) {
+            return Ok(());
+        }
         body.sync_all().map_err(store_error)?;
+        crate::rules::persisted(body);
         File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
             .map_err(store_error)

@@ -19,7 +19,8 @@ use super::Pipeline;
 use super::reconcile::OnChain;
 use crate::chain::{ChainError, Declaration, Head, TerritoryState};
 use crate::ledger::{Blocked, Column, Durable, Intent, PackRecord};
-use crate::limits::{COLUMNS, DECLARE_MORTAL_BLOCKS, FRAGMENT_BYTES, SEGMENT_CHARGE_BYTES, SPARE_MINERS};
+use crate::limits::{COLUMNS, DECLARE_MORTAL_BLOCKS, SEGMENT_CHARGE_BYTES, SPARE_MINERS, fragment_bytes};
+use crate::rules::{Rule, holds};
 use cessfs_crypto::AccountId;
 use std::collections::HashSet;
 
@@ -39,21 +40,26 @@ impl Pipeline {
             height,
             attempt: pack.intent.map_or(0, |intent| intent.attempt) + 1,
         };
-        let intended = self.advance(pack.seq, Durable::Now, move |pack| {
+        let intend = move |pack: &mut PackRecord| {
             pack.intent = Some(intent);
             pack.columns = miners.map(|miner| Column {
                 miner: Some(miner),
                 delivered: false,
             });
-        });
-        let pack = intended.await?;
+        };
+        if !holds(Rule::Intent) {
+            let mut unwritten = pack.clone();
+            intend(&mut unwritten);
+            return self.submit_declaration(&unwritten).await;
+        }
+        let pack = self.advance(pack.seq, Durable::Now, intend).await?;
         self.submit_declaration(&pack).await
     }
 
     /// No declaration of this pack can be alive: none is journaled, or its era is over. The best head is asked too, because
     /// what stands there will most likely be final soon.
     async fn assert_void(&self, pack: &PackRecord, now: u32) -> Result<(), Blocked> {
-        if let Some(intent) = pack.intent {
+        if let Some(intent) = pack.intent.filter(|_| holds(Rule::Era)) {
             let since = self.unsigned_since(pack, intent, now).await?;
             let until = since.saturating_add(DECLARE_MORTAL_BLOCKS);
             if now <= until {
@@ -123,7 +129,7 @@ impl Pipeline {
 
     /// Twelve miners that are willing now, chosen at random: a deal cannot be called back (F5).
     async fn choose_miners(&self, pack: &PackRecord) -> Result<[AccountId; COLUMNS], Blocked> {
-        let room = u64::from(pack.segments) * FRAGMENT_BYTES as u64;
+        let room = u64::from(pack.segments) * fragment_bytes() as u64;
         let mut willing = self
             .miners
             .willing(room, COLUMNS + SPARE_MINERS, &HashSet::new())

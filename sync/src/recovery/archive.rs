@@ -13,11 +13,11 @@ use crate::limits::{
 use crate::miners::Miners;
 use crate::pack::{DeltaEntry, Directory, FOOTER_SEALED_BYTES, Footer};
 use crate::ranges::{Neighbours, Ranges, RangesParts};
+use crate::tasks::Tasks;
 use cessfs_crypto::{Entropy, FrameId, FrameKind, PackKind, PackSeq, VolumeKeys};
 use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::runtime::Handle;
 
 /// What an archive reads with.
 pub struct ArchiveParts {
@@ -31,8 +31,8 @@ pub struct ArchiveParts {
     pub entropy: Box<dyn Entropy>,
     /// Keys of the volume.
     pub keys: VolumeKeys,
-    /// Where blocking work runs.
-    pub runtime: Handle,
+    /// Where tasks and blocking work run.
+    pub tasks: Tasks,
 }
 
 /// The network's side of a volume.
@@ -114,7 +114,7 @@ impl Archive {
                 chain: parts.chain,
                 miners,
                 clock: parts.clock,
-                runtime: parts.runtime,
+                tasks: parts.tasks,
             }),
         }
     }

@@ -92,6 +92,17 @@ impl Vfs {
         self.data.evict_all()
     }
 
+    /// One round of what the background threads do, for a volume that was opened without them: writes back what is due, and
+    /// keeps house. Blocks on the disk.
+    pub fn work(&self) -> Result<(), VfsError> {
+        if self.core.check_writable().is_err() {
+            return Ok(());
+        }
+        self.data.work()?;
+        while self.sweep_trash()? {}
+        Ok(())
+    }
+
     /// What went wrong lately (unreadable chunks and the like), newest last.
     pub fn errors(&self) -> Vec<String> {
         self.data.errors()

@@ -54,8 +54,10 @@ impl Vfs {
                 vfs.data.recover()?;
             }
             vfs.resume_quotas()?;
-            vfs.data.start()?;
-            vfs.start_sweeper()?;
+            if vfs.core.config.background {
+                vfs.data.start()?;
+                vfs.start_sweeper()?;
+            }
         }
         Ok(vfs)
     }
