@@ -19,7 +19,7 @@ use crate::chunk_store::{Backlog, CutCause, DeltaSource, Standing};
 use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::ledger::{Column, Ledger, PackRecord, PackState, Place, stopped};
-use crate::limits::{CHUNK_BYTES, COLUMNS};
+use crate::limits::{CHUNK_BYTES, COLUMNS, segment_bytes};
 use crate::pack::{FOOTER_SEALED_BYTES, directory_sealed_bytes};
 use crate::staging::Staging;
 use crate::store::{Batch, StoreError};
@@ -264,10 +264,19 @@ impl Builder {
         let old = |since: Option<Duration>| since.is_some_and(|since| now.saturating_sub(since) >= self.config.age_max);
         let delta_aged = pending.is_some_and(|(age, _)| age >= self.config.age_max);
         let content_aged = old(gate.pack.as_ref().map(|pack| pack.begun_at));
-        match delta_aged || content_aged || old(*self.changed_at.lock()) {
+        let aged = delta_aged || content_aged || old(*self.changed_at.lock());
+        match aged && self.has_room_for_another() {
             true => Some(CutCause::Forced),
             false => gate.full.then_some(CutCause::Full),
         }
+    }
+
+    /// Whether the backlog stays within its bound if the open pack is sealed as it is. Beyond it an aged pack waits: it would
+    /// only stand behind those before it, and cost its padding in space here and there.
+    fn has_room_for_another(&self) -> bool {
+        let segment = segment_bytes() as u64;
+        let sealed = self.open_bytes.load(Ordering::Relaxed).max(1).next_multiple_of(segment);
+        self.ledger.unsent_bytes() + sealed <= self.config.backlog_bound_bytes
     }
 
     /// Seals the open pack if it is full or aged. Blocks on the disk.

@@ -14,6 +14,8 @@ pub enum Rule {
     ReadBack,
     /// A body is on the disk before the journal speaks of its pack.
     BodyFirst,
+    /// A checkpoint goes out after every pack that it builds on.
+    Order,
     /// A writer that was recovered from sends nothing more (I10).
     Fence,
 }

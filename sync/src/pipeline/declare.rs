@@ -5,6 +5,8 @@
 //!     | nothing
 //!     | intent in the journal and not yet void? wait
 //!     v
+//! a checkpoint waits until every pack before it is Stored
+//!     v
 //! nobody writes in a newer epoch (I10), territory has room, twelve miners answer (F5)
 //!     v
 //! journal the intent, barrier
@@ -18,10 +20,10 @@
 use super::Pipeline;
 use super::reconcile::OnChain;
 use crate::chain::{ChainError, Declaration, Head, TerritoryState};
-use crate::ledger::{Blocked, Column, Durable, Intent, PackRecord};
+use crate::ledger::{Blocked, Column, Durable, Intent, PackRecord, PackState};
 use crate::limits::{COLUMNS, DECLARE_MORTAL_BLOCKS, SEGMENT_CHARGE_BYTES, SPARE_MINERS, fragment_bytes};
 use crate::rules::{Rule, holds};
-use cessfs_crypto::AccountId;
+use cessfs_crypto::{AccountId, PackKind};
 use std::collections::HashSet;
 
 impl Pipeline {
@@ -32,6 +34,7 @@ impl Pipeline {
             OnChain::Nothing { height } => height,
         };
         self.assert_void(pack, height).await?;
+        self.await_earlier(pack).await;
         self.check_fence().await?;
         self.check_shape(pack).await?;
         self.check_territory(pack).await?;
@@ -88,6 +91,23 @@ impl Pipeline {
         })
         .await?;
         Ok(height)
+    }
+
+    /// Packs may overtake each other: what is on the network is then read as far as nothing is missing. A checkpoint would be
+    /// read whatever is missing before it, and names chunks of those packs. So it goes out when they are all there.
+    async fn await_earlier(&self, pack: &PackRecord) {
+        if pack.kind != PackKind::Checkpoint || !holds(Rule::Order) {
+            return;
+        }
+        loop {
+            let version = self.ledger.version();
+            let unconfirmed = self.ledger.unconfirmed();
+            let mut earlier = unconfirmed.iter().take_while(|earlier| earlier.seq < pack.seq);
+            if earlier.all(|earlier| earlier.state >= PackState::Stored) {
+                return;
+            }
+            self.ledger.changed_since(version).await;
+        }
     }
 
     /// F1: write only to a chain whose constants are the ones this code was written for.

@@ -82,7 +82,7 @@ impl DeltaSource for Shared {
         };
         let written = cut.write(sink);
         let ended = self.core.marks.end_cut();
-        let carried_over = self.core.marks.carry_over(&cut.left);
+        let carried_over = self.core.marks.carry_over(&cut.left, cause == CutCause::Full);
         let result = written.and(ended).and(carried_over);
         if result.is_ok() {
             self.cutter().0.lock().insert(seq, until);
