@@ -7,8 +7,11 @@ TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 DEBUG := $(abspath $(TARGET))/debug
 RELEASE := $(abspath $(TARGET))/release
 
+# How long `make fuzz` looks.
+MINUTES ?= 5
+
 .DEFAULT_GOAL := help
-.PHONY: help run demo test check bench deb
+.PHONY: help run demo test check bench fuzz deb
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +40,10 @@ bench: ## how fast, beside the disk underneath
 	cargo build --release -p cessfs
 	PATH="$(RELEASE):$(DEBUG):$$PATH" bench/run.sh
 	PATH="$(DEBUG):$$PATH" CESSFS_BIN_DIR="$(RELEASE)" bench/scale
+
+fuzz: ## look for inputs that break a decoder, for MINUTES=5
+	@scripts/setup --fuzz
+	scripts/fuzz $(MINUTES)
 
 deb: ## Debian packages, in target/debian
 	@scripts/setup

@@ -3,11 +3,12 @@
 #
 #   packaging/deb.sh OUTDIR
 #
-# CESSFS_BIN_DIR  directory of built binaries [default: the dev profile in $CARGO_TARGET_DIR or target/]
-# DEB_PROFILE     build this cargo profile first and take its binaries (such as `release`)
+# CESSFS_BIN_DIR     directory of built binaries [default: the dev profile in $CARGO_TARGET_DIR or target/]
+# CESSFS_DEVNET_DIR  where cessfs-devnet is built, if not there
+# DEB_PROFILE        build this cargo profile first and take its binaries (such as `release`)
 set -euo pipefail
 
-[ $# = 1 ] || { sed -n '2,7s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# = 1 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 repository=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
@@ -91,11 +92,12 @@ control cessfs "fuse3, $libc" "encrypted filesystem on the storage network CESS"
     "Mounts volumes whose content is encrypted on this machine, erasure-coded and stored
  with twelve independent miners. The recovery phrase alone restores a volume."
 
-if [ -x "$bins/cessfs-devnet" ]; then
-    program "$bins/cessfs-devnet" "$work/cessfs-devnet/usr/bin/cessfs-devnet"
+devnet=${CESSFS_DEVNET_DIR:-$bins}
+if [ -x "$devnet/cessfs-devnet" ]; then
+    program "$devnet/cessfs-devnet" "$work/cessfs-devnet/usr/bin/cessfs-devnet"
     copyright cessfs-devnet
     control cessfs-devnet "$libc" "a CESS network on this machine, for tests of cessfs" \
         "Runs a chain and storage miners in one process."
 else
-    echo "deb.sh: $bins/cessfs-devnet is not built; its package is left out" >&2
+    echo "deb.sh: $devnet/cessfs-devnet is not built; its package is left out" >&2
 fi

@@ -5,6 +5,7 @@ use crate::commands::{
     umount, volumes,
 };
 use crate::config::LogLevel;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
@@ -39,7 +40,8 @@ pub struct Cli {
 #[derive(Clone, Debug, Args)]
 pub struct Global {
     /// Directory that holds the volumes [default: /var/lib/cessfs for root, ~/.local/share/cessfs for others]
-    #[arg(long, env = "CESSFS_HOME", global = true, value_name = "DIR")]
+    // An empty variable is none, as everywhere; clap's own parser of paths would refuse it.
+    #[arg(long, env = "CESSFS_HOME", global = true, value_name = "DIR", value_parser = OsStringValueParser::new().map(PathBuf::from))]
     pub home: Option<PathBuf>,
     /// Say more; twice: everything
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]

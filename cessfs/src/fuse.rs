@@ -80,8 +80,7 @@ impl Adapter {
 }
 
 // Not implemented here, so that fuser answers ENOSYS and the kernel helps itself: `access` (it checks permissions), `getlk`
-// and `setlk` (locks are local to this machine), `flush` (when the kernel asks, every page is with us and nothing of `close`
-// waits).
+// and `setlk` (locks are local to this machine).
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
         session::negotiate(config, self.kernel_cache);
@@ -268,6 +267,11 @@ impl Filesystem for Adapter {
                 Err(e) => reply.error(self.faults.errno("create", parent.0, &e)),
             }
         });
+    }
+
+    /// When the kernel asks, every page is with us, and nothing of `close` waits: it need not ask again.
+    fn flush(&self, _req: &Request, _ino: INodeNo, _fh: FileHandle, _owner: LockOwner, reply: ReplyEmpty) {
+        reply.error(Errno::ENOSYS);
     }
 
     fn read(

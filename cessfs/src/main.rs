@@ -1,50 +1,7 @@
-//! `cessfs`: the command line, the daemon behind a mount, and the wiring of both.
+//! `cessfs`. What it does is in the library beside it.
 
-mod cli;
-mod commands;
-mod config;
-mod control;
-mod daemon;
-mod exit;
-mod fuse;
-mod home;
-mod limits;
-mod moment;
-mod mountpoint;
-mod options;
-mod progress;
-mod secret;
-mod seen;
-mod survey;
-mod units;
-mod wiring;
-
-use clap::Parser;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let cli = cli::Cli::parse_from(cli::arguments(std::env::args_os()));
-    // `mount` chooses its own output: the daemon's log, or stderr in the foreground.
-    if !matches!(cli.verb, cli::Verb::Mount(_)) {
-        end_with_the_pipe();
-        daemon::log::to_stderr(cli.global.level().unwrap_or(config::LogLevel::Warn));
-    }
-    match commands::run(cli) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("cessfs: {failure}");
-            if let Some(hint) = &failure.hint {
-                eprintln!("hint: {hint}");
-            }
-            ExitCode::from(failure.exit.code())
-        }
-    }
-}
-
-/// `cessfs status | head` ends quietly when `head` has read enough, as every command does.
-fn end_with_the_pipe() {
-    use nix::sys::signal::{SigHandler, Signal, signal};
-    // SAFETY: no other thread runs yet, and the default action runs no code of this program.
-    let set = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
-    set.expect("SIGPIPE has a default action");
+    cessfs::main()
 }

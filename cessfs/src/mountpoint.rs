@@ -158,7 +158,9 @@ fn check_empty_dir(dir: &Path) -> Result<(), Failure> {
         _ => wrong(format!("mount point {}: {e}", dir.display())),
     })?;
     if !metadata.is_dir() {
-        return Err(wrong(format!("mount point {} is not a directory", dir.display())));
+        return Err(
+            wrong(format!("mount point {} is not a directory", dir.display())).hint("choose an empty directory")
+        );
     }
     let mut entries = std::fs::read_dir(dir).map_err(|e| wrong(format!("mount point {}: {e}", dir.display())))?;
     if entries.next().is_some() {

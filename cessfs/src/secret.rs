@@ -194,8 +194,10 @@ pub fn read_phrase(path: &Path) -> Result<Phrase, Failure> {
 }
 
 fn read_bounded(path: &Path, most: usize, what: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let cannot =
-        |e: std::io::Error| Failure::new(Exit::Secret, format!("cannot read the {what} {}: {e}", path.display()));
+    let cannot = |e: std::io::Error| {
+        Failure::new(Exit::Secret, format!("cannot read the {what} {}: {e}", path.display()))
+            .hint("check the path, and who may read it")
+    };
     let file = std::fs::File::open(path).map_err(cannot)?;
     // Reserved at once: a growing buffer would leave copies of the secret behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(most + 1));

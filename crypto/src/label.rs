@@ -26,7 +26,7 @@ use crate::id::{PackSeq, VolumeId};
 /// Characters of a label: exactly the chain's limit for file names (facts 1.2, `NameStrLimit`).
 pub const LABEL_CHARS: usize = 63;
 
-const BODY_BYTES: usize = 30;
+pub(crate) const BODY_BYTES: usize = 30;
 const TAG_BYTES: usize = 16;
 const LABEL_BYTES: usize = 1 + BODY_BYTES + TAG_BYTES;
 const _: () = assert!(LABEL_CHARS == (LABEL_BYTES * 8).div_ceil(6));
@@ -68,13 +68,20 @@ impl LabelKey {
 
     /// The file name that hides `label`. The same label always gives the same name.
     pub fn seal(&self, label: &PackLabel) -> String {
-        let mut bytes = [0; LABEL_BYTES];
-        bytes[0] = FORMAT_VERSION;
-        let (body, tag) = bytes[1..].split_at_mut(BODY_BYTES);
+        let mut body = [0; BODY_BYTES];
         body[..16].copy_from_slice(&label.volume.0);
         body[16..24].copy_from_slice(&label.seq.0.to_le_bytes());
         body[24..28].copy_from_slice(&label.epoch.to_le_bytes());
         body[28] = label.kind as u8;
+        self.seal_body(&body)
+    }
+
+    /// Seals what [`open`](LabelKey::open) will find, whatever it is.
+    pub(crate) fn seal_body(&self, plaintext: &[u8; BODY_BYTES]) -> String {
+        let mut bytes = [0; LABEL_BYTES];
+        bytes[0] = FORMAT_VERSION;
+        let (body, tag) = bytes[1..].split_at_mut(BODY_BYTES);
+        body.copy_from_slice(plaintext);
         let sum = self
             .0
             .encrypt_inout_detached(&NONCE.into(), &aad(), body.into())

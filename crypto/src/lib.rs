@@ -21,6 +21,8 @@ mod derive;
 mod entropy;
 mod error;
 mod frame;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod id;
 mod label;
 pub mod limits;

@@ -97,4 +97,9 @@ pub trait DeltaSource: Send + Sync + 'static {
     fn abandoned(&self, seq: PackSeq);
     /// Age of the oldest change not yet in a sealed delta, and a rough size in bytes of what is pending.
     fn pending(&self) -> Option<(Duration, u64)>;
+    /// The newest pack that a snapshot needs; `None`: no snapshot. Packs up to it are never deleted, and what of them is
+    /// rewritten is rewritten whole.
+    fn pinned(&self) -> Option<PackSeq> {
+        None
+    }
 }

@@ -13,6 +13,8 @@ mod dice;
 pub mod disk;
 pub mod engine;
 pub mod fragment_store;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 pub mod ledger;
 pub mod limits;
 mod miners;

@@ -7,7 +7,7 @@
 use anyhow::{Context, Result, ensure};
 use cessfs_tests::process::{binary, command, drop_kernel_caches};
 use cessfs_tests::volume::miners_of;
-use cessfs_tests::{InitOptions, Mount, Network, Volume, can_mount, tree};
+use cessfs_tests::{InitOptions, Mount, Network, Opener, Volume, can_mount, tree};
 use indicatif::HumanBytes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
@@ -36,7 +36,11 @@ fn main() -> Result<()> {
     })?;
     println!("    chain  {}", network.ws);
     let volume = step("creating a volume: keys, account, 16 GiB of territory", || {
-        Volume::init(&state.join("volume"), &network.ws, &InitOptions::default())
+        let options = InitOptions {
+            opened_by: Opener::Passphrase,
+            ..InitOptions::default()
+        };
+        Volume::init(&state.join("volume"), &network.ws, &options)
     })?;
     let mount = step("mounting it", || volume.mount(&state.join("mnt")))?;
     println!("    mount  {}", mount.path().display());

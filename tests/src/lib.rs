@@ -11,7 +11,7 @@ pub mod tree;
 pub mod volume;
 
 pub use network::Network;
-pub use volume::{InitOptions, Mount, Volume};
+pub use volume::{InitOptions, Mount, Opener, Volume};
 
 /// Says why a test cannot run here and counts as skipped (`make test` sums these lines up); `true` if it can.
 pub fn can_mount() -> bool {

@@ -45,7 +45,11 @@ pub fn on_each_volume(check: impl Fn(&Volume, &Path) -> Result<()>) -> Result<()
     open_to_all(dir.path())?;
     let network = Network::up(&dir.path().join("net"), 12)?;
     for at_rest in AT_REST {
-        let options = InitOptions { at_rest, gib: 1 };
+        let options = InitOptions {
+            at_rest,
+            gib: 1,
+            ..InitOptions::default()
+        };
         let volume = Volume::init(&dir.path().join(at_rest), &network.ws, &options)?;
         check(&volume, &dir.path().join("mnt")).with_context(|| at_rest.to_string())?;
     }

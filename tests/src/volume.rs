@@ -16,6 +16,17 @@ pub struct InitOptions {
     pub at_rest: &'static str,
     /// GiB of territory.
     pub gib: u32,
+    /// What opens it.
+    pub opened_by: Opener,
+}
+
+/// What opens a volume on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opener {
+    /// A key file. It opens at once, so it is what a test takes that is about something else.
+    KeyFile,
+    /// A passphrase, with its slow hash: what a person takes.
+    Passphrase,
 }
 
 impl Default for InitOptions {
@@ -23,6 +34,7 @@ impl Default for InitOptions {
         InitOptions {
             at_rest: "sealed",
             gib: 16,
+            opened_by: Opener::KeyFile,
         }
     }
 }
@@ -30,6 +42,7 @@ impl Default for InitOptions {
 /// A volume and the files a person would keep beside it.
 pub struct Volume {
     dir: PathBuf,
+    opened_by: Opener,
     /// Its name.
     pub name: String,
 }
@@ -44,10 +57,12 @@ impl Volume {
     pub fn init_on(store: &str, dir: &Path, ws: &str, options: &InitOptions) -> Result<Volume> {
         let volume = Volume {
             dir: dir.to_path_buf(),
+            opened_by: options.opened_by,
             name: "home".into(),
         };
         std::fs::create_dir_all(&volume.dir)?;
-        std::fs::write(volume.passphrase_file(), "correct horse\n")?;
+        // The newline is what an editor leaves behind; of a key file it is a byte like others.
+        std::fs::write(volume.secret_file(), "correct horse battery staple correct horse\n")?;
         let mut init = volume.cessfs()?;
         init.args([
             "init",
@@ -62,29 +77,30 @@ impl Volume {
         init.args(["--store", store]);
         init.args(["--territory", "docs", "--gib", &options.gib.to_string()]);
         init.arg("--new-phrase-file").arg(volume.phrase_file());
-        init.arg("--passphrase-file").arg(volume.passphrase_file());
+        volume.add_secret(&mut init);
         succeed(&mut init)?;
         Ok(volume)
     }
 
-    /// The same phrase and passphrase in a home of its own, with nothing in it: another machine.
+    /// The same phrase and secret in a home of its own, with nothing in it: another machine.
     pub fn elsewhere(&self, dir: &Path) -> Result<Volume> {
         let volume = Volume {
             dir: dir.to_path_buf(),
+            opened_by: self.opened_by,
             name: self.name.clone(),
         };
         std::fs::create_dir_all(&volume.dir)?;
         std::fs::copy(self.phrase_file(), volume.phrase_file())?;
-        std::fs::copy(self.passphrase_file(), volume.passphrase_file())?;
+        std::fs::copy(self.secret_file(), volume.secret_file())?;
         Ok(volume)
     }
 
-    /// `cessfs recover NAME …` with this volume's phrase and passphrase, to be given more arguments.
+    /// `cessfs recover NAME …` with this volume's phrase and secret, to be given more arguments.
     pub fn recover_command(&self, ws: &str) -> Result<Command> {
         let mut recover = self.cessfs()?;
         recover.args(["recover", &self.name, "--rpc", ws, "--json"]);
         recover.arg("--phrase-file").arg(self.phrase_file());
-        recover.arg("--passphrase-file").arg(self.passphrase_file());
+        self.add_secret(&mut recover);
         Ok(recover)
     }
 
@@ -99,9 +115,23 @@ impl Volume {
         self.dir.join("phrase")
     }
 
-    /// Where its passphrase is.
-    pub fn passphrase_file(&self) -> PathBuf {
-        self.dir.join("passphrase")
+    /// Where its passphrase or key is.
+    pub fn secret_file(&self) -> PathBuf {
+        self.dir.join("secret")
+    }
+
+    /// The mount option that opens it.
+    pub fn secret_option(&self) -> String {
+        let option = match self.opened_by {
+            Opener::KeyFile => "key-file",
+            Opener::Passphrase => "passphrase-file",
+        };
+        format!("{option}={}", self.secret_file().display())
+    }
+
+    /// Adds the argument that opens it to a verb that takes one.
+    pub fn add_secret(&self, verb: &mut Command) {
+        verb.arg(format!("--{}", self.secret_option()));
     }
 
     /// `CESSFS_HOME`.
@@ -135,7 +165,7 @@ impl Volume {
     /// Mounts with further `-o` options.
     pub fn mount_with(&self, at: &Path, options: &[&str]) -> Result<Mount> {
         std::fs::create_dir_all(at)?;
-        let mut all = vec![format!("passphrase-file={}", self.passphrase_file().display())];
+        let mut all = vec![self.secret_option()];
         all.extend(options.iter().map(|option| option.to_string()));
         let mut mount = self.cessfs()?;
         mount.args(["mount", &self.name]).arg(at).args(["-o", &all.join(",")]);
@@ -191,7 +221,7 @@ impl Volume {
         territory
             .args(["territory", arguments[0], &self.name])
             .args(&arguments[1..]);
-        territory.arg("--passphrase-file").arg(self.passphrase_file());
+        self.add_secret(&mut territory);
         succeed(&mut territory).map(drop)
     }
 

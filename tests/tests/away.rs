@@ -2,9 +2,11 @@
 
 use anyhow::Result;
 use cessfs_tests::{InitOptions, Network, Volume, can_mount, tree};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(120);
+/// How long the network is away. Long enough that every retry has reached its longest pause.
+const AWAY: Duration = Duration::from_secs(60);
 
 #[test]
 fn writes_and_reads_go_on_while_the_network_is_away() -> Result<()> {
@@ -19,6 +21,7 @@ fn writes_and_reads_go_on_while_the_network_is_away() -> Result<()> {
     volume.sync(PATIENCE)?;
 
     network.stop()?;
+    let stopped = Instant::now();
     tree::write_noise(&mount.path().join("during"), 2, 5)?;
     std::fs::rename(mount.path().join("before"), mount.path().join("renamed"))?;
     let expected = tree::manifest(mount.path())?;
@@ -38,6 +41,18 @@ fn writes_and_reads_go_on_while_the_network_is_away() -> Result<()> {
         Vec::<String>::new()
     );
 
+    // The mount is used all the while.
+    let mut rounds = 0u32;
+    while stopped.elapsed() < AWAY {
+        std::fs::write(mount.path().join("log"), format!("round {rounds}"))?;
+        assert_eq!(
+            std::fs::read_to_string(mount.path().join("log"))?,
+            format!("round {rounds}")
+        );
+        rounds += 1;
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    let expected = tree::manifest(mount.path())?;
     network.start(13)?;
     volume.sync(PATIENCE)?;
     volume.evict()?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result};
 use cessfs_tests::process::{fail, succeed};
-use cessfs_tests::{InitOptions, Mount, Network, Volume, can_mount, tree};
+use cessfs_tests::{InitOptions, Mount, Network, Opener, Volume, can_mount, tree};
 use std::path::Path;
 use std::time::Duration;
 
@@ -75,14 +75,18 @@ fn mounting_what_cannot_be_mounted() -> Result<()> {
     if !can_mount() {
         return Ok(());
     }
-    let (dir, _network, volume) = scene(&InitOptions::default(), 12)?;
+    let options = InitOptions {
+        opened_by: Opener::Passphrase,
+        ..InitOptions::default()
+    };
+    let (dir, _network, volume) = scene(&options, 12)?;
     let mount = |at: &Path, passphrase: &Path| -> Result<std::process::Command> {
         let mut mount = volume.cessfs()?;
         mount.args(["mount", &volume.name]).arg(at);
         mount.arg("-o").arg(format!("passphrase-file={}", passphrase.display()));
         Ok(mount)
     };
-    let good = volume.passphrase_file();
+    let good = volume.secret_file();
     let (_, stderr) = fail(&mut mount(&dir.path().join("nowhere"), &good)?)?;
     says(&stderr, &["does not exist", "no such"]);
     let full = dir.path().join("full");
@@ -292,7 +296,7 @@ fn a_chain_of_unknown_shape() -> Result<()> {
     let mut init = cessfs_tests::process::command("cessfs")?;
     let home = dir.path().join("another");
     init.arg("--home").arg(&home).args(["init", "v", "--rpc", &network.ws]);
-    init.arg("--passphrase-file").arg(volume.passphrase_file());
+    volume.add_secret(&mut init);
     init.arg("--new-phrase-file").arg(dir.path().join("another-phrase"));
     let said = cessfs_tests::process::output(&mut init)?;
     assert_eq!(said.status.code(), Some(13), "{said:?}");

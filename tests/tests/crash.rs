@@ -82,6 +82,14 @@ fn write_durably(dir: &Path, name: &str, seed: u64) -> Result<()> {
     Ok(File::open(dir)?.sync_all()?)
 }
 
+/// Delays every answer of every miner.
+fn slow(network: &Network, ms: &str) -> Result<()> {
+    let indexes: Vec<String> = (0..16).map(|index: usize| index.to_string()).collect();
+    let mut arguments = vec!["miner", "slow", "--ms", ms];
+    arguments.extend(indexes.iter().map(String::as_str));
+    network.run(&arguments).map(drop)
+}
+
 #[test]
 fn killed_before_anything_was_submitted() -> Result<()> {
     if !can_mount() {
@@ -145,19 +153,10 @@ fn killed_while_placing() -> Result<()> {
     }
     let (scene, mount) = Scene::set()?;
     write_durably(mount.path(), "file", 4)?;
-    let all: Vec<usize> = (0..16).collect();
-    let slow: Vec<&str> = ["miner", "slow", "--ms", "1500"].to_vec();
-    let indexes: Vec<String> = all.iter().map(usize::to_string).collect();
-    let set = |network: &Network, ms: &'static str| {
-        let mut arguments = slow.clone();
-        arguments[3] = ms;
-        arguments.extend(indexes.iter().map(String::as_str));
-        network.run(&arguments).map(drop)
-    };
-    set(&scene.network, "1500")?;
+    slow(&scene.network, "1500")?;
     let mut sync = scene.start_sync()?;
     scene.wait_for_pack(&["placing"])?;
-    let result = scene.kill_and_recover(mount, |network| set(network, "0"));
+    let result = scene.kill_and_recover(mount, |network| slow(network, "0"));
     sync.wait()?;
     result
 }
@@ -170,8 +169,13 @@ fn killed_while_stored_but_not_confirmed() -> Result<()> {
     let (scene, mount) = Scene::set()?;
     write_durably(mount.path(), "file", 5)?;
     let mut sync = scene.start_sync()?;
-    scene.wait_for_pack(&["stored", "confirmed"])?;
-    let result = scene.kill_and_recover(mount, |_| Ok(()));
+    // Stored is a file at a final block, which lags behind; by then reading back is slow.
+    eventually("a stored file", PATIENCE, || {
+        Ok(scene.network.events("StorageCompleted")? > 0)
+    })?;
+    slow(&scene.network, "3000")?;
+    scene.wait_for_pack(&["stored"])?;
+    let result = scene.kill_and_recover(mount, |network| slow(network, "0"));
     sync.wait()?;
     result
 }

@@ -131,7 +131,11 @@ fn fsx_finds_nothing() -> Result<()> {
         ("plain", "none"),
     ];
     for (at_rest, kernel_cache) in modes {
-        let options = InitOptions { at_rest, gib: 8 };
+        let options = InitOptions {
+            at_rest,
+            gib: 8,
+            ..InitOptions::default()
+        };
         let name = format!("{at_rest}-{kernel_cache}");
         let volume = Volume::init(&dir.path().join(&name), &network.ws, &options)?;
         let cache = format!("kernel-cache={kernel_cache}");

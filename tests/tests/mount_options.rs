@@ -135,11 +135,7 @@ fn mount_cessfs_takes_the_same_options() -> Result<()> {
         with(volume, at, &[], "echo content >f")?;
         let helper = |options: &str| -> Result<std::process::Command> {
             let mut helper = command("mount-cessfs")?;
-            let ours = format!(
-                "home={},passphrase-file={}",
-                volume.home().display(),
-                volume.passphrase_file().display()
-            );
+            let ours = format!("home={},{}", volume.home().display(), volume.secret_option());
             helper
                 .arg(&volume.name)
                 .arg(at)

@@ -30,29 +30,45 @@ inside cat /mnt/home/file
 inside cessfs --home /state umount /mnt/home
 "#;
 
-fn build(out: &Path) -> Result<PathBuf> {
+/// Builds both packages as `make deb` does, the client's programs and the devnet in two directories. The paths of the two.
+fn build(dir: &Path) -> Result<[PathBuf; 2]> {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
         .context("tests/ has a parent")?;
-    let binaries = cessfs_tests::process::binary("cessfs")?;
+    let (client, out) = (dir.join("client"), dir.join("out"));
+    std::fs::create_dir(&client)?;
+    for program in ["cessfs", "mount-cessfs"] {
+        std::os::unix::fs::symlink(cessfs_tests::process::binary(program)?, client.join(program))?;
+    }
+    let devnet = cessfs_tests::process::binary("cessfs-devnet")?;
     let built = Command::new("bash")
         .arg(repository.join("packaging/deb.sh"))
-        .arg(out)
-        .env("CESSFS_BIN_DIR", binaries.parent().context("a binary has a directory")?)
+        .arg(&out)
+        .env("CESSFS_BIN_DIR", &client)
+        .env(
+            "CESSFS_DEVNET_DIR",
+            devnet.parent().context("a binary has a directory")?,
+        )
         .output()?;
     anyhow::ensure!(
         built.status.success(),
         "packaging/deb.sh: {}",
         String::from_utf8_lossy(&built.stderr)
     );
-    let named = |path: &PathBuf| {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        name.starts_with("cessfs_") && name.ends_with(".deb")
-    };
-    let packages = std::fs::read_dir(out)?
+    let packages = std::fs::read_dir(&out)?
         .map(|entry| Ok(entry?.path()))
-        .collect::<Result<Vec<_>>>()?;
-    packages.into_iter().find(named).context("no cessfs_*.deb was built")
+        .collect::<Result<Vec<PathBuf>>>()?;
+    let named = |start: &str| {
+        let is_it = |path: &&PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            name.starts_with(start) && name.ends_with(".deb")
+        };
+        let found = packages.iter().find(is_it);
+        found
+            .cloned()
+            .with_context(|| format!("no {start}*.deb in {packages:?}"))
+    };
+    Ok([named("cessfs_")?, named("cessfs-devnet_")?])
 }
 
 #[test]
@@ -61,7 +77,7 @@ fn the_package_mounts_through_fstab_in_a_clean_root() -> Result<()> {
         return Ok(());
     }
     let dir = tempfile::tempdir()?;
-    let deb = build(&dir.path().join("out"))?;
+    let [deb, devnet] = build(dir.path())?;
     let package = dir.path().join("package");
     let unpacked = Command::new("dpkg-deb").arg("-x").arg(&deb).arg(&package).status()?;
     anyhow::ensure!(unpacked.success(), "dpkg-deb -x {}", deb.display());
@@ -69,7 +85,14 @@ fn the_package_mounts_through_fstab_in_a_clean_root() -> Result<()> {
         "usr/bin/cessfs",
         "usr/sbin/mount.cessfs",
         "usr/sbin/mount.fuse.cessfs",
+        "usr/lib/systemd/system/cessfs@.service",
+        "usr/lib/systemd/user/cessfs@.service",
         "usr/share/man/man1/cessfs.1.gz",
+        "usr/share/man/man1/cessfs-mount.1.gz",
+        "usr/share/man/man8/mount.cessfs.8.gz",
+        "usr/share/bash-completion/completions/cessfs",
+        "usr/share/zsh/vendor-completions/_cessfs",
+        "usr/share/fish/vendor_completions.d/cessfs.fish",
     ] {
         assert!(package.join(file).is_file(), "{file} is in the package");
     }
@@ -77,6 +100,10 @@ fn the_package_mounts_through_fstab_in_a_clean_root() -> Result<()> {
         !package.join("usr/bin/cessfs-devnet").exists(),
         "the devnet is a package of its own"
     );
+    let listed = Command::new("dpkg-deb").arg("-c").arg(&devnet).output()?.stdout;
+    let listed = String::from_utf8_lossy(&listed).into_owned();
+    assert!(listed.contains("./usr/bin/cessfs-devnet"), "{listed}");
+    assert!(!listed.lines().any(|line| line.ends_with("/cessfs")), "{listed}");
 
     let network = Network::up(&dir.path().join("net"), 12)?;
     let used = Command::new("unshare")

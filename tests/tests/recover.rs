@@ -337,6 +337,12 @@ fn a_lost_pack_costs_what_was_in_it_and_the_rest_comes_back() -> Result<()> {
     tree::write_noise(&mount.path().join("dir/lost"), 2, 2)?;
     late.sync(PATIENCE)?;
     mount.umount()?;
+    // A sealed volume leaves no name on the disk in the clear.
+    for file in ["log", "last-status.json"] {
+        let kept = fs::read_to_string(late.home().join("volumes").join(&late.name).join(file))?;
+        assert!(kept.contains("inode"), "{file} tells of it: {kept}");
+        assert!(!kept.contains("dir/lost"), "{file} has its name: {kept}");
+    }
     let mount = scene.mount(&late)?;
     assert!(!late.status()?["errors"].to_string().contains("dir/lost"));
     mount.umount()
@@ -385,7 +391,7 @@ fn what_cannot_be_recovered_says_why() -> Result<()> {
     let mut init = second.cessfs()?;
     init.args(["init", &second.name, "--rpc", ws, "--territory", "other", "--gib", "4"]);
     init.arg("--phrase-file").arg(second.phrase_file());
-    init.arg("--passphrase-file").arg(second.passphrase_file());
+    second.add_secret(&mut init);
     cessfs_tests::process::succeed(&mut init)?;
     let mount = scene.mount(&second)?;
     fs::write(mount.path().join("other file"), "other content")?;

@@ -23,7 +23,11 @@ fn on_each_mode(check: impl Fn(&Volume, &Path) -> Result<()>) -> Result<()> {
     let dir = tempfile::tempdir()?;
     let network = Network::up(&dir.path().join("net"), 12)?;
     for at_rest in ["sealed", "plain"] {
-        let options = InitOptions { at_rest, gib: 2 };
+        let options = InitOptions {
+            at_rest,
+            gib: 2,
+            ..InitOptions::default()
+        };
         let volume = Volume::init(&dir.path().join(at_rest), &network.ws, &options)?;
         let mount = volume.mount(&dir.path().join("mnt"))?;
         check(&volume, mount.path()).with_context(|| at_rest.to_string())?;

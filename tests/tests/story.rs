@@ -3,7 +3,7 @@
 use anyhow::Result;
 use cessfs_tests::process::drop_kernel_caches;
 use cessfs_tests::volume::miners_of;
-use cessfs_tests::{InitOptions, Network, Volume, can_mount, tree};
+use cessfs_tests::{InitOptions, Network, Opener, Volume, can_mount, tree};
 use std::path::Path;
 use std::time::Duration;
 
@@ -15,6 +15,7 @@ fn lose_eight_of_twelve(at_rest: &'static str) -> Result<()> {
     let network = Network::up(&dir.path().join("net"), 16)?;
     let options = InitOptions {
         at_rest,
+        opened_by: Opener::Passphrase,
         ..InitOptions::default()
     };
     let volume = Volume::init(&dir.path().join("volume"), &network.ws, &options)?;
@@ -41,6 +42,8 @@ fn lose_eight_of_twelve(at_rest: &'static str) -> Result<()> {
     // Eight of the twelve of *each* pack: with at most four running, no pack has more than four left.
     let survivors: Vec<usize> = pack_survivors(&volume, &network, mount.path())?;
     let lost: Vec<usize> = (0..16).filter(|index| !survivors.contains(index)).collect();
+    let stopped = holders.iter().filter(|index| lost.contains(index)).count();
+    assert!(stopped >= 8, "only {stopped} of {holders:?} are stopped");
     network.miner("stop", &lost)?;
 
     volume.evict()?;

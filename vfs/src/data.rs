@@ -343,7 +343,15 @@ impl Data {
     /// # Errors
     /// The store fails.
     pub(crate) fn tell_missing(&self) -> Result<(), VfsError> {
-        crate::restore::tell_missing(&self.0.core, &|message| self.0.errors.add(message))
+        crate::restore::tell_missing(&self.0.core, &|ino, message| {
+            let kept = format!("inode {ino}: chunks of it could not be had when this volume was recovered");
+            self.0.errors.add_named(message, kept);
+        })
+    }
+
+    /// The same as [`errors`](Data::errors), for what rests on the disk unsealed.
+    pub fn errors_without_names(&self) -> Vec<String> {
+        self.0.errors.without_names()
     }
 
     /// What went wrong lately, newest last.

@@ -16,6 +16,8 @@ pub mod error;
 mod evict;
 #[cfg(test)]
 mod fakes;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzzing;
 mod ino_counter;
 pub mod inode;
 pub mod limits;

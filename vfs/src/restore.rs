@@ -194,12 +194,13 @@ fn name_missing(store: &dyn MetaStore, missing: BTreeMap<u64, (u64, u64)>) -> Re
 }
 
 /// Tells what [`finish`] noted, and forgets the notes of files that are gone or whole again.
-pub(crate) fn tell_missing(core: &Core, tell: &dyn Fn(String)) -> Result<(), VfsError> {
+pub(crate) fn tell_missing(core: &Core, tell: &dyn Fn(u64, String)) -> Result<(), VfsError> {
     let notes = core.store.scan(MISSING_PREFIX, MISSING_PREFIX, MISSING_NOTES_MAX)?;
     for (key, note) in notes {
         let ino = key.last_chunk().map(|bytes| u64::from_be_bytes(*bytes));
+        let ino = ino.ok_or(records::RecordError::Short)?;
         let mut misses = false;
-        let prefix = records::extent_prefix(ino.ok_or(records::RecordError::Short)?);
+        let prefix = records::extent_prefix(ino);
         each(core.store.as_ref(), &prefix, |_, value| {
             let extent = Extent::decode(value)?;
             let unknown = |(id, _)| core.chunks.standing(id) == Standing::Unknown;
@@ -207,7 +208,7 @@ pub(crate) fn tell_missing(core: &Core, tell: &dyn Fn(String)) -> Result<(), Vfs
             Ok(())
         })?;
         if misses {
-            tell(String::from_utf8_lossy(&note).into_owned());
+            tell(ino, String::from_utf8_lossy(&note).into_owned());
         } else if !core.config.read_only {
             let mut batch = Batch::new();
             batch.delete(key);

@@ -97,9 +97,13 @@ pub fn run(args: &TerritoryArgs, context: &Context) -> Result<(), Failure> {
     let volume = context.home.existing(&who.name)?;
     let config = VolumeConfig::load(&volume.config())?;
     if purchase.is_none()
-        && let Some(told) = client::status(&volume).ok().filter(|status| status.chain_reachable)
+        && let Ok(told) = client::status(&volume)
     {
         // The daemon knows, and nobody needs to type a passphrase.
+        if !told.chain_reachable {
+            let what = format!("the CESS node at {} cannot be reached", config.rpc);
+            return Err(Failure::new(Exit::ChainAway, what).hint("check the address and this machine's network"));
+        }
         return print(told.territory.as_ref(), &config.territory, context);
     }
     let sources = Sources::new(who.key_file.clone(), who.passphrase_file.clone());

@@ -1,8 +1,9 @@
 //! Starting a daemon: `mount` runs itself again, detached, hands over the secret through a pipe and waits for one line.
 //!
 //! The child's stdin is the secret's pipe and its stdout the line's; both end with the child, so a child that dies says so.
-//! When it is ready it lets go of the terminal altogether. Not before: systemd runs mount(8) in its own process group, and
-//! an automount trigger lets only that group through to the directory it guards.
+//! When it is ready it leaves the terminal's session, says so, and lets go of the terminal altogether. Not before: systemd runs
+//! mount(8) in its own process group, and an automount trigger lets only that group through to the directory it guards. And not
+//! after its word: a terminal that closes as soon as `mount` has returned would take the daemon along.
 
 use crate::exit::{Exit, Failure};
 use crate::limits::READY_TIMEOUT;
@@ -74,13 +75,15 @@ pub fn start(arguments: &[OsString], secret: &Secret, log: &Path) -> Result<(), 
     }
 }
 
-/// Says that the mount answers, and lets go of stdin, stdout, stderr and the working directory.
+/// Leaves the terminal's session, says that the mount answers, and lets go of stdin, stdout, stderr and the working directory.
 ///
 /// # Errors
 /// When the starting process is gone.
 pub fn say_ready() -> Result<(), Failure> {
+    let stuck = |e: std::io::Error| Failure::new(Exit::Failed, format!("cannot detach from the terminal: {e}"));
+    nix::unistd::setsid().map_err(|e| stuck(e.into()))?;
     say(&Word::Ready)?;
-    detach().map_err(|e| Failure::new(Exit::Failed, format!("cannot detach from the terminal: {e}")))
+    detach().map_err(stuck)
 }
 
 /// Says why there is no mount, or nothing if nobody listens any more.
@@ -99,7 +102,6 @@ fn say(word: &Word) -> Result<(), Failure> {
 }
 
 fn detach() -> std::io::Result<()> {
-    nix::unistd::setsid()?;
     let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
     nix::unistd::dup2_stdin(&null)?;
     nix::unistd::dup2_stdout(&null)?;

@@ -5,7 +5,7 @@ use crate::exit::Failure;
 use crate::limits::LOG_BYTES_MAX;
 use parking_lot::Mutex;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,7 +39,11 @@ fn filter(level: LogLevel) -> EnvFilter {
 /// Logs to stderr.
 pub fn to_stderr(level: LogLevel) -> LogHandle {
     let (filter, handle) = reload::Layer::new(filter(level));
-    let output = fmt::layer().with_writer(io::stderr).with_target(false);
+    // Colours are for terminals: the journal and files would keep the codes.
+    let output = fmt::layer()
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal())
+        .with_target(false);
     // A second subscriber in one process is a test's; the first one stays.
     let _first_stays = tracing_subscriber::registry().with(filter).with(output).try_init();
     LogHandle(handle)

@@ -78,21 +78,20 @@ impl Daemon {
         drop(self.finishing.write().await);
     }
 
-    /// What `status` tells once this process is gone.
+    /// What `status` tells once this process is gone: it rests on the disk unsealed, so there are no names in it.
     pub fn last_status(&self) -> Status {
         Status {
             state: "unmounted".to_owned(),
             pid: None,
             mountpoint: None,
-            ..self.local_status()
+            ..self.local_status(self.volume.vfs.errors_without_names())
         }
     }
 
     /// Everything this process knows by itself.
-    fn local_status(&self) -> Status {
+    fn local_status(&self, mut errors: Vec<String>) -> Status {
         let (vfs, engine) = (&self.volume.vfs, self.volume.engine.status());
         let counted = |state: PackState| (state.to_string(), engine.packs.get(&state).copied().unwrap_or(0));
-        let mut errors = vfs.errors();
         errors.extend(engine.errors.iter().map(|trouble| trouble.text.clone()));
         errors.drain(..errors.len().saturating_sub(STATUS_ERRORS_MAX));
         let closing = self.closing.load(Ordering::Acquire);
@@ -125,7 +124,7 @@ impl Daemon {
     }
 
     async fn status(&self) -> Status {
-        let mut status = self.local_status();
+        let mut status = self.local_status(self.volume.vfs.errors());
         let chain = self.volume.chain.clone();
         let asked = survey::ask_chain(chain.as_ref(), &self.config.territory);
         if let Ok(Ok(answer)) = tokio::time::timeout(STATUS_CHAIN_TIMEOUT, asked).await {

@@ -7,6 +7,8 @@
 
 mod calls;
 mod fault;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod link;
 mod read;
 mod shape;

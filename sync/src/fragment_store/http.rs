@@ -9,6 +9,8 @@
 //! limit on the whole, because a slow miner that moves is better than a new upload of 8 MiB. Does not check hashes and
 //! does not retry; the caller knows which other miner to ask.
 
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzzing;
 mod reply;
 mod stall;
 
@@ -87,19 +89,15 @@ impl HttpFragments {
         }
         let progress = Progress::new(self.stall);
         let mut response = progress.limit(self.send(request)).await??;
-        if reply::is_reply(&response) || response.status() != status {
+        if reply::is_reply(response.headers()) || response.status() != status {
             return Err(progress.limit(reply::read(response)).await??.into_error());
         }
-        let mut bytes = BytesMut::with_capacity(want);
+        let mut body = Gathered::of(want);
         loop {
             progress.note();
             match progress.limit(response.chunk()).await?.map_err(unreachable)? {
-                Some(chunk) if chunk.len() > want - bytes.len() => {
-                    return Err(MinerError::Wrong(format!("more than the {want} bytes asked for")));
-                }
-                Some(chunk) => bytes.extend_from_slice(&chunk),
-                None if bytes.len() == want => return Ok(bytes.freeze()),
-                None => return Err(MinerError::Wrong(format!("{} of {want} bytes", bytes.len()))),
+                Some(chunk) => body.push(&chunk)?,
+                None => return body.finish(),
             }
         }
     }
@@ -146,6 +144,43 @@ impl FragmentStore for HttpFragments {
 
     fn probe(&self, endpoint: &str) -> BoxFuture<'static, Result<MinerStatus, MinerError>> {
         self.clone().probe(url(endpoint, "status")).boxed()
+    }
+}
+
+/// The bytes of an answer so far: as many as were asked for, or none at all.
+struct Gathered {
+    bytes: BytesMut,
+    want: usize,
+}
+
+impl Gathered {
+    fn of(want: usize) -> Gathered {
+        Gathered {
+            bytes: BytesMut::with_capacity(want),
+            want,
+        }
+    }
+
+    fn push(&mut self, chunk: &[u8]) -> Result<(), MinerError> {
+        if chunk.len() > self.want - self.bytes.len() {
+            return Err(MinerError::Wrong(format!(
+                "more than the {} bytes asked for",
+                self.want
+            )));
+        }
+        self.bytes.extend_from_slice(chunk);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Bytes, MinerError> {
+        match self.bytes.len() == self.want {
+            true => Ok(self.bytes.freeze()),
+            false => Err(MinerError::Wrong(format!(
+                "{} of {} bytes",
+                self.bytes.len(),
+                self.want
+            ))),
+        }
     }
 }
 

@@ -107,7 +107,7 @@ enum Miner {
     /// Delay each of their answers; 0 ends it.
     Slow {
         /// Milliseconds.
-        #[arg(long)]
+        #[arg(long, default_value_t = 2000)]
         ms: u64,
         #[command(flatten)]
         indexes: Indexes,
@@ -349,3 +349,6 @@ fn status(dir: &Path, json: bool) -> Result<()> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;

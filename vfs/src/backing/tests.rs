@@ -74,6 +74,30 @@ fn blocks_read_back_also_after_reopening_and_far_out() {
     }
 }
 
+/// The places of `docs/FORMAT-cache.md`'s worked example: a promise to whoever reads a cache without us.
+#[test]
+fn the_worked_example_of_the_format_document() {
+    let dir = scratch();
+    let backing = backing(dir.path(), AtRest::Sealed, 1);
+    let mut content = vec![7; 2 * BLOCK];
+    content[6000..].fill(0);
+    backing.write(at(5, 0, 0), &content).unwrap();
+    backing.sync(5).unwrap();
+    let synced = fs::read(dir.path().join("05/0000000000000005")).unwrap();
+    content[5000] = 8;
+    backing.write(at(5, 0, 1), &content[BLOCK..]).unwrap();
+    let file = fs::read(dir.path().join("05/0000000000000005")).unwrap();
+
+    let version = |entry: usize| u32::from_le_bytes(file[entry + 28..entry + 32].try_into().unwrap());
+    assert_eq!([0x0000, 0x0020, 0x2000, 0x2020].map(version), [1, 1, 0, 2]);
+    // What was synced stays; the new version is in the other slot, whose first block was never written.
+    assert_eq!(file[0x4000..0x6000], synced[0x4000..0x6000]);
+    assert!(file[0x4000..0x5000].iter().any(|byte| *byte != 0));
+    assert!(file[0x104000..0x105000].iter().all(|byte| *byte == 0));
+    assert!(file[0x105000..0x106000].iter().any(|byte| *byte != 0));
+    assert_eq!(read(&*backing, at(5, 0, 0), 2).unwrap(), content);
+}
+
 #[test]
 fn space_is_counted_given_back_and_gone_with_the_file() {
     for at_rest in BOTH {

@@ -62,7 +62,7 @@ impl From<FrameError> for StoreError {
 pub type DeltaRecord = (Vec<u8>, Option<Vec<u8>>);
 
 /// Collects records and hands out frames as they fill.
-pub(super) struct FrameWriter<'a> {
+pub(crate) struct FrameWriter<'a> {
     frame: Vec<u8>,
     count: u32,
     /// News that a record is gone is left out.
@@ -71,7 +71,7 @@ pub(super) struct FrameWriter<'a> {
 }
 
 impl<'a> FrameWriter<'a> {
-    pub(super) fn new(sink: &'a mut dyn FnMut(&[u8]) -> Result<(), StoreError>) -> FrameWriter<'a> {
+    pub(crate) fn new(sink: &'a mut dyn FnMut(&[u8]) -> Result<(), StoreError>) -> FrameWriter<'a> {
         FrameWriter {
             frame: Vec::new(),
             count: 0,
@@ -86,7 +86,7 @@ impl<'a> FrameWriter<'a> {
     }
 
     /// Adds a record (`None`: it is gone).
-    pub(super) fn record(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
+    pub(crate) fn record(&mut self, key: &[u8], value: Option<&[u8]>) -> Result<(), StoreError> {
         debug_assert!(is_delta_key(key));
         if value.is_none() && self.only_what_is {
             return Ok(());
@@ -113,7 +113,7 @@ impl<'a> FrameWriter<'a> {
     }
 
     /// Hands out the last frame, if it holds anything.
-    pub(super) fn flush(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn flush(&mut self) -> Result<(), StoreError> {
         if self.count == 0 {
             return Ok(());
         }

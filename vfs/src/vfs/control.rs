@@ -107,4 +107,9 @@ impl Vfs {
     pub fn errors(&self) -> Vec<String> {
         self.data.errors()
     }
+
+    /// The same without names, for what rests on the disk unsealed.
+    pub fn errors_without_names(&self) -> Vec<String> {
+        self.data.errors_without_names()
+    }
 }

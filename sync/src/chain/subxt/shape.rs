@@ -137,7 +137,7 @@ fn shape(text: String) -> ChainError {
     ChainError::Shape(text)
 }
 
-fn value_type(metadata: &Metadata, pallet: &str, item: &str) -> Result<u32, ChainError> {
+pub(super) fn value_type(metadata: &Metadata, pallet: &str, item: &str) -> Result<u32, ChainError> {
     metadata
         .pallet_by_name(pallet)
         .and_then(|pallet| pallet.storage()?.entry_by_name(item))

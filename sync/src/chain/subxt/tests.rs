@@ -101,6 +101,23 @@ fn the_chain_of_spec_137_has_the_shape_we_know() {
     shape::check(&offline(&bytes)).unwrap();
 }
 
+/// The types that hostile values are decoded by (`fuzzing`), where the metadata is not at hand.
+#[test]
+fn the_types_of_values_are_those_of_spec_137() {
+    let Some(bytes) = metadata_bytes() else { return };
+    let at = offline(&bytes);
+    let metadata = at.metadata_ref();
+    let ids = super::fuzzing::ITEMS.map(|(pallet, item)| shape::value_type(metadata, pallet, item).unwrap());
+    let mut types = metadata.types().clone();
+    let kept = types.retain(|id| ids.contains(&id));
+    let wanted: super::fuzzing::Types = (types, ids.map(|id| kept[&id]));
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/testdata/values-137.scale");
+    if std::env::var_os("CESSFS_WRITE_CORPUS").is_some() {
+        std::fs::write(path, wanted.encode()).unwrap();
+    }
+    assert_eq!(std::fs::read(path).unwrap(), wanted.encode());
+}
+
 #[test]
 fn a_renamed_field_call_or_constant_is_noticed() {
     let Some(bytes) = metadata_bytes() else { return };

@@ -27,7 +27,11 @@ impl HexHash {
     fn bytes(&self) -> Result<[u8; 32], Malformed> {
         let mut bytes = [0; 32];
         hex::decode_to_slice(self.0, &mut bytes).map_err(|_| Malformed("a hash that is not hex"))?;
-        Ok(bytes)
+        // Capitals would be a second name for the same bytes.
+        match HexHash::of(&bytes) == *self {
+            true => Ok(bytes),
+            false => Err(Malformed("a hash that is not lowercase")),
+        }
     }
 
     pub(super) fn fid(&self) -> Result<Fid, Malformed> {

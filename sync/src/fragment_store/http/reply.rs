@@ -2,7 +2,7 @@
 
 use super::{MinerError, MinerStatus, unreachable};
 use crate::limits::{MINER_REPLY_BYTES_MAX, MINER_TEXT_CHARS_MAX};
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, HeaderMap};
 use reqwest::{Response, StatusCode};
 use serde::Deserialize;
 use serde_json::Value;
@@ -40,10 +40,9 @@ impl Reply {
     }
 }
 
-/// Whether the answer is a reply rather than a fragment's bytes.
-pub(super) fn is_reply(response: &Response) -> bool {
-    response
-        .headers()
+/// Whether an answer with these headers is a reply rather than a fragment's bytes.
+pub(super) fn is_reply(headers: &HeaderMap) -> bool {
+    headers
         .get(CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
         .is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("application/json"))
@@ -59,7 +58,12 @@ pub(super) async fn read(mut response: Response) -> Result<Reply, MinerError> {
         }
         body.extend_from_slice(&chunk);
     }
-    serde_json::from_slice(&body).map_err(|_| not_a_reply(status))
+    parse(status, &body)
+}
+
+/// Reads a reply's bytes.
+pub(super) fn parse(status: StatusCode, body: &[u8]) -> Result<Reply, MinerError> {
+    serde_json::from_slice(body).map_err(|_| not_a_reply(status))
 }
 
 fn not_a_reply(status: StatusCode) -> MinerError {

@@ -1,0 +1,16 @@
+//! `cessfs_sync::fuzzing::chain`, for cargo-fuzz.
+#![no_main]
+
+use cessfs_fuzz::{Bound, Counting, check};
+use libfuzzer_sys::fuzz_target;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// As in the replay of the corpus.
+const BOUND: Bound = Bound {
+    fixed: 64 << 10,
+    per_byte: 16,
+};
+
+fuzz_target!(|input: &[u8]| check(cessfs_sync::fuzzing::chain, BOUND, input));

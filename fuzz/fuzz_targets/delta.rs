@@ -1,0 +1,16 @@
+//! `cessfs_vfs::fuzzing::delta`, for cargo-fuzz.
+#![no_main]
+
+use cessfs_fuzz::{Bound, Counting, check};
+use libfuzzer_sys::fuzz_target;
+
+#[global_allocator]
+static ALLOCATOR: Counting = Counting;
+
+/// As in the replay of the corpus.
+const BOUND: Bound = Bound {
+    fixed: 256 << 10,
+    per_byte: 64,
+};
+
+fuzz_target!(|input: &[u8]| check(cessfs_vfs::fuzzing::delta, BOUND, input));

@@ -1,0 +1,135 @@
+//! What opens a volume: a file, the environment, a systemd credential, a key file, the terminal. And what a mount leaves
+//! behind on the terminal it was made on: nothing, also when that closes at once.
+
+use anyhow::{Context, Result};
+use cessfs_tests::process::{command, fail, output, succeed};
+use cessfs_tests::{InitOptions, Network, Opener, Volume, can_mount};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::fs::File;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// Runs its arguments on a terminal of their own as its first process, types a line when asked, and closes the terminal as soon
+/// as they end.
+const ON_A_TERMINAL: &str = r#"
+import os, pty, sys
+pid, terminal = pty.fork()
+if pid == 0:
+    os.execvp(sys.argv[2], sys.argv[2:])
+shown = b""
+while b":" not in shown:
+    shown += os.read(terminal, 1000)
+os.write(terminal, sys.argv[1].encode() + b"\n")
+try:
+    while os.read(terminal, 1000):
+        pass
+except OSError:
+    pass
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+"#;
+
+/// `cessfs mount`, with nothing given that opens the volume. An empty `CESSFS_HOME` is none.
+fn bare(volume: &Volume, at: &Path) -> Result<Command> {
+    let mut mount = volume.cessfs()?;
+    mount.args(["mount", &volume.name]).arg(at).env("CESSFS_HOME", "");
+    Ok(mount)
+}
+
+fn is_mounted(at: &Path) -> Result<()> {
+    assert_eq!(std::fs::read_to_string(at.join("file"))?, "content");
+    Ok(())
+}
+
+fn umount(volume: &Volume, at: &Path) -> Result<()> {
+    succeed(volume.cessfs()?.arg("umount").arg(at)).map(drop)
+}
+
+#[test]
+fn every_source_of_a_passphrase_opens_the_volume() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 12)?;
+    let options = InitOptions {
+        opened_by: Opener::Passphrase,
+        ..InitOptions::default()
+    };
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &options)?;
+    let at = dir.path().join("mnt");
+    let mount = volume.mount(&at)?;
+    std::fs::write(at.join("file"), "content")?;
+    mount.umount()?;
+
+    let (code, stderr) = fail(&mut bare(&volume, &at)?)?;
+    assert!(code == 5 && stderr.contains("hint:"), "{code}: {stderr}");
+
+    succeed(bare(&volume, &at)?.env("CESSFS_PASSPHRASE_FILE", volume.secret_file()))?;
+    is_mounted(&at)?;
+    umount(&volume, &at)?;
+
+    let credentials = dir.path().join("credentials");
+    std::fs::create_dir(&credentials)?;
+    for name in [format!("cessfs-{}", volume.name), "cessfs-passphrase".to_owned()] {
+        std::fs::copy(volume.secret_file(), credentials.join(&name))?;
+        succeed(bare(&volume, &at)?.env("CREDENTIALS_DIRECTORY", &credentials))?;
+        is_mounted(&at)?;
+        umount(&volume, &at)?;
+        std::fs::remove_file(credentials.join(&name))?;
+    }
+
+    let passphrase = std::fs::read_to_string(volume.secret_file())?;
+    for _ in 0..3 {
+        let asked = bare(&volume, &at)?;
+        let mut terminal = Command::new("python3");
+        terminal.args(["-c", ON_A_TERMINAL, passphrase.trim_end()]);
+        terminal.arg(asked.get_program()).args(asked.get_args());
+        succeed(terminal.env_remove("CESSFS_HOME").env_remove("CESSFS_PASSPHRASE_FILE"))?;
+        is_mounted(&at).context("the mount outlives the terminal it was made on")?;
+        umount(&volume, &at)?;
+    }
+    in_the_foreground(&volume, &at, &dir.path().join("log"))?;
+    by_a_key_file(dir.path(), &network.ws, &at)
+}
+
+/// As systemd runs it: ready when it answers, logs without colours, ends well on SIGTERM.
+fn in_the_foreground(volume: &Volume, at: &Path, log: &Path) -> Result<()> {
+    let mut foreground = bare(volume, at)?;
+    foreground.arg("--foreground").stderr(File::create(log)?);
+    foreground.env("CESSFS_PASSPHRASE_FILE", volume.secret_file());
+    let mut foreground = foreground.spawn()?;
+    let answers = || Ok(at.join("file").exists());
+    cessfs_tests::network::eventually("the mount in the foreground", Duration::from_secs(30), answers)?;
+    kill(Pid::from_raw(foreground.id() as i32), Signal::SIGTERM)?;
+    assert!(foreground.wait()?.success());
+    let said = std::fs::read_to_string(log)?;
+    assert!(said.contains("mounted") && said.contains("closed"), "{said}");
+    assert!(!said.contains('\u{1b}'), "no colours in a file: {said}");
+    Ok(())
+}
+
+fn by_a_key_file(dir: &Path, ws: &str, at: &Path) -> Result<()> {
+    let (home, key) = (dir.join("home"), dir.join("key"));
+    std::fs::write(&key, [7; 64])?;
+    let cessfs = |arguments: &[&str]| -> Result<Command> {
+        let mut cessfs = command("cessfs")?;
+        cessfs.arg("--home").arg(&home).args(arguments);
+        Ok(cessfs)
+    };
+    let mut init = cessfs(&["init", "keyed", "--rpc", ws, "--gib", "1"])?;
+    init.arg("--key-file")
+        .arg(&key)
+        .arg("--new-phrase-file")
+        .arg(dir.join("phrase"));
+    succeed(&mut init)?;
+    let mut mount = cessfs(&["mount", "keyed"])?;
+    succeed(mount.arg(at).arg("-o").arg(format!("key-file={}", key.display())))?;
+    succeed(cessfs(&["umount"])?.arg(at))?;
+    std::fs::write(&key, [8; 64])?;
+    let mut mount = cessfs(&["mount", "keyed"])?;
+    mount.arg(at).arg("-o").arg(format!("key-file={}", key.display()));
+    assert_eq!(output(&mut mount)?.status.code(), Some(5), "another key file");
+    Ok(())
+}
