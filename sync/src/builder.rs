@@ -334,7 +334,7 @@ impl Builder {
             return Ok(false);
         }
         pack.close(self.ledger.head(), self.clock.wall().as_secs())?;
-        self.staging.persist(&pack.file)?;
+        self.staging.persist(pack.seq, &pack.file)?;
         Ok(true)
     }
 

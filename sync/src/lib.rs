@@ -5,6 +5,11 @@
 //! network when nothing is left here. Everything slow or fallible is
 //! behind a seam with a real and a simulated side: [`Chain`], [`FragmentStore`], [`Clock`], [`MetaStore`].
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests have threads and wait for them")
+)]
+
 mod builder;
 pub mod chain;
 pub mod chunk_store;

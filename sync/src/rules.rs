@@ -25,12 +25,11 @@ mod switch {
     use super::Rule;
     use std::cell::{Cell, RefCell};
     use std::collections::BTreeSet;
-    use std::fs::File;
-    use std::os::unix::fs::MetadataExt;
+    use std::path::{Path, PathBuf};
 
     thread_local! {
         static BROKEN: Cell<Option<Rule>> = const { Cell::new(None) };
-        static PERSISTED: RefCell<BTreeSet<u64>> = const { RefCell::new(BTreeSet::new()) };
+        static PERSISTED: RefCell<BTreeSet<PathBuf>> = const { RefCell::new(BTreeSet::new()) };
     }
 
     /// From now on this rule, and no other, is broken in this thread.
@@ -42,17 +41,30 @@ mod switch {
         BROKEN.get() != Some(rule)
     }
 
-    /// Remembers that a staged body was made durable, for [`was_persisted`].
-    pub(crate) fn persisted(body: &File) {
-        if let Ok(metadata) = body.metadata() {
-            PERSISTED.with_borrow_mut(|inodes| inodes.insert(metadata.ino()));
-        }
+    /// Remembers whether a staged body is durable, for [`was_persisted`].
+    pub(crate) fn persisted(body: &Path, durable: bool) {
+        PERSISTED.with_borrow_mut(|bodies| match durable {
+            true => bodies.insert(body.to_path_buf()),
+            false => bodies.remove(body),
+        });
     }
 
-    /// Whether a power cut would leave the staged body with this inode number as it is; asked by a simulated disk. Only in the
-    /// thread that persisted it.
-    pub fn was_persisted(inode: u64) -> bool {
-        PERSISTED.with_borrow(|inodes| inodes.contains(&inode))
+    /// Whether a power cut would leave this staged body as it is; asked by a simulated disk. Only in the thread that persisted
+    /// it.
+    pub fn was_persisted(body: &Path) -> bool {
+        PERSISTED.with_borrow(|bodies| bodies.contains(body))
+    }
+
+    /// The staging directory has another name now.
+    pub fn bodies_moved(from: &Path, to: &Path) {
+        PERSISTED.with_borrow_mut(|bodies| {
+            let moved = |body: PathBuf| {
+                body.strip_prefix(from)
+                    .map(|name| to.join(name))
+                    .unwrap_or(body.clone())
+            };
+            *bodies = std::mem::take(bodies).into_iter().map(moved).collect();
+        });
     }
 
     /// Forgets what was persisted: another simulated world begins in this thread.
@@ -62,7 +74,7 @@ mod switch {
 }
 
 #[cfg(any(test, feature = "sim"))]
-pub use switch::{forget_persisted, switch_off, was_persisted};
+pub use switch::{bodies_moved, forget_persisted, switch_off, was_persisted};
 #[cfg(any(test, feature = "sim"))]
 pub(crate) use switch::{holds, persisted};
 
@@ -72,4 +84,4 @@ pub(crate) const fn holds(_: Rule) -> bool {
 }
 
 #[cfg(not(any(test, feature = "sim")))]
-pub(crate) const fn persisted(_: &std::fs::File) {}
+pub(crate) const fn persisted(_: &std::path::Path, _: bool) {}

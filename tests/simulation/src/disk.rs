@@ -8,11 +8,11 @@ use crate::death::Death;
 use crate::dice::Dice;
 use crate::trace::Trace;
 use cessfs_sync::ledger::{PackRecord, PackState};
-use cessfs_sync::rules::was_persisted;
+use cessfs_sync::rules::{bodies_moved, was_persisted};
 use cessfs_sync::store::{MemStore, Record};
 use cessfs_sync::{Batch, MetaStore, StoreError};
 use parking_lot::Mutex;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -84,13 +84,14 @@ impl Disk {
         trace.add("journal batches lost in crashes", (committed - kept) as u64);
         self.journal = Arc::new(self.journal.crashed_at(kept));
         let before = self.staging();
+        if crash == Crash::PowerCut && before.exists() {
+            damage(&before, dice, trace);
+        }
         self.lives += 1;
         // A new name, so that what is left of the old process cannot touch it.
         if before.exists() {
             std::fs::rename(&before, self.staging()).expect("bodies move to the next life");
-            if crash == Crash::PowerCut {
-                damage(&self.staging(), dice, trace);
-            }
+            bodies_moved(&before, &self.staging());
         }
         kept
     }
@@ -104,7 +105,7 @@ fn damage(staging: &Path, dice: &mut Dice, trace: &Trace) {
     for path in bodies {
         let body = std::fs::OpenOptions::new().write(true).open(&path).expect("a body");
         let metadata = body.metadata().expect("its length");
-        if was_persisted(metadata.ino()) {
+        if was_persisted(&path) {
             continue;
         }
         trace.count("staged bodies damaged by power cuts");

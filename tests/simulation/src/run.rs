@@ -148,7 +148,7 @@ impl World {
         let count = 20 + dice.below(21) as u8;
         let miners = SimMiners::new(seed, count, chain.clone(), clock.clone(), trace.clone());
         let settings = Settings::new(&mut dice);
-        let pace = dice.time(Duration::from_secs(2), Duration::from_secs(300));
+        let pace = dice.time(Duration::from_secs(5), Duration::from_secs(300));
         trace.note(format_args!(
             "world {seed}: {count} miners, {settings:?}, pace {pace:?}"
         ));
@@ -230,7 +230,7 @@ impl World {
     /// Lives of the machine, and perhaps of a second one, until it is time; the last is still on.
     async fn lives(&mut self, second: Link) -> Result<Life, String> {
         let clock = self.outside.clock.clone();
-        let end = self.time(Duration::from_secs(600), Duration::from_secs(3 * 3600));
+        let end = self.time(Duration::from_secs(600), Duration::from_secs(2 * 3600));
         let mut takeover = (self.below(4) == 0).then(|| self.time(Duration::from_secs(300), end));
         let mut crashed = false;
         loop {
@@ -484,7 +484,7 @@ impl World {
             next,
         );
         all.extend_from_slice(format!("{rest:?}").as_bytes());
-        all.extend_from_slice(&self.outside.trace.hash());
+        all.extend_from_slice(&self.outside.trace.hash().to_le_bytes());
         sha256(&all).0
     }
 }

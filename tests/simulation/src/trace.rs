@@ -2,15 +2,15 @@
 
 use crate::clock::SimClock;
 use cessfs_sync::Clock;
-use cessfs_sync::erasure::sha256;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::fmt::Display;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 #[derive(Default)]
 struct State {
-    hash: [u8; 32],
+    hash: DefaultHasher,
     counts: BTreeMap<&'static str, u64>,
     violations: Vec<String>,
 }
@@ -43,9 +43,7 @@ impl Trace {
             println!("{line}");
         }
         let mut state = self.state.lock();
-        let mut bytes = state.hash.to_vec();
-        bytes.extend_from_slice(line.as_bytes());
-        state.hash = sha256(&bytes).0;
+        line.hash(&mut state.hash);
     }
 
     /// Counts one of a kind, for the table at the end.
@@ -77,7 +75,7 @@ impl Trace {
     }
 
     /// Of all that happened, in order.
-    pub fn hash(&self) -> [u8; 32] {
-        self.state.lock().hash
+    pub fn hash(&self) -> u64 {
+        self.state.lock().hash.finish()
     }
 }
