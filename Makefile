@@ -11,7 +11,7 @@ RELEASE := $(abspath $(TARGET))/release
 MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate check bench fuzz deb
+.PHONY: help run demo test simulate nightly check bench fuzz deb
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ test: ## every test there is, as CI runs them (real mounts need root and /dev/fu
 simulate: ## fresh seeds of the simulation, for MINUTES=5; or one of them, SEED=N
 	cargo build --workspace --bins
 	$(DEBUG)/cessfs-simulate $(if $(SEED),--seed $(SEED),--minutes $(MINUTES))
+
+nightly: ## what takes too long for every day: ten thousand cases of each model, a million operations of fsx in each mode (hours)
+	@scripts/setup --test
+	scripts/nightly
 
 check: ## what must be clean before a commit: format, lints, unit tests, docs, licences
 	@scripts/setup --check

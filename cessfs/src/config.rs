@@ -35,18 +35,25 @@ impl From<AtRestMode> for AtRest {
 #[serde(rename_all = "lowercase")]
 pub enum StoreBackend {
     /// sled.
-    #[default]
     Sled,
     /// redb.
+    #[default]
     Redb,
 }
 
 /// `[store]`: the metadata store. Fixed by `init`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(deny_unknown_fields)]
 pub struct StoreConfig {
     /// The database under it.
     pub backend: StoreBackend,
+}
+
+/// The store of a volume that does not say which: made when there was only one.
+fn first_store() -> StoreConfig {
+    StoreConfig {
+        backend: StoreBackend::Sled,
+    }
 }
 
 /// `[trash]`: deleted files that can be had back.
@@ -148,7 +155,7 @@ pub struct VolumeConfig {
     #[serde(default)]
     pub log_level: LogLevel,
     /// The metadata store. Fixed by `init`.
-    #[serde(default)]
+    #[serde(default = "first_store")]
     pub store: StoreConfig,
     /// What happens to deleted files.
     #[serde(default)]
@@ -342,6 +349,19 @@ mod tests {
                 "docs/CONFIGURATION.md lacks {key}"
             );
         }
+    }
+
+    #[test]
+    fn a_volume_that_does_not_name_its_store_is_of_the_first_one() {
+        let text = sample().to_toml().replace("[store]\nbackend = \"redb\"\n", "");
+        assert!(!text.contains("store"), "{text}");
+        let config = VolumeConfig::parse(&text).unwrap();
+        assert_eq!(config.store.backend, StoreBackend::Sled);
+        assert_eq!(
+            StoreConfig::default().backend,
+            StoreBackend::Redb,
+            "new ones are of the other"
+        );
     }
 
     #[test]

@@ -99,6 +99,7 @@ async fn serve(
         }
     };
     let control = tokio::spawn(server::serve(listener, daemon.clone()));
+    let territory = tokio::spawn(daemon.clone().follow_territory());
     let watch = reload::watch(&start.volume, start.config.clone(), log);
     tracing::info!(volume = %start.volume.name(), dir = %start.mountpoint.display(), "mounted");
     let told = ready();
@@ -110,6 +111,7 @@ async fn serve(
     }
     drop(watch);
     let closed = close(&daemon, &mut mounted, &mut signals).await;
+    territory.abort();
     control.abort();
     told.and(closed)
 }

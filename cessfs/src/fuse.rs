@@ -447,7 +447,7 @@ impl Filesystem for Adapter {
             reply.statfs(
                 s.blocks,
                 s.free,
-                s.free,
+                s.available,
                 s.files + s.files_free,
                 s.files_free,
                 BLOCK,

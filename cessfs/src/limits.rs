@@ -70,6 +70,10 @@ pub const BLOCKS_STALE_MAX: Duration = Duration::from_secs(1);
 /// Files of which that may be so at a time; of more, until they are closed.
 pub const STALE_INODES_MAX: usize = 4096;
 
+/// How often a mounted volume asks how much room its territory has; each pack that is sent tells it, too.
+pub const TERRITORY_LOOK_EVERY: Duration = Duration::from_secs(600);
+/// The same when the chain did not answer.
+pub const TERRITORY_RETRY: Duration = Duration::from_secs(30);
 /// Smallest cache that still holds one pack's worth of chunks beside the one being read.
 pub const CACHE_BYTES_MIN: u64 = 64 << 20;
 /// Cache size when none is configured.

@@ -15,11 +15,12 @@ mod sealer;
 
 pub(crate) use sealer::run_sealer;
 
-use crate::chunk_store::{Backlog, CutCause, DeltaSource, Standing};
+use crate::chain::Territory;
+use crate::chunk_store::{Backlog, CutCause, DeltaSource, NetworkRoom, Standing, TerritoryRoom};
 use crate::clock::Clock;
 use crate::dice::Dice;
-use crate::ledger::{Column, Ledger, PackRecord, PackState, Place, stopped};
-use crate::limits::{CHUNK_BYTES, COLUMNS, segment_bytes};
+use crate::ledger::{Blocked, Column, Ledger, PackRecord, PackState, Place, stopped};
+use crate::limits::{CHARGE_FACTOR, CHUNK_BYTES, COLUMNS, segment_bytes};
 use crate::pack::{FOOTER_SEALED_BYTES, directory_sealed_bytes};
 use crate::staging::Staging;
 use crate::store::{Batch, StoreError};
@@ -57,6 +58,8 @@ pub(crate) struct Builder {
     open_bytes: AtomicU64,
     /// Chunks of the open pack.
     open: RwLock<HashMap<ChunkId, Place>>,
+    /// Bytes of the territory as they were heard last: in all and free.
+    territory: Mutex<Option<(u128, u128)>>,
     /// Signalled when the gate's state may let a waiting submit pass.
     room: Condvar,
     /// Wakes the sealer.
@@ -102,6 +105,7 @@ impl Builder {
             changed_at: Mutex::default(),
             open_bytes: AtomicU64::new(0),
             open: RwLock::default(),
+            territory: Mutex::default(),
             room: Condvar::new(),
             wake: Notify::new(),
         }
@@ -231,6 +235,25 @@ impl Builder {
         Backlog {
             unsent_bytes: self.unsent_bytes(),
             bound_bytes: self.config.backlog_bound_bytes,
+        }
+    }
+
+    /// The territory was heard of.
+    pub(crate) fn note_territory(&self, territory: &Territory) {
+        *self.territory.lock() = Some((territory.total_bytes, territory.remaining_bytes));
+    }
+
+    /// See [`crate::ChunkStore::network_room`]. Every byte is charged [`CHARGE_FACTOR`] times.
+    pub(crate) fn network_room(&self) -> NetworkRoom {
+        let content = |charged: u128| u64::try_from(charged / u128::from(CHARGE_FACTOR)).unwrap_or(u64::MAX);
+        let told = *self.territory.lock();
+        let waits = |pack: &Arc<PackRecord>| matches!(pack.blocked, Some(Blocked::TerritoryFull(_)));
+        NetworkRoom {
+            territory: told.map(|(total, free)| TerritoryRoom {
+                total_bytes: content(total),
+                free_bytes: content(free).saturating_sub(self.unsent_bytes()),
+            }),
+            is_full: self.ledger.unconfirmed().iter().any(waits),
         }
     }
 

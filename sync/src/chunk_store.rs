@@ -63,6 +63,10 @@ pub trait ChunkStore: Send + Sync + 'static {
     fn note_change(&self);
     /// Bytes submitted that no miner confirmed yet, and the bound.
     fn backlog(&self) -> Backlog;
+    /// What the network still takes, as far as it was heard.
+    fn network_room(&self) -> NetworkRoom {
+        NetworkRoom::default()
+    }
     /// Seals the open pack (with whatever delta is pending) and resolves when every pack sealed so far is Confirmed.
     /// Never fails by itself while the network is away: it waits.
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>>;
@@ -75,6 +79,25 @@ pub struct Backlog {
     pub unsent_bytes: u64,
     /// Where `submit` starts to block.
     pub bound_bytes: u64,
+}
+
+/// Room on the network, in bytes of content.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct NetworkRoom {
+    /// What the territory can hold and what of that is free, bytes on their way counted as there already; `None`: it was not
+    /// heard yet.
+    pub territory: Option<TerritoryRoom>,
+    /// A pack waits because the territory is full.
+    pub is_full: bool,
+}
+
+/// Bytes of content that a territory can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TerritoryRoom {
+    /// In all.
+    pub total_bytes: u64,
+    /// Of these, how many it does not hold.
+    pub free_bytes: u64,
 }
 
 /// Metadata that must travel with the chunks. Implemented by vfs; sync's only upcall.

@@ -22,7 +22,8 @@ pub use errors::Trouble;
 pub use status::{ChunkLocation, ColumnStatus, PackStatus, Status};
 
 use crate::builder::{Builder, BuilderConfig, BuilderParts, run_sealer};
-use crate::chunk_store::{Backlog, ChunkStore, CutCause, DeltaSource, FetchError, Standing};
+use crate::chain::Territory;
+use crate::chunk_store::{Backlog, ChunkStore, CutCause, DeltaSource, FetchError, NetworkRoom, Standing};
 use crate::dice::Dice;
 use crate::ledger::{Ledger, PackState, stopped};
 use crate::miners::Miners;
@@ -161,6 +162,11 @@ impl Engine {
         self.pipeline.poke();
     }
 
+    /// The territory was heard of: what [`network_room`](ChunkStore::network_room) tells goes by it.
+    pub fn note_territory(&self, territory: &Territory) {
+        self.builder.note_territory(territory);
+    }
+
     /// A snapshot for people.
     pub fn status(&self) -> Status {
         Status::of(&self.ledger, &self.builder, &self.pipeline, &self.errors)
@@ -217,6 +223,10 @@ impl ChunkStore for Engine {
 
     fn backlog(&self) -> Backlog {
         self.builder.backlog()
+    }
+
+    fn network_room(&self) -> NetworkRoom {
+        self.builder.network_room()
     }
 
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>> {

@@ -12,6 +12,8 @@ pub const CHUNK_BYTES: usize = 1 << 20;
 pub const PACK_SEGMENTS_MAX: usize = 1000;
 /// Territory bytes charged for each started segment (F2).
 pub const SEGMENT_CHARGE_BYTES: u64 = 96 << 20;
+/// How many bytes of territory a byte of a pack is charged.
+pub const CHARGE_FACTOR: u64 = SEGMENT_CHARGE_BYTES / SEGMENT_BYTES as u64;
 
 /// How long a connection to the chain's RPC may take, TLS included.
 pub const CHAIN_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);

@@ -50,11 +50,15 @@ pub struct Volume {
 impl Volume {
     /// Creates a volume on the network at `ws`, with everything it has in `dir`.
     pub fn init(dir: &Path, ws: &str, options: &InitOptions) -> Result<Volume> {
-        Volume::init_on("sled", dir, ws, options)
+        Volume::init_with(&[], dir, ws, options)
     }
 
     /// The same with this database under the metadata store.
     pub fn init_on(store: &str, dir: &Path, ws: &str, options: &InitOptions) -> Result<Volume> {
+        Volume::init_with(&["--store", store], dir, ws, options)
+    }
+
+    fn init_with(arguments: &[&str], dir: &Path, ws: &str, options: &InitOptions) -> Result<Volume> {
         let volume = Volume {
             dir: dir.to_path_buf(),
             opened_by: options.opened_by,
@@ -74,7 +78,7 @@ impl Volume {
             "--days",
             "30",
         ]);
-        init.args(["--store", store]);
+        init.args(arguments);
         init.args(["--territory", "docs", "--gib", &options.gib.to_string()]);
         init.arg("--new-phrase-file").arg(volume.phrase_file());
         volume.add_secret(&mut init);

@@ -312,6 +312,48 @@ fn a_chain_of_unknown_shape() -> Result<()> {
 }
 
 #[test]
+fn a_cache_full_of_what_cannot_be_sent_says_so_and_loses_nothing() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, network, volume) = scene(&InitOptions::default(), 12)?;
+    let mount = volume.mount_with(&dir.path().join("mnt"), &["cache-size=64MiB"])?;
+    tree::write_noise(&mount.path().join("early"), 6, 4)?;
+    network.stop()?;
+    let expected = tree::manifest(mount.path())?;
+    let write = || -> std::io::Result<()> {
+        use std::io::Write;
+        let mut file = std::fs::File::create(mount.path().join("too-much"))?;
+        for i in 0..160 {
+            file.write_all(&tree::noise(i, 1 << 20))?;
+        }
+        file.sync_all()
+    };
+    let error = write().expect_err("160 MiB cannot be kept in 64");
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+    std::fs::remove_file(mount.path().join("too-much"))?;
+    assert_eq!(
+        tree::differences(&expected, &tree::manifest(mount.path())?),
+        Vec::<String>::new()
+    );
+    tree::write_noise(&mount.path().join("late"), 7, 8)?;
+    std::fs::File::open(mount.path().join("late"))?.sync_all()?;
+    let expected = tree::manifest(mount.path())?;
+    network.start(12)?;
+    // Of what was refused the kernel tells once more, to whoever syncs the whole mount first.
+    let told = volume.run(&["sync"]).expect_err("something that was written is lost");
+    assert!(format!("{told:#}").contains("No space left"), "{told:#}");
+    volume.sync(PATIENCE)?;
+    volume.evict()?;
+    cessfs_tests::process::drop_kernel_caches()?;
+    assert_eq!(
+        tree::differences(&expected, &tree::manifest(mount.path())?),
+        Vec::<String>::new()
+    );
+    mount.umount()
+}
+
+#[test]
 fn a_full_disk_says_so_and_loses_nothing() -> Result<()> {
     if !can_mount() {
         return Ok(());

@@ -20,9 +20,14 @@ struct Scene {
 
 impl Scene {
     fn set() -> Result<(Scene, Mount)> {
+        Scene::set_on("redb")
+    }
+
+    fn set_on(store: &str) -> Result<(Scene, Mount)> {
         let dir = tempfile::tempdir()?;
         let network = Network::up(&dir.path().join("net"), 16)?;
-        let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
+        let at = dir.path().join("volume");
+        let volume = Volume::init_on(store, &at, &network.ws, &InitOptions::default())?;
         let mount = volume.mount(&dir.path().join("mnt"))?;
         Ok((Scene { network, volume, dir }, mount))
     }
@@ -182,10 +187,19 @@ fn killed_while_stored_but_not_confirmed() -> Result<()> {
 
 #[test]
 fn killed_again_and_again_while_writing() -> Result<()> {
+    again_and_again("redb")
+}
+
+#[test]
+fn killed_again_and_again_while_writing_on_sled() -> Result<()> {
+    again_and_again("sled")
+}
+
+fn again_and_again(store: &str) -> Result<()> {
     if !can_mount() {
         return Ok(());
     }
-    let (scene, mut mount) = Scene::set()?;
+    let (scene, mut mount) = Scene::set_on(store)?;
     for round in 0..4u64 {
         write_durably(mount.path(), &format!("round-{round}"), 100 + round)?;
         let mut sync = scene.start_sync()?;

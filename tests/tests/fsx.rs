@@ -1,17 +1,31 @@
 //! fsx (from crates.io) on the mount: random operations on a file, each read compared with what was written. Several at
-//! once, in both at-rest modes, while everything is again and again sent to the network and evicted.
+//! once, in every mode. Beside them somebody reads a file that the cache cannot hold, again and again, so that chunks leave
+//! the cache for room all the time and are fetched again; and somebody sends everything to the network and evicts it.
 //!
-//! `CESSFS_FSX_SECS` says how long all of it may take (60 s unless told otherwise), `CESSFS_FSX_SEED` repeats a run.
+//! `CESSFS_FSX_SECS` says how long all of it may take (60 s unless told otherwise); `CESSFS_FSX_OPS` how many operations there
+//! are to be in each mode instead, however long that takes (`make nightly` asks for a million); `CESSFS_FSX_SEED` repeats a run.
 
 use anyhow::{Context, Result, ensure};
 use cessfs_tests::{InitOptions, Network, Volume, can_mount};
 use std::fs;
+use std::io::{Read, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
 
-/// Every operation there is, of at least one byte: fsx takes the EINVAL of an empty `posix_fallocate` for a failure. Files of three chunks and a bit, so that chunk borders are crossed all the time.
+/// Bound of the cache, the least there may be.
+const CACHE_MIB: usize = 64;
+/// Size of the file that is read beside them: it never fits.
+const CROWD_MIB: usize = 72;
+/// As much of it is written at once: what is not sent yet cannot leave the cache.
+const CROWD_STEP_MIB: usize = 24;
+/// How long sending something may take.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Every operation there is, of at least one byte: fsx takes the EINVAL of an empty `posix_fallocate` for a failure. Files of
+/// three chunks and a bit, so that chunk borders are crossed all the time.
 const CONFIG: &str = "
 flen = 3300000
 [opsize]
@@ -57,21 +71,40 @@ posix_fadvise = 1
 copy_file_range = 5
 ";
 
+/// When enough was done in a mode.
+#[derive(Clone, Copy)]
+enum Goal {
+    Time(Duration),
+    Operations(u64),
+}
+
 /// fsx at work.
 struct Fsx {
     name: String,
     child: Child,
     log: PathBuf,
+    done: bool,
 }
 
 impl Fsx {
-    fn start(program: &Path, name: &str, config: &str, seed: u64, artifacts: &Path, on: &Path) -> Result<Fsx> {
+    /// Without `operations` it goes on until it finds something.
+    fn start(
+        program: &Path,
+        (name, config): (&str, &str),
+        (seed, operations): (u64, Option<u64>),
+        artifacts: &Path,
+        on: &Path,
+    ) -> Result<Fsx> {
         let (config_file, log) = (
             artifacts.join(format!("{name}.toml")),
             artifacts.join(format!("{name}.log")),
         );
         fs::write(&config_file, config)?;
-        let child = Command::new(program)
+        let mut fsx = Command::new(program);
+        if let Some(operations) = operations {
+            fsx.args(["-N", &operations.to_string()]);
+        }
+        let child = fsx
             .arg("-f")
             .arg(config_file)
             .args(["-S", &seed.to_string(), "-P"])
@@ -83,14 +116,19 @@ impl Fsx {
             .spawn()
             .context("cannot run fsx")?;
         let name = name.to_string();
-        Ok(Fsx { name, child, log })
+        let done = false;
+        Ok(Fsx { name, child, log, done })
     }
 
-    /// Fails if it ended: it only does when it found something.
+    /// Fails if it found something; then it has ended.
     fn check(&mut self) -> Result<()> {
         let Some(status) = self.child.try_wait()? else {
             return Ok(());
         };
+        self.done = true;
+        if status.success() {
+            return Ok(());
+        }
         let said = fs::read_to_string(&self.log)?;
         let end: Vec<&str> = said.lines().rev().take(60).collect();
         let end: Vec<&str> = end.into_iter().rev().collect();
@@ -121,73 +159,129 @@ fn fsx_finds_nothing() -> Result<()> {
     let since_epoch = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;
     let seed = number("CESSFS_FSX_SEED").unwrap_or(since_epoch.subsec_nanos().into());
     let time = Duration::from_secs(number("CESSFS_FSX_SECS").unwrap_or(60));
+    let operations = number("CESSFS_FSX_OPS");
     println!("CESSFS_FSX_SEED={seed}");
     let dir = tempfile::tempdir()?;
     let network = Network::up(&dir.path().join("net"), 12)?;
-    let modes = [
-        ("sealed", "writeback"),
-        ("plain", "writeback"),
-        ("sealed", "none"),
-        ("plain", "none"),
-    ];
-    for (at_rest, kernel_cache) in modes {
+    let modes = [("sealed", ["writeback", "none"]), ("plain", ["writeback", "none"])];
+    for (at_rest, kernel_caches) in modes {
         let options = InitOptions {
             at_rest,
             gib: 8,
             ..InitOptions::default()
         };
-        let name = format!("{at_rest}-{kernel_cache}");
-        let volume = Volume::init(&dir.path().join(&name), &network.ws, &options)?;
-        let cache = format!("kernel-cache={kernel_cache}");
-        let mount = volume.mount_with(
-            &dir.path().join("mnt"),
-            &[&cache, "cache-size=64MiB", "writeback-delay=300ms"],
-        )?;
-        exercise(
-            &program,
-            &volume,
-            mount.path(),
-            dir.path(),
-            seed,
-            time / modes.len() as u32,
-        )
-        .with_context(|| format!("{name}, CESSFS_FSX_SEED={seed}"))?;
-        mount.umount()?;
+        let volume = Volume::init(&dir.path().join(at_rest), &network.ws, &options)?;
+        for kernel_cache in kernel_caches {
+            let name = format!("{at_rest}-{kernel_cache}, CESSFS_FSX_SEED={seed}");
+            let (cache, bound) = (
+                format!("kernel-cache={kernel_cache}"),
+                format!("cache-size={CACHE_MIB}MiB"),
+            );
+            let mount = volume.mount_with(&dir.path().join("mnt"), &[&cache, &bound, "writeback-delay=300ms"])?;
+            let goal = match operations {
+                Some(operations) => Goal::Operations(operations),
+                None => Goal::Time(time / 4),
+            };
+            exercise(&program, &volume, mount.path(), dir.path(), seed, goal).with_context(|| name)?;
+            mount.umount()?;
+        }
     }
     Ok(())
 }
 
-/// Runs three of them for `time`, beside somebody who evicts.
-fn exercise(program: &Path, volume: &Volume, on: &Path, artifacts: &Path, seed: u64, time: Duration) -> Result<()> {
-    let mut running = Vec::new();
-    for (index, config) in [CONFIG, CONFIG, CONFIG_SMALL].into_iter().enumerate() {
-        let name = format!("fsx{index}");
-        running.push(Fsx::start(program, &name, config, seed + index as u64, artifacts, on)?);
+/// A file larger than the cache, on the network.
+struct Crowd {
+    path: PathBuf,
+    content: Vec<u8>,
+}
+
+impl Crowd {
+    fn make(volume: &Volume, on: &Path) -> Result<Crowd> {
+        let crowd = Crowd {
+            path: on.join("crowd"),
+            content: cessfs_tests::tree::noise(1, CROWD_MIB << 20),
+        };
+        if crowd.path.exists() {
+            return Ok(crowd);
+        }
+        for part in crowd.content.chunks(CROWD_STEP_MIB << 20) {
+            fs::OpenOptions::new()
+                .append(true)
+                .create(true)
+                .open(&crowd.path)?
+                .write_all(part)?;
+            volume.sync(PATIENCE)?;
+        }
+        Ok(crowd)
     }
-    let (end, done) = (Instant::now() + time, AtomicBool::new(false));
-    let evicted = std::thread::scope(|scope| {
+
+    /// Reads all of it, past the kernel's cache, and compares.
+    fn read(&self) -> Result<()> {
+        let mut file = fs::OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_DIRECT)
+            .open(&self.path)?;
+        let mut piece = vec![0; 1 << 20];
+        for expected in self.content.chunks(piece.len()) {
+            file.read_exact(&mut piece)?;
+            ensure!(piece == expected, "a chunk that left the cache came back as another");
+        }
+        Ok(())
+    }
+}
+
+/// Runs several of them until the goal is reached, beside somebody who reads more than fits and somebody who evicts.
+fn exercise(program: &Path, volume: &Volume, on: &Path, artifacts: &Path, seed: u64, goal: Goal) -> Result<()> {
+    let crowd = Crowd::make(volume, on)?;
+    let configs = [CONFIG, CONFIG, CONFIG_SMALL];
+    let mut running = Vec::new();
+    for (index, config) in configs.into_iter().enumerate() {
+        let name = format!("fsx{index}");
+        let each = match goal {
+            Goal::Operations(all) => Some(all.div_ceil(configs.len() as u64)),
+            Goal::Time(_) => None,
+        };
+        let seed = (seed + index as u64, each);
+        running.push(Fsx::start(program, (&name, config), seed, artifacts, on)?);
+    }
+    let (start, done) = (Instant::now(), AtomicBool::new(false));
+    let reached = |running: &[Fsx]| match goal {
+        Goal::Time(time) => start.elapsed() >= time,
+        Goal::Operations(_) => running.iter().all(|fsx| fsx.done),
+    };
+    let (evicted, read) = std::thread::scope(|scope| {
         let evictor = scope.spawn(|| {
-            let mut rounds = 0;
-            while !done.load(Ordering::Relaxed) {
-                volume.sync(Duration::from_secs(120))?;
-                volume.evict()?;
-                rounds += 1;
-            }
-            Ok::<u32, anyhow::Error>(rounds)
+            at_least_once(&done, || {
+                volume.sync(PATIENCE)?;
+                volume.evict()
+            })
         });
+        let reader = scope.spawn(|| at_least_once(&done, || crowd.read()));
         let mut result = Ok(());
-        while result.is_ok() && Instant::now() < end {
+        while result.is_ok() && !reached(&running) {
             std::thread::sleep(Duration::from_millis(100));
             result = running.iter_mut().try_for_each(Fsx::check);
         }
         done.store(true, Ordering::Relaxed);
-        let rounds = evictor.join().expect("the evicting thread does not panic")?;
-        result.map(|()| rounds)
+        let evicted = evictor.join().expect("the evicting thread does not panic")?;
+        let read = reader.join().expect("the reading thread does not panic")?;
+        result.map(|()| (evicted, read))
     })?;
     running.iter_mut().try_for_each(Fsx::check)?;
-    println!("{evicted} evictions");
-    ensure!(evicted > 0, "nothing was evicted");
-    let errors = volume.status()?["errors"].clone();
+    let took = start.elapsed().as_secs();
+    println!("{took} s; {evicted} evictions beside those for room, {read} times read what does not fit");
+    let status = volume.status()?;
+    let errors = &status["errors"];
     ensure!(errors.as_array().is_some_and(Vec::is_empty), "errors: {errors}");
     Ok(())
+}
+
+/// Does something again and again until it is time to end; how often.
+fn at_least_once(done: &AtomicBool, mut work: impl FnMut() -> Result<()>) -> Result<u32> {
+    let mut rounds = 0;
+    while rounds == 0 || !done.load(Ordering::Relaxed) {
+        work()?;
+        rounds += 1;
+    }
+    Ok(rounds)
 }

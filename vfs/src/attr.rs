@@ -139,6 +139,8 @@ pub struct StatFs {
     pub blocks: u64,
     /// Free blocks.
     pub free: u64,
+    /// Of these, how many can be written now, network or not.
+    pub available: u64,
     /// Inodes in use.
     pub files: u64,
     /// Inodes that could still be made.

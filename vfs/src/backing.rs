@@ -19,6 +19,7 @@ use crate::limits::CHUNK_BLOCKS;
 use crate::records::BlockMap;
 use cessfs_crypto::{AtRestKeys, Entropy};
 use parking_lot::Mutex;
+use std::collections::BTreeSet;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -99,6 +100,10 @@ pub(crate) trait Backing: Send + Sync {
     fn used_bytes(&self) -> u64;
     /// Visits every inode that has backing files, and corrects [`used_bytes`](Backing::used_bytes).
     fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError>;
+    /// Takes this for what all backing files take, until the next survey.
+    fn expect_used(&self, bytes: u64);
+    /// Inodes that have backing files in one of the [`BACKING_DIRS`](crate::limits::BACKING_DIRS).
+    fn inodes_in(&self, number: usize) -> Result<BTreeSet<u64>, BackingError>;
 }
 
 /// The backing files of one inode, as the disk tells.

@@ -273,12 +273,13 @@ impl<'c> Change<'c> {
         for inode in &self.born {
             core.inodes.insert(inode.clone());
         }
-        if let Err(e) = core.store.commit(batch) {
+        let (born, erased) = (self.born.len() as u64, self.erased.len() as u64);
+        if let Err(e) = core.commit_counted(batch, born, erased) {
             for inode in &self.born {
                 inode.state.write().gone = true;
                 core.inodes.drop_gone(inode.ino);
             }
-            return Err(e.into());
+            return Err(e);
         }
         self.show(locked);
         Ok(())
@@ -315,8 +316,6 @@ impl<'c> Change<'c> {
     fn show(mut self, locked: &mut Locked<'_>) {
         self.count(locked);
         let core = self.core;
-        core.files.fetch_add(self.born.len() as u64, Ordering::Relaxed);
-        core.files.fetch_sub(self.erased.len() as u64, Ordering::Relaxed);
         for (ino, record) in self.inodes {
             let state = locked.state_mut(ino);
             state.record = record;

@@ -139,6 +139,8 @@ pub struct Core {
     pub(crate) inos: InoCounter,
     /// Inodes that exist (the root counts, orphans too).
     pub(crate) files: AtomicU64,
+    /// Held while inodes are counted and their batch is committed: the counts follow each other as the batches do.
+    counting: Mutex<()>,
     /// Closed: no more changes.
     pub(crate) closed: AtomicBool,
 }
@@ -162,6 +164,7 @@ impl Core {
             trash: Trash::default(),
             inos: InoCounter::new(),
             files: AtomicU64::new(0),
+            counting: Mutex::new(()),
             closed: AtomicBool::new(false),
         }
     }
@@ -193,6 +196,20 @@ impl Core {
         let key = records::inode_key(ino);
         self.marks.mark(batch, &key);
         batch.delete(key);
+    }
+
+    /// Commits a batch that brings `born` inodes and takes `erased`, and with it how many there are then. So a crash leaves a
+    /// count that is right, and no mount has to look at every inode.
+    pub(crate) fn commit_counted(&self, mut batch: Batch, born: u64, erased: u64) -> Result<(), VfsError> {
+        if born == erased {
+            return Ok(self.store.commit(batch)?);
+        }
+        let _in_order = self.counting.lock();
+        let files = (self.files.load(Ordering::Relaxed) + born).saturating_sub(erased);
+        batch.put(records::FILES_KEY, records::encode_counter(files));
+        self.store.commit(batch)?;
+        self.files.store(files, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Fails with `EROFS` on a read-only or closed volume.

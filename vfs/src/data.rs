@@ -65,6 +65,10 @@ pub(crate) const BLOCK: usize = BLOCK_BYTES as usize;
 /// Bytes of a chunk, as an offset.
 pub(crate) const CHUNK: u64 = CHUNK_BYTES as u64;
 
+/// Key of what the backing files took on the disk at the last clean close (a counter): so a mount need not look at each. After
+/// a crash the recovery does.
+const CACHE_KEY: &[u8] = b"scache-used";
+
 /// Content of all files of a volume. Cheap to clone.
 #[derive(Clone)]
 pub struct Data(Arc<Shared>);
@@ -86,6 +90,8 @@ pub(crate) struct Shared {
     heartbeat: Mutex<Duration>,
     /// Held by the one eviction that runs: not before this monotonic time shall room be looked for again.
     pub(crate) evicting: Mutex<Duration>,
+    /// Directories of the cache in which, after a crash, files of inodes that are no more may be left.
+    pub(crate) strays: Mutex<Range<usize>>,
     cutter: Cutter,
     workers: Workers,
     disk: DiskRoom,
@@ -106,6 +112,10 @@ impl Data {
     /// The same over backing files of the caller's.
     pub(crate) fn over(core: Arc<Core>, backing: Arc<dyn Backing>) -> Result<Data, VfsError> {
         core.marks.open()?;
+        match core.store.get(CACHE_KEY)? {
+            Some(bytes) => backing.expect_used(records::decode_counter(&bytes)?),
+            None => backing.survey(&mut |_| ())?,
+        }
         let remembered = NonZeroUsize::new(RECENT_INODES_MAX).expect("the limit is not zero");
         let data = Data(Arc::new(Shared {
             backing,
@@ -116,6 +126,7 @@ impl Data {
             errors: ErrorLog::default(),
             heartbeat: Mutex::new(Duration::ZERO),
             evicting: Mutex::new(Duration::ZERO),
+            strays: Mutex::new(0..0),
             cutter: Cutter::default(),
             workers: Workers::default(),
             disk: DiskRoom::new(&core.config.cache_dir),
@@ -159,7 +170,10 @@ impl Data {
         self.0.backing.sync_all()?;
         self.0.persist_all()?;
         self.0.settle_submitted()?;
-        self.0.reclaim()
+        self.0.reclaim()?;
+        let mut batch = Batch::new();
+        batch.put(CACHE_KEY, records::encode_counter(self.0.backing.used_bytes()));
+        Ok(self.0.core.store.commit(batch)?)
     }
 
     /// Reads at most `len` bytes; fewer only at the end of the file.

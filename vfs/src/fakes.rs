@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use cessfs_crypto::{ChunkId, Entropy, PackSeq, Phrase, VolumeId, VolumeKeys};
-use cessfs_sync::chunk_store::Backlog;
+use cessfs_sync::chunk_store::{Backlog, NetworkRoom};
 use cessfs_sync::{Batch, ChunkStore, Clock, CutCause, DeltaSource, FetchError, MetaStore, Standing, StoreError};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -69,6 +69,12 @@ impl Entropy for FakeEntropy {
     }
 }
 
+/// How many cases a model is tried with: so many, or what `CESSFS_MODEL_CASES` says.
+pub fn model_cases(usual: u32) -> u32 {
+    let told = std::env::var("CESSFS_MODEL_CASES").ok();
+    told.map_or(usual, |told| told.parse().expect("CESSFS_MODEL_CASES is a number"))
+}
+
 /// Keys of a volume that only tests have.
 pub fn volume_keys() -> VolumeKeys {
     let words = format!("{}art", "abandon ".repeat(23));
@@ -98,6 +104,7 @@ struct State {
     fetches: u64,
     prefetched: Vec<ChunkId>,
     changes: u64,
+    room: NetworkRoom,
 }
 
 /// A chunk store in memory. Nothing is sealed unless the test says so; `settle` only confirms what is.
@@ -213,6 +220,11 @@ impl FakeChunks {
         self.0.lock().prefetched.clone()
     }
 
+    /// From now on the network has this room.
+    pub fn set_room(&self, room: NetworkRoom) {
+        self.0.lock().room = room;
+    }
+
     /// Calls of `note_change` so far.
     pub fn changes(&self) -> u64 {
         self.0.lock().changes
@@ -284,6 +296,10 @@ impl ChunkStore for FakeChunks {
             unsent_bytes: unsent.map(|(bytes, _)| bytes.len() as u64).sum(),
             bound_bytes: u64::MAX,
         }
+    }
+
+    fn network_room(&self) -> NetworkRoom {
+        self.0.lock().room
     }
 
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>> {

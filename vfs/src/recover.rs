@@ -17,7 +17,7 @@ use crate::data::state::{DIRTY_PREFIX, SPILL_PREFIX, put_extent};
 use crate::data::{BLOCK, ChunkAt, HEARTBEAT_KEY, Shared};
 use crate::error::VfsError;
 use crate::inode::Inode;
-use crate::limits::{HEARTBEAT_MARGIN, SCAN_PAGE};
+use crate::limits::{BACKING_DIRS, HEARTBEAT_MARGIN, SCAN_PAGE};
 use crate::records::{self, Extent};
 use cessfs_sync::{Batch, Standing};
 use std::sync::Arc;
@@ -34,19 +34,37 @@ impl Shared {
             None => Duration::ZERO,
         };
         let since = UNIX_EPOCH + heartbeat.saturating_sub(HEARTBEAT_MARGIN);
-        let mut files = Vec::new();
-        self.backing
-            .survey(&mut |file| files.push((file.ino, file.modified >= since)))?;
-        for (ino, suspect) in files {
+        let mut suspects = Vec::new();
+        self.backing.survey(&mut |file| {
+            if file.modified >= since {
+                suspects.push(file.ino);
+            }
+        })?;
+        for ino in suspects {
             match self.core.inodes.get(&self.core, ino) {
-                Ok(inode) if suspect => self.recover_file(&inode)?,
-                Ok(_) => {}
+                Ok(inode) => self.recover_file(&inode)?,
                 Err(VfsError::Stale) => self.backing.remove(ino)?,
                 Err(e) => return Err(e),
             }
         }
+        *self.strays.lock() = 0..BACKING_DIRS;
         self.mark_dirty_again()?;
         self.persist_all()
+    }
+
+    /// Removes what is left of inodes that are no more, from the next of the directories that may hold any. That a file was not
+    /// written lately does not mean that its inode is still there, but there is time to find out.
+    pub(crate) fn remove_strays(&self) -> Result<(), VfsError> {
+        let Some(number) = self.strays.lock().next() else {
+            return Ok(());
+        };
+        for ino in self.backing.inodes_in(number)? {
+            // What has content has a record since before it had content.
+            if self.core.store.get(&records::inode_key(ino))?.is_none() {
+                self.backing.remove(ino)?;
+            }
+        }
+        Ok(())
     }
 
     fn recover_spills(&self) -> Result<(), VfsError> {

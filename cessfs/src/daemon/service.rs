@@ -7,7 +7,10 @@ use crate::control::server::Service;
 use crate::control::{ChunkPlace, Event, Evicted, Explained, MinerPlace, Op, PackPlace, Progress, Reply, Status};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
-use crate::limits::{KERNEL_DRAIN_TIMEOUT, PROGRESS_INTERVAL, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX};
+use crate::limits::{
+    CHAIN_TIMEOUT, KERNEL_DRAIN_TIMEOUT, PROGRESS_INTERVAL, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX,
+    TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
+};
 use crate::mountpoint;
 use crate::seen;
 use crate::survey;
@@ -128,9 +131,28 @@ impl Daemon {
         let chain = self.volume.chain.clone();
         let asked = survey::ask_chain(chain.as_ref(), &self.config.territory);
         if let Ok(Ok(answer)) = tokio::time::timeout(STATUS_CHAIN_TIMEOUT, asked).await {
+            if let Some(territory) = &answer.territory {
+                self.volume.engine.note_territory(territory);
+            }
             answer.fill(&mut status);
         }
         status
+    }
+
+    /// Asks for the territory every now and then, so that `statfs` can tell what room it has. Never ends.
+    pub async fn follow_territory(self: Arc<Self>) {
+        loop {
+            let asked = self.volume.chain.territory(&self.config.territory);
+            let heard = tokio::time::timeout(CHAIN_TIMEOUT, asked).await;
+            let pause = match heard {
+                Ok(Ok(Some(territory))) => {
+                    self.volume.engine.note_territory(&territory);
+                    TERRITORY_LOOK_EVERY
+                }
+                _ => TERRITORY_RETRY,
+            };
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// Hands over everything written before the call, and with `wait` sees it to the network.

@@ -133,6 +133,7 @@ impl Pipeline {
         let Some(territory) = self.chain.territory(name).await? else {
             return Err(Blocked::NoTerritory(name.into()));
         };
+        self.builder.note_territory(&territory);
         if territory.state != TerritoryState::Active {
             return Err(Blocked::TerritoryInactive(format!("{name} is {:?}", territory.state)));
         }

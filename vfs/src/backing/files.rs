@@ -15,7 +15,7 @@ use lru::LruCache;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
@@ -59,15 +59,13 @@ impl Files {
             make_dir(&dir.join(format!("{number:02x}")))?;
         }
         File::open(dir)?.sync_all()?;
-        let files = Files {
+        Ok(Files {
             dir: dir.to_owned(),
             open: Mutex::new(LruCache::unbounded()),
             unsynced: Mutex::new(HashMap::new()),
             sync_locks: (0..BACKING_DIRS).map(|_| Mutex::new(())).collect(),
             used: AtomicU64::new(0),
-        };
-        files.survey(&mut |_| ())?;
-        Ok(files)
+        })
     }
 
     /// Reads; what was never written reads as zeros.
@@ -232,35 +230,52 @@ impl Files {
         let mut total = 0;
         for number in 0..BACKING_DIRS {
             let mut found: BTreeMap<u64, BackingFile> = BTreeMap::new();
-            for entry in fs::read_dir(self.dir.join(format!("{number:02x}")))? {
-                let entry = entry?;
-                let name = entry.file_name();
-                let Some((ino, is_dir)) = parse_name(name.as_encoded_bytes()) else {
-                    continue;
+            self.list(number, &mut |ino, path| {
+                let Some((bytes, modified)) = measure(path)? else {
+                    return Ok(());
                 };
-                let parts = if is_dir {
-                    list_dir(&entry.path())?
-                } else {
-                    vec![entry.path()]
+                let fresh = BackingFile {
+                    ino,
+                    bytes: 0,
+                    modified,
                 };
-                for path in parts {
-                    let Some((bytes, modified)) = measure(&path)? else {
-                        continue;
-                    };
-                    let fresh = BackingFile {
-                        ino,
-                        bytes: 0,
-                        modified,
-                    };
-                    let file = found.entry(ino).or_insert(fresh);
-                    file.bytes += bytes;
-                    file.modified = file.modified.max(modified);
-                    total += bytes;
-                }
-            }
+                let file = found.entry(ino).or_insert(fresh);
+                file.bytes += bytes;
+                file.modified = file.modified.max(modified);
+                total += bytes;
+                Ok(())
+            })?;
             found.into_values().for_each(&mut *visit);
         }
         self.used.store(total, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Until the next survey, this is what the files take.
+    pub(super) fn expect_used(&self, bytes: u64) {
+        self.used.store(bytes, Ordering::Relaxed);
+    }
+
+    /// The inodes that have files in directory `number`, each once.
+    pub(super) fn inodes_in(&self, number: usize) -> io::Result<BTreeSet<u64>> {
+        let mut found = BTreeSet::new();
+        self.list(number, &mut |ino, _| {
+            found.insert(ino);
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Visits the parts in directory `number`: inode and path.
+    fn list(&self, number: usize, visit: &mut dyn FnMut(u64, &Path) -> io::Result<()>) -> io::Result<()> {
+        for entry in fs::read_dir(self.dir.join(format!("{number:02x}")))? {
+            let entry = entry?;
+            match parse_name(entry.file_name().as_encoded_bytes()) {
+                Some((ino, true)) => list_dir(&entry.path())?.iter().try_for_each(|path| visit(ino, path))?,
+                Some((ino, false)) => visit(ino, &entry.path())?,
+                None => {}
+            }
+        }
         Ok(())
     }
 
@@ -276,12 +291,27 @@ impl Files {
         self.dir.join(format!("{:02x}/{ino:016x}.d", dir_of(ino)))
     }
 
-    /// The open part; `None` if there is no such file and none shall be made.
+    /// The open part; `None` if there is no such file and none shall be made. Nobody who needs another waits for the disk.
     fn part(&self, ino: u64, number: u64, make: bool) -> io::Result<Option<Arc<Part>>> {
+        if let Some(part) = self.open.lock().get(&(ino, number)) {
+            return Ok(Some(part.clone()));
+        }
+        let Some(part) = self.open_part(ino, number, make)? else {
+            return Ok(None);
+        };
         let mut open = self.open.lock();
+        // Whoever was faster: what a part takes is counted by one only.
         if let Some(part) = open.get(&(ino, number)) {
             return Ok(Some(part.clone()));
         }
+        open.put((ino, number), part.clone());
+        if open.len() > BACKING_PARTS_OPEN_MAX {
+            open.pop_lru();
+        }
+        Ok(Some(part))
+    }
+
+    fn open_part(&self, ino: u64, number: u64, make: bool) -> io::Result<Option<Arc<Part>>> {
         let path = self.path(ino, number);
         let mut options = OpenOptions::new();
         options
@@ -295,22 +325,21 @@ impl Files {
                 if number > 0 {
                     make_dir(&self.parts_dir(ino))?;
                 }
-                (options.create_new(true).open(&path)?, true)
+                match options.create_new(true).open(&path) {
+                    // Somebody else has just made it.
+                    Err(e) if e.kind() == ErrorKind::AlreadyExists => return self.open_part(ino, number, false),
+                    made => (made?, true),
+                }
             }
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
         let used = file.metadata()?.blocks() * STAT_BLOCK_BYTES;
         let used = AtomicU64::new(used);
-        let part = Arc::new(Part { file, used });
         if is_new {
             self.unsynced.lock().entry(ino).or_default().insert(number, true);
         }
-        open.put((ino, number), part.clone());
-        if open.len() > BACKING_PARTS_OPEN_MAX {
-            open.pop_lru();
-        }
-        Ok(Some(part))
+        Ok(Some(Arc::new(Part { file, used })))
     }
 
     fn account(&self, part: &Part) -> io::Result<()> {

@@ -8,6 +8,7 @@ use super::{Backing, BackingError, BackingFile, BlockAt, Files};
 use crate::limits::{BACKING_PART_CHUNKS, BLOCK_BYTES};
 use crate::records::BlockMap;
 use cessfs_sync::limits::CHUNK_BYTES;
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 /// Backing files that look like the files they stand for.
@@ -78,5 +79,13 @@ impl Backing for Plain {
 
     fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError> {
         Ok(self.files.survey(visit)?)
+    }
+
+    fn expect_used(&self, bytes: u64) {
+        self.files.expect_used(bytes);
+    }
+
+    fn inodes_in(&self, number: usize) -> Result<BTreeSet<u64>, BackingError> {
+        Ok(self.files.inodes_in(number)?)
     }
 }

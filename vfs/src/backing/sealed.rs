@@ -16,8 +16,10 @@ use cessfs_crypto::{AtRestKeys, Entropy, InodeKey};
 use cessfs_sync::limits::CHUNK_BYTES;
 use lru::LruCache;
 use parking_lot::{Mutex, MutexGuard};
+use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 const BLOCK: usize = BLOCK_BYTES as usize;
 /// Bytes of a backing file that one chunk takes (mostly as holes).
@@ -41,8 +43,10 @@ struct Chunk {
     ino: u64,
     number: u64,
     key: InodeKey,
-    /// Held by whoever writes the chunk, until data and tags are written.
+    /// Held by whoever reads the table, and by whoever writes the chunk until data and tags are written.
     tags: Mutex<TagTable>,
+    /// The table was read.
+    is_read: AtomicBool,
 }
 
 /// Neighbouring blocks in one slot.
@@ -63,25 +67,49 @@ impl Sealed {
     }
 
     fn chunk(&self, ino: u64, number: u64) -> Result<Arc<Chunk>, BackingError> {
-        if let Some(chunk) = self.tables.lock().get(&(ino, number)) {
-            return Ok(chunk.clone());
+        loop {
+            let known = self.tables.lock().get(&(ino, number)).cloned();
+            match known {
+                // Nobody writes a table that is just being read, and nobody waits for another's.
+                Some(chunk) if chunk.is_read() => return Ok(chunk),
+                // It could not be read: perhaps now.
+                Some(_) => {}
+                None => {
+                    if let Some(chunk) = self.read_table(ino, number)? {
+                        return Ok(chunk);
+                    }
+                }
+            }
         }
+    }
+
+    /// Reads the table of a chunk that is not in use; `None` if somebody else has just begun to.
+    fn read_table(&self, ino: u64, number: u64) -> Result<Option<Arc<Chunk>>, BackingError> {
         self.make_room()?;
         let mut bytes = [0; TABLE_BYTES];
-        // Under the lock, so that nobody writes a table that is just being read.
-        let mut tables = self.tables.lock();
-        if let Some(chunk) = tables.get(&(ino, number)) {
-            return Ok(chunk.clone());
-        }
-        self.files.read(table_place(ino, number), &mut bytes)?;
         let chunk = Arc::new(Chunk {
             ino,
             number,
             key: self.keys.inode(ino),
             tags: Mutex::new(TagTable::decode(&bytes)),
+            is_read: AtomicBool::new(false),
         });
-        tables.put((ino, number), chunk.clone());
-        Ok(chunk)
+        let mut tags = chunk.tags.lock();
+        {
+            let mut tables = self.tables.lock();
+            if tables.contains(&(ino, number)) {
+                return Ok(None);
+            }
+            tables.put((ino, number), chunk.clone());
+        }
+        if let Err(e) = self.files.read(table_place(ino, number), &mut bytes) {
+            self.tables.lock().pop(&(ino, number));
+            return Err(e.into());
+        }
+        *tags = TagTable::decode(&bytes);
+        chunk.is_read.store(true, Ordering::Release);
+        drop(tags);
+        Ok(Some(chunk))
     }
 
     /// Drops the least recently used tables. One that knows of blocks not yet durable is synced first: without that
@@ -209,6 +237,14 @@ impl Sealed {
 }
 
 impl Chunk {
+    /// Waits for whoever is reading the table; false if it could not be read.
+    fn is_read(&self) -> bool {
+        if !self.is_read.load(Ordering::Acquire) {
+            drop(self.tags.lock());
+        }
+        self.is_read.load(Ordering::Acquire)
+    }
+
     fn at(&self, block: usize) -> BlockAt {
         BlockAt {
             ino: self.ino,
@@ -357,6 +393,14 @@ impl Backing for Sealed {
 
     fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError> {
         Ok(self.files.survey(visit)?)
+    }
+
+    fn expect_used(&self, bytes: u64) {
+        self.files.expect_used(bytes);
+    }
+
+    fn inodes_in(&self, number: usize) -> Result<BTreeSet<u64>, BackingError> {
+        Ok(self.files.inodes_in(number)?)
     }
 }
 

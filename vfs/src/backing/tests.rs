@@ -341,3 +341,57 @@ fn more_chunks_than_tables_fit_memory_lose_nothing() {
         assert_eq!(read(&*backing, at(1, chunk, 0), 1).unwrap(), fill(chunk as u8 ^ 1, 1));
     }
 }
+
+#[test]
+fn many_at_once_see_what_is_there() {
+    for at_rest in BOTH {
+        let dir = scratch();
+        let first = backing(dir.path(), at_rest, 1);
+        let places: Vec<BlockAt> = (1..5)
+            .flat_map(|ino| (0..4).map(move |chunk| at(ino, chunk, 7)))
+            .collect();
+        for (index, place) in places.iter().enumerate() {
+            first.write(*place, &fill(index as u8, 6)).unwrap();
+        }
+        first.sync_all().unwrap();
+        drop(first);
+        for round in 0..20 {
+            // Nothing of it is in memory: all begin to open and to read the same things.
+            let again = backing(dir.path(), at_rest, 2 + round);
+            std::thread::scope(|scope| {
+                for thread in 0..6 {
+                    let (again, places) = (&again, &places);
+                    scope.spawn(move || {
+                        for step in 0..places.len() {
+                            let index = (step + thread / 2) % places.len();
+                            assert_eq!(read(&**again, places[index], 6).unwrap(), fill(index as u8, 6));
+                        }
+                    });
+                }
+            });
+        }
+    }
+}
+
+#[test]
+fn what_cannot_be_read_is_read_once_it_can() {
+    for at_rest in BOTH {
+        let dir = scratch();
+        let first = backing(dir.path(), at_rest, 1);
+        first.write(at(5, 0, 0), &fill(3, 4)).unwrap();
+        first.sync(5).unwrap();
+        drop(first);
+        let (file, aside) = (file_of(dir.path(), 5), dir.path().join("aside"));
+        fs::rename(&file, &aside).unwrap();
+        fs::create_dir(&file).unwrap();
+        let again = backing(dir.path(), at_rest, 2);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| assert!(matches!(read(&*again, at(5, 0, 0), 4), Err(BackingError::Io(_)))));
+            }
+        });
+        fs::remove_dir(&file).unwrap();
+        fs::rename(&aside, &file).unwrap();
+        assert_eq!(read(&*again, at(5, 0, 0), 4).unwrap(), fill(3, 4));
+    }
+}

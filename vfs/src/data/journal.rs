@@ -182,6 +182,11 @@ impl Shared {
         false
     }
 
+    /// Content was written, or fetched, and the backing files may be ahead of the store.
+    pub(crate) fn content_came(&self) -> bool {
+        self.dirty.lock().bytes() > 0 || !self.pending.lock().is_empty()
+    }
+
     /// Notes in the store how far it is up to date with the backing files.
     pub(crate) fn beat(&self) -> Result<(), VfsError> {
         let wall = self.core.clock.wall();

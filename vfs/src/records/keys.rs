@@ -25,8 +25,8 @@ pub const SINGLETON_PREFIX: &[u8] = b"s";
 
 /// A number above every inode number ever issued (a counter).
 pub const NEXT_INO_KEY: &[u8] = b"snext-ino";
-/// Number of inodes at the last clean unmount (a counter).
-pub const FILES_KEY: &[u8] = b"sfiles";
+/// Number of inodes (a counter). Part of every batch that changes it.
+pub const FILES_KEY: &[u8] = b"sinodes";
 /// There while the volume is not mounted and was closed cleanly (a counter, 1).
 pub const CLEAN_KEY: &[u8] = b"sclean";
 

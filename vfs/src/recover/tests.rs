@@ -3,7 +3,7 @@
 use crate::core::AtRest;
 use crate::data::CHUNK;
 use crate::fakes::bench::{BOTH, Bench, pattern};
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BACKING_DIRS, BLOCK_BYTES, HEARTBEAT_MARGIN};
 use cessfs_sync::{CutCause, MetaStore};
 
 const MIB: usize = 1 << 20;
@@ -63,6 +63,64 @@ fn backing_files_of_inodes_that_are_no_more_are_removed() {
 }
 
 #[test]
+fn old_backing_files_of_inodes_that_are_no_more_are_removed_in_time() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        let part = bench.dir.path().join("05/0000000000000005");
+        bench.create(6);
+        bench.write(6, 0, &pattern(2, MIB));
+        bench.fsync(6).unwrap();
+        bench.clock.set(10 * HEARTBEAT_MARGIN);
+        bench.data.shared().beat().unwrap();
+        std::fs::write(&part, b"left by an inode that is no more").unwrap();
+        let file = std::fs::File::options().write(true).open(&part).unwrap();
+        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        let (all, _) = bench.store.progress();
+        let bench = bench.crash_at(all);
+        assert!(part.exists(), "an old file is not worth waiting for");
+        (0..=BACKING_DIRS).for_each(|_| bench.keep_house());
+        assert!(!part.exists());
+        assert!(bench.content(6) == pattern(2, MIB));
+    }
+}
+
+#[test]
+fn what_is_only_read_is_not_read_again_after_a_crash() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, MIB));
+    bench.settle();
+    bench.data.evict_all().unwrap();
+    let beat = |bench: &Bench| {
+        let value = bench.store.get(crate::data::HEARTBEAT_KEY).unwrap();
+        value.map(|value| crate::records::decode_counter(&value).unwrap())
+    };
+    bench.keep_house();
+    let before = beat(&bench);
+    bench.clock.advance(10 * HEARTBEAT_MARGIN);
+    assert_eq!(bench.content(5), pattern(1, MIB));
+    bench.keep_house();
+    assert!(beat(&bench) > before, "fetched content is content that came");
+    let last = beat(&bench);
+    (0..10).for_each(|_| bench.keep_house());
+    assert_eq!(beat(&bench), last, "and a quiet volume writes nothing");
+}
+
+#[test]
+fn a_clean_close_remembers_what_the_cache_takes() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, MIB));
+        let bench = bench.reopen();
+        let told = bench.data.cache_bytes();
+        assert!(told >= CHUNK, "{told}");
+        bench.data.shared().backing.survey(&mut |_| ()).unwrap();
+        assert_eq!(bench.data.cache_bytes(), told);
+    }
+}
+
+#[test]
 fn blocks_that_never_reached_the_disk_are_holes_and_told() {
     let bench = Bench::new(AtRest::Sealed);
     bench.create(5);
@@ -101,7 +159,7 @@ fn old_files_are_not_read_again() {
     let now = std::time::SystemTime::now()
         .duration_since(std::time::UNIX_EPOCH)
         .unwrap();
-    bench.clock.set(now + 10 * crate::limits::HEARTBEAT_MARGIN);
+    bench.clock.set(now + 10 * HEARTBEAT_MARGIN);
     bench.data.shared().beat().unwrap();
     let path = bench.dir.path().join("05/0000000000000005");
     let modified = std::fs::metadata(&path).unwrap().modified().unwrap();

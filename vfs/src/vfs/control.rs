@@ -8,22 +8,36 @@ use crate::limits::{BLOCK_BYTES, INODES_MAX};
 use std::sync::atomic::Ordering;
 
 impl Vfs {
-    /// Room on the cache disk. None is free while the backlog of unsent bytes is at its bound: a write would wait or fail.
+    /// Room in the territory, or, while nothing was heard of it, on the disk of the cache. What can be written now is limited by
+    /// that disk, less what the cache can give up for it; it is nothing while the backlog of unsent bytes is at its bound.
     pub fn statfs(&self) -> StatFs {
-        let (mut blocks, mut free) = (0, 0);
+        let (mut disk_blocks, mut local) = (0, 0);
         if let Ok(disk) = nix::sys::statvfs::statvfs(&self.core.config.cache_dir) {
             let unit = disk.fragment_size();
-            blocks = (disk.blocks()).saturating_mul(unit) / BLOCK_BYTES;
-            free = (disk.blocks_available()).saturating_mul(unit) / BLOCK_BYTES;
+            disk_blocks = (disk.blocks()).saturating_mul(unit) / BLOCK_BYTES;
+            local = (disk.blocks_available()).saturating_mul(unit) / BLOCK_BYTES;
         }
+        let (blocks, free, available) = match self.core.chunks.network_room().territory {
+            Some(territory) => {
+                let unsent = self.data.dirty_bytes();
+                let free = territory.free_bytes.saturating_sub(unsent) / BLOCK_BYTES;
+                let sent = self.data.cache_bytes().saturating_sub(unsent) / BLOCK_BYTES;
+                (
+                    territory.total_bytes / BLOCK_BYTES,
+                    free,
+                    free.min(local.saturating_add(sent)),
+                )
+            }
+            None => (disk_blocks, local, local),
+        };
         let backlog = self.core.chunks.backlog();
-        if backlog.bound_bytes > 0 && backlog.unsent_bytes >= backlog.bound_bytes {
-            free = 0;
-        }
+        let is_stuck = backlog.bound_bytes > 0 && backlog.unsent_bytes >= backlog.bound_bytes;
+        let available = if is_stuck { 0 } else { available };
         let files = self.file_count();
         StatFs {
             blocks,
             free,
+            available,
             files,
             files_free: INODES_MAX.saturating_sub(files),
         }
@@ -41,6 +55,7 @@ impl Vfs {
             let max = report.bytes_max / BLOCK_BYTES;
             room.blocks = max;
             room.free = max.saturating_sub(report.used.blocks).min(disk.free);
+            room.available = room.free.min(disk.available);
         }
         if report.inodes_max > 0 {
             room.files = report.used.inodes;

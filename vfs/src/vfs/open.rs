@@ -1,7 +1,7 @@
 //! Opening a volume and closing it.
 //!
 //! A volume that was closed says so in the store; the note is taken away, durably, before anything changes. Without it
-//! the last mount ended in a crash: inodes are counted again and the content room compares its cache with the journal.
+//! the last mount ended in a crash: the content room compares its cache with the journal.
 
 use super::handles::HandleTable;
 use super::{Data, FileKind, Vfs, VfsParts};
@@ -79,10 +79,6 @@ impl Vfs {
         let mut batch = Batch::new();
         self.put_counters(&mut batch);
         self.core.marks.put_tally(&mut batch);
-        batch.put(
-            records::FILES_KEY,
-            records::encode_counter(self.core.files.load(Ordering::Relaxed)),
-        );
         batch.put(records::NEXT_INO_KEY, records::encode_counter(self.core.inos.next()));
         batch.put(records::CLEAN_KEY, records::encode_counter(1));
         self.core.store.commit(batch)?;
@@ -122,8 +118,9 @@ impl Vfs {
     }
 }
 
-/// Counts inodes and finds the next number: from the last clean close, or by looking at every inode. With them what trees
-/// with a quota use, and what is in the trash.
+/// How many inodes there are and what the next number is, which the store always knows. With them what trees with a quota
+/// use and what is in the trash: from the last clean close; after a crash the trash is looked over, and only where there are
+/// quotas every inode.
 fn start_counters(core: &Core, was_clean: bool) -> Result<(), VfsError> {
     let counter = |key: &[u8]| -> Result<Option<u64>, VfsError> {
         core.store
@@ -133,11 +130,15 @@ fn start_counters(core: &Core, was_clean: bool) -> Result<(), VfsError> {
             .map_err(VfsError::from)
     };
     super::quotas::load(core)?;
-    let stored_next = counter(records::NEXT_INO_KEY)?;
-    let (files, next) = match (was_clean, counter(records::FILES_KEY)?, stored_next) {
-        (true, Some(files), Some(next)) if super::quotas::load_use(core)? && super::trash::load_size(core)? => {
-            (files, next)
+    let sums_known = || -> Result<bool, VfsError> {
+        if was_clean && super::quotas::load_use(core)? && super::trash::load_size(core)? {
+            return Ok(true);
         }
+        Ok(core.quotas.all().is_empty() && super::trash::count(core).map(|()| true)?)
+    };
+    let stored_next = counter(records::NEXT_INO_KEY)?;
+    let (files, next) = match (counter(records::FILES_KEY)?, stored_next) {
+        (Some(files), Some(next)) if sums_known()? => (files, next),
         _ => {
             let count = count_inodes(core)?;
             core.trash.start(count.trash);
@@ -206,7 +207,5 @@ fn make_root(core: &Core) -> Result<(), VfsError> {
     let _change = core.marks.enter();
     let mut batch = Batch::new();
     core.put_inode(&mut batch, ROOT_INO, &record);
-    core.store.commit(batch)?;
-    core.files.fetch_add(1, Ordering::Relaxed);
-    Ok(())
+    core.commit_counted(batch, 1, 0)
 }

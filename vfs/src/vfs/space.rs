@@ -32,7 +32,7 @@ impl Vfs {
             self.kill_privileges(&handle.inode)?;
         }
         let grows = !keep_size && what != SpaceChange::Punch;
-        let free = self.statfs().free;
+        let free = self.statfs().available;
         let changed = self.data.change_space(&handle.inode, what, offset..end, grows, free)?;
         self.then_sync(&handle, changed)
     }

@@ -112,6 +112,20 @@ impl World {
         World::over(self.store.clone(), self.clock.clone(), self.dir.clone(), chunks, |_| {})
     }
 
+    /// The same on the network it had: what was evicted can be fetched.
+    fn remount(self) -> World {
+        self.vfs.close().unwrap();
+        let chunks = self.chunks.clone();
+        World::over(self.store.clone(), self.clock.clone(), self.dir.clone(), chunks, |_| {})
+    }
+
+    /// Everything reaches the network, and whatever it holds leaves the cache.
+    fn evict(&self) {
+        restored::seal(self, cessfs_sync::CutCause::Forced, true);
+        self.chunks.confirm();
+        self.vfs.evict_all().unwrap();
+    }
+
     /// Every invariant of the records holds.
     #[track_caller]
     fn check(&self) {

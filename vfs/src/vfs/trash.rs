@@ -2,7 +2,7 @@
 //!
 //! A file in the trash is an inode without links whose record names an entry of the trash, which remembers where it was.
 //! Entries are numbered in the order of deletion. They go by themselves when their time is over, and before that, the oldest
-//! first, when the cache or its disk has no room for what is being written.
+//! first, when the cache or its disk has no room for what is being written, or the territory none for what was.
 
 use super::Vfs;
 use crate::Later;
@@ -12,11 +12,12 @@ use crate::core::Core;
 use crate::dentry::{check_name, is_dot};
 use crate::error::VfsError;
 use crate::inode::{Inode, ROOT_INO, lock_many};
-use crate::limits::{SCAN_PAGE, TRASH_BATCH, TRASH_ROOM_ROUNDS, TRASH_TICK};
-use crate::records::{self, TrashRecord};
+use crate::limits::{BLOCK_BYTES, SCAN_PAGE, TRASH_BATCH, TRASH_ROOM_ROUNDS, TRASH_TICK};
+use crate::records::{self, InodeRecord, TrashRecord};
 use crate::trash::{self, TrashItem, TrashSize};
 use cessfs_sync::Batch;
 use parking_lot::{Condvar, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 
@@ -31,6 +32,32 @@ pub(super) fn load_size(core: &Core) -> Result<bool, VfsError> {
     let (files, blocks) = records::decode_pair(&value)?;
     core.trash.start(TrashSize { files, blocks });
     Ok(true)
+}
+
+/// Counts what is in the trash, entry by entry.
+pub(super) fn count(core: &Core) -> Result<(), VfsError> {
+    let mut size = TrashSize::default();
+    let mut from = records::TRASH_PREFIX.to_vec();
+    loop {
+        let page = core.store.scan(records::TRASH_PREFIX, &from, SCAN_PAGE)?;
+        let Some((last, _)) = page.last() else {
+            core.trash.start(size);
+            return Ok(());
+        };
+        from.clone_from(last);
+        from.push(0);
+        for (_, value) in &page {
+            // A damaged record is an error for whoever needs the entry; the volume opens without it.
+            let Ok(entry) = TrashRecord::decode(value) else {
+                continue;
+            };
+            let record = core.store.get(&records::inode_key(entry.ino))?;
+            if let Some(Ok(record)) = record.map(|value| InodeRecord::decode(&value)) {
+                size.files += 1;
+                size.blocks += record.blocks;
+            }
+        }
+    }
 }
 
 impl Vfs {
@@ -246,6 +273,13 @@ impl Vfs {
         if self.data.is_tight() && self.trash_give_way(TRASH_BATCH)? > 0 {
             return Ok(true);
         }
+        if self.owes_territory() {
+            let before = self.core.trash.size().blocks;
+            let purged = self.trash_give_way(1)?;
+            let given = before.saturating_sub(self.core.trash.size().blocks) * BLOCK_BYTES;
+            self.sweeper.given.fetch_add(given, Ordering::Relaxed);
+            return Ok(purged > 0);
+        }
         let prefix = records::TRASH_PREFIX;
         let keep = i64::try_from(self.core.config.trash_keep.as_secs()).unwrap_or(i64::MAX);
         let now = self.core.now().secs;
@@ -258,6 +292,17 @@ impl Vfs {
             self.trash_purge(records::parse_ino_key(key)?)?;
         }
         Ok(page.len() == TRASH_BATCH)
+    }
+
+    /// Something waits because the territory is full, and more of it than the trash has given way to. That room is free once
+    /// the network is told to delete, which takes its time: so no more goes than is wanted.
+    fn owes_territory(&self) -> bool {
+        if !self.core.chunks.network_room().is_full {
+            self.sweeper.given.store(0, Ordering::Relaxed);
+            return false;
+        }
+        let wanted = self.core.chunks.backlog().unsent_bytes + self.data.dirty_bytes();
+        self.sweeper.given.load(Ordering::Relaxed) < wanted
     }
 
     pub(super) fn put_trash_size(&self, batch: &mut Batch) {
@@ -294,6 +339,8 @@ impl Vfs {
 pub(super) struct Sweeper {
     stop: Arc<Stop>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Bytes deleted since the territory became full.
+    given: AtomicU64,
 }
 
 #[derive(Default)]

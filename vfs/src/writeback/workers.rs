@@ -85,12 +85,14 @@ impl Drop for Workers {
 impl Shared {
     /// One round of housekeeping.
     pub(crate) fn keep_house(&self) -> Result<(), VfsError> {
+        let content_came = self.content_came();
         self.persist_aged()?;
         self.settle_submitted()?;
-        if self.dirty.lock().bytes() > 0 {
+        if content_came {
             self.beat()?;
         }
         self.reclaim()?;
+        self.remove_strays()?;
         for _ in 0..MARK_SWEEP_PAGES {
             if !self.core.marks.sweep()? {
                 break;

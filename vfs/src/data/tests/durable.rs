@@ -4,6 +4,7 @@ use super::*;
 use crate::backing::{Backing, BackingError, BackingFile, BlockAt};
 use crate::fakes::bench::{copy_dir, scratch};
 use crate::records::BlockMap;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -204,6 +205,12 @@ impl Backing for Faulty {
     }
     fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError> {
         self.backing.survey(visit)
+    }
+    fn expect_used(&self, bytes: u64) {
+        self.backing.expect_used(bytes);
+    }
+    fn inodes_in(&self, number: usize) -> Result<BTreeSet<u64>, BackingError> {
+        self.backing.inodes_in(number)
     }
 }
 

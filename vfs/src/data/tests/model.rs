@@ -267,7 +267,7 @@ fn run(at_rest: AtRest, ops: &[Op]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 60, max_shrink_iters: 60, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: crate::fakes::model_cases(60), max_shrink_iters: 60, ..ProptestConfig::default() })]
 
     #[test]
     fn plain_files_hold_what_was_written(ops in prop::collection::vec(op(), 1..30)) {

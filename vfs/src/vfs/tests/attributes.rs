@@ -3,6 +3,7 @@
 use super::*;
 use crate::attr::TimeSet;
 use crate::core::AtimeRule;
+use cessfs_sync::chunk_store::{NetworkRoom, TerritoryRoom};
 
 fn set() -> SetAttr {
     SetAttr::default()
@@ -231,4 +232,32 @@ fn statfs_counts_the_disk_and_the_inodes() {
     assert!(told.blocks > 0 && told.free <= told.blocks);
     assert_eq!(told.files, 2);
     assert_eq!(told.files + told.files_free, crate::limits::INODES_MAX);
+    assert_eq!(told.free, told.available);
+}
+
+#[test]
+fn statfs_tells_the_territory_once_it_was_heard_of() {
+    let w = World::new();
+    let room = |total_bytes, free_bytes| NetworkRoom {
+        territory: Some(TerritoryRoom {
+            total_bytes,
+            free_bytes,
+        }),
+        is_full: false,
+    };
+    w.chunks.set_room(room(1 << 30, 1 << 29));
+    let told = w.vfs.statfs();
+    assert_eq!((told.blocks, told.free), (1 << 18, 1 << 17));
+    assert!(told.available <= told.free);
+    // What is not sent yet will be there.
+    w.touch_file("/f").unwrap();
+    super::restored::write(&w, "/f", 0, &[1; 40 * 4096]);
+    assert_eq!(w.vfs.statfs().free, (1 << 17) - 40);
+    // More than the disk has cannot be written now, however large the territory is.
+    w.chunks.set_room(room(1 << 60, 1 << 60));
+    let told = w.vfs.statfs();
+    assert!(told.free > 1 << 47 && told.available < 1 << 40, "{told:?}");
+    w.chunks.set_room(room(1 << 30, 0));
+    let told = w.vfs.statfs();
+    assert_eq!((told.free, told.available), (0, 0));
 }

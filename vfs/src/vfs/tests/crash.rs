@@ -3,7 +3,9 @@
 use super::*;
 use crate::limits::INO_BLOCK;
 use crate::records;
-use cessfs_sync::MetaStore;
+use cessfs_sync::{MetaStore, StoreError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::ThreadId;
 
 /// A little of everything.
 fn busy() -> World {
@@ -60,6 +62,74 @@ fn every_prefix_of_batches_is_a_whole_tree() {
         let counted = crashed.store.scan(b"i", b"i", usize::MAX).unwrap().len() as u64;
         assert_eq!(crashed.vfs.file_count(), counted);
     }
+}
+
+/// A store that counts the records it gives to one thread.
+struct Counting {
+    store: MemStore,
+    given: AtomicUsize,
+    to: ThreadId,
+}
+
+impl Counting {
+    fn give(&self, records: usize) {
+        if std::thread::current().id() == self.to {
+            self.given.fetch_add(records, Ordering::Relaxed);
+        }
+    }
+}
+
+impl MetaStore for Counting {
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.give(1);
+        self.store.get(key)
+    }
+    fn scan(&self, prefix: &[u8], from: &[u8], limit: usize) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StoreError> {
+        let found = self.store.scan(prefix, from, limit)?;
+        self.give(found.len());
+        Ok(found)
+    }
+    fn commit(&self, batch: cessfs_sync::Batch) -> Result<(), StoreError> {
+        self.store.commit(batch)
+    }
+    fn barrier(&self) -> Result<(), StoreError> {
+        self.store.barrier()
+    }
+}
+
+#[test]
+fn a_mount_after_a_crash_reads_no_more_of_a_large_tree_than_of_a_small_one() {
+    let read = |files: u64| {
+        let w = World::new();
+        for i in 0..files {
+            w.touch_file(&format!("/{i}")).unwrap();
+        }
+        w.evict();
+        w.touch_file("/last").unwrap();
+        let store = Arc::new(Counting {
+            store: w.store.crashed_at(w.store.progress().0),
+            given: AtomicUsize::new(0),
+            to: std::thread::current().id(),
+        });
+        let dir = scratch();
+        let vfs = Vfs::open(VfsParts {
+            store: store.clone(),
+            clock: w.clock.clone(),
+            chunks: Arc::new(w.chunks.clone()),
+            keys: KEYS.clone(),
+            config: config(&dir),
+            entropy: Arc::new(Mutex::new(FakeEntropy::new(2))),
+        })
+        .unwrap();
+        let given = store.given.load(Ordering::Relaxed);
+        assert_eq!(vfs.file_count(), files + 2);
+        given
+    };
+    let (small, large) = (read(10), read(3000));
+    assert!(
+        large <= small + 20,
+        "{large} records of a large tree, {small} of a small one"
+    );
 }
 
 #[test]

@@ -1,7 +1,12 @@
 //! Sequences of operations against a reference: a filesystem written as plainly as can be. After every sequence the whole
-//! tree is compared, now and after reopening, and every crash in between must leave a tree without a broken invariant.
+//! tree is compared, contents included: now, after mounting again, with nothing in the cache, and made of nothing but what the
+//! network holds. Every crash in between must leave a tree without a broken invariant.
 
+use super::restored::{read, restore, write};
 use super::*;
+use crate::fakes::bench::pattern;
+use crate::fakes::model_cases;
+use cessfs_sync::CutCause;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
 
@@ -20,6 +25,11 @@ enum Op {
     Chmod(At, u16),
     Chown(At, Option<u32>, Option<u32>),
     Truncate(At, u64),
+    /// Offset, length and seed.
+    Write(At, u64, usize, u8),
+    /// Everything to the network, and out of the cache.
+    Evict,
+    Remount,
     SetXattr(At, usize, u8, XattrMode),
     RemoveXattr(At, usize),
 }
@@ -61,6 +71,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (at(), 0u16..=0o7777).prop_map(|(at, perm)| Op::Chmod(at, perm)),
         1 => (at(), id(), id()).prop_map(|(at, uid, gid)| Op::Chown(at, uid, gid)),
         1 => (at(), 0u64..100_000).prop_map(|(at, size)| Op::Truncate(at, size)),
+        4 => (at(), 0u64..30_000, 1usize..20_000, any::<u8>()).prop_map(|(at, from, len, seed)| Op::Write(at, from, len, seed)),
+        1 => Just(Op::Evict),
+        1 => Just(Op::Remount),
         1 => (at(), 0..3usize, any::<u8>(), mode).prop_map(|(at, which, value, mode)| Op::SetXattr(at, which, value, mode)),
         1 => (at(), 0..3usize).prop_map(|(at, which)| Op::RemoveXattr(at, which)),
     ]
@@ -73,9 +86,23 @@ struct Node {
     perm: u16,
     uid: u32,
     gid: u32,
-    size: u64,
+    content: Content,
     xattrs: BTreeMap<String, Vec<u8>>,
     children: BTreeMap<&'static str, usize>,
+}
+
+/// Bytes of a file or a symlink's target; a failure shows how many there are and what they add up to.
+#[derive(Clone, PartialEq, Eq)]
+struct Content(Vec<u8>);
+
+impl std::fmt::Debug for Content {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let sum = self
+            .0
+            .iter()
+            .fold(0u64, |sum, byte| sum.wrapping_mul(31) + u64::from(*byte));
+        write!(f, "{} bytes, {sum:x}", self.0.len())
+    }
 }
 
 /// The reference: nodes are never removed from the list, only from directories.
@@ -88,13 +115,13 @@ type Seen = (Node, u32, String);
 
 impl Node {
     fn new(kind: FileKind, perm: u16, uid: u32, gid: u32) -> Node {
-        let size = if kind == FileKind::Symlink { 6 } else { 0 };
+        let target: &[u8] = if kind == FileKind::Symlink { b"target" } else { b"" };
         Node {
             kind,
             perm,
             uid,
             gid,
-            size,
+            content: Content(target.to_vec()),
             xattrs: BTreeMap::new(),
             children: BTreeMap::new(),
         }
@@ -252,13 +279,20 @@ impl Model {
         let node = &mut self.nodes[node];
         match node.kind {
             FileKind::Regular => {
-                node.size = size;
+                node.content.0.resize(size as usize, 0);
                 node.drop_privileges();
                 Ok(())
             }
             FileKind::Directory => Err(libc::EISDIR),
             _ => Err(libc::EINVAL),
         }
+    }
+
+    fn write(&mut self, node: usize, offset: u64, bytes: &[u8]) {
+        let content = &mut self.nodes[node].content.0;
+        let end = offset as usize + bytes.len();
+        content.resize(content.len().max(end), 0);
+        content[offset as usize..end].copy_from_slice(bytes);
     }
 
     fn chown(&mut self, node: usize, uid: Option<u32>, gid: Option<u32>) {
@@ -339,9 +373,13 @@ fn dump(w: &World) -> BTreeMap<String, Seen> {
         at += 1;
     }
     let see = |(path, attr): (String, Attr)| {
-        let size = if attr.kind == FileKind::Directory { 0 } else { attr.size };
+        let content = match attr.kind {
+            FileKind::Regular => read(w, attr.ino, attr.size),
+            FileKind::Symlink => w.vfs.readlink(attr.ino).unwrap(),
+            _ => Vec::new(),
+        };
         let mut node = Node {
-            size,
+            content: Content(content),
             ..Node::new(attr.kind, attr.perm, attr.uid, attr.gid)
         };
         for name in w.vfs.listxattr(attr.ino).unwrap().split_inclusive(|byte| *byte == 0) {
@@ -397,6 +435,19 @@ fn step(w: &World, model: &mut Model, op: &Op) -> Result<(), TestCaseError> {
             };
             (model.link(node, new_dir, new_name), told(w.link(&from, &to)))
         }
+        Op::Write(at, from, len, seed) => {
+            let (path, dir, name) = place(at);
+            let node = model
+                .child(dir, name)
+                .ok()
+                .filter(|node| model.nodes[*node].kind == FileKind::Regular);
+            let Some(node) = node else { return Ok(()) };
+            let bytes = pattern(u64::from(*seed), *len);
+            write(w, &path, *from, &bytes);
+            model.write(node, *from, &bytes);
+            (Ok(()), Ok(()))
+        }
+        Op::Evict | Op::Remount => unreachable!("the caller does these"),
         Op::Chmod(at, ..)
         | Op::Chown(at, ..)
         | Op::Truncate(at, ..)
@@ -457,17 +508,21 @@ fn step(w: &World, model: &mut Model, op: &Op) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(150))]
+    #![proptest_config(ProptestConfig::with_cases(model_cases(150)))]
 
     #[test]
     fn any_sequence_agrees_with_the_reference(
         ops in proptest::collection::vec(op(), 1..60),
         crash in any::<[prop::sample::Index; 3]>(),
     ) {
-        let w = World::new();
+        let mut w = World::new();
         let mut model = Model::new();
         for op in &ops {
-            step(&w, &mut model, op)?;
+            match op {
+                Op::Evict => w.evict(),
+                Op::Remount => w = w.remount(),
+                op => step(&w, &mut model, op)?,
+            }
         }
         let want = model.dump();
         prop_assert_eq!(dump(&w), want.clone());
@@ -480,9 +535,14 @@ proptest! {
             prop_assert!(findings.is_empty() || is_unborn(&store), "after {} batches: {:#?}", batches, findings);
             World::on(Arc::new(store), |_| {}).check();
         }
-        let w = w.reopen();
-        prop_assert_eq!(dump(&w), want);
+        w.evict();
+        let w = w.remount();
+        prop_assert_eq!(dump(&w), want.clone(), "fetched");
         w.check();
+        let packs = w.chunks.packs().len();
+        let restored = restore(&w, &vec![CutCause::Forced; packs], packs);
+        prop_assert_eq!(dump(&restored), want, "restored");
+        restored.check();
     }
 }
 

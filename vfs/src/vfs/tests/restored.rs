@@ -55,7 +55,7 @@ fn look(w: &World) -> BTreeMap<String, Seen> {
     seen
 }
 
-fn read(w: &World, ino: u64, size: u64) -> Vec<u8> {
+pub(super) fn read(w: &World, ino: u64, size: u64) -> Vec<u8> {
     let flags = OpenFlags {
         read: true,
         ..OpenFlags::default()
@@ -66,7 +66,7 @@ fn read(w: &World, ino: u64, size: u64) -> Vec<u8> {
     content
 }
 
-fn write(w: &World, path: &str, offset: u64, bytes: &[u8]) {
+pub(super) fn write(w: &World, path: &str, offset: u64, bytes: &[u8]) {
     let ino = w.ino(path);
     let flags = OpenFlags {
         write: true,
@@ -79,7 +79,7 @@ fn write(w: &World, path: &str, offset: u64, bytes: &[u8]) {
 }
 
 /// Seals the open pack; everything written before is in it if `flushed`.
-fn seal(w: &World, cause: CutCause, flushed: bool) {
+pub(super) fn seal(w: &World, cause: CutCause, flushed: bool) {
     if flushed {
         w.vfs.write_back_all().unwrap();
     }
@@ -87,7 +87,7 @@ fn seal(w: &World, cause: CutCause, flushed: bool) {
 }
 
 /// The volume out of the first `packs` packs, replayed from the last checkpoint among them.
-fn restore(w: &World, causes: &[CutCause], packs: usize) -> World {
+pub(super) fn restore(w: &World, causes: &[CutCause], packs: usize) -> World {
     let all = w.chunks.packs();
     let checkpoint = causes[..packs].iter().rposition(|cause| *cause == CutCause::Checkpoint);
     let store = MemStore::new();

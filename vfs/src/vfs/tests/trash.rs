@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::trash::TrashSize;
+use cessfs_sync::chunk_store::NetworkRoom;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
@@ -205,6 +206,48 @@ fn it_empties_itself_in_time_and_the_oldest_first_for_room() {
     w.clock.advance(DAY);
     while w.vfs.sweep_trash().unwrap() {}
     assert!(names(&w).is_empty());
+    w.check();
+}
+
+#[test]
+fn it_gives_way_to_a_full_territory_as_far_as_is_wanted() {
+    let w = world();
+    for i in 0..20 {
+        w.file(&format!("/{i}"), &[7; 3 * 4096]);
+    }
+    w.age();
+    for i in 0..20 {
+        w.unlink(&format!("/{i}")).unwrap();
+    }
+    while w.vfs.sweep_trash().unwrap() {}
+    assert_eq!(w.vfs.trash_size().files, 20);
+    w.evict();
+    w.file("/new", &[8; 10 * 4096]);
+    let wanted = w.vfs.dirty_bytes() + w.vfs.core.chunks.backlog().unsent_bytes;
+    assert!((40_960..100_000).contains(&wanted), "{wanted}");
+    w.chunks.set_room(NetworkRoom {
+        territory: None,
+        is_full: true,
+    });
+    while w.vfs.sweep_trash().unwrap() {}
+    let left = 20 - wanted.div_ceil(3 * 4096);
+    // The background sweeps, too: both may find that something is owed.
+    let after = w.vfs.trash_size().files;
+    assert!(
+        (left - 1..=left).contains(&after),
+        "{after} of 20 are left, {wanted} bytes are wanted"
+    );
+    // Full still, for the network has not been told to delete: it waits. Full again later: it gives way again.
+    while w.vfs.sweep_trash().unwrap() {}
+    assert_eq!(w.vfs.trash_size().files, after);
+    w.chunks.set_room(NetworkRoom::default());
+    while w.vfs.sweep_trash().unwrap() {}
+    w.chunks.set_room(NetworkRoom {
+        territory: None,
+        is_full: true,
+    });
+    while w.vfs.sweep_trash().unwrap() {}
+    assert!(w.vfs.trash_size().files < after);
     w.check();
 }
 
