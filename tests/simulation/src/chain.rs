@@ -7,7 +7,7 @@ mod link;
 mod pallet;
 
 pub use link::{Link, RpcFaults};
-pub use pallet::{Call, OpenDeal, Pallet};
+pub use pallet::{Call, Pallet};
 
 use crate::clock::SimClock;
 use crate::device::Secrets;

@@ -91,6 +91,18 @@ fn fresh_seed() -> u64 {
     since.unwrap_or_default().as_nanos() as u64 % 1_000_000_000_000
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "worlds side by side; each of them is one thread"
+)]
+fn side_by_side(threads: usize, work: impl Fn() + Copy + Send) {
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(work);
+        }
+    });
+}
+
 fn main() -> ExitCode {
     let args = Args::parse();
     match args.seed.or_else(|| std::env::var("SEED").ok()?.parse().ok()) {
@@ -155,11 +167,7 @@ fn many(args: &Args) -> ExitCode {
             }
         }
     };
-    std::thread::scope(|scope| {
-        for _ in 0..args.threads.max(1) {
-            scope.spawn(work);
-        }
-    });
+    side_by_side(args.threads.max(1), work);
     let totals = totals.into_inner().unwrap_or_else(PoisonError::into_inner);
     totals.print(began.elapsed());
     for outcome in &totals.failed {

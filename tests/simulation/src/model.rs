@@ -43,6 +43,8 @@ pub struct Model {
     next_file: FileId,
     journal: Vec<(usize, Names)>,
     shots: Vec<Shot>,
+    /// What each hash of a shot stands for.
+    versions: BTreeMap<FileId, BTreeMap<u64, Vec<u8>>>,
     dropped: usize,
 }
 
@@ -91,9 +93,14 @@ impl Model {
             names: self.names.clone(),
             contents: named.collect(),
         };
-        if self.shots.last() != Some(&shot) {
-            self.shots.push(shot);
+        if self.shots.last() == Some(&shot) {
+            return;
         }
+        for (file, hash) in &shot.contents {
+            let versions = self.versions.entry(*file).or_default();
+            versions.entry(*hash).or_insert_with(|| self.files[file].clone());
+        }
+        self.shots.push(shot);
     }
 
     /// Where a sync that begins now would put the floor.
@@ -107,17 +114,23 @@ impl Model {
             self.shots.drain(..mark - self.dropped);
             self.dropped = mark;
         }
-        let live: BTreeSet<FileId> = self
-            .shots
-            .iter()
-            .flat_map(|shot| shot.contents.keys().copied())
-            .collect();
-        let (journal, names) = (&self.journal, &self.names);
+        let of_shot = |shot: &Shot| {
+            shot.contents
+                .iter()
+                .map(|(file, hash)| (*file, *hash))
+                .collect::<Vec<_>>()
+        };
+        let live: BTreeSet<(FileId, u64)> = self.shots.iter().flat_map(of_shot).collect();
+        self.versions.retain(|file, versions| {
+            versions.retain(|hash, _| live.contains(&(*file, *hash)));
+            !versions.is_empty()
+        });
+        let (journal, names, versions) = (&self.journal, &self.names, &self.versions);
         let named = |file: &FileId| {
             let means = |node: &Node| *node == Node::File(*file);
             names.values().any(means) || journal.iter().any(|(_, names)| names.values().any(means))
         };
-        self.files.retain(|file, _| live.contains(file) || named(file));
+        self.files.retain(|file, _| versions.contains_key(file) || named(file));
     }
 
     /// What everything durable means for what a crash may leave: nothing before the names at so many records.
@@ -212,8 +225,9 @@ impl Model {
         self.shots.len()
     }
 
-    /// In what a tree is not the one of this time. Files may have any content they had since the last sync: the delta of a full
-    /// pack leaves one that is being written as it was.
+    /// In what a tree is not the one of this time. A file that was not changed since the last sync is what it was. One that was
+    /// may be older: the delta of a full pack leaves what is being written as it was. Or it may be made of several of its
+    /// contents: that of a forced cut has what was sent of it (`docs/FORMAT-delta.md`).
     fn misfits(&self, shot: &Shot, found: &Found) -> Vec<String> {
         let mut misfits: Vec<String> = shot
             .names
@@ -234,8 +248,8 @@ impl Model {
             let (Node::File(file), Some(Some((_, content)))) = (node, found.get(path)) else {
                 continue;
             };
-            let hash = hash(content);
-            if !self.shots.iter().any(|shot| shot.contents.get(file) == Some(&hash)) {
+            let versions = &self.versions[file];
+            if !versions.contains_key(&hash(content)) && !is_made_of(content, versions) {
                 misfits.push(format!(
                     "{path} is what it never was since then ({} bytes)",
                     content.len()
@@ -244,6 +258,13 @@ impl Model {
         }
         misfits
     }
+}
+
+/// Whether each byte is what it was at some time, or not written yet.
+fn is_made_of(content: &[u8], versions: &BTreeMap<u64, Vec<u8>>) -> bool {
+    let fits = |at: usize, byte: u8| byte == 0 || versions.values().any(|version| version.get(at) == Some(&byte));
+    let longest = versions.values().map(Vec::len).max().unwrap_or(0);
+    versions.len() > 1 && content.len() <= longest && content.iter().enumerate().all(|(at, byte)| fits(at, *byte))
 }
 
 fn same_names(expected: &Names, found: &Found) -> Result<(), String> {
