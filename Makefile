@@ -11,10 +11,10 @@ RELEASE := $(abspath $(TARGET))/release
 MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate nightly check bench fuzz deb
+.PHONY: help run demo test simulate nightly check bench bench-peers fuzz deb
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build everything and see it work: a CESS network, a volume, a mount; Ctrl-C ends it
 	@scripts/setup
@@ -42,12 +42,18 @@ check: ## what must be clean before a commit: format, lints, unit tests, docs, l
 	@scripts/setup --check
 	scripts/check
 
-bench: ## how fast, beside the disk underneath
+bench: ## how fast: the parts, the mount beside the disk, the pipeline; BASELINE=DIR compares
 	@scripts/setup --test
 	cargo build --workspace --bins
 	cargo build --release -p cessfs
 	PATH="$(RELEASE):$(DEBUG):$$PATH" bench/run.sh
 	PATH="$(DEBUG):$$PATH" CESSFS_BIN_DIR="$(RELEASE)" bench/scale
+
+bench-peers: ## the same workloads on other encrypted filesystems installed here
+	@scripts/setup --test
+	cargo build --workspace --bins
+	cargo build --release -p cessfs
+	PATH="$(RELEASE):$(DEBUG):$$PATH" bench/peers
 
 fuzz: ## look for inputs that break a decoder, for MINUTES=5
 	@scripts/setup --fuzz

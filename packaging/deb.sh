@@ -5,10 +5,11 @@
 #
 # CESSFS_BIN_DIR     directory of built binaries [default: the dev profile in $CARGO_TARGET_DIR or target/]
 # CESSFS_DEVNET_DIR  where cessfs-devnet is built, if not there
+# DEB_COMPRESSION    what dpkg-deb compresses with [default: xz]
 # DEB_PROFILE        build this cargo profile first and take its binaries (such as `release`)
 set -euo pipefail
 
-[ $# = 1 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# = 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 repository=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
@@ -49,7 +50,7 @@ Description: $3
  $4
 CONTROL
     (cd "$root" && find usr -type f -print0 | sort -z | xargs -0 md5sum > DEBIAN/md5sums)
-    dpkg-deb --root-owner-group -Zxz --build "$root" "$out/$1_${version}_$arch.deb" >&2
+    dpkg-deb --root-owner-group "-Z${DEB_COMPRESSION:-xz}" --build "$root" "$out/$1_${version}_$arch.deb" >&2
     echo "$out/$1_${version}_$arch.deb"
 }
 

@@ -1,8 +1,8 @@
 //! The command line: verbs, global options, and the form in which mount.fuse3 calls.
 
 use crate::commands::{
-    completions, config, doctor, evict, explain, init, man, mount, quota, recover, status, sync, territory, trash,
-    umount, volumes,
+    bench, completions, config, doctor, evict, explain, gc, init, man, metrics, mount, profile, quota, recover, repair,
+    scrub, snapshot, status, sync, territory, trash, umount, unsent, volumes,
 };
 use crate::config::LogLevel;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -84,14 +84,30 @@ pub enum Verb {
     Evict(evict::EvictArgs),
     /// Tell where a file's bytes are: chunks, packs, miners
     Explain(explain::ExplainArgs),
+    /// Look at what the miners hold
+    Scrub(scrub::ScrubArgs),
+    /// Rewrite damaged packs now
+    Repair(repair::RepairArgs),
+    /// Give back the space of what was deleted
+    Gc(gc::GcArgs),
     /// Limit how much a directory and all below it may hold
     Quota(quota::QuotaArgs),
     /// Have deleted files back
     Trash(trash::TrashArgs),
+    /// Keep the tree as it is, under a name
+    Snapshot(snapshot::SnapshotArgs),
+    /// List what is not known to be on the network
+    Unsent(unsent::UnsentArgs),
     /// Show and buy storage space on the chain
     Territory(territory::TerritoryArgs),
     /// Show or check a volume's configuration
     Config(config::ConfigArgs),
+    /// Show where a mounted volume's time goes
+    Profile(profile::ProfileArgs),
+    /// Print a mounted volume's numbers for Prometheus
+    Metrics(metrics::MetricsArgs),
+    /// Measure how fast a directory is, beside another
+    Bench(bench::BenchArgs),
     /// Look for what keeps a volume from working
     Doctor(doctor::DoctorArgs),
     /// List the volumes of this machine
@@ -163,10 +179,18 @@ mod tests {
             "sync",
             "evict",
             "explain",
+            "scrub",
+            "repair",
+            "gc",
             "quota",
             "trash",
+            "snapshot",
+            "unsent",
             "territory",
             "config",
+            "profile",
+            "metrics",
+            "bench",
             "doctor",
             "volumes",
             "completions",

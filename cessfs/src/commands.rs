@@ -1,20 +1,28 @@
 //! One file per verb. stdout carries data, stderr messages; every failure says what happened and what to do.
 
+pub mod bench;
 pub mod completions;
 pub mod config;
 pub mod doctor;
 pub mod evict;
 pub mod explain;
+pub mod gc;
 pub mod init;
 pub mod man;
+pub mod metrics;
 pub mod mount;
+pub mod profile;
 pub mod quota;
 pub mod recover;
+pub mod repair;
+pub mod scrub;
+pub mod snapshot;
 pub mod status;
 pub mod sync;
 pub mod territory;
 pub mod trash;
 pub mod umount;
+pub mod unsent;
 pub mod volumes;
 
 use crate::cli::{Cli, Verb};
@@ -49,10 +57,18 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Sync(args) => sync::run(&args, &context),
         Verb::Evict(args) => evict::run(&args, &context),
         Verb::Explain(args) => explain::run(&args, &context),
+        Verb::Scrub(args) => scrub::run(&args, &context),
+        Verb::Repair(args) => repair::run(&args, &context),
+        Verb::Gc(args) => gc::run(&args, &context),
         Verb::Quota(args) => quota::run(&args, &context),
         Verb::Trash(args) => trash::run(&args, &context),
+        Verb::Snapshot(args) => snapshot::run(&args, &context),
+        Verb::Unsent(args) => unsent::run(&args, &context),
         Verb::Territory(args) => territory::run(&args, &context),
         Verb::Config(args) => config::run(&args, &context),
+        Verb::Profile(args) => profile::run(&args, &context),
+        Verb::Metrics(args) => metrics::run(&args, &context),
+        Verb::Bench(args) => bench::run(&args, &context),
         Verb::Doctor(args) => doctor::run(&args, &context),
         Verb::Volumes(args) => volumes::run(&args, &context),
         Verb::Completions(args) => completions::run(&args),

@@ -2,6 +2,8 @@
 //!
 //! Every key is described in docs/CONFIGURATION.md; [`KEYS`] is the list both are checked against.
 
+mod upkeep;
+
 use crate::exit::{Exit, Failure};
 use crate::limits;
 use crate::units;
@@ -77,6 +79,8 @@ impl Default for TrashConfig {
     }
 }
 
+pub use upkeep::{GcConfig, RepairConfig, ScrubConfig};
+
 /// What the kernel may keep of written data before cessfs sees it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -86,6 +90,17 @@ pub enum KernelCache {
     Writeback,
     /// Every write comes through at once.
     None,
+}
+
+/// Whether the kernel reads and writes resident files of a plain volume itself.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Passthrough {
+    /// Where kernel, rights and the cache's filesystem allow it.
+    #[default]
+    Auto,
+    /// No.
+    Off,
 }
 
 /// What the daemon writes to its log.
@@ -148,9 +163,15 @@ pub struct VolumeConfig {
         deserialize_with = "read_duration"
     )]
     pub writeback_delay: Duration,
+    /// Bytes per second that may be sent to miners, on average; 0: any number. Read again while mounted.
+    #[serde(default, serialize_with = "write_bytes", deserialize_with = "read_bytes")]
+    pub uplink_max: u64,
     /// What the kernel may keep.
     #[serde(default)]
     pub kernel_cache: KernelCache,
+    /// Whether the kernel does without the daemon where it can.
+    #[serde(default)]
+    pub passthrough: Passthrough,
     /// What is logged. Read again while mounted.
     #[serde(default)]
     pub log_level: LogLevel,
@@ -160,10 +181,19 @@ pub struct VolumeConfig {
     /// What happens to deleted files.
     #[serde(default)]
     pub trash: TrashConfig,
+    /// Looking at what miners hold.
+    #[serde(default)]
+    pub scrub: ScrubConfig,
+    /// Rewriting what is damaged.
+    #[serde(default)]
+    pub repair: RepairConfig,
+    /// Giving back what is dead.
+    #[serde(default)]
+    pub gc: GcConfig,
 }
 
 /// Every key of `volume.toml`.
-pub const KEYS: [&str; 12] = [
+pub const KEYS: [&str; 17] = [
     "version",
     "rpc",
     "territory",
@@ -172,10 +202,15 @@ pub const KEYS: [&str; 12] = [
     "created",
     "cache_size",
     "writeback_delay",
+    "uplink_max",
     "kernel_cache",
+    "passthrough",
     "log_level",
     "store",
     "trash",
+    "scrub",
+    "repair",
+    "gc",
 ];
 
 /// The format this program writes and reads.
@@ -231,7 +266,7 @@ impl VolumeConfig {
                 format!("`cache_size` is below the least of {least}"),
             ));
         }
-        Ok(())
+        upkeep::check(self)
     }
 
     /// The file's text.
@@ -320,7 +355,9 @@ mod tests {
             created: 1_790_000_000,
             cache_size: 3 << 30,
             writeback_delay: Duration::from_millis(1500),
+            uplink_max: 3 << 20,
             kernel_cache: KernelCache::Writeback,
+            passthrough: Passthrough::Off,
             log_level: LogLevel::Info,
             store: StoreConfig {
                 backend: StoreBackend::Redb,
@@ -328,6 +365,18 @@ mod tests {
             trash: TrashConfig {
                 keep: Duration::from_secs(86_400),
                 min_age: Duration::from_secs(90),
+            },
+            scrub: ScrubConfig {
+                rate: 8 << 20,
+                ..ScrubConfig::default()
+            },
+            repair: RepairConfig {
+                away: Duration::from_secs(1800),
+                ..RepairConfig::default()
+            },
+            gc: GcConfig {
+                keep_history: Duration::from_secs(3 * 86_400),
+                ..GcConfig::default()
             },
         }
     }
@@ -394,6 +443,12 @@ mod tests {
             ("backend =", "backed ="),
             ("keep =", "kept ="),
             ("\"90s\"", "\"soon\""),
+            ("\"8MiB\"", "\"1KiB\""),
+            ("rewrite_below = 9", "rewrite_below = 13"),
+            ("urgent_below = 6", "urgent_below = 10"),
+            ("urgent_below = 6", "urgent_below = 3"),
+            ("live_percent = 50", "live_percent = 95"),
+            ("keep_history =", "keep_story ="),
         ] {
             assert!(good.contains(from), "{from}");
             let failure = VolumeConfig::parse(&good.replace(from, to)).unwrap_err();

@@ -6,13 +6,16 @@
 
 pub mod client;
 pub mod server;
+mod upkeep;
 
 use crate::config::LogLevel;
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_LINE_MAX;
+use crate::timings::StageTimes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+pub use upkeep::{Collected, Damaged, LostFile, Repaired, Scrubbed};
 
 /// Version of the protocol; a daemon of another version says so instead of guessing.
 pub const PROTOCOL: u32 = 1;
@@ -32,6 +35,8 @@ pub struct Request {
 pub enum Op {
     /// How it is.
     Status,
+    /// How it is without asking the chain, and what its stages have counted.
+    Timings,
     /// Send off everything written so far.
     Sync {
         /// Until it is confirmed on the network.
@@ -57,6 +62,41 @@ pub enum Op {
     TrashEmpty {
         /// These entries; none given: all.
         ids: Vec<u64>,
+    },
+    /// Take a snapshot.
+    SnapshotCreate {
+        /// What it is called.
+        name: String,
+    },
+    /// Tell the snapshots.
+    SnapshotList,
+    /// Delete a snapshot.
+    SnapshotDelete {
+        /// Which.
+        name: String,
+    },
+    /// Tell how two trees differ.
+    SnapshotDiff {
+        /// The older one.
+        old: String,
+        /// The newer one; none: the volume as it is now.
+        new: Option<String>,
+    },
+    /// Tell what is not known to be on the network.
+    Unsent,
+    /// Look at what miners hold.
+    Scrub {
+        /// Every byte of it.
+        full: bool,
+        /// Bytes a second at most; none: as configured.
+        rate: Option<u64>,
+    },
+    /// Rewrite damaged packs.
+    Repair,
+    /// Give back the space of what is dead.
+    Collect {
+        /// Only tell what would be done.
+        dry_run: bool,
     },
     /// Unmount and end.
     Shutdown {
@@ -94,6 +134,14 @@ pub enum Event {
     Trashed(Box<Trashed>),
     /// One quota.
     Quota(QuotaNumbers),
+    /// One snapshot.
+    Snapshot(Box<SnapshotNumbers>),
+    /// One path that differs.
+    Difference(Box<DiffEntry>),
+    /// One path that is not known to be on the network.
+    Unsent(Box<UnsentPath>),
+    /// One stage.
+    Stage(Box<StageTimes>),
 }
 
 /// How far a sync is.
@@ -111,7 +159,7 @@ pub struct Progress {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Reply {
-    /// To `Status`.
+    /// To `Status`, and to `Timings` after its stages.
     Status(Box<Status>),
     /// To `Sync`.
     Synced,
@@ -128,6 +176,14 @@ pub enum Reply {
     },
     /// To `Quota`, after the quotas.
     QuotaTold,
+    /// To what is about snapshots, after its entries; and to `Unsent`.
+    Told,
+    /// To `Scrub`.
+    Scrubbed(Scrubbed),
+    /// To `Repair`.
+    Repaired(Repaired),
+    /// To `Collect`.
+    Collected(Collected),
     /// To `Shutdown`: the mount is gone, the daemon is closing its files.
     Closing {
         /// Bytes that will be sent at the next mount.
@@ -188,6 +244,49 @@ pub struct Trashed {
     pub path_known: bool,
     /// Hex of its name in `.cessfs/trash`.
     pub entry_hex: String,
+}
+
+/// A snapshot.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotNumbers {
+    /// Its name.
+    pub name: String,
+    /// When it was taken: seconds since the Unix epoch.
+    pub taken: i64,
+    /// The pack that it is the tree of.
+    pub pack: u64,
+    /// State of that pack: `sealed`, `declaring`, `placing`, `stored` or `confirmed`; `unknown` if it is not listed here.
+    pub state: String,
+    /// Everything it needs is on the network.
+    pub on_network: bool,
+}
+
+/// A path that differs between two trees.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiffEntry {
+    /// `added`, `removed`, `changed` or `renamed`.
+    pub change: String,
+    /// `file`, `directory`, …
+    pub kind: String,
+    /// The path from the volume's root; the new one, if there is one. Bytes that are not UTF-8 show as `\u{fffd}`.
+    pub path: String,
+    /// The same, hex of its bytes.
+    pub path_hex: String,
+    /// Renamed: the path it had.
+    pub from: Option<String>,
+    /// The same, hex of its bytes.
+    pub from_hex: Option<String>,
+}
+
+/// A path that is not known to be on the network as it is here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnsentPath {
+    /// The path from the volume's root; bytes that are not UTF-8 show as `\u{fffd}`.
+    pub path: String,
+    /// The same, hex of its bytes.
+    pub path_hex: String,
+    /// `file`, `directory`, …
+    pub kind: String,
 }
 
 /// What an eviction did.
@@ -295,8 +394,30 @@ pub struct Status {
     pub trash_files: u64,
     /// Bytes that they take.
     pub trash_bytes: u64,
+    /// Snapshots.
+    pub snapshots: u64,
+    /// Of how many of them the tree is kept on this disk.
+    pub snapshot_trees: u64,
+    /// Why changes are refused, if it is not because the mount was asked to be read-only.
+    pub read_only_reason: Option<String>,
+    /// What a recovery could not bring back: metadata in packs that nobody could give.
+    pub lost: Vec<String>,
     /// How many packs are in which state.
     pub packs: BTreeMap<String, u64>,
+    /// Packs that the network is to hold, by what is known of their columns.
+    pub pack_health: BTreeMap<String, u64>,
+    /// Those that are not whole, the first of them.
+    pub damaged_packs: Vec<Damaged>,
+    /// Files with content that fewer than four miners have, the first of them.
+    pub lost_files: Vec<LostFile>,
+    /// How many such files there are.
+    pub lost_file_count: u64,
+    /// Since when every pack has been looked at, seconds since 1970; none: one never was.
+    pub scrubbed_at: Option<u64>,
+    /// Sealed bytes on the network that files need; none before they were counted.
+    pub live_bytes: Option<u64>,
+    /// Bytes on the network that nobody needs, padding included.
+    pub dead_bytes: Option<u64>,
     /// What the pipeline waits for, if it is stuck.
     pub blocked: Option<String>,
     /// RPC endpoint.
@@ -391,13 +512,25 @@ mod tests {
     fn requests_round_trip() {
         for op in [
             Op::Status,
+            Op::Timings,
             Op::Sync { wait: true },
             Op::Evict,
             Op::Explain {
                 path_hex: "2f61".into(),
             },
             Op::Shutdown { wait: false },
+            Op::SnapshotDiff {
+                old: "monday".into(),
+                new: None,
+            },
+            Op::Unsent,
             Op::TrashList,
+            Op::Scrub {
+                full: true,
+                rate: Some(1 << 20),
+            },
+            Op::Repair,
+            Op::Collect { dry_run: true },
             Op::TrashEmpty { ids: vec![7, u64::MAX] },
             Op::Quota {
                 path_hex: None,

@@ -9,7 +9,9 @@ pub mod log;
 mod notify;
 mod reload;
 mod service;
+mod snapshots;
 mod trees;
+mod upkeep;
 
 use crate::config::VolumeConfig;
 use crate::control::server;
@@ -52,16 +54,25 @@ pub fn run(start: Start, log: LogHandle, ready: impl FnOnce() -> Result<(), Fail
     let slots = wiring::key_slots(&start.volume)?;
     let keys = start.secret.open(&slots)?;
     let runtime = wiring::runtime()?;
+    let background = wiring::background()?;
     let options = OpenOptions {
         read_only: start.options.read_only,
         atime: start.options.atime,
         dir_atime: !start.options.no_dir_atime,
     };
-    let volume = Volume::open(&start.volume, &start.config, &options, &slots, &keys, runtime.handle())?;
+    let volume = Volume::open(
+        &start.volume,
+        &start.config,
+        &options,
+        &slots,
+        &keys,
+        background.handle(),
+    )?;
     drop(keys);
     let result = runtime.block_on(serve(&start, Arc::new(volume), log, ready));
     // Tasks that still wait for the network hold nothing that must be written; a moment for them to let go of the databases.
     runtime.shutdown_timeout(limits::TASKS_END_TIMEOUT);
+    background.shutdown_timeout(limits::TASKS_END_TIMEOUT);
     notify::stopping();
     // Whoever waits for the volume waits for the end of this process: the kernel lets go of the lock then.
     std::mem::forget(lock);
@@ -100,7 +111,8 @@ async fn serve(
     };
     let control = tokio::spawn(server::serve(listener, daemon.clone()));
     let territory = tokio::spawn(daemon.clone().follow_territory());
-    let watch = reload::watch(&start.volume, start.config.clone(), log);
+    let fence = tokio::spawn(daemon.clone().watch_fence());
+    let watch = reload::watch(&start.volume, start.config.clone(), log, volume.engine.clone());
     tracing::info!(volume = %start.volume.name(), dir = %start.mountpoint.display(), "mounted");
     let told = ready();
     if told.is_ok() {
@@ -113,6 +125,7 @@ async fn serve(
     let closed = close(&daemon, &mut mounted, &mut signals).await;
     territory.abort();
     control.abort();
+    fence.abort();
     told.and(closed)
 }
 
@@ -208,6 +221,10 @@ fn harden() {
     // The daemon's memory has keys in it: no core dumps, no ptrace by others of the same user.
     if let Err(e) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!("cannot forbid core dumps: {e}");
+    }
+    // Before any other thread is started, for they inherit it.
+    if !fuse::pages::clean_for_others() {
+        tracing::debug!("the kernel may make this daemon wait for pages that it is there to clean");
     }
     // For the files of this volume's own databases. Modes within the mount come with each request.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));

@@ -5,6 +5,7 @@
 
 use cessfs_crypto::CryptoError;
 use cessfs_sync::chain::ChainError;
+use cessfs_sync::upkeep::UpkeepError;
 use cessfs_sync::{FetchError, StoreError};
 use cessfs_vfs::VfsError;
 use serde::{Deserialize, Serialize};
@@ -184,6 +185,18 @@ impl From<StoreError> for Failure {
             StoreError::Full => failure.hint("free some space on this disk and try again"),
             StoreError::Poisoned => failure.hint("unmount and mount again; `cessfs doctor` looks at the disk"),
             _ => failure,
+        }
+    }
+}
+
+impl From<UpkeepError> for Failure {
+    fn from(error: UpkeepError) -> Failure {
+        match error {
+            UpkeepError::Store(e) => e.into(),
+            UpkeepError::Chain(e) => e.into(),
+            UpkeepError::Blocked(_) => Failure::new(Exit::Refused, error.to_string())
+                .hint("nothing is lost; it goes on by itself when the reason is gone"),
+            other => Failure::new(Exit::Failed, other.to_string()),
         }
     }
 }

@@ -8,23 +8,29 @@
 mod answers;
 mod convert;
 mod fault;
+pub mod pages;
+mod passthrough;
 mod privileges;
 mod session;
+mod snapshots;
 mod space;
+mod stages;
 
 pub use fault::Faults;
 pub use session::{Mounted, Settings, mount};
+pub use stages::ALL as STAGES;
 
 use crate::config::KernelCache;
 use crate::limits::FUSE_TTL;
-use cessfs_vfs::{AclKind, TimeSet, Vfs, VfsError, XattrMode};
-use convert::{caller, creator, file_attr, file_kind, open_flags, rename_flags, time_set, timestamp};
+use cessfs_vfs::{AclKind, TimeSet, Vfs, VfsError, XattrMode, is_snapshot};
+use convert::{caller, creator, file_attr, file_kind, rename_flags, time_set, timestamp};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
     KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
     Request, TimeOrNow, WriteFlags,
 };
+use passthrough::{Asked, Passthrough, ttl_of};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -46,6 +52,7 @@ fn ttl<const N: usize>(inos: [u64; N]) -> Duration {
 }
 
 /// Translates between fuser and [`Vfs`].
+#[derive(Clone)]
 pub struct Adapter {
     vfs: Arc<Vfs>,
     runtime: Handle,
@@ -54,11 +61,13 @@ pub struct Adapter {
     /// The way to tell the kernel things unasked; there once the session is.
     kernel: Arc<OnceLock<Notifier>>,
     blocks: Arc<space::StaleBlocks>,
+    passthrough: Arc<Passthrough>,
 }
 
 impl Adapter {
     /// An adapter over a volume; waiting work goes to `runtime`.
     pub fn new(vfs: Arc<Vfs>, runtime: Handle, faults: Arc<Faults>, kernel_cache: KernelCache) -> Adapter {
+        let passthrough = Arc::new(Passthrough::new(vfs.has_passthrough()));
         Adapter {
             vfs,
             runtime,
@@ -66,6 +75,7 @@ impl Adapter {
             kernel_cache,
             kernel: Arc::default(),
             blocks: Arc::default(),
+            passthrough,
         }
     }
 
@@ -83,11 +93,17 @@ impl Adapter {
 // and `setlk` (locks are local to this machine).
 impl Filesystem for Adapter {
     fn init(&mut self, _req: &Request, config: &mut KernelConfig) -> std::io::Result<()> {
+        if self.passthrough.negotiate(config) {
+            self.kernel_cache = KernelCache::None;
+        }
         session::negotiate(config, self.kernel_cache);
         Ok(())
     }
 
     fn lookup(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEntry) {
+        if is_snapshot(parent.0) {
+            return self.lookup_in_snapshot(parent, name, reply);
+        }
         self.guard("lookup", || match self.vfs.lookup(parent.0, name.as_bytes()) {
             // Inode 0 lets the kernel remember that the name does not exist.
             Err(VfsError::NotFound) => reply.entry(&ttl([parent.0]), &convert::ABSENT, GENERATION),
@@ -100,8 +116,11 @@ impl Filesystem for Adapter {
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
+        if is_snapshot(ino.0) {
+            return self.getattr_in_snapshot(ino, reply);
+        }
         self.guard("getattr", || match self.vfs.getattr(ino.0) {
-            Ok(attr) => reply.attr(&ttl([ino.0]), &file_attr(&attr)),
+            Ok(attr) => reply.attr(&ttl_of(&attr), &file_attr(&attr)),
             Err(e) => reply.error(self.faults.errno("getattr", ino.0, &e)),
         });
     }
@@ -141,13 +160,16 @@ impl Filesystem for Adapter {
                 set.perm = self.loses_set_id(req, ino);
             }
             match self.vfs.setattr(ino.0, set, caller(req)) {
-                Ok(attr) => reply.attr(&FUSE_TTL, &file_attr(&attr)),
+                Ok(attr) => reply.attr(&ttl_of(&attr), &file_attr(&attr)),
                 Err(e) => reply.error(self.faults.errno("setattr", ino.0, &e)),
             }
         });
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
+        if is_snapshot(ino.0) {
+            return self.readlink_in_snapshot(ino, reply);
+        }
         self.guard("readlink", || match self.vfs.readlink(ino.0) {
             Ok(target) => reply.data(&target),
             Err(e) => reply.error(self.faults.errno("readlink", ino.0, &e)),
@@ -234,12 +256,10 @@ impl Filesystem for Adapter {
     }
 
     fn open(&self, _req: &Request, ino: INodeNo, flags: OpenFlags, reply: ReplyOpen) {
-        self.guard("open", || {
-            match self.vfs.open_file(ino.0, open_flags(flags.0, self.kernel_cache)) {
-                Ok(fh) => reply.opened(FileHandle(fh), self.flags()),
-                Err(e) => reply.error(self.faults.errno("open", ino.0, &e)),
-            }
-        });
+        if is_snapshot(ino.0) {
+            return self.open_in_snapshot(ino, flags, reply);
+        }
+        self.guard("open", || self.open_file(ino, flags.0, reply));
     }
 
     fn create(
@@ -252,21 +272,8 @@ impl Filesystem for Adapter {
         flags: i32,
         reply: ReplyCreate,
     ) {
-        self.guard("create", || {
-            let flags = open_flags(flags, self.kernel_cache);
-            match self.vfs.create(
-                parent.0,
-                name.as_bytes(),
-                convert::perm(mode),
-                flags,
-                creator(req, umask),
-            ) {
-                Ok((attr, fh)) => {
-                    reply.created(&FUSE_TTL, &file_attr(&attr), GENERATION, FileHandle(fh), self.flags());
-                }
-                Err(e) => reply.error(self.faults.errno("create", parent.0, &e)),
-            }
-        });
+        let asked = Asked { mode, umask, flags };
+        self.guard("create", || self.create_file(req, parent, name, asked, reply));
     }
 
     /// When the kernel asks, every page is with us, and nothing of `close` waits: it need not ask again.
@@ -285,6 +292,9 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        if is_snapshot(ino.0) {
+            return self.read_in_snapshot(ino, offset, size, reply);
+        }
         self.guard("read", || {
             let result = self.vfs.read(ino.0, fh.0, offset, size);
             self.later("read", ino, result, move |answer| match answer {
@@ -337,12 +347,19 @@ impl Filesystem for Adapter {
         _flush: bool,
         reply: ReplyEmpty,
     ) {
+        if is_snapshot(ino.0) {
+            return self.nothing_to_do(reply);
+        }
         self.guard("release", || {
+            self.passthrough.take_back(fh.0);
             self.empty("release", ino, self.vfs.release(ino.0, fh.0), reply)
         });
     }
 
     fn fsync(&self, _req: &Request, ino: INodeNo, fh: FileHandle, datasync: bool, reply: ReplyEmpty) {
+        if is_snapshot(ino.0) {
+            return self.nothing_to_do(reply);
+        }
         self.blocking("fsync", ino, reply, move |vfs| vfs.fsync(ino.0, fh.0, datasync));
     }
 
@@ -362,6 +379,9 @@ impl Filesystem for Adapter {
     }
 
     fn lseek(&self, _req: &Request, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        if is_snapshot(ino.0) {
+            return self.seek_in_snapshot(ino, offset, whence, reply);
+        }
         self.guard("lseek", || self.seek(ino, fh, offset, whence, reply));
     }
 
@@ -378,6 +398,10 @@ impl Filesystem for Adapter {
         _flags: CopyFileRangeFlags,
         reply: ReplyWrite,
     ) {
+        if is_snapshot(ino_in.0) {
+            // The kernel copies itself then, by reading and writing.
+            return reply.error(Errno::EXDEV);
+        }
         let from = space::Place {
             ino: ino_in,
             fh: fh_in,
@@ -392,6 +416,9 @@ impl Filesystem for Adapter {
     }
 
     fn fsyncdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, _datasync: bool, reply: ReplyEmpty) {
+        if is_snapshot(ino.0) {
+            return self.nothing_to_do(reply);
+        }
         self.blocking("fsyncdir", ino, reply, move |vfs| vfs.fsyncdir(ino.0));
     }
 
@@ -401,6 +428,9 @@ impl Filesystem for Adapter {
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {
+        if is_snapshot(ino.0) {
+            return self.readdir_in_snapshot(ino, offset, reply);
+        }
         self.guard("readdir", || {
             let listed = self.vfs.readdir(ino.0, offset, false, &mut |entry| {
                 reply.add(
@@ -418,6 +448,9 @@ impl Filesystem for Adapter {
     }
 
     fn readdirplus(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectoryPlus) {
+        if is_snapshot(ino.0) {
+            return self.readdirplus_in_snapshot(ino, offset, reply);
+        }
         self.guard("readdirplus", || {
             let listed = self.vfs.readdir(ino.0, offset, true, &mut |entry| {
                 // An entry without attributes (`.` and `..`) has inode 0 for the kernel: it looks it up when it needs it.
@@ -486,6 +519,9 @@ impl Filesystem for Adapter {
     }
 
     fn getxattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
+        if is_snapshot(ino.0) {
+            return self.getxattr_in_snapshot(ino, name, size, reply);
+        }
         self.guard("getxattr", || {
             let value = self.vfs.getxattr(ino.0, name.as_bytes());
             self.sized("getxattr", ino, value, size, reply);
@@ -493,6 +529,9 @@ impl Filesystem for Adapter {
     }
 
     fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        if is_snapshot(ino.0) {
+            return self.listxattr_in_snapshot(ino, size, reply);
+        }
         self.guard("listxattr", || {
             self.sized("listxattr", ino, self.vfs.listxattr(ino.0), size, reply)
         });

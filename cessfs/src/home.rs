@@ -1,6 +1,6 @@
 //! Where volumes live on this machine.
 //!
-//! `HOME/volumes/NAME/{volume.toml, keys.json, journal/, cache/, staging/, control.sock, lock, log}`; directories are
+//! `HOME/volumes/NAME/{volume.toml, keys.json, journal/, cache/, staging/, snapshots/, control.sock, lock, log}`; directories are
 //! 0700 and files 0600, because names of volumes and sizes of files are nobody else's business.
 
 use crate::exit::{Exit, Failure};
@@ -246,6 +246,10 @@ impl VolumeDir {
     /// Sealed packs on their way out.
     pub fn staging(&self) -> PathBuf {
         self.path.join("staging")
+    }
+    /// Trees of snapshots that were looked at.
+    pub fn trees(&self) -> PathBuf {
+        self.path.join("snapshots")
     }
     /// The daemon's log.
     pub fn log(&self) -> PathBuf {

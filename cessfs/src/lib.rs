@@ -2,6 +2,7 @@
 //!
 //! A library only so that fuzzing can reach its decoders; the program is [`main`], and nothing else is offered.
 
+mod bench;
 mod cli;
 mod commands;
 mod config;
@@ -20,6 +21,7 @@ mod progress;
 mod secret;
 mod seen;
 mod survey;
+mod timings;
 mod units;
 mod wiring;
 

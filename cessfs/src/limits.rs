@@ -29,6 +29,11 @@ pub const WARN_WINDOW: Duration = Duration::from_secs(60);
 /// Lines of volume errors that `status` tells.
 pub const STATUS_ERRORS_MAX: usize = 64;
 
+/// Damaged packs, and files with lost content, that `status` names.
+pub const STATUS_PACKS_MAX: usize = 64;
+/// Least rate at which a scrub may read: one sample of a pack in twelve seconds.
+pub const SCRUB_RATE_MIN: u64 = 64 << 10;
+
 /// How long `mount` waits for its daemon to say something before it gives up on it.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
 /// How long the daemon waits for requests in flight after the mount is gone.
@@ -61,6 +66,11 @@ pub const FUSE_WRITE_BYTES_MAX: u32 = 1 << 20;
 pub const FUSE_READAHEAD_BYTES: u32 = 1 << 20;
 /// Background requests (readahead, writeback) in flight.
 pub const FUSE_BACKGROUND_MAX: u16 = 64;
+/// Part of the kernel's dirty pages that may be this mount's, in percent (by default 1): so many that pages written again and
+/// again are sent once, and the other half stays for everybody else.
+pub const DIRTY_PAGES_PERCENT: u32 = 50;
+/// Whether the mount's share holds even while the system as a whole has few dirty pages (1, by default), or only beyond.
+pub const DIRTY_PAGES_STRICT: u32 = 0;
 /// How long the kernel may keep names and attributes. This mount is the volume's only writer, so nothing changes
 /// behind the kernel's back.
 pub const FUSE_TTL: Duration = Duration::from_secs(86_400);
@@ -88,6 +98,10 @@ pub const TRASH_KEEP_DEFAULT: Duration = Duration::from_secs(7 * 86_400);
 pub const TRASH_MIN_AGE_DEFAULT: Duration = Duration::from_secs(600);
 /// Entries of the trash in one page of its listing.
 pub const TRASH_PAGE: usize = 256;
+/// Page cache of the tree of a snapshot that is looked at.
+pub const TREE_CACHE_BYTES: usize = 8 << 20;
+/// How often a daemon looks whether another machine has taken the volume over.
+pub const FENCE_POLL: Duration = Duration::from_millis(500);
 /// GiB of the territory that `init` buys when none is asked for.
 pub const TERRITORY_GIB_DEFAULT: u32 = 10;
 /// Days of the territory that `init` buys when none is asked for (the chain's least is 30).

@@ -3,7 +3,7 @@
 //! Three kinds: ours, flags the kernel takes, and words of fstab that mean nothing to a filesystem and are let through.
 //! Anything else is an error: a misspelt option must not mount something else than was meant.
 
-use crate::config::{KernelCache, nearest};
+use crate::config::{KernelCache, Passthrough, nearest};
 use crate::exit::{Exit, Failure};
 use crate::limits;
 use crate::units;
@@ -26,6 +26,8 @@ pub struct MountOptions {
     pub writeback_delay: Option<Duration>,
     /// `kernel-cache=writeback|none`
     pub kernel_cache: Option<KernelCache>,
+    /// `passthrough=auto|off`
+    pub passthrough: Option<Passthrough>,
     /// `allow_other`: users besides the mounting one.
     pub allow_other: bool,
     /// `ro`
@@ -43,13 +45,14 @@ pub struct MountOptions {
 }
 
 /// Options of ours that take a value.
-const VALUED: [&str; 6] = [
+const VALUED: [&str; 7] = [
     "home",
     "passphrase-file",
     "key-file",
     "cache-size",
     "writeback-delay",
     "kernel-cache",
+    "passthrough",
 ];
 /// Options of ours and the kernel's without one.
 const FLAGS: [&str; 16] = [
@@ -156,6 +159,13 @@ impl MountOptions {
                 self.cache_size = Some(size);
             }
             "writeback-delay" => self.writeback_delay = Some(units::parse_duration(value).map_err(wrong)?),
+            "passthrough" => {
+                self.passthrough = Some(match value {
+                    "auto" => Passthrough::Auto,
+                    "off" => Passthrough::Off,
+                    other => return Err(wrong(format!("`{other}` is neither `auto` nor `off`"))),
+                });
+            }
             _ => {
                 self.kernel_cache = Some(match value {
                     "writeback" => KernelCache::Writeback,
@@ -321,6 +331,7 @@ mod tests {
             ("cache-size=1", None),
             ("cache-size=big", None),
             ("kernel-cache=some", None),
+            ("passthrough=on", None),
             ("key-file=", None),
         ] {
             let failure = parse(list).unwrap_err();

@@ -1,6 +1,8 @@
 //! The one place that builds what is real: clocks, randomness, sockets, databases, threads. Everything else is given them.
 
-use crate::config::{AtRestMode, StoreBackend, VolumeConfig};
+mod trees;
+
+use crate::config::{AtRestMode, Passthrough, StoreBackend, VolumeConfig};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use cessfs_crypto::{AccountKey, Entropy, KeySlots, VolumeId, VolumeSecret};
@@ -14,10 +16,12 @@ use cessfs_vfs::{Vfs, VfsConfig, VfsParts};
 use futures::future::BoxFuture;
 use nix::time::{ClockId, clock_gettime};
 use parking_lot::Mutex;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::runtime::{Handle, Runtime};
+use trees::TreeDirectory;
 
 /// The machine's clocks.
 #[derive(Debug)]
@@ -55,14 +59,27 @@ impl Entropy for OsEntropy {
     }
 }
 
-/// The threads that wait for the network.
+/// The threads that wait for the disk and the network on behalf of somebody.
 ///
 /// # Errors
 /// When the system gives no threads.
 pub fn runtime() -> Result<Runtime, Failure> {
+    threads("cessfs", || ())
+}
+
+/// The threads that pack, send and fetch; they step back behind those that answer the kernel.
+///
+/// # Errors
+/// When the system gives no threads.
+pub fn background() -> Result<Runtime, Failure> {
+    threads("cessfs-sync", cessfs_sync::priority::step_back)
+}
+
+fn threads(name: &str, on_start: fn()) -> Result<Runtime, Failure> {
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
-        .thread_name("cessfs")
+        .thread_name(name)
+        .on_thread_start(on_start)
         .build()
         .map_err(|e| Failure::new(Exit::Failed, format!("cannot start threads: {e}")))
 }
@@ -115,6 +132,44 @@ pub struct OpenOptions {
     pub dir_atime: bool,
 }
 
+/// Whether files of the volume can be handed to the kernel; the log says why not.
+fn passthrough(dir: &VolumeDir, config: &VolumeConfig, options: &OpenOptions) -> bool {
+    if config.at_rest != AtRestMode::Plain {
+        return false;
+    }
+    let cache = dir.cache();
+    let obstacle = if config.passthrough == Passthrough::Off {
+        Some("it is switched off".to_owned())
+    } else if options.read_only {
+        Some("the mount is read-only".to_owned())
+    } else if options.atime == cessfs_vfs::AtimeRule::Always {
+        Some("with strictatime every read has to be seen".to_owned())
+    } else if !has_capability(CAP_SYS_ADMIN) {
+        Some("it needs CAP_SYS_ADMIN".to_owned())
+    } else {
+        // The cache is made by whoever opens it first.
+        match std::fs::DirBuilder::new().mode(0o700).create(&cache) {
+            Err(e) if e.kind() != std::io::ErrorKind::AlreadyExists => Some(format!("{}: {e}", cache.display())),
+            _ => cessfs_vfs::passthrough_obstacle(&cache),
+        }
+    };
+    if let Some(why) = &obstacle {
+        tracing::info!("no passthrough: {why}");
+    }
+    obstacle.is_none()
+}
+
+/// Bit of CAP_SYS_ADMIN in a capability set (capabilities(7)).
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// Whether this process has a capability.
+fn has_capability(bit: u32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let set = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let set = set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    set.is_some_and(|set| set & (1 << bit) != 0)
+}
+
 /// A volume at work.
 pub struct Volume {
     /// Files.
@@ -145,11 +200,16 @@ impl Volume {
     ) -> Result<Volume, Failure> {
         assert!(geometry::is_cess(), "real miners take fragments of 8 MiB only");
         let clock = clock();
+        cessfs_sync::stages::measure_with(clock.clone());
         let keys = secret.volume_keys(slots.volume());
         let store = journal(dir, config, &keys)?;
+        let trees_keys = keys.clone();
         let chain = chain(&config.rpc, secret.account_key())?;
+        let mut engine_config = EngineConfig::new(dir.staging(), &config.territory);
+        engine_config.uplink_bytes_per_second_max = config.uplink_max;
+        engine_config.upkeep = config.upkeep(options.read_only);
         let engine = Engine::open(
-            EngineConfig::new(dir.staging(), &config.territory),
+            engine_config,
             Seams {
                 chain: chain.clone(),
                 fragments: fragments()?,
@@ -171,6 +231,7 @@ impl Volume {
         vfs_config.trash_keep = config.trash.keep;
         vfs_config.trash_min_age = config.trash.min_age;
         vfs_config.dir_atime = options.dir_atime;
+        vfs_config.passthrough = passthrough(dir, config, options);
         vfs_config.root_uid = nix::unistd::getuid().as_raw();
         vfs_config.root_gid = nix::unistd::getgid().as_raw();
         let vfs = Vfs::open(VfsParts {
@@ -180,6 +241,7 @@ impl Volume {
             keys,
             config: vfs_config,
             entropy: Arc::new(Mutex::new(OsEntropy)),
+            trees: Arc::new(TreeDirectory::new(dir, config, trees_keys)),
         })?;
         engine.attach(vfs.delta_source());
         engine.start();

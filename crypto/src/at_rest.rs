@@ -26,6 +26,8 @@ use crate::error::CryptoError;
 use crate::id::VolumeId;
 
 const NONCE_BYTES: usize = 12;
+/// Random bytes that sealing a record takes.
+pub const RECORD_NONCE_BYTES: usize = NONCE_BYTES;
 const TAG_BYTES: usize = 16;
 const BLOCK_AAD_BYTES: usize = 37;
 /// Name hashes keep two bits free for the store's and the kernel's own cookies.

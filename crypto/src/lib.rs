@@ -32,7 +32,7 @@ mod slots;
 mod volume;
 
 pub use account::{AccountId, AccountKey, SS58_PREFIX};
-pub use at_rest::{AtRestKeys, InodeKey};
+pub use at_rest::{AtRestKeys, InodeKey, RECORD_NONCE_BYTES};
 pub use entropy::Entropy;
 pub use error::CryptoError;
 pub use frame::{FrameId, FrameKind, SEAL_OVERHEAD};

@@ -10,6 +10,7 @@
 //! waits for. In return: whoever calls `submit` must hold no lock that its `cut`, `sealed`, `abandoned` or `pending` take,
 //! and none of these may call `submit`.
 
+mod moving;
 mod open_pack;
 mod sealer;
 
@@ -22,9 +23,11 @@ use crate::dice::Dice;
 use crate::ledger::{Blocked, Column, Ledger, PackRecord, PackState, Place, stopped};
 use crate::limits::{CHARGE_FACTOR, CHUNK_BYTES, COLUMNS, segment_bytes};
 use crate::pack::{FOOTER_SEALED_BYTES, directory_sealed_bytes};
+use crate::stages;
 use crate::staging::Staging;
 use crate::store::{Batch, StoreError};
 use cessfs_crypto::{ChunkId, FrameId, LabelKey, PackKind, PackLabel, PackSeq, SEAL_OVERHEAD, VolumeKeys};
+pub(crate) use moving::Moved;
 use open_pack::OpenPack;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::HashMap;
@@ -142,8 +145,11 @@ impl Builder {
             return Ok(());
         }
         let mut sealed = Vec::with_capacity(plaintext.len() + SEAL_OVERHEAD);
+        let span = stages::SEAL_CHUNK.enter();
         self.keys
             .seal(FrameId::Chunk(id), plaintext, &mut self.dice.clone(), &mut sealed);
+        drop(span);
+        let waiting = stages::PACK_WAIT.enter();
         let mut gate = self.gate.lock();
         loop {
             if gate.stopped {
@@ -167,6 +173,8 @@ impl Builder {
                 false => return Err(StoreError::Full),
             }
         }
+        drop(waiting);
+        let _span = stages::PACK_APPEND.enter();
         self.append(&mut gate, id, &sealed)
     }
 
@@ -201,15 +209,18 @@ impl Builder {
     }
 
     fn begin(&self) -> Result<OpenPack, StoreError> {
-        let seq = self.ledger.take_seq();
+        self.begin_as(match self.ledger.checkpoint_due() {
+            true => PackKind::Checkpoint,
+            false => PackKind::Data,
+        })
+    }
+
+    fn begin_as(&self, kind: PackKind) -> Result<OpenPack, StoreError> {
         let label = PackLabel {
             volume: self.keys.volume(),
-            seq,
+            seq: self.ledger.take_seq(),
             epoch: self.ledger.epoch(),
-            kind: match self.ledger.checkpoint_due() {
-                true => PackKind::Checkpoint,
-                false => PackKind::Data,
-            },
+            kind,
         };
         let mut pack = OpenPack::create(
             self.keys.clone(),
@@ -328,6 +339,7 @@ impl Builder {
             None if pending => self.begin()?,
             None => return Ok(None),
         };
+        let _span = stages::PACK_SEAL.enter();
         let sealed = match self.finish(&mut pack, cause) {
             Ok(true) => self.journal(&pack).map(|()| Some(pack.seq)),
             unsealed => {
@@ -382,6 +394,9 @@ impl Builder {
             columns: [Column::default(); COLUMNS],
             sealed_at_s: now_s,
             changed_at_s: now_s,
+            drain: None,
+            stands_for: pack.stands_for,
+            beside: false,
         };
         let mut batch = Batch::new();
         for entry in &pack.chunks {

@@ -105,6 +105,10 @@ pub struct Miner {
     pub endpoint: String,
     /// Its state is `positive`: it takes deals.
     pub positive: bool,
+    /// It is on its way out, or was put out: what it holds will not stay.
+    pub leaving: bool,
+    /// Audits of stored data that it failed in a row, where the chain tells.
+    pub failed_audits: u32,
     /// Space it can still give.
     pub idle_bytes: u128,
 }
@@ -129,6 +133,8 @@ pub struct StoredFile {
     pub owners: Vec<(AccountId, Vec<u8>, Vec<u8>)>,
     /// Hashes and the twelve miners of each segment.
     pub segments: Vec<(SegmentHashes, [AccountId; 12])>,
+    /// Fragments that their holder told the chain it has lost: segment and column.
+    pub unavailable: Vec<(u32, u8)>,
     /// Bytes as declared.
     pub size: u128,
 }

@@ -1,9 +1,11 @@
 //! The API boundary between files and packs.
 
+use crate::deltas::FrameSink;
 use crate::store::{Batch, StoreError};
 use bytes::Bytes;
 use cessfs_crypto::{ChunkId, PackSeq};
 use futures::future::BoxFuture;
+use std::collections::HashSet;
 use std::time::Duration;
 
 /// How far a chunk has come. Only `Confirmed` chunks may be dropped from the cache (I1).
@@ -57,8 +59,13 @@ pub trait ChunkStore: Send + Sync + 'static {
     fn fetch(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes, FetchError>>;
     /// A hint that these chunks will be wanted soon; dropped when busy.
     fn prefetch(&self, ids: &[ChunkId]);
-    /// How far the chunk has come, at this instant.
+    /// How far the chunk has come, at this instant. `Unknown` too while its pack is about to be deleted: who still needs the
+    /// chunk submits it again.
     fn standing(&self, id: ChunkId) -> Standing;
+    /// Whether some sealed pack, however it stands, may still give the chunk.
+    fn is_held(&self, id: ChunkId) -> bool {
+        self.standing(id) > Standing::Open
+    }
     /// Metadata changed: an aged pack must be sealed even if no chunk comes.
     fn note_change(&self);
     /// Bytes submitted that no miner confirmed yet, and the bound.
@@ -67,6 +74,16 @@ pub trait ChunkStore: Send + Sync + 'static {
     fn network_room(&self) -> NetworkRoom {
         NetworkRoom::default()
     }
+    /// Seals the open pack with whatever delta is pending, and returns when it is durable on this disk. Blocks on the disk;
+    /// never on the network.
+    fn seal(&self) -> Result<(), StoreError>;
+    /// Hands over the delta frames of all packs that make the tree as of pack `seq`, oldest first; the first may be a
+    /// checkpoint's. From this disk where the packs still are there, from miners otherwise.
+    fn replay(&self, seq: PackSeq, sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>>;
+    /// Hands over the delta frames of the packs that are sealed and not known to be on the network, oldest first.
+    fn replay_unsent(&self, sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>>;
+    /// Another machine has taken the volume over: nothing that is changed here will ever be sent.
+    fn is_fenced(&self) -> bool;
     /// Seals the open pack (with whatever delta is pending) and resolves when every pack sealed so far is Confirmed.
     /// Never fails by itself while the network is away: it waits.
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>>;
@@ -124,5 +141,25 @@ pub trait DeltaSource: Send + Sync + 'static {
     /// rewritten is rewritten whole.
     fn pinned(&self) -> Option<PackSeq> {
         None
+    }
+    /// Visits the id of every chunk that any file names at one instant during the call, and maybe others; the same one more than
+    /// once. `false`: it does not know, and nothing may be deleted. Never called while a cut is being written.
+    fn live(&self, visit: &mut dyn FnMut(ChunkId)) -> Result<bool, StoreError> {
+        let _ = visit;
+        Ok(false)
+    }
+    /// Hands over the plaintext of those wanted chunks that this machine has itself, verified. `give` may block.
+    fn cached(
+        &self,
+        wanted: &dyn Fn(ChunkId) -> bool,
+        give: &mut dyn FnMut(ChunkId, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let _ = (wanted, give);
+        Ok(())
+    }
+    /// These chunks, and no others, cannot be had any more: tell whom it concerns. Told again whenever the set changes.
+    fn lost(&self, chunks: &HashSet<ChunkId>) -> Result<(), StoreError> {
+        let _ = chunks;
+        Ok(())
     }
 }

@@ -24,8 +24,9 @@ pub use status::{ChunkLocation, ColumnStatus, PackStatus, Status};
 use crate::builder::{Builder, BuilderConfig, BuilderParts, run_sealer};
 use crate::chain::Territory;
 use crate::chunk_store::{Backlog, ChunkStore, CutCause, DeltaSource, FetchError, NetworkRoom, Standing};
+use crate::deltas::{Deltas, FrameSink, Staged};
 use crate::dice::Dice;
-use crate::ledger::{Ledger, PackState, stopped};
+use crate::ledger::{Ledger, PackState, Place, stopped};
 use crate::miners::Miners;
 use crate::pipeline::{Pipeline, PipelineParts};
 use crate::ranges::{Ranges, RangesParts};
@@ -33,8 +34,11 @@ use crate::reader::{Reader, ReaderParts};
 use crate::staging::Staging;
 use crate::store::{MetaStore, StoreError};
 use crate::tasks::{Gone, Tasks};
+use crate::upkeep::{
+    CollectReport, Depth, Health, HealthBook, RepairReport, ScrubReport, Upkeep, UpkeepError, UpkeepParts,
+};
 use bytes::Bytes;
-use cessfs_crypto::{ChunkId, PackSeq};
+use cessfs_crypto::{ChunkId, PackSeq, VolumeKeys};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
@@ -48,7 +52,10 @@ pub struct Engine {
     builder: Arc<Builder>,
     pipeline: Arc<Pipeline>,
     reader: Arc<Reader>,
+    upkeep: Arc<Upkeep>,
+    watches: bool,
     miners: Arc<Miners>,
+    deltas: Arc<Deltas>,
     errors: Arc<Errors>,
     tasks: Tasks,
     running: Mutex<Vec<JoinHandle<()>>>,
@@ -93,30 +100,48 @@ impl Engine {
             builder: builder.clone(),
             staging: staging.clone(),
             clock: seams.clock.clone(),
-            dice,
+            dice: dice.clone(),
             errors: errors.clone(),
             tasks: seams.tasks.clone(),
+            uplink_bytes_per_second_max: config.uplink_bytes_per_second_max,
         }));
-        let reader = Arc::new(Reader::new(ReaderParts {
-            keys: seams.keys,
-            ranges: Arc::new(Ranges::new(RangesParts {
-                chain: seams.chain,
-                miners: miners.clone(),
-                clock: seams.clock,
-                tasks: seams.tasks.clone(),
-            })),
+        let ranges = Arc::new(Ranges::new(RangesParts {
+            chain: seams.chain.clone(),
+            miners: miners.clone(),
+            clock: seams.clock.clone(),
+            tasks: seams.tasks.clone(),
+        }));
+        let staged = Staged {
+            staging: staging.clone(),
+            tasks: seams.tasks.clone(),
+        };
+        let deltas = Arc::new(Deltas::new(seams.keys.clone(), ranges.clone(), Some(staged)));
+        let reader = reader(seams.keys, ranges, &builder, staging, &seams.tasks);
+        let watches = config.upkeep.scrub;
+        let upkeep = Arc::new(Upkeep::new(UpkeepParts {
+            config: config.upkeep,
+            chain: seams.chain,
+            miners: miners.clone(),
             ledger: ledger.clone(),
             builder: builder.clone(),
-            staging,
+            pipeline: pipeline.clone(),
+            reader: reader.clone(),
+            clock: seams.clock,
+            dice,
+            errors: errors.clone(),
+            health: Arc::new(HealthBook::load(seams.store.clone())?),
             tasks: seams.tasks.clone(),
         }));
         Ok(Engine {
+            upkeep,
+            watches,
             store: seams.store,
             ledger,
             builder,
             pipeline,
             reader,
             miners,
+            deltas,
             errors,
             tasks: seams.tasks,
             running: Mutex::default(),
@@ -132,7 +157,15 @@ impl Engine {
     pub fn start(&self) {
         let sealer = run_sealer(self.builder.clone(), self.errors.clone(), self.tasks.clone());
         let pipeline = self.pipeline.clone().run();
-        *self.running.lock() = vec![self.tasks.spawn(sealer), self.tasks.spawn(pipeline)];
+        let mut running = vec![
+            self.tasks.spawn(sealer),
+            self.tasks.spawn(pipeline),
+            self.tasks.spawn(self.upkeep.clone().keep()),
+        ];
+        if self.watches {
+            running.push(self.tasks.spawn(self.upkeep.clone().watch()));
+        }
+        *self.running.lock() = running;
     }
 
     /// Stops cleanly. The open pack is thrown away, for its chunks are still dirty at their owner; sealed packs go on at the
@@ -162,6 +195,11 @@ impl Engine {
         self.pipeline.poke();
     }
 
+    /// Limits what is sent to miners from now on, in bytes per second on average; 0: not at all.
+    pub fn limit_uplink(&self, bytes_per_second: u64) {
+        self.pipeline.limit_uplink(bytes_per_second);
+    }
+
     /// The territory was heard of: what [`network_room`](ChunkStore::network_room) tells goes by it.
     pub fn note_territory(&self, territory: &Territory) {
         self.builder.note_territory(territory);
@@ -169,14 +207,49 @@ impl Engine {
 
     /// A snapshot for people.
     pub fn status(&self) -> Status {
-        Status::of(&self.ledger, &self.builder, &self.pipeline, &self.errors)
+        Status::of(&self.ledger, &self.builder, &self.pipeline, &self.upkeep, &self.errors)
+    }
+
+    /// How far a pack has come; `None` if there is none of this number.
+    pub fn pack_state(&self, seq: PackSeq) -> Option<PackState> {
+        self.ledger.get(seq).map(|pack| pack.state)
+    }
+
+    /// A pack before this one is not known to be on the network yet.
+    pub fn has_unconfirmed_before(&self, seq: PackSeq) -> bool {
+        self.ledger.unconfirmed().iter().any(|pack| pack.seq < seq)
+    }
+
+    /// The newer epoch that was seen on the network, if there is one: another machine has taken the volume over.
+    pub fn fenced(&self) -> Option<u32> {
+        self.ledger.fenced()
     }
 
     /// The newest pack that the network is known to hold; `None` before there is one.
     pub fn newest_confirmed(&self) -> Option<PackSeq> {
         let packs = self.ledger.all();
-        let confirmed = packs.iter().rev().find(|pack| pack.state == PackState::Confirmed);
+        let confirmed = packs.iter().rev().find(|pack| pack.state >= PackState::Confirmed);
         confirmed.map(|pack| pack.seq)
+    }
+
+    /// Looks at every pack that the network holds, now.
+    pub fn scrub(&self, depth: Depth, rate: Option<u64>) -> BoxFuture<'static, Result<ScrubReport, UpkeepError>> {
+        self.upkeep.clone().scrub_all(depth, rate).boxed()
+    }
+
+    /// What is known of the columns of a pack.
+    pub fn health(&self, seq: PackSeq) -> Health {
+        self.upkeep.health(seq)
+    }
+
+    /// Rewrites every pack of which a column is known to be bad, and resolves when the network holds it elsewhere.
+    pub fn repair(&self) -> BoxFuture<'static, Result<RepairReport, UpkeepError>> {
+        self.upkeep.clone().repair_all().boxed()
+    }
+
+    /// Empties packs of which little lives, and deletes those that nothing needs. `dry_run`: only says what it would do.
+    pub fn collect(&self, dry_run: bool) -> BoxFuture<'static, Result<CollectReport, UpkeepError>> {
+        self.upkeep.clone().collect_all(dry_run).boxed()
     }
 
     /// Where a chunk lies, down to miners and fragments; `None` if it was never submitted.
@@ -187,6 +260,23 @@ impl Engine {
         let place = self.builder.find(id)?;
         Ok(place.map(|place| ChunkLocation::of(place, &self.ledger, &self.miners)))
     }
+}
+
+fn reader(
+    keys: VolumeKeys,
+    ranges: Arc<Ranges>,
+    builder: &Arc<Builder>,
+    staging: Staging,
+    tasks: &Tasks,
+) -> Arc<Reader> {
+    Arc::new(Reader::new(ReaderParts {
+        keys,
+        tasks: tasks.clone(),
+        ranges,
+        ledger: builder.ledger.clone(),
+        builder: builder.clone(),
+        staging,
+    }))
 }
 
 impl Drop for Engine {
@@ -217,6 +307,14 @@ impl ChunkStore for Engine {
         self.builder.standing(id).unwrap_or(Standing::Unknown)
     }
 
+    fn is_held(&self, id: ChunkId) -> bool {
+        let held = |place: Place| {
+            let state = self.ledger.get(place.seq).map(|pack| pack.state);
+            state.is_some_and(|state| !matches!(state, PackState::Gone | PackState::Lost))
+        };
+        self.ledger.locate(id).is_ok_and(|place| place.is_some_and(held))
+    }
+
     fn note_change(&self) {
         self.builder.note_change();
     }
@@ -227,6 +325,30 @@ impl ChunkStore for Engine {
 
     fn network_room(&self) -> NetworkRoom {
         self.builder.network_room()
+    }
+
+    fn seal(&self) -> Result<(), StoreError> {
+        self.builder.seal(CutCause::Forced).map(drop)
+    }
+
+    fn replay(&self, seq: PackSeq, sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>> {
+        let (deltas, ledger) = (self.deltas.clone(), self.ledger.clone());
+        async move { deltas.replay(&ledger, seq, sink).await }.boxed()
+    }
+
+    fn replay_unsent(&self, mut sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>> {
+        let (deltas, ledger) = (self.deltas.clone(), self.ledger.clone());
+        async move {
+            for pack in ledger.unconfirmed() {
+                deltas.of_pack(&pack, &mut sink).await?;
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.ledger.fenced().is_some()
     }
 
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>> {

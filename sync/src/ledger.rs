@@ -9,7 +9,7 @@ mod record;
 
 pub(crate) use lineage::Lineage;
 pub use place::Place;
-pub use record::{Blocked, Column, Encoded, Intent, PackRecord, PackState};
+pub use record::{Blocked, Column, Drain, DrainCause, Encoded, Intent, PackRecord, PackState};
 
 use crate::chunk_store::Standing;
 use crate::limits::{CHECKPOINT_BYTES_MIN, CHECKPOINT_PACKS_MAX, CHECKPOINT_PACKS_MIN, CHECKPOINT_SMALL_BYTES};
@@ -20,10 +20,12 @@ use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Highest number a pack ever had, so that numbers are not used again after packs are gone.
 pub(crate) const LAST_SEQ_KEY: &[u8] = b"Slast_seq";
+/// The newer epoch that was seen on the network: once seen, this writer never sends again.
+const FENCED_KEY: &[u8] = b"Sfenced";
 /// Records read per scan.
 const SCAN_RECORDS: usize = 256;
 
@@ -41,6 +43,8 @@ pub(crate) struct Ledger {
     change: Mutex<()>,
     last_seq: Mutex<PackSeq>,
     lineage: Mutex<Lineage>,
+    /// The newer epoch that was seen; 0: none.
+    fenced: AtomicU32,
     /// Bytes of the packs that are not Confirmed.
     unsent_bytes: AtomicU64,
     /// Why nothing can change any more.
@@ -55,9 +59,9 @@ pub(crate) fn pack_key(seq: PackSeq) -> Vec<u8> {
 }
 
 fn unsent_bytes(pack: &PackRecord) -> u64 {
-    match pack.state {
-        PackState::Confirmed => 0,
-        _ => pack.body_bytes(),
+    match pack.state >= PackState::Confirmed {
+        true => 0,
+        false => pack.body_bytes(),
     }
 }
 
@@ -91,6 +95,14 @@ impl Ledger {
             epoch: 1,
             head: PackSeq(stored),
         });
+        let fenced = match store.get(FENCED_KEY)? {
+            None => 0,
+            Some(bytes) => u32::from_le_bytes(
+                bytes
+                    .try_into()
+                    .map_err(|_| StoreError::Corrupt("epoch of the fence".into()))?,
+            ),
+        };
         let unsent = packs.values().map(|pack: &Arc<PackRecord>| unsent_bytes(pack)).sum();
         let highest = packs.last_key_value().map_or(0, |(seq, _)| seq.0);
         Ok(Ledger {
@@ -99,6 +111,7 @@ impl Ledger {
             change: Mutex::new(()),
             last_seq: Mutex::new(PackSeq(stored.max(highest))),
             lineage: Mutex::new(lineage),
+            fenced: AtomicU32::new(fenced),
             unsent_bytes: AtomicU64::new(unsent),
             failed: Mutex::new(None),
             version: Watched::new(0),
@@ -120,6 +133,23 @@ impl Ledger {
     /// The pack sealed last in this history; 0: none.
     pub(crate) fn head(&self) -> PackSeq {
         self.lineage.lock().head
+    }
+
+    /// The newer epoch that was seen on the network, if any.
+    pub(crate) fn fenced(&self) -> Option<u32> {
+        Some(self.fenced.load(Ordering::Acquire)).filter(|epoch| *epoch > 0)
+    }
+
+    /// Remembers that another machine has taken the volume over.
+    pub(crate) fn fence(&self, epoch: u32) -> Result<(), StoreError> {
+        if self.fenced.swap(epoch, Ordering::AcqRel) == epoch {
+            return Ok(());
+        }
+        let mut batch = Batch::new();
+        batch.put(FENCED_KEY, epoch.to_le_bytes());
+        self.write(batch, Durable::Eventually)?;
+        self.announce();
+        Ok(())
     }
 
     /// Whether the next pack should carry all metadata. The first of an epoch after the first one does: it closes what
@@ -175,13 +205,16 @@ impl Ledger {
         }
     }
 
-    /// How far a chunk's pack has come. A location whose pack is unknown counts for nothing.
+    /// How far a chunk's pack has come. A location whose pack is unknown counts for nothing. One in a pack that goes or is
+    /// lost does neither: whoever needs the chunk brings it again.
     pub(crate) fn standing(&self, id: ChunkId) -> Result<Standing, StoreError> {
         let Some(place) = self.locate(id)? else {
             return Ok(Standing::Unknown);
         };
         Ok(match self.get(place.seq).map(|pack| pack.state) {
-            None => Standing::Unknown,
+            None | Some(PackState::Draining | PackState::Deleting | PackState::Gone | PackState::Lost) => {
+                Standing::Unknown
+            }
             Some(PackState::Sealed | PackState::Declaring | PackState::Placing) => Standing::Sealed,
             Some(PackState::Stored) => Standing::Stored,
             Some(PackState::Confirmed) => Standing::Confirmed,
@@ -231,6 +264,49 @@ impl Ledger {
         self.packs.write().insert(seq, after.clone());
         self.announce();
         Ok(after)
+    }
+
+    /// Locations of chunks whose keys are `>= from`, in key order, at most so many, and where to go on.
+    pub(crate) fn places(&self, from: &[u8], limit: usize) -> Result<Vec<(ChunkId, Place)>, StoreError> {
+        let found = self.store.scan(b"K", from, limit)?;
+        found
+            .into_iter()
+            .map(|(key, value)| {
+                let id = key.get(1..).and_then(|id| id.try_into().ok());
+                let id = id.ok_or_else(|| StoreError::Corrupt("key of a chunk location".into()))?;
+                Ok((ChunkId(id), Place::decode(&value)?))
+            })
+            .collect()
+    }
+
+    /// Forgets locations in packs that are no more, unless the chunk has come to lie elsewhere meanwhile.
+    pub(crate) fn forget_places(&self, gone: &[(ChunkId, PackSeq)]) -> Result<(), StoreError> {
+        if gone.is_empty() {
+            return Ok(());
+        }
+        let _change = self.change.lock();
+        let mut batch = Batch::new();
+        for (id, seq) in gone {
+            if self.locate(*id)?.is_some_and(|place| place.seq == *seq) {
+                batch.delete(Place::key(*id));
+            }
+        }
+        self.write(batch, Durable::Eventually)
+    }
+
+    /// Forgets a pack that is gone, with what else is known of it under `keys`.
+    pub(crate) fn remove(&self, seq: PackSeq, keys: Vec<Vec<u8>>) -> Result<(), StoreError> {
+        let _change = self.change.lock();
+        let is_gone = |pack: Arc<PackRecord>| pack.state == PackState::Gone;
+        assert!(self.get(seq).is_some_and(is_gone), "only what is gone is forgotten");
+        let mut batch = Batch::new();
+        batch.delete(pack_key(seq));
+        keys.into_iter().for_each(|key| batch.delete(key));
+        // Numbers are not used again: the highest is remembered by itself.
+        self.write(batch, Durable::Eventually)?;
+        self.packs.write().remove(&seq);
+        self.announce();
+        Ok(())
     }
 
     fn write(&self, batch: Batch, durable: Durable) -> Result<(), StoreError> {

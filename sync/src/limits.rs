@@ -84,8 +84,8 @@ pub const CHECKPOINT_BYTES_MIN: u64 = 64 << 20;
 pub const CHECKPOINT_PACKS_MAX: usize = 256;
 /// How long a pack may stay open after its first content (`pack.max_age`).
 ///
-/// A pack costs 96 MiB of territory however little is in it (F2), and an aged one is not merged with its successor yet: ten
-/// minutes bound what a day of small changes costs to 144 of them. `sync --wait` never waits for it.
+/// A pack costs 96 MiB of territory however little is in it (F2), and aged ones are merged only later: ten minutes
+/// bound what a day of small changes costs at first to 144 of them. `sync --wait` never waits for it.
 pub const PACK_AGE_MAX: Duration = Duration::from_secs(600);
 /// How often the sealer looks at ages when nothing wakes it.
 pub const SEALER_TICK: Duration = Duration::from_secs(1);
@@ -204,18 +204,76 @@ pub const EPOCH_SEQS: u64 = 1_000_000;
 /// Steps at which the numbers of an epoch may begin, one of them at random.
 pub const EPOCH_STEPS: u64 = 1_000_000;
 
-/// What all of the above may hold in memory at once stays below 250 MiB.
+// Upkeep.
+
+/// Seconds between two blocks (facts 1.2).
+pub const BLOCK_SECONDS: u64 = 6;
+/// How often upkeep looks for something to do.
+pub const UPKEEP_TICK: Duration = Duration::from_secs(30);
+/// How often all columns of a pack are sampled (`scrub.interval`): 768 KiB of traffic for each pack.
+pub const SCRUB_INTERVAL: Duration = Duration::from_secs(86_400);
+/// How often every byte of a pack is read (`scrub.full_interval`).
+pub const SCRUB_FULL_INTERVAL: Duration = Duration::from_secs(30 * 86_400);
+/// Bytes a second that looking may read (`scrub.rate`): 30 days of it read three copies of 3 TiB.
+pub const SCRUB_RATE: u64 = 4 << 20;
+/// Bytes of the range that a sample reads of each column. Half of one byte in that many has to be wrong to be likely seen; a
+/// full read sees each.
+pub const SCRUB_RANGE_BYTES: usize = 64 << 10;
+/// The same where fragments are small.
+pub fn scrub_range_bytes() -> usize {
+    SCRUB_RANGE_BYTES.min(fragment_bytes() / 4)
+}
+/// Whole fragments in memory while every byte of a pack is read.
+pub const SCRUB_FRAGMENTS_IN_FLIGHT: usize = 2;
+/// Packs with fewer good columns than this are rewritten (`repair.rewrite_below`).
+pub const REPAIR_BELOW: u8 = 9;
+/// Packs with fewer good columns than this are rewritten before anything else is sent (`repair.urgent_below`).
+pub const URGENT_BELOW: u8 = 6;
+/// How long a miner may be away before its columns count as bad (`repair.away`): a restart is no loss, a day would be too long
+/// to wait when four of them go at once.
+pub const AWAY_PATIENCE: Duration = Duration::from_secs(6 * 3600);
+/// Bytes of packs that one round of repair rewrites, unless it is urgent: its budget.
+pub const REPAIR_ROUND_BYTES: u64 = 2 * PACK_TARGET_BYTES;
+/// How often what is dead is counted (`gc.interval`).
+pub const GC_INTERVAL: Duration = Duration::from_secs(3600);
+/// Packs of which more than this lives, in percent, are left alone (`gc.live_percent`): at a half, what is gained is never
+/// less than what is sent for it.
+pub const GC_LIVE_PERCENT_MAX: u8 = 50;
+/// Sealed bytes that one round of collection moves.
+pub const GC_ROUND_BYTES: u64 = 4 * PACK_TARGET_BYTES;
+/// Segments of 96 MiB that a round in the background has to gain: the checkpoint it needs costs one.
+pub const GC_GAIN_SEGMENTS_MIN: u64 = 4;
+/// How long points of the past stay recoverable (`gc.keep_history`), while the territory has room.
+pub const KEEP_HISTORY: Duration = Duration::from_secs(7 * 86_400);
+/// Percent of the territory that have to be free for history to be kept.
+pub const HISTORY_ROOM_PERCENT: u8 = 25;
+/// How long before a territory freezes that is told.
+pub const TERRITORY_WARNING: Duration = Duration::from_secs(7 * 86_400);
+/// Ids of living chunks held at a time, 8 bytes each: 2 TiB of content in one go.
+pub const LIVE_IDS_MAX: usize = 2 << 20;
+/// Locations read per scan.
+pub const PLACES_PAGE: usize = 1024;
+/// Chunks of draining packs looked at in one go, about 150 bytes each.
+pub const MOVE_CHUNKS_MAX: usize = 1 << 16;
+/// Chunks on the move at the same time.
+pub const MOVES_IN_FLIGHT: usize = 4;
+
+/// What all of the above may hold in memory at once stays below 300 MiB.
 const MEMORY_BYTES: usize = FRAGMENTS_IN_FLIGHT * ROW_BYTES
     + ROWS_KEPT * COLUMNS * ROW_BYTES
     + REBUILDS_IN_FLIGHT * (REBUILD_FRAGMENTS_MAX * FRAGMENT_BYTES + SEGMENT_BYTES)
     + SEGMENT_CACHE_COUNT * SEGMENT_BYTES
     + CHUNK_CACHE_BYTES
-    + FETCHES_IN_FLIGHT * 2 * CHUNK_BYTES;
-const _: () = assert!(MEMORY_BYTES < 250 << 20);
+    + FETCHES_IN_FLIGHT * 2 * CHUNK_BYTES
+    + SCRUB_FRAGMENTS_IN_FLIGHT * FRAGMENT_BYTES
+    + LIVE_IDS_MAX * size_of::<u64>();
+const _: () = assert!(MEMORY_BYTES < 300 << 20);
 const _: () = assert!(PACK_TARGET_BYTES as usize <= PACK_SEGMENTS_MAX * SEGMENT_BYTES);
 const _: () = assert!(DECLARE_MORTAL_BLOCKS as u64 >= 2 * TRANSACTION_LIFE_BLOCKS);
 const _: () = assert!(DELTA_RANGE_BYTES_MAX > DELTA_FRAME_BYTES_MAX as u64 + 28);
 const _: () = assert!(PREFETCHES_IN_FLIGHT < FETCHES_IN_FLIGHT);
+/// How much the threads that send in the background step back (nice(2)): a third of the processor where others want it too.
+pub const BACKGROUND_NICE: i32 = 5;
 /// Memory that changes may take while they wait for the journal's writer, before `commit` blocks.
 pub const JOURNAL_QUEUE_BYTES_MAX: usize = 64 << 20;
 /// The same of those that the journal's writer merges into one atomic batch.

@@ -12,6 +12,7 @@ use crate::fragment_store::{Fid, FragmentBody, FragmentStore, MinerError, Sha256
 use crate::limits::{
     EXPLORE_ONE_IN, GET_DEADLINE, MINERS_REFRESH_MIN, PROBE_DEADLINE, PROBES_IN_FLIGHT, PUT_DEADLINE, fragment_bytes,
 };
+use crate::stages;
 use bytes::Bytes;
 use cessfs_crypto::AccountId;
 use futures::StreamExt;
@@ -84,6 +85,25 @@ impl Miners {
         Ok(())
     }
 
+    /// Brings the list of miners up to date.
+    pub(crate) async fn look(&self) -> Result<(), ChainError> {
+        self.refresh().await
+    }
+
+    /// The chain says that it leaves, or does not list it any more. Only after a [`look`](Miners::look).
+    pub(crate) fn leaves(&self, account: AccountId) -> bool {
+        self.state.lock().known.get(&account).is_none_or(|miner| miner.leaving)
+    }
+
+    /// The network's own audit has found it wanting lately, as far as known.
+    pub(crate) fn failed_audit(&self, account: AccountId) -> bool {
+        self.state
+            .lock()
+            .known
+            .get(&account)
+            .is_some_and(|miner| miner.failed_audits > 0)
+    }
+
     /// Where a miner is, as far as known, without asking anybody.
     pub(crate) fn known_endpoint(&self, account: AccountId) -> Option<String> {
         let state = self.state.lock();
@@ -147,6 +167,7 @@ impl Miners {
         body: FragmentBody,
     ) -> Result<(), MinerError> {
         let endpoint = self.endpoint(account).await?;
+        let _span = stages::MINER_PUT.enter();
         let request = self.fragments.put(&endpoint, fid, fragment, body);
         self.request(account, PUT_DEADLINE, request).await
     }
@@ -162,6 +183,7 @@ impl Miners {
         let endpoint = self.endpoint(account).await?;
         let whole = range.len() == fragment_bytes();
         let began = self.clock.monotonic();
+        let _span = stages::MINER_GET.enter();
         let request = self.fragments.get(&endpoint, fid, fragment, range.clone());
         let body = self.request(account, GET_DEADLINE, request).await?;
         if body.len() != range.len() {
@@ -244,6 +266,7 @@ impl Miners {
 
     /// Whether it is there at all. How much room it has is the chain's to say: what `/status` says of it is for people.
     async fn answers(&self, miner: Miner) -> Option<AccountId> {
+        let _span = stages::MINER_PROBE.enter();
         let request = self.fragments.probe(&miner.endpoint);
         self.request(miner.account, PROBE_DEADLINE, request).await.ok()?;
         Some(miner.account)

@@ -6,7 +6,7 @@
 //!
 //! Promises: a fid is declared only while chain and journal both say that no declaration of it can be alive (I2); the staged
 //! body goes only after all twelve miners gave back what they were given (I1). Refuses to guess: an unknown answer is waited
-//! out, never assumed.
+//! out, never assumed. [`delete`](Pipeline::delete) is the way back: it takes a pack from the chain that nothing needs.
 //!
 //! Order: at most [`PACKS_IN_FLIGHT`] packs have bytes to send, oldest first. A pack whose bytes are all with miners waits for
 //! reports without holding up the next.
@@ -15,12 +15,14 @@ mod backoff;
 mod body;
 mod column;
 mod declare;
+mod delete;
 mod encode;
 mod fence;
 mod place;
 mod progress;
 mod reconcile;
 mod rows;
+mod uplink;
 mod verify;
 
 pub use progress::ColumnProgress;
@@ -37,6 +39,7 @@ use crate::limits::{
     FRAGMENTS_IN_FLIGHT, PACKS_IN_ENCODE, PACKS_IN_FLIGHT, PACKS_IN_VERIFY, RETRY_DELAY_MAX, RETRY_DELAY_MIN,
 };
 use crate::miners::Miners;
+use crate::stages;
 use crate::staging::Staging;
 use crate::store::StoreError;
 use crate::tasks::{Gone, Tasks};
@@ -49,6 +52,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
+use uplink::Uplink;
 
 /// What the pipeline works with.
 pub(crate) struct PipelineParts {
@@ -61,6 +65,7 @@ pub(crate) struct PipelineParts {
     pub(crate) dice: Dice,
     pub(crate) errors: Arc<Errors>,
     pub(crate) tasks: Tasks,
+    pub(crate) uplink_bytes_per_second_max: u64,
 }
 
 pub(crate) struct Pipeline {
@@ -83,7 +88,10 @@ pub(crate) struct Pipeline {
     encodes: Semaphore,
     packs: Arc<Semaphore>,
     fragments: Semaphore,
+    uplink: Uplink,
     verifies: Semaphore,
+    /// Packs that go before all others: what is in them is about to be lost elsewhere. Of this run only.
+    urgent: Mutex<HashSet<PackSeq>>,
     poke: Notify,
     pub(crate) progress: ProgressBoard,
 }
@@ -95,6 +103,7 @@ impl Pipeline {
             miners: parts.miners,
             ledger: parts.ledger,
             builder: parts.builder,
+            uplink: Uplink::new(parts.clock.clone(), parts.uplink_bytes_per_second_max),
             rows: Arc::new(Rows::new(parts.staging.clone(), parts.tasks.clone())),
             staging: parts.staging,
             clock: parts.clock,
@@ -108,6 +117,7 @@ impl Pipeline {
             packs: Arc::new(Semaphore::new(PACKS_IN_FLIGHT)),
             fragments: Semaphore::new(FRAGMENTS_IN_FLIGHT),
             verifies: Semaphore::new(PACKS_IN_VERIFY),
+            urgent: Mutex::default(),
             poke: Notify::new(),
             progress: ProgressBoard::default(),
         }
@@ -123,7 +133,8 @@ impl Pipeline {
             while drivers.try_join_next().is_some() {}
             let waiting = self.ledger.unconfirmed();
             driven.retain(|seq| waiting.iter().any(|pack| pack.seq == *seq));
-            let next = waiting.into_iter().find(|pack| !driven.contains(&pack.seq));
+            let undriven = waiting.into_iter().filter(|pack| !driven.contains(&pack.seq));
+            let next = undriven.min_by_key(|pack| (!self.urgent.lock().contains(&pack.seq), pack.seq));
             let Some(pack) = next else {
                 self.ledger.changed_since(version).await;
                 continue;
@@ -133,6 +144,16 @@ impl Pipeline {
             driven.insert(pack.seq);
             drivers.spawn_on(self.clone().drive(pack.seq, slot), self.tasks.handle());
         }
+    }
+
+    /// Limits what is sent from now on, in bytes per second; 0: not at all.
+    pub(crate) fn limit_uplink(&self, bytes_per_second: u64) {
+        self.uplink.set(bytes_per_second);
+    }
+
+    /// Sends this pack before all others that are not on their way yet.
+    pub(crate) fn prefer(&self, seq: PackSeq) {
+        self.urgent.lock().insert(seq);
     }
 
     /// Wakes whatever waits between two attempts: the user minted a territory, the network is back.
@@ -150,13 +171,23 @@ impl Pipeline {
                 .expect("a pack stays in the ledger while it is driven");
             let step = match pack.state {
                 PackState::Sealed => self.encode(&pack).await,
-                PackState::Declaring => self.declare(&pack).await,
-                PackState::Placing => self.place(&pack, &mut slot).await,
+                PackState::Declaring => {
+                    let _span = stages::CHAIN_DECLARE.enter();
+                    self.declare(&pack).await
+                }
+                PackState::Placing => {
+                    let _span = stages::CHAIN_PLACE.enter();
+                    self.place(&pack, &mut slot).await
+                }
                 PackState::Stored => {
                     slot = None;
                     self.verify(&pack).await
                 }
-                PackState::Confirmed => return self.finish(seq).await,
+                PackState::Confirmed
+                | PackState::Draining
+                | PackState::Deleting
+                | PackState::Gone
+                | PackState::Lost => return self.finish(seq).await,
             };
             match step {
                 Ok(()) => backoff.reset(),
@@ -183,6 +214,7 @@ impl Pipeline {
         self.progress.forget(seq);
         self.rows.forget(seq);
         self.quiet.lock().remove(&seq);
+        self.urgent.lock().remove(&seq);
     }
 
     /// Makes visible why a pack stands still.

@@ -11,6 +11,7 @@ use crate::chunk_store::FetchError;
 use crate::ledger::{Ledger, PackRecord, PackState, Place};
 use crate::limits::{CHUNK_CACHE_BYTES, FETCHES_IN_FLIGHT, PREFETCHES_IN_FLIGHT};
 use crate::ranges::{Neighbours, Ranges};
+use crate::stages;
 use crate::staging::Staging;
 use crate::tasks::Tasks;
 use bytes::Bytes;
@@ -97,6 +98,7 @@ impl Reader {
     }
 
     async fn load(&self, id: ChunkId) -> Result<Bytes, FetchError> {
+        let _span = stages::FETCH.enter();
         let place = self.parts.builder.find(id)?.ok_or(FetchError::Unknown)?;
         let staged = self
             .parts
@@ -119,6 +121,9 @@ impl Reader {
                 pack.seq.0
             )));
         }
+        if pack.state == PackState::Gone {
+            return Err(FetchError::Unavailable(format!("pack {} was deleted", pack.seq.0)));
+        }
         self.download(id, place, &pack).await
     }
 
@@ -133,6 +138,7 @@ impl Reader {
     }
 
     fn open(&self, id: ChunkId, frame: &[u8]) -> Result<Bytes, String> {
+        let _span = stages::OPEN_CHUNK.enter();
         match self.parts.keys.open(FrameId::Chunk(id), frame) {
             Ok(plaintext) => Ok(plaintext.into()),
             Err(error) => Err(error.to_string()),

@@ -16,6 +16,7 @@ pub use miners::{Fault, SimMiners};
 use crate::engine::{Config, Engine, Seams};
 use crate::limits::SEGMENT_BYTES;
 use crate::store::{MetaStore, StoreError};
+use crate::upkeep::UpkeepConfig;
 use cessfs_crypto::{AccountId, Entropy, LabelKey, Phrase, VolumeId, VolumeKeys};
 use std::path::Path;
 use std::sync::Arc;
@@ -100,6 +101,8 @@ impl World {
         config.pack_target_bytes = SEGMENT_BYTES as u64;
         config.pack_age_max = Duration::from_secs(86_400);
         config.backlog_bound_bytes = 0;
+        config.upkeep = UpkeepConfig::by_hand();
+        config.upkeep.keep_history = Duration::ZERO;
         config
     }
 

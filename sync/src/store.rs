@@ -80,7 +80,22 @@ pub trait MetaStore: Send + Sync + 'static {
     fn commit(&self, batch: Batch) -> Result<(), StoreError>;
     /// Returns when everything committed before the call would survive a power cut (F11). Concurrent callers share one.
     fn barrier(&self) -> Result<(), StoreError>;
+    /// Begins a barrier without waiting for it: what the caller does before [`end_barrier`](MetaStore::end_barrier) goes on
+    /// beside it. A store that cannot does everything at the end.
+    fn begin_barrier(&self) -> BarrierBegun {
+        BarrierBegun(None)
+    }
+    /// Returns when everything committed before the beginning would survive a power cut.
+    fn end_barrier(&self, begun: BarrierBegun) -> Result<(), StoreError> {
+        let BarrierBegun(_) = begun;
+        self.barrier()
+    }
 }
+
+/// A barrier on its way.
+#[derive(Debug)]
+#[must_use = "nothing is promised before its end"]
+pub struct BarrierBegun(Option<u64>);
 
 /// An ordered map on disk that a [`Journal`] writes to: plain, blocking, from one writer thread.
 pub trait Backend: Send + Sync + 'static {
@@ -92,6 +107,11 @@ pub trait Backend: Send + Sync + 'static {
     fn apply(&self, batch: Batch) -> Result<(), StoreError>;
     /// Everything applied before survives a power cut once this returns.
     fn flush(&self) -> Result<(), StoreError>;
+    /// Both; for backends that do them better together.
+    fn apply_and_flush(&self, batch: Batch) -> Result<(), StoreError> {
+        self.apply(batch)?;
+        self.flush()
+    }
     /// Bytes on disk.
     fn size_bytes(&self) -> Result<u64, StoreError>;
 }

@@ -8,6 +8,19 @@ use std::process::Command;
 /// How content may rest in the local cache.
 pub const AT_REST: [&str; 2] = ["sealed", "plain"];
 
+/// The ways the kernel may treat content of such a volume, as mount options: gather writes, hand each over, and, if it is a
+/// plain one, read and write the backing files itself.
+pub fn kernel_modes(at_rest: &str) -> Vec<&'static [&'static str]> {
+    let mut modes: Vec<&[&str]> = vec![
+        &["passthrough=off", "kernel-cache=writeback"],
+        &["passthrough=off", "kernel-cache=none"],
+    ];
+    if at_rest == "plain" {
+        modes.push(&["passthrough=auto"]);
+    }
+    modes
+}
+
 /// Runs `check` on a fresh mount of each at-rest mode, and again after a remount with `after`. In between the tree must not
 /// have changed. Nothing, where no test can mount.
 pub fn on_each_mode(check: impl Fn(&Path) -> Result<()>, after: impl Fn(&Path) -> Result<()>) -> Result<()> {

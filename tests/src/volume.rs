@@ -114,6 +114,13 @@ impl Volume {
         Ok(serde_json::from_str(&succeed(recover.args(arguments))?)?)
     }
 
+    /// How it rests on this machine: `sealed` or `plain`.
+    pub fn at_rest(&self) -> Result<&'static str> {
+        let path = self.home().join("volumes").join(&self.name).join("volume.toml");
+        let is_plain = std::fs::read_to_string(path)?.contains("at_rest = \"plain\"");
+        Ok(if is_plain { "plain" } else { "sealed" })
+    }
+
     /// Where its 24 words are.
     pub fn phrase_file(&self) -> PathBuf {
         self.dir.join("phrase")
@@ -273,6 +280,13 @@ impl Mount {
     /// Where it is mounted.
     pub fn path(&self) -> &Path {
         &self.at
+    }
+
+    /// A line of shell that makes `cessfs` this build's, with the home of the mounted volume.
+    pub fn shell_function(&self) -> Result<String> {
+        let cessfs = command("cessfs")?;
+        let (program, home) = (Path::new(cessfs.get_program()).display(), self.home.display());
+        Ok(format!("cessfs() {{ '{program}' --home '{home}' \"$@\"; }}\n"))
     }
 
     /// `cessfs umount DIR`, as a person would.

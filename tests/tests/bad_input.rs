@@ -213,6 +213,38 @@ fn a_frozen_territory() -> Result<()> {
     })
 }
 
+#[test]
+fn an_expired_territory() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, network, volume) = scene(&InitOptions::default(), 12)?;
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    tree::write_noise(&mount.path().join("before"), 6, 2)?;
+    volume.sync(PATIENCE)?;
+    network.run(&["territory", "expire", &account(&volume)?, "docs"])?;
+    tree::write_noise(&mount.path().join("after"), 7, 2)?;
+    let expected = tree::manifest(mount.path())?;
+    assert!(
+        volume.run(&["sync", "--wait", "--timeout", "3"]).is_err(),
+        "sync cannot succeed yet"
+    );
+    volume.status_says(&["expired"], PATIENCE)?;
+    // The chain deletes what was in it: this machine has the only copy of what was confirmed.
+    let (code, stderr) = fail(volume.cessfs()?.args(["evict", &volume.name]))?;
+    assert_eq!(code, 12, "{stderr}");
+    says(&stderr, &["expired"]);
+    // The territory starts again, empty, and what waited goes into it.
+    volume.territory(&["renew", "--days", "30"])?;
+    volume.sync(PATIENCE)?;
+    cessfs_tests::process::drop_kernel_caches()?;
+    assert_eq!(
+        tree::differences(&expected, &tree::manifest(mount.path())?),
+        Vec::<String>::new()
+    );
+    mount.umount()
+}
+
 fn account(volume: &Volume) -> Result<String> {
     let status = volume.status()?;
     Ok(status["account"]

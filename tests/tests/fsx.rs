@@ -6,6 +6,7 @@
 //! are to be in each mode instead, however long that takes (`make nightly` asks for a million); `CESSFS_FSX_SEED` repeats a run.
 
 use anyhow::{Context, Result, ensure};
+use cessfs_tests::modes::{AT_REST, kernel_modes};
 use cessfs_tests::{InitOptions, Network, Volume, can_mount};
 use std::fs;
 use std::io::{Read, Write};
@@ -163,24 +164,22 @@ fn fsx_finds_nothing() -> Result<()> {
     println!("CESSFS_FSX_SEED={seed}");
     let dir = tempfile::tempdir()?;
     let network = Network::up(&dir.path().join("net"), 12)?;
-    let modes = [("sealed", ["writeback", "none"]), ("plain", ["writeback", "none"])];
-    for (at_rest, kernel_caches) in modes {
+    let modes = AT_REST.map(|at_rest| kernel_modes(at_rest).len()).iter().sum::<usize>();
+    for at_rest in AT_REST {
         let options = InitOptions {
             at_rest,
             gib: 8,
             ..InitOptions::default()
         };
         let volume = Volume::init(&dir.path().join(at_rest), &network.ws, &options)?;
-        for kernel_cache in kernel_caches {
-            let name = format!("{at_rest}-{kernel_cache}, CESSFS_FSX_SEED={seed}");
-            let (cache, bound) = (
-                format!("kernel-cache={kernel_cache}"),
-                format!("cache-size={CACHE_MIB}MiB"),
-            );
-            let mount = volume.mount_with(&dir.path().join("mnt"), &[&cache, &bound, "writeback-delay=300ms"])?;
+        for mode in kernel_modes(at_rest) {
+            let name = format!("{at_rest} {mode:?}, CESSFS_FSX_SEED={seed}");
+            let bound = format!("cache-size={CACHE_MIB}MiB");
+            let tight: &[&str] = &[&bound, "writeback-delay=300ms"];
+            let mount = volume.mount_with(&dir.path().join("mnt"), &[mode, tight].concat())?;
             let goal = match operations {
                 Some(operations) => Goal::Operations(operations),
-                None => Goal::Time(time / 4),
+                None => Goal::Time(time / modes as u32),
             };
             exercise(&program, &volume, mount.path(), dir.path(), seed, goal).with_context(|| name)?;
             mount.umount()?;

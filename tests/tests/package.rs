@@ -45,6 +45,8 @@ fn build(dir: &Path) -> Result<[PathBuf; 2]> {
         .arg(repository.join("packaging/deb.sh"))
         .arg(&out)
         .env("CESSFS_BIN_DIR", &client)
+        // Packages that are thrown away need not be small.
+        .env("DEB_COMPRESSION", "none")
         .env(
             "CESSFS_DEVNET_DIR",
             devnet.parent().context("a binary has a directory")?,

@@ -1,10 +1,11 @@
-//! pjdfstest, the suite of POSIX semantics, as root on a mount of each at-rest mode and each mode of the kernel's cache.
+//! pjdfstest, the suite of POSIX semantics, as root on a mount of each at-rest mode and each way the kernel may treat
+//! its content.
 //!
 //! No test may fail, and none be left out but those of other systems. `pjdfstest/pjdfstest.toml` is its configuration and
 //! lists what the kernel lets no FUSE filesystem pass. `scripts/setup --test` installs the program.
 
 use anyhow::{Context, Result};
-use cessfs_tests::modes::on_each_volume;
+use cessfs_tests::modes::{kernel_modes, on_each_volume};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -114,14 +115,14 @@ fn posix_semantics() -> Result<()> {
         return Ok(());
     };
     on_each_volume(|volume, at| {
-        for cache in ["kernel-cache=writeback", "kernel-cache=none"] {
-            let scratch = tempfile::tempdir()?;
-            let mount = volume.mount_with(at, &["dev", "suid", cache])?;
+        for options in kernel_modes(volume.at_rest()?) {
+            let (scratch, mode) = (tempfile::tempdir()?, options.join(","));
+            let mount = volume.mount_with(at, &[&["dev", "suid"], options].concat())?;
             for (part, passed_min) in [(Part::ReadOnly, 13), (Part::All, PASSED_MIN)] {
-                let said = run(&suite, part, mount.path(), scratch.path()).context(cache)?;
-                assert_eq!(wrongly_skipped(&said), Vec::<&str>::new(), "{cache}");
+                let said = run(&suite, part, mount.path(), scratch.path()).context(mode.clone())?;
+                assert_eq!(wrongly_skipped(&said), Vec::<&str>::new(), "{mode}");
                 let passed = count(&said, "passed").context("no summary")?;
-                assert!(passed >= passed_min, "{cache}: only {passed} tests passed");
+                assert!(passed >= passed_min, "{mode}: only {passed} tests passed");
             }
             assert_eq!(std::fs::read_dir(mount.path())?.count(), 0, "it cleans up");
             mount.umount()?;

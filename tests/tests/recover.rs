@@ -2,6 +2,7 @@
 
 use anyhow::{Context, Result};
 use cessfs_tests::metadata::{full_manifest, set_xattr, write_zoo};
+use cessfs_tests::network::eventually;
 use cessfs_tests::process::{drop_kernel_caches, fail, output};
 use cessfs_tests::volume::miners_of;
 use cessfs_tests::{InitOptions, Mount, Network, Volume, can_mount, tree};
@@ -297,6 +298,12 @@ fn a_lost_pack_costs_what_was_in_it_and_the_rest_comes_back() -> Result<()> {
     assert_eq!(told["unreachable_packs"].as_array().map(Vec::len), Some(1), "{told}");
     {
         let mount = early.mount(&scene.dir.path().join("early-mnt"))?;
+        let lost = early.status()?["lost"][0].as_str().map(str::to_owned);
+        let lost = lost.context("what is lost is told as long as the volume lives")?;
+        assert!(
+            lost.contains("as of pack 1") && lost.contains("1 later packs (2)"),
+            "{lost}"
+        );
         assert_same(&first, mount.path(), "before the lost pack")?;
         mount.umount()?;
     }
@@ -438,8 +445,39 @@ fn the_older_of_two_machines_stops_sending() -> Result<()> {
     older.status_says(&["recovered on another machine"], PATIENCE)?;
     assert_eq!(scene.network.events("UploadDeclaration")?, declared);
     assert_eq!(fs::read_to_string(old_mount.path().join("only here"))?, "kept");
+
+    // It takes no more changes, says why, stays readable, and lists what only it has.
+    let refused = || {
+        let error = fs::write(old_mount.path().join("too late"), "x").err();
+        Ok(error.and_then(|error| error.raw_os_error()) == Some(libc::EROFS))
+    };
+    eventually("changes to be refused", PATIENCE, refused)?;
+    let told = older.status()?;
+    assert_eq!(told["read_only"], true, "{told}");
+    let reason = told["read_only_reason"].as_str().context("a reason")?;
+    assert!(reason.contains("recovered on another machine"), "{reason}");
+    assert_eq!(fs::read_to_string(old_mount.path().join("shared"))?, "before");
+    let unsent = || -> Result<Vec<String>> {
+        let listed: Value = serde_json::from_str(&older.run(&["unsent", "--json"])?)?;
+        let paths = listed.as_array().context("a list")?.iter();
+        Ok(paths
+            .filter_map(|entry| Some(entry["path"].as_str()?.to_owned()))
+            .collect())
+    };
+    assert!(unsent()?.contains(&"/only here".to_owned()), "{:?}", unsent()?);
+    assert!(!unsent()?.contains(&"/shared".to_owned()), "{:?}", unsent()?);
     fs::write(new_mount.path().join("more"), "goes on")?;
     newer.sync(PATIENCE)?;
+    old_mount.umount()?;
+
+    // Also at the next mount, without asking the network first.
+    let old_mount = scene.mount(older)?;
+    let error = fs::write(old_mount.path().join("too late"), "x").expect_err("it is fenced");
+    assert_eq!(error.raw_os_error(), Some(libc::EROFS), "{error}");
+    assert_eq!(fs::read_to_string(old_mount.path().join("only here"))?, "kept");
+    assert!(unsent()?.contains(&"/only here".to_owned()), "{:?}", unsent()?);
+    let (code, said) = fail(older.cessfs()?.args(["sync", &older.name, "--wait"]))?;
+    assert!(code == 18 && said.contains("unsent"), "{code}: {said}");
     old_mount.umount()?;
     new_mount.umount()
 }

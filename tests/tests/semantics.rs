@@ -2,7 +2,7 @@
 //!
 //! An example is a block fenced as `sh semantics`. It runs as root, in an empty directory of the mount. What stands after
 //! `$ ` is a command (going on where the next line starts with `> `), and the lines up to the next `$ ` are what it must
-//! say, on either stream. The words `as` and `no` are the harness's (tests/src/modes.rs).
+//! say, on either stream. `cessfs` knows where the volume, `home`, is. The words `as` and `no` are the harness's (tests/src/modes.rs).
 
 use anyhow::{Context, Result};
 use cessfs_tests::modes::{bash, on_each_mount};
@@ -51,9 +51,9 @@ fn examples(document: &str) -> Vec<(usize, Vec<Step>)> {
 }
 
 /// Runs the steps in one shell; the first that says something else than it must, in words.
-fn check(dir: &Path, steps: &[Step]) -> Result<()> {
+fn check(dir: &Path, cessfs: &str, steps: &[Step]) -> Result<()> {
     // A command may fail: what it says is compared, not how it ends.
-    let mut script = String::from("set +e\n");
+    let mut script = format!("set +e\n{cessfs}");
     for step in steps {
         script += &format!("{}\necho '{MARK}'\n", step.command);
     }
@@ -83,7 +83,7 @@ fn every_example_of_the_document_is_true() -> Result<()> {
         for (line, steps) in &examples {
             let dir = mount.path().join(format!("line-{line}"));
             std::fs::create_dir(&dir)?;
-            if let Err(e) = check(&dir, steps) {
+            if let Err(e) = check(&dir, &mount.shell_function()?, steps) {
                 wrong.push(format!("docs/SEMANTICS.md:{line}: {e:#}"));
             }
         }

@@ -75,6 +75,11 @@ const ROOMS: &[Room] = &[
         banned: &["fuser", "reqwest", "sled", "subxt", "tokio"],
     },
     Room {
+        name: "cessfs-bench",
+        ours: &[],
+        banned: &[],
+    },
+    Room {
         name: "cessfs-mount-helper",
         ours: &[],
         banned: &["fuser", "tokio"],

@@ -74,6 +74,8 @@ pub struct Attr {
     pub gid: u32,
     /// Device number of device files.
     pub rdev: u32,
+    /// It may change at any time without the one who asked being told: nobody may remember it.
+    pub fleeting: bool,
 }
 
 /// Who asks.

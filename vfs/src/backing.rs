@@ -11,6 +11,7 @@
 mod files;
 mod plain;
 mod sealed;
+pub(crate) mod sparse;
 mod tags;
 
 use crate::core::AtRest;
@@ -20,6 +21,7 @@ use crate::records::BlockMap;
 use cessfs_crypto::{AtRestKeys, Entropy};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::io;
 use std::ops::Range;
 use std::path::Path;
@@ -100,6 +102,22 @@ pub(crate) trait Backing: Send + Sync {
     fn used_bytes(&self) -> u64;
     /// Visits every inode that has backing files, and corrects [`used_bytes`](Backing::used_bytes).
     fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError>;
+    /// The inode's first part, for others to read and write as the file itself; `make`: made if need be. It stays open until
+    /// [`let_go`](Backing::let_go). `None` if there is none, or this layout keeps no such file.
+    fn whole_file(&self, _ino: u64, _make: bool) -> Result<Option<Arc<File>>, BackingError> {
+        Ok(None)
+    }
+    /// Others may have written to the whole file: counts the space it takes, and lets the next sync not miss it.
+    fn written_by_others(&self, _ino: u64) -> Result<(), BackingError> {
+        Ok(())
+    }
+    /// Nobody else has the whole file open any more.
+    fn let_go(&self, _ino: u64) {}
+    /// Copies what others wrote beyond the end of the first part to where it belongs, durably; tells which blocks of which
+    /// chunks. The caller cuts the first part once the journal knows of them.
+    fn copy_overhang(&self, _ino: u64) -> Result<Vec<(u64, BlockMap)>, BackingError> {
+        Ok(Vec::new())
+    }
     /// Takes this for what all backing files take, until the next survey.
     fn expect_used(&self, bytes: u64);
     /// Inodes that have backing files in one of the [`BACKING_DIRS`](crate::limits::BACKING_DIRS).

@@ -12,6 +12,7 @@ use crate::inode::InodeTable;
 use crate::places::Places;
 use crate::quota::Quotas;
 use crate::records::{self, InodeRecord};
+use crate::snapshot::{Shelf, Snapshots, TreeStores};
 use crate::trash::Trash;
 use cessfs_crypto::{AtRestKeys, Entropy, VolumeKeys};
 use cessfs_sync::{Batch, ChunkStore, Clock, MetaStore};
@@ -51,6 +52,9 @@ pub struct VfsConfig {
     pub trash_keep: Duration,
     /// Younger files are deleted for good: they are what programs make and throw away again.
     pub trash_min_age: Duration,
+    /// The kernel may read and write plain backing files itself. Ask [`passthrough_obstacle`](crate::passthrough_obstacle)
+    /// first.
+    pub passthrough: bool,
     /// Owner of the root directory when it is made.
     pub root_uid: u32,
     /// Group of the root directory when it is made.
@@ -72,6 +76,7 @@ impl VfsConfig {
             dir_atime: true,
             trash_keep: Duration::ZERO,
             trash_min_age: Duration::ZERO,
+            passthrough: false,
             root_uid: 0,
             root_gid: 0,
             background: true,
@@ -105,6 +110,8 @@ pub struct VfsParts {
     pub config: VfsConfig,
     /// Where random bytes come from.
     pub entropy: Arc<Mutex<dyn Entropy>>,
+    /// Where trees of snapshots are put while somebody looks at them.
+    pub trees: Arc<dyn TreeStores>,
 }
 
 /// The shared middle of a mounted volume.
@@ -133,6 +140,10 @@ pub struct Core {
     pub(crate) quotas: Quotas,
     /// What is in the trash, in numbers.
     pub(crate) trash: Trash,
+    /// What is known of snapshots.
+    pub(crate) snapshots: Snapshots,
+    /// Trees of snapshots that were looked at.
+    pub(crate) shelf: Arc<Shelf>,
     /// Hashes names.
     pub(crate) at_rest: AtRestKeys,
     /// Issues inode numbers.
@@ -143,13 +154,18 @@ pub struct Core {
     counting: Mutex<()>,
     /// Closed: no more changes.
     pub(crate) closed: AtomicBool,
+    /// Another machine has taken the volume over: no more changes.
+    pub(crate) stopped: AtomicBool,
 }
 
 impl Core {
     /// Builds the tables over `parts`; reads and writes nothing yet.
     pub fn new(parts: VfsParts) -> Core {
+        let fenced = parts.chunks.is_fenced();
         Core {
             at_rest: parts.keys.at_rest(),
+            snapshots: Snapshots::default(),
+            shelf: Arc::new(Shelf::new(parts.trees, parts.chunks.clone(), parts.keys.at_rest())),
             marks: Marks::new(parts.store.clone(), parts.clock.clone(), parts.chunks.clone()),
             store: parts.store,
             clock: parts.clock,
@@ -166,6 +182,7 @@ impl Core {
             files: AtomicU64::new(0),
             counting: Mutex::new(()),
             closed: AtomicBool::new(false),
+            stopped: AtomicBool::new(fenced),
         }
     }
 
@@ -212,9 +229,9 @@ impl Core {
         Ok(())
     }
 
-    /// Fails with `EROFS` on a read-only or closed volume.
+    /// Fails with `EROFS` on a read-only or closed volume, and on one that another machine has taken over.
     pub(crate) fn check_writable(&self) -> Result<(), VfsError> {
-        if self.config.read_only || self.closed.load(Ordering::Relaxed) {
+        if self.config.read_only || self.closed.load(Ordering::Relaxed) || self.stopped.load(Ordering::Relaxed) {
             Err(VfsError::ReadOnly)
         } else {
             Ok(())

@@ -23,6 +23,7 @@ mod errors;
 mod fetch;
 mod inline;
 mod journal;
+pub(crate) mod passthrough;
 mod piece;
 mod read;
 mod reclaim;
@@ -40,6 +41,7 @@ use crate::inode::{Inode, InodeState};
 use crate::limits::{BLOCK_BYTES, CACHE_SLACK_BYTES_MIN, RECENT_INODES_MAX, SCAN_PAGE};
 use crate::records::{self, Extent};
 use crate::request::{Seek, SpaceChange};
+use crate::restore::MissingFile;
 use crate::writeback::{DirtyQueue, Workers};
 use crate::{EvictReport, ExtentInfo, Later};
 use cessfs_sync::disk::DiskRoom;
@@ -48,9 +50,11 @@ use cessfs_sync::{Batch, DeltaSource};
 use errors::ErrorLog;
 use lru::LruCache;
 use parking_lot::Mutex;
+use passthrough::{Births, Stamp};
 use reclaim::Reclaim;
 use space::SpaceCall;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
@@ -58,6 +62,7 @@ use std::time::Duration;
 
 pub(crate) use journal::HEARTBEAT_KEY;
 pub(crate) use piece::ChunkAt;
+pub(crate) use read::copy_visible;
 pub use state::DataState;
 
 /// Bytes of a block, as an index.
@@ -86,6 +91,12 @@ pub(crate) struct Shared {
     /// Last use of inodes, for eviction.
     pub(crate) recent: Mutex<LruCache<u64, Duration>>,
     pub(crate) errors: ErrorLog,
+    /// Inodes that others read and write (the kernel): those they have open or mapped, at most
+    /// [`PASSES_MAX`](crate::limits::PASSES_MAX).
+    passing: Mutex<BTreeMap<u64, Arc<Inode>>>,
+    births: Births,
+    /// Files with content that the network has lost, as last told.
+    pub(crate) lost: Mutex<Vec<MissingFile>>,
     /// Wall time of the last heartbeat that was journaled.
     heartbeat: Mutex<Duration>,
     /// Held by the one eviction that runs: not before this monotonic time shall room be looked for again.
@@ -124,6 +135,9 @@ impl Data {
             reclaim: Mutex::new(Vec::new()),
             recent: Mutex::new(LruCache::new(remembered)),
             errors: ErrorLog::default(),
+            passing: Mutex::new(BTreeMap::new()),
+            births: Births::new(),
+            lost: Mutex::default(),
             heartbeat: Mutex::new(Duration::ZERO),
             evicting: Mutex::new(Duration::ZERO),
             strays: Mutex::new(0..0),
@@ -143,6 +157,61 @@ impl Data {
     /// The cache or the store cannot be read. Damage found is repaired or told in [`errors`](Data::errors), not returned.
     pub fn recover(&self) -> Result<(), VfsError> {
         self.0.recover()
+    }
+
+    /// Believes the backing files that the last mount left open to others. After [`recover`](Data::recover), if that is due.
+    ///
+    /// # Errors
+    /// The cache or the store cannot be read.
+    pub fn resume_passes(&self) -> Result<(), VfsError> {
+        self.0.resume_passes()
+    }
+
+    /// An open that is not counted yet: the backing file for the kernel to read and write, if it may. The caller holds the
+    /// mutation guard. With `true` the open must not be answered before [`await_note`](Data::await_note).
+    ///
+    /// # Errors
+    /// The cache or the store fails.
+    pub fn enter_pass(
+        &self,
+        inode: &Arc<Inode>,
+        state: &mut InodeState,
+        write: bool,
+    ) -> Result<Option<(Arc<File>, bool)>, VfsError> {
+        let entered = self.0.enter_pass(inode, state, write)?;
+        Ok(entered.map(|file| (file, write && self.0.note_is_young(state))))
+    }
+
+    /// The same for a file that was just made in directory `dir`, and is open once.
+    ///
+    /// # Errors
+    /// The cache or the store fails.
+    pub fn born_to_pass(&self, inode: &Arc<Inode>, dir: u64) -> Result<Option<Arc<File>>, VfsError> {
+        self.0.born_to_pass(inode, dir)
+    }
+
+    /// Waits until a power cut cannot hide that others may have written to the inode's backing file.
+    ///
+    /// # Errors
+    /// The journal fails.
+    pub fn await_note(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
+        self.0.await_note(inode)
+    }
+
+    /// Size, blocks and times of a file that others write, and whether they may be writing; `None` if the record has them.
+    pub(crate) fn written_by_others(&self, state: &InodeState) -> Result<Option<(Stamp, bool)>, VfsError> {
+        let Some(pass) = &state.data.pass else { return Ok(None) };
+        Ok(Some((pass.now(&self.0.core, &state.record)?, pass.noted)))
+    }
+
+    /// Before times of the inode are set: the record gets those that others gave its content.
+    pub(crate) fn take_times(&self, state: &mut InodeState) -> Result<(), VfsError> {
+        self.0.take_times(state)
+    }
+
+    /// After times of the inode were set.
+    pub(crate) fn times_were_set(&self, state: &mut InodeState) -> Result<(), VfsError> {
+        self.0.times_were_set(state)
     }
 
     /// Starts the background threads.
@@ -166,6 +235,7 @@ impl Data {
     /// Something could not be synced or journaled.
     pub fn stop(&self) -> Result<(), VfsError> {
         self.0.workers.stop();
+        let looked = self.0.look_at_all();
         // A volume closed cleanly is not scanned: what rests in the cache has to be there after a power cut, too.
         self.0.backing.sync_all()?;
         self.0.persist_all()?;
@@ -173,7 +243,8 @@ impl Data {
         self.0.reclaim()?;
         let mut batch = Batch::new();
         batch.put(CACHE_KEY, records::encode_counter(self.0.backing.used_bytes()));
-        Ok(self.0.core.store.commit(batch)?)
+        self.0.core.store.commit(batch)?;
+        looked
     }
 
     /// Reads at most `len` bytes; fewer only at the end of the file.
@@ -272,13 +343,13 @@ impl Data {
         Ok(())
     }
 
-    /// Everything written before is on this disk when it returns.
+    /// Everything written before is on this disk when it returns; with `data_only` perhaps without its times.
     ///
     /// # Errors
     /// Whatever kept it from being so, also long before, in the background: once something could not be made durable, every
     /// fsync of the inode fails.
-    pub fn fsync(&self, inode: &Arc<Inode>, _data_only: bool) -> Result<(), VfsError> {
-        self.0.fsync(inode)
+    pub fn fsync(&self, inode: &Arc<Inode>, data_only: bool) -> Result<(), VfsError> {
+        self.0.fsync(inode, data_only)
     }
 
     /// Last link and last handle are gone: adds the deletion of the content's records to `batch`. The backing file goes once
@@ -292,12 +363,13 @@ impl Data {
 
     /// The last handle was closed: brings the store up to date, without waiting for the disk.
     pub fn released(&self, inode: &Arc<Inode>) {
-        if let Err(e) = self.0.journal(inode) {
+        if let Err(e) = self.0.settle(inode, false).and_then(|_| self.0.journal(inode)) {
             self.0.errors.add(format!(
                 "inode {}: what was written cannot be journaled: {e}",
                 inode.ino
             ));
         }
+        self.0.learn_birth(inode);
     }
 
     /// The chunks of a file, for `explain`.
@@ -326,6 +398,32 @@ impl Data {
         self.0.write_back_all()
     }
 
+    /// Bytes of dirty chunks that were not handed to the chunk store yet.
+    pub fn unsubmitted_bytes(&self) -> u64 {
+        self.0.dirty.lock().unsubmitted_bytes()
+    }
+
+    /// Every dirty chunk is in the chunk store's open pack, or in one that was sealed since.
+    pub(crate) fn all_submitted(&self) -> bool {
+        self.0.dirty.lock().not_submitted().is_empty()
+    }
+
+    /// Takes notice of what was sealed since.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub(crate) fn settle(&self) -> Result<(), VfsError> {
+        self.0.settle_submitted()
+    }
+
+    /// Journals everything about every inode.
+    ///
+    /// # Errors
+    /// The cache or the store fails.
+    pub(crate) fn persist_all(&self) -> Result<(), VfsError> {
+        self.0.persist_all()
+    }
+
     /// Drops every chunk from the cache that the network is known to hold.
     ///
     /// # Errors
@@ -336,7 +434,7 @@ impl Data {
 
     /// The cache, or the disk under it, has no room for content to come.
     pub fn is_tight(&self) -> bool {
-        !self.0.has_room() || self.0.disk.take(0).is_err()
+        self.0.is_tight()
     }
 
     /// Gives back the space of what was deleted, without waiting for the background to do it.
@@ -373,6 +471,11 @@ impl Data {
         self.0.errors.all()
     }
 
+    /// Files with content that the network has lost.
+    pub fn lost_files(&self) -> Vec<MissingFile> {
+        self.0.lost.lock().clone()
+    }
+
     /// The other end of the pipeline's upcall.
     pub fn delta_source(&self) -> Arc<dyn DeltaSource> {
         self.0.clone()
@@ -390,6 +493,10 @@ impl Shared {
         let max = self.core.config.cache_bytes_max;
         let slack = (max / 8).max(CACHE_SLACK_BYTES_MIN);
         self.backing.used_bytes() < max.saturating_add(slack)
+    }
+
+    fn is_tight(&self) -> bool {
+        !self.has_room() || self.disk.take(0).is_err()
     }
 
     /// Keeps the inode in memory until nothing of it is ahead of the store.

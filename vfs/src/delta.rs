@@ -6,6 +6,10 @@
 
 pub(crate) mod cut;
 pub mod frame;
+mod freeze;
+mod liveness;
 mod marks;
 
+#[cfg(test)]
+pub(crate) use marks::SAVED_PREFIX;
 pub use marks::{Marks, MutationGuard};

@@ -99,6 +99,10 @@ impl Shared {
             Err(VfsError::Stale) => return Ok(()),
             Err(e) => return Err(e),
         };
+        // Whoever reads it through the kernel would find holes.
+        if inode.state.read().data.pass.is_some() {
+            return Ok(());
+        }
         let mut gone = 0;
         for page in self.resident_chunks(&inode)?.chunks(EVICT_BATCH) {
             if gone >= goal {
@@ -187,8 +191,12 @@ impl Shared {
         report: &mut EvictReport,
     ) -> Result<u64, VfsError> {
         let ino = inode.ino;
-        let _guard = self.core.marks.enter();
-        let state = inode.state.write();
+        let _guard = self.core.marks.enter_unseen();
+        let mut state = inode.state.write();
+        if state.data.pass.is_some() {
+            return Ok(0);
+        }
+        state.data.exact = false;
         let mut batch = Batch::new();
         let mut decided = Vec::new();
         for (chunk, bytes, verdict) in verdicts {

@@ -1,10 +1,14 @@
 //! The other sides of the seams, for tests: a chunk store whose packs the test seals and confirms by hand, a clock that
 //! only moves when told, and randomness from a seed.
 
+use crate::snapshot::TreeStores;
 use bytes::Bytes;
 use cessfs_crypto::{ChunkId, Entropy, PackSeq, Phrase, VolumeId, VolumeKeys};
 use cessfs_sync::chunk_store::{Backlog, NetworkRoom};
-use cessfs_sync::{Batch, ChunkStore, Clock, CutCause, DeltaSource, FetchError, MetaStore, Standing, StoreError};
+use cessfs_sync::store::MemStore;
+use cessfs_sync::{
+    Batch, ChunkStore, Clock, CutCause, DeltaSource, FetchError, FrameSink, MetaStore, Standing, StoreError,
+};
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet};
@@ -82,6 +86,26 @@ pub fn volume_keys() -> VolumeKeys {
     phrase.secret().volume_keys(VolumeId([7; 16]))
 }
 
+/// Stores of trees, in memory: they outlive whoever opens them.
+#[derive(Clone, Default)]
+pub struct FakeTrees(Arc<Mutex<BTreeMap<String, Arc<MemStore>>>>);
+
+impl TreeStores for FakeTrees {
+    fn open(&self, name: &str) -> Result<Arc<dyn MetaStore>, StoreError> {
+        let mut trees = self.0.lock();
+        Ok(trees.entry(name.to_owned()).or_default().clone())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        self.0.lock().remove(name);
+        Ok(())
+    }
+
+    fn names(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.0.lock().keys().cloned().collect())
+    }
+}
+
 /// A pack as the fake store sealed it.
 #[derive(Clone, Debug)]
 pub struct FakePack {
@@ -91,10 +115,17 @@ pub struct FakePack {
     pub chunks: BTreeSet<ChunkId>,
     /// Frames of its metadata delta.
     pub delta: Vec<Vec<u8>>,
+    /// Replay may start here.
+    pub is_checkpoint: bool,
 }
+
+/// Who is asked to cut and told of sealing, and the store it is committed to.
+type Wiring = (std::sync::Weak<dyn DeltaSource>, std::sync::Weak<dyn MetaStore>);
 
 #[derive(Default)]
 struct State {
+    wiring: Option<Wiring>,
+    fenced: bool,
     chunks: BTreeMap<ChunkId, (Bytes, Standing)>,
     packs: Vec<FakePack>,
     open: BTreeSet<ChunkId>,
@@ -117,6 +148,16 @@ impl FakeChunks {
         FakeChunks::default()
     }
 
+    /// From now on `ChunkStore::seal` seals with this source and store.
+    pub fn attach(&self, source: &Arc<dyn DeltaSource>, store: Arc<dyn MetaStore>) {
+        self.0.lock().wiring = Some((Arc::downgrade(source), Arc::downgrade(&store)));
+    }
+
+    /// Another machine takes the volume over.
+    pub fn fence(&self) {
+        self.0.lock().fenced = true;
+    }
+
     /// Seals the open pack with the delta of `source`, as the pipeline does.
     pub fn seal(
         &self,
@@ -135,7 +176,12 @@ impl FakeChunks {
                 *standing = Standing::Sealed;
             }
         }
-        state.packs.push(FakePack { seq, chunks, delta });
+        state.packs.push(FakePack {
+            seq,
+            chunks,
+            delta,
+            is_checkpoint: cause == CutCause::Checkpoint,
+        });
         Ok(seq)
     }
 
@@ -202,6 +248,15 @@ impl FakeChunks {
     /// Packs sealed so far, oldest first.
     pub fn packs(&self) -> Vec<FakePack> {
         self.0.lock().packs.clone()
+    }
+
+    /// The delta frames that make the tree as of this pack, from the last checkpoint on.
+    pub fn frames(&self, seq: PackSeq) -> Vec<Vec<u8>> {
+        let mut packs = self.packs();
+        packs.retain(|pack| pack.seq <= seq);
+        let start = packs.iter().rposition(|pack| pack.is_checkpoint).unwrap_or(0);
+        packs.drain(..start);
+        packs.into_iter().flat_map(|pack| pack.delta).collect()
     }
 
     /// Chunks of the open pack.
@@ -300,6 +355,38 @@ impl ChunkStore for FakeChunks {
 
     fn network_room(&self) -> NetworkRoom {
         self.0.lock().room
+    }
+
+    fn seal(&self) -> Result<(), StoreError> {
+        let wiring = self.0.lock().wiring.clone();
+        let (source, store) = wiring.expect("whoever seals was attached");
+        let (source, store) = (source.upgrade(), store.upgrade());
+        let (source, store) = source.zip(store).expect("both live as long as the volume");
+        FakeChunks::seal(self, &*source, &*store, CutCause::Forced).map(drop)
+    }
+
+    fn replay(&self, seq: PackSeq, mut sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>> {
+        let frames = self.frames(seq);
+        Box::pin(async move { frames.into_iter().try_for_each(|frame| Ok(sink(frame)?)) })
+    }
+
+    fn replay_unsent(&self, mut sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>> {
+        let state = self.0.lock();
+        let unsent = |pack: &&FakePack| {
+            let mut standings = pack.chunks.iter().filter_map(|id| state.chunks.get(id));
+            standings.any(|(_, standing)| *standing != Standing::Confirmed)
+        };
+        let packs: Vec<FakePack> = state.packs.iter().filter(unsent).cloned().collect();
+        Box::pin(async move {
+            for frame in packs.into_iter().flat_map(|pack| pack.delta) {
+                sink(frame)?;
+            }
+            Ok(())
+        })
+    }
+
+    fn is_fenced(&self) -> bool {
+        self.0.lock().fenced
     }
 
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>> {

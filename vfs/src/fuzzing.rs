@@ -8,8 +8,8 @@ use crate::acl::Acl;
 use crate::check::check_tree;
 use crate::delta::frame::{FrameWriter, apply_delta, decode_frame};
 use crate::records::{
-    DentryBucket, Extent, InodeRecord, QuotaRecord, TrashRecord, XattrBucket, decode_counter, decode_pair,
-    encode_counter, encode_pair,
+    DentryBucket, Extent, InodeRecord, QuotaRecord, SnapshotRecord, TrashRecord, XattrBucket, decode_counter,
+    decode_pair, encode_counter, encode_pair,
 };
 use crate::restore;
 use cessfs_crypto::{Entropy, Phrase, VolumeId, VolumeKeys};
@@ -58,7 +58,7 @@ pub fn records(input: &[u8]) {
     let Some((kind, bytes)) = input.split_first() else {
         return;
     };
-    let again = match kind % 9 {
+    let again = match kind % 10 {
         0 => InodeRecord::decode(bytes).map(|record| record.encode()),
         1 => Extent::decode(bytes).map(|record| record.encode()),
         2 => DentryBucket::decode(bytes).map(|record| record.encode()),
@@ -67,6 +67,7 @@ pub fn records(input: &[u8]) {
         5 => TrashRecord::decode(bytes).map(|record| record.encode()),
         6 => decode_counter(bytes).map(encode_counter),
         7 => decode_pair(bytes).map(|(first, second)| encode_pair(first, second)),
+        9 => SnapshotRecord::decode(bytes).map(|record| record.encode()),
         _ => return list(bytes),
     };
     if let Ok(again) = again {
@@ -92,6 +93,7 @@ mod tests {
         BlockMap, Dentry, QuotaPhase, Xattr, dentry_key, extent_key, inline_key, inode_key, xattr_key,
     };
     use cessfs_crypto::ChunkId;
+    use cessfs_crypto::PackSeq;
     use cessfs_fuzz::{Bound, Counting, replay, seeds};
 
     #[global_allocator]
@@ -213,6 +215,12 @@ mod tests {
             name: b"cat.jpg".to_vec(),
             dir: b"/photos".to_vec(),
         };
+        let snapshot = SnapshotRecord {
+            pack: PackSeq(300),
+            taken: NOW,
+            name: "monday".into(),
+            root: inode(FileKind::Directory),
+        };
         let acl = [
             &[2, 0, 0, 0][..],
             &[1, 0, 6, 0, 255, 255, 255, 255],
@@ -235,6 +243,7 @@ mod tests {
                 ("counter", of(6, encode_counter(7))),
                 ("pair", of(7, encode_pair(7, 8))),
                 ("acl", of(8, acl.concat())),
+                ("snapshot", of(9, snapshot.encode())),
             ],
         );
         replay("records", records, BOUND);

@@ -92,6 +92,7 @@ pub(crate) struct Locked<'a> {
 
 /// Locks inodes for writing in the one order that cannot deadlock: ascending numbers, each once.
 pub(crate) fn lock_many<'a>(inodes: impl IntoIterator<Item = &'a Arc<Inode>>) -> Locked<'a> {
+    let _span = crate::stages::LOCK_INODES.enter();
     let mut sorted: Vec<&Arc<Inode>> = inodes.into_iter().collect();
     sorted.sort_unstable_by_key(|inode| inode.ino);
     sorted.dedup_by_key(|inode| inode.ino);

@@ -32,6 +32,8 @@ pub mod records;
 mod recover;
 mod request;
 pub mod restore;
+pub mod snapshot;
+pub mod stages;
 mod trash;
 mod vfs;
 mod writeback;
@@ -42,9 +44,30 @@ pub use error::VfsError;
 pub use evict::EvictReport;
 pub use quota::QuotaReport;
 pub use request::{AclKind, OpenFlags, RenameFlags, Seek, SpaceChange, XattrMode};
+pub use snapshot::number::is_snapshot;
+pub use snapshot::{Snapshot, Tree, TreeStores};
 pub use trash::{TrashItem, TrashSize};
 pub use vfs::Vfs;
+pub use vfs::files::Opened;
+pub use vfs::snapshots::Look;
+pub use vfs::unsent::Unsent;
 pub use vfs::virtual_dir::is_virtual;
+
+/// Why the kernel cannot be given files of this cache directory to read and write itself; `None` if it can. Tries it with a
+/// file of its own there.
+pub fn passthrough_obstacle(cache_dir: &std::path::Path) -> Option<String> {
+    data::passthrough::why_not(cache_dir)
+}
+
+impl<T: Send + 'static> Later<T> {
+    /// Tells `note` should the wait end badly.
+    pub fn note_failure(self, note: impl FnOnce(&VfsError) + Send + 'static) -> Later<T> {
+        match self {
+            Later::Ready(value) => Later::Ready(value),
+            Later::Wait(wait) => Later::Wait(Box::pin(async move { wait.await.inspect_err(note) })),
+        }
+    }
+}
 
 /// An answer that is there, or one that has to wait for the network (as a future that holds no lock).
 pub enum Later<T> {

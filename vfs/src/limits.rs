@@ -44,6 +44,8 @@ pub const DENTRY_SHARDS: usize = 16;
 pub const SCAN_PAGE: usize = 256;
 /// Records read at a time by a sweep over all inodes: few scans, and still at most about half a MiB.
 pub const SWEEP_PAGE: usize = 4096;
+/// Bits of the filter that knows which marks may be there, 256 KiB: at 200,000 marks one new one in a hundred is looked up.
+pub const MARKS_TRIED_BITS: usize = 1 << 21;
 /// Change marks counted after a crash: beyond it there is enough for a pack anyway.
 pub const MARKS_COUNTED_MAX: u64 = 1 << 18;
 /// Pages of change marks that no longer count, deleted by one round of housekeeping.
@@ -66,6 +68,9 @@ pub const FINDINGS_MAX: usize = 1000;
 pub const MISSING_FILES_MAX: usize = 10_000;
 /// Of those, how many the volume itself remembers and tells in `status`.
 pub const MISSING_NOTES_MAX: usize = 64;
+
+/// Files with lost content that are named.
+pub const LOST_FILES_MAX: usize = 1000;
 
 const _: () = assert!(PENDING_CHUNKS_MAX < EXTENTS_CACHED_MAX && UNSYNCED_CHUNKS_MAX < EXTENTS_CACHED_MAX);
 const _: () = assert!(INODES_CACHED_MAX.is_multiple_of(INODE_SHARDS));
@@ -127,6 +132,20 @@ pub const PREFETCH_STREAK: u32 = 2;
 pub const PREFETCH_CHUNKS: u64 = 8;
 /// Bytes that one copy within the volume takes on; whoever asked for more asks again, so that none lasts long.
 pub const COPY_BYTES_MAX: u64 = 64 << 20;
+/// Files that pass at a time, each with a descriptor that stays open; what is opened beyond goes through the daemon.
+pub const PASSES_MAX: usize = 4096;
+/// How often a file that the kernel writes itself is looked at while it stays open.
+pub const PASS_LOOK_EVERY: Duration = Duration::from_secs(30);
+/// A look that took long is not repeated before this many times as long: at most 1/20 of the time is spent on it.
+pub const PASS_LOOK_SHARE: u32 = 20;
+/// Chunks that the last close of a file compares at once; more are compared in the background.
+pub const PASS_CLOSE_CHUNKS_MAX: usize = 4;
+/// Changes this close to each other may bear the same time: more than a tick of the kernel's clock of files.
+pub const PASS_CLOCK_MARGIN: Duration = Duration::from_millis(100);
+/// Directories of which is remembered whether files made in them stay small.
+pub const BIRTH_DIRS_MAX: usize = 1024;
+/// A file up to this size is cheaper to read and write through the daemon than to hand out.
+pub const SMALL_FILE_BYTES: u64 = 64 << 10;
 /// Threads that write back.
 pub const WRITEBACK_THREADS: usize = 2;
 /// A chunk that is never quiet is written back after this many delays.
@@ -140,3 +159,34 @@ pub const HEARTBEAT_EVERY: Duration = Duration::from_secs(2);
 /// A backing file written this long before the last heartbeat may still be ahead of the store: pending changes, the time a
 /// batch takes to the disk, and clocks that are not quite right.
 pub const HEARTBEAT_MARGIN: Duration = Duration::from_secs(120);
+/// Snapshots of a volume; each takes about 400 bytes of memory.
+pub const SNAPSHOTS_MAX: usize = 4096;
+/// Bytes of a snapshot's name.
+pub const SNAPSHOT_NAME_BYTES_MAX: usize = 128;
+/// Bits of an inode number that are the inode's own; the rest tells the snapshot it is seen in. A hundred thousand new files a
+/// second use them up after five years.
+pub const INO_BITS: u32 = 44;
+/// Numbers of snapshots that inode numbers can tell. They are used in turn.
+pub const SNAPSHOT_NUMBERS: u64 = (1 << (63 - INO_BITS)) - 2;
+/// Trees of snapshots kept on the disk after they were looked at.
+pub const SNAPSHOT_TREES_KEPT: usize = 4;
+/// Chunks hinted at when a file of a snapshot is read from a chunk's start.
+pub const SNAPSHOT_PREFETCH_CHUNKS: u64 = 2;
+/// How long changes wait, at most, while a snapshot is taken.
+pub const SNAPSHOT_FREEZE_MAX: Duration = Duration::from_secs(2);
+/// Dirty bytes above which changes do not wait yet, but are written back first.
+pub const SNAPSHOT_CALM_BYTES: u64 = 8 << 20;
+/// Rounds of writing back before a snapshot is taken whatever is still dirty.
+pub const SNAPSHOT_ROUNDS_MAX: usize = 4;
+/// Free room in the backlog without which none is taken: nothing may wait for the network while changes wait for the snapshot.
+pub const SNAPSHOT_BACKLOG_BYTES: u64 = 64 << 20;
+/// Pause between two looks at chunks that somebody else is handing over.
+pub const SNAPSHOT_POLL: Duration = Duration::from_millis(1);
+/// Changed paths that a comparison of two trees tells; about 200 bytes each.
+pub const DIFF_ENTRIES_MAX: usize = 1_000_000;
+/// Paths that a list of what was not sent tells; about 200 bytes each.
+pub const UNSENT_PATHS_MAX: usize = 1_000_000;
+
+const _: () = assert!(INODES_MAX < 1 << INO_BITS);
+const _: () = assert!(SNAPSHOTS_MAX < SNAPSHOT_NUMBERS as usize);
+const _: () = assert!(SNAPSHOT_NAME_BYTES_MAX <= NAME_BYTES_MAX);

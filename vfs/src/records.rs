@@ -10,6 +10,7 @@
 //! | `o` ino | orphan: unlinked while open |
 //! | `q` ino | [`QuotaRecord`]: this directory's tree has a quota |
 //! | `r` id | [`TrashRecord`]: a deleted file that can be had back |
+//! | `n` number | [`SnapshotRecord`]: the tree as of a pack, under a name |
 //! | `m` generation key | change mark: `key` changed since the last sealed cut ([`Marks`](crate::delta::Marks)) |
 //! | `v` key | value of `key` at the instant of the cut being written |
 //! | `w` ino chunk | the chunk is dirty: its content is not known to be in a sealed pack (no value) |
@@ -29,15 +30,17 @@ mod block_map;
 mod codec;
 mod kept;
 mod keys;
+mod snapshot;
 
 pub use codec::{RecordError, decode_counter, decode_pair, encode_counter, encode_pair};
 pub use kept::{QuotaPhase, QuotaRecord, TrashRecord};
 pub use keys::{
     CLEAN_KEY, DENTRY_PREFIX, EXTENT_PREFIX, FILES_KEY, INLINE_PREFIX, INODE_PREFIX, MARK_PREFIX, NEXT_INO_KEY,
-    ORPHAN_PREFIX, QUOTA_PREFIX, SINGLETON_PREFIX, TRASH_PREFIX, XATTR_PREFIX, dentry_key, dentry_prefix, extent_key,
-    extent_prefix, inline_key, inode_key, orphan_key, parse_dentry_key, parse_extent_key, parse_ino_key, quota_key,
-    trash_key, xattr_key, xattr_prefix,
+    ORPHAN_PREFIX, QUOTA_PREFIX, SINGLETON_PREFIX, SNAPSHOT_PREFIX, TRASH_PREFIX, XATTR_PREFIX, dentry_key,
+    dentry_prefix, extent_key, extent_prefix, inline_key, inode_key, orphan_key, parse_dentry_key, parse_extent_key,
+    parse_ino_key, quota_key, snapshot_key, trash_key, xattr_key, xattr_prefix,
 };
+pub use snapshot::{SnapshotRecord, is_snapshot_name};
 
 /// An inode as stored.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -19,7 +19,7 @@ use crate::error::VfsError;
 use crate::inode::Inode;
 use crate::limits::{BACKING_DIRS, HEARTBEAT_MARGIN, SCAN_PAGE};
 use crate::records::{self, Extent};
-use cessfs_sync::{Batch, Standing};
+use cessfs_sync::Batch;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -42,6 +42,10 @@ impl Shared {
         })?;
         for ino in suspects {
             match self.core.inodes.get(&self.core, ino) {
+                // To be believed, and looked at later.
+                Ok(_) if self.is_noted(ino)? => {}
+                // Its content is a record, and this was not yet gone from here.
+                Ok(inode) if inode.state.read().record.inline => self.backing.remove(ino)?,
                 Ok(inode) => self.recover_file(&inode)?,
                 Err(VfsError::Stale) => self.backing.remove(ino)?,
                 Err(e) => return Err(e),
@@ -79,7 +83,7 @@ impl Shared {
     }
 
     /// Inodes named by the keys that start with `prefix` and end with a number.
-    fn noted_inos(&self, prefix: &[u8]) -> Result<Vec<u64>, VfsError> {
+    pub(crate) fn noted_inos(&self, prefix: &[u8]) -> Result<Vec<u64>, VfsError> {
         let mut inos = Vec::new();
         let mut from = prefix.to_vec();
         loop {
@@ -167,7 +171,7 @@ impl Shared {
             // Cut short: the hash of the whole says nothing about the rest, and nothing says that the rest was written.
             Ok(_) if extent.valid < len => {}
             Ok(_) => extent.turn_dirty(),
-            Err(VfsError::Damaged { .. }) if self.core.chunks.standing(id) > Standing::Open => extent.resident = false,
+            Err(VfsError::Damaged { .. }) if self.core.chunks.is_held(id) => extent.resident = false,
             Err(VfsError::Damaged { offset, .. }) => {
                 self.errors.add(format!(
                     "inode {ino} is damaged at byte {offset}, and the network does not have it"

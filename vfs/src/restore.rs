@@ -10,7 +10,7 @@ use crate::check::check_tree;
 use crate::core::Core;
 use crate::error::VfsError;
 use crate::inode::ROOT_INO;
-use crate::limits::{MISSING_FILES_MAX, MISSING_NOTES_MAX, SCAN_PAGE, TREE_DEPTH_MAX};
+use crate::limits::{MISSING_FILES_MAX, MISSING_NOTES_MAX, SCAN_PAGE, SWEEP_PAGE, TREE_DEPTH_MAX};
 use crate::records::{self, DentryBucket, Extent, InodeRecord, XattrBucket};
 use cessfs_crypto::{ChunkId, VolumeKeys};
 use cessfs_sync::{Batch, MetaStore, Standing, StoreError};
@@ -54,24 +54,21 @@ pub struct MissingFile {
 pub fn finish(
     store: &dyn MetaStore,
     keys: &VolumeKeys,
-    has_chunk: &dyn Fn(ChunkId) -> Result<bool, StoreError>,
+    has_chunk: &(dyn Fn(ChunkId) -> Result<bool, StoreError> + Sync),
 ) -> Result<Restored, VfsError> {
-    recount(store)?;
-    let mut restored = Restored {
-        findings: check_tree(store, keys)?,
-        ..Restored::default()
-    };
-    let mut last = ROOT_INO;
-    each(store, records::INODE_PREFIX, |key, value| {
-        last = records::parse_ino_key(key)?;
-        restored.files += 1;
-        let record = InodeRecord::decode(value)?;
-        if record.kind == FileKind::Regular {
-            restored.bytes += record.size;
-        }
-        Ok(())
-    })?;
-    let missing = missing_chunks(store, has_chunk)?;
+    let mut restored = Restored::default();
+    let last = recount(store, &mut restored)?;
+    // Both read nearly everything, and nothing changes meanwhile.
+    let (findings, missing) = std::thread::scope(|scope| {
+        let check = scope.spawn(|| check_tree(store, keys));
+        let missing = missing_chunks(store, has_chunk);
+        (
+            check.join().expect("a check of damaged records ends with findings"),
+            missing,
+        )
+    });
+    restored.findings = findings?;
+    let missing = missing?;
     restored.missing_files = missing.len() as u64;
     restored.missing = name_missing(store, missing)?;
     let mut batch = Batch::new();
@@ -95,9 +92,29 @@ pub fn finish(
     Ok(restored)
 }
 
+/// Key of the sentence about metadata that a restore could not bring back.
+const LOST_HISTORY_KEY: &[u8] = b"sgone";
+
+/// Notes in a restored store what of the volume's history nobody could give; `status` tells it from then on.
+///
+/// # Errors
+/// The store fails.
+pub fn note_lost_history(store: &dyn MetaStore, told: &str) -> Result<(), StoreError> {
+    let mut batch = Batch::new();
+    batch.put(LOST_HISTORY_KEY, told.as_bytes());
+    store.commit(batch)
+}
+
+/// What [`note_lost_history`] noted.
+pub(crate) fn lost_history(core: &Core) -> Option<String> {
+    let told = core.store.get(LOST_HISTORY_KEY).ok().flatten()?;
+    Some(String::from_utf8_lossy(&told).into_owned())
+}
+
 /// Names always travel, but the record of a file that was being written may be that of an earlier delta
-/// (`docs/FORMAT-delta.md`): then its links and attributes are counted here.
-fn recount(store: &dyn MetaStore) -> Result<(), VfsError> {
+/// (`docs/FORMAT-delta.md`): then its links and attributes are counted here. Counts inodes and bytes too; returns the highest
+/// number of an inode.
+fn recount(store: &dyn MetaStore, restored: &mut Restored) -> Result<u64, VfsError> {
     let (mut names, mut attributes) = (HashMap::<u64, u32>::new(), HashMap::<u64, u32>::new());
     each(store, records::DENTRY_PREFIX, |_, value| {
         for dentry in DentryBucket::decode(value)?.0 {
@@ -113,13 +130,19 @@ fn recount(store: &dyn MetaStore) -> Result<(), VfsError> {
         Ok(())
     })?;
     let mut wrong = Batch::new();
+    let mut last = ROOT_INO;
     each(store, records::INODE_PREFIX, |key, value| {
-        let ino = records::parse_ino_key(key)?;
+        last = records::parse_ino_key(key)?;
+        restored.files += 1;
         let mut record = InodeRecord::decode(value)?;
+        if record.kind != FileKind::Regular {
+            return Ok(());
+        }
+        restored.bytes = restored.bytes.saturating_add(record.size);
         let told = (record.nlink, record.xattrs);
-        if let (FileKind::Regular, Some(links)) = (record.kind, names.get(&ino)) {
+        if let Some(links) = names.get(&last) {
             record.nlink = *links;
-            record.xattrs = attributes.get(&ino).copied().unwrap_or(0);
+            record.xattrs = attributes.get(&last).copied().unwrap_or(0);
         }
         if told != (record.nlink, record.xattrs) {
             wrong.put(key, record.encode());
@@ -127,13 +150,13 @@ fn recount(store: &dyn MetaStore) -> Result<(), VfsError> {
         Ok(())
     })?;
     store.commit(wrong)?;
-    Ok(())
+    Ok(last)
 }
 
 /// Chunks and missing chunks of every file that misses any.
 fn missing_chunks(
     store: &dyn MetaStore,
-    has_chunk: &dyn Fn(ChunkId) -> Result<bool, StoreError>,
+    has_chunk: &(dyn Fn(ChunkId) -> Result<bool, StoreError> + Sync),
 ) -> Result<BTreeMap<u64, (u64, u64)>, VfsError> {
     let mut all = BTreeMap::new();
     let (mut at, mut chunks, mut missing) = (0, 0, 0);
@@ -158,7 +181,10 @@ fn missing_chunks(
 }
 
 /// Finds a path for each, with one look at all names.
-fn name_missing(store: &dyn MetaStore, missing: BTreeMap<u64, (u64, u64)>) -> Result<Vec<MissingFile>, VfsError> {
+pub(crate) fn name_missing(
+    store: &dyn MetaStore,
+    missing: BTreeMap<u64, (u64, u64)>,
+) -> Result<Vec<MissingFile>, VfsError> {
     if missing.is_empty() {
         return Ok(Vec::new());
     }
@@ -222,14 +248,20 @@ fn missing_key(ino: u64) -> Vec<u8> {
     [MISSING_PREFIX, &ino.to_be_bytes()].concat()
 }
 
-fn each(
+pub(crate) fn each(
     store: &dyn MetaStore,
     prefix: &[u8],
     mut visit: impl FnMut(&[u8], &[u8]) -> Result<(), VfsError>,
 ) -> Result<(), VfsError> {
     let mut from = prefix.to_vec();
     loop {
-        let page = store.scan(prefix, &from, SCAN_PAGE)?;
+        // Values of attributes may be long.
+        let limit = if prefix == records::XATTR_PREFIX {
+            SCAN_PAGE
+        } else {
+            SWEEP_PAGE
+        };
+        let page = store.scan(prefix, &from, limit)?;
         let Some((last, _)) = page.last() else { return Ok(()) };
         from.clone_from(last);
         from.push(0);

@@ -24,7 +24,7 @@ mod acls;
 mod attributes;
 mod control;
 mod create;
-mod files;
+pub(crate) mod files;
 mod handles;
 mod lookup;
 mod open;
@@ -32,8 +32,10 @@ mod quotas;
 mod readdir;
 mod remove;
 mod rename;
+pub mod snapshots;
 mod space;
 mod trash;
+pub mod unsent;
 pub mod virtual_dir;
 mod xattrs;
 
@@ -56,6 +58,9 @@ impl Vfs {
         if virtual_dir::is_virtual(ino) {
             return Err(VfsError::NotPermitted);
         }
+        if crate::is_snapshot(ino) {
+            return Err(VfsError::ReadOnly);
+        }
         self.core.inodes.get(&self.core, ino)
     }
 }
@@ -69,11 +74,24 @@ fn check_dir(state: &InodeState) -> Result<(), VfsError> {
     if state.gone { Err(VfsError::NotFound) } else { Ok(()) }
 }
 
+impl Vfs {
+    /// What `stat` tells about a live inode.
+    fn live_attr_of(&self, ino: u64, state: &InodeState) -> Result<Attr, VfsError> {
+        let mut attr = attr_of(ino, &state.record);
+        if let Some((now, is_written)) = self.data.written_by_others(state)? {
+            (attr.size, attr.blocks) = (now.size, now.blocks);
+            (attr.atime, attr.mtime, attr.ctime) = (now.atime, now.mtime, now.ctime);
+            attr.fleeting = is_written;
+        }
+        Ok(attr)
+    }
+}
+
 /// A directory's size as `stat` tells it: one block, as most filesystems say of a small one.
 const DIRECTORY_BYTES: u64 = 4096;
 
 /// What `stat` tells about this record.
-fn attr_of(ino: u64, record: &InodeRecord) -> Attr {
+pub(crate) fn attr_of(ino: u64, record: &InodeRecord) -> Attr {
     Attr {
         ino,
         size: if record.kind == FileKind::Directory {
@@ -92,6 +110,7 @@ fn attr_of(ino: u64, record: &InodeRecord) -> Attr {
         uid: record.uid,
         gid: record.gid,
         rdev: record.rdev,
+        fleeting: false,
     }
 }
 

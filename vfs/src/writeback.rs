@@ -21,6 +21,7 @@ use crate::data::{Shared, chunk_len};
 use crate::error::VfsError;
 use crate::inode::Inode;
 use crate::limits::{LAZY_BATCH, WRITEBACK_RETRY};
+use crate::stages;
 use cessfs_crypto::ChunkId;
 use cessfs_sync::{Batch, Standing, StoreError};
 use parking_lot::RwLockWriteGuard;
@@ -50,7 +51,9 @@ impl Shared {
         let Some(plaintext) = self.copy_dirty(&inode, taken)? else {
             return Ok(());
         };
+        let hashing = stages::HASH_CHUNK.enter();
         let id = self.core.keys.chunk_id(&plaintext);
+        drop(hashing);
         match self.core.chunks.submit(id, &plaintext) {
             Ok(()) => {}
             Err(StoreError::Full) => return Err(VfsError::NoSpace("the staging disk is full")),
@@ -71,7 +74,7 @@ impl Shared {
         if unsynced {
             self.persist(inode)?;
         }
-        let guard = self.core.marks.enter();
+        let guard = self.core.marks.enter_unseen();
         let mut state = inode.state.write();
         self.journal_locked(inode.ino, &mut state, None)?;
         let state = RwLockWriteGuard::downgrade(state);
@@ -116,6 +119,7 @@ impl Shared {
 
     /// Submits everything that is dirty at the call.
     pub(crate) fn write_back_all(&self) -> Result<(), VfsError> {
+        self.look_at_all()?;
         self.persist_all()?;
         let all = self.dirty.lock().not_submitted();
         let mut first_error = None;
@@ -162,7 +166,7 @@ impl Shared {
             Err(e) => return Err(e),
         };
         // The delta that carried the ids is sealed already: nothing is marked. But a cut must see the records of one instant.
-        let _guard = self.core.marks.enter();
+        let _guard = self.core.marks.enter_unseen();
         let state = inode.state.write();
         let mut batch = Batch::new();
         let mut cleaned = Vec::new();

@@ -5,7 +5,8 @@
 
 use super::{Context, print_json};
 use crate::config::{
-    self, AtRestMode, CONFIG_VERSION, KernelCache, LogLevel, StoreBackend, StoreConfig, TrashConfig, VolumeConfig,
+    self, AtRestMode, CONFIG_VERSION, GcConfig, KernelCache, LogLevel, Passthrough, RepairConfig, ScrubConfig,
+    StoreBackend, StoreConfig, TrashConfig, VolumeConfig,
 };
 use crate::exit::{Exit, Failure};
 use crate::home::{self, VolumeDir, VolumeName};
@@ -170,10 +171,15 @@ pub(super) fn configuration(rpc: &str, territory: String, chain: &dyn Chain, at_
         created: wiring::clock().wall().as_secs(),
         cache_size: limits::CACHE_BYTES_DEFAULT,
         writeback_delay: limits::WRITEBACK_DELAY_DEFAULT,
+        uplink_max: 0,
         kernel_cache: KernelCache::default(),
+        passthrough: Passthrough::default(),
         log_level: LogLevel::default(),
         store: StoreConfig::default(),
         trash: TrashConfig::default(),
+        scrub: ScrubConfig::default(),
+        repair: RepairConfig::default(),
+        gc: GcConfig::default(),
     }
 }
 

@@ -31,6 +31,7 @@ const POLL: Duration = Duration::from_millis(20);
   cache-size=SIZE                       most bytes of the local cache, such as 20GiB
   writeback-delay=TIME                  quiet time before a change is sent, such as 5s
   kernel-cache=writeback|none           whether the kernel gathers small writes
+  passthrough=auto|off                  whether the kernel reads and writes files of a plain volume itself
   allow_other                           let other users in (root's mounts always do)
   home=DIR                              as --home
   ro, noexec, suid, dev                 as for every filesystem; nosuid and nodev are the default
@@ -123,6 +124,7 @@ fn volume(args: &MountArgs, context: &Context, options: &MountOptions) -> Result
     config.cache_size = options.cache_size.unwrap_or(config.cache_size);
     config.writeback_delay = options.writeback_delay.unwrap_or(config.writeback_delay);
     config.kernel_cache = options.kernel_cache.unwrap_or(config.kernel_cache);
+    config.passthrough = options.passthrough.unwrap_or(config.passthrough);
     Ok((volume, config))
 }
 

@@ -7,7 +7,7 @@
 mod report;
 
 use super::{Context, init};
-use crate::config::{self, AtRestMode};
+use crate::config::{self, AtRestMode, StoreBackend};
 use crate::exit::{Exit, Failure};
 use crate::home::{self, VolumeDir, VolumeName};
 use crate::moment;
@@ -63,6 +63,9 @@ pub struct RecoverArgs {
     /// How the local cache rests on disk; `plain` is for disks that are encrypted already
     #[arg(long, value_enum, default_value_t)]
     at_rest: AtRestMode,
+    /// The database of the metadata store; chosen once
+    #[arg(long, value_enum, default_value_t)]
+    store: StoreBackend,
     /// Accept an older state than this machine has seen
     #[arg(long)]
     allow_older: bool,
@@ -268,7 +271,8 @@ async fn build(
     place.create()?;
     let _lock = place.lock()?;
     let territory = source.territory.clone();
-    let config = init::configuration(&args.rpc, territory, source.chain.as_ref(), args.at_rest);
+    let mut config = init::configuration(&args.rpc, territory, source.chain.as_ref(), args.at_rest);
+    config.store.backend = args.store;
     let at = args.at.unwrap_or(At::Newest);
     let (plan, store) = loop {
         let plan = packs.plan(at).map_err(|e| no_plan(e, &packs))?;
@@ -288,6 +292,9 @@ async fn build(
     let continuation = Continuation::after(&packs, &mut OsEntropy);
     install(store.as_ref(), &packs, &plan, continuation)?;
     let restored = restore::finish(store.as_ref(), &source.keys, &|id| has_chunk(store.as_ref(), id))?;
+    if let Some(told) = report::lost_history(&packs, &plan) {
+        restore::note_lost_history(store.as_ref(), &told)?;
+    }
     store.barrier()?;
     // The journal is closed before it is moved.
     drop(store);

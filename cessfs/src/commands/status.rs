@@ -5,6 +5,7 @@ use crate::config::VolumeConfig;
 use crate::control::{Status, client};
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeDir, VolumeName};
+use crate::moment;
 use crate::survey;
 use crate::units;
 use clap::Args;
@@ -71,6 +72,12 @@ fn print(status: &Status) {
         "volume     {}: {}{place}{pid}, {}",
         status.name, status.state, status.at_rest
     );
+    if let Some(reason) = &status.read_only_reason {
+        println!(
+            "read-only  {reason} (`cessfs unsent {}` lists what only is here)",
+            status.name
+        );
+    }
     println!(
         "to send    {} changed, {} in packs",
         units::bytes(status.dirty_bytes),
@@ -93,6 +100,7 @@ fn print(status: &Status) {
             packs.join(", ")
         }
     );
+    print_health(status);
     println!(
         "cache      {} of {}, {} files",
         units::bytes(status.cache_bytes),
@@ -105,6 +113,15 @@ fn print(status: &Status) {
             "trash      {} files, {bytes} (`cessfs trash list {}`)",
             status.trash_files, status.name
         );
+    }
+    if status.snapshots > 0 {
+        println!(
+            "snapshots  {} (`cessfs snapshot list {}`)",
+            status.snapshots, status.name
+        );
+    }
+    for lost in &status.lost {
+        println!("lost       {lost}");
     }
     println!("account    {}", status.account);
     if let Some(planck) = status.balance.as_deref().and_then(|b| b.parse().ok()) {
@@ -124,5 +141,34 @@ fn print(status: &Status) {
     }
     for error in &status.errors {
         println!("trouble    {error}");
+    }
+}
+
+/// What is known of packs that the network is to hold.
+fn print_health(status: &Status) {
+    let grades: Vec<String> = status
+        .pack_health
+        .iter()
+        .map(|(grade, n)| format!("{n} {grade}"))
+        .collect();
+    if !grades.is_empty() {
+        let seen = match status.scrubbed_at {
+            Some(at) => format!("all looked at since {}", moment::format(at)),
+            None => "not all looked at yet".to_owned(),
+        };
+        println!("health     {} ({seen})", grades.join(", "));
+    }
+    if let (Some(live), Some(dead)) = (status.live_bytes, status.dead_bytes) {
+        println!(
+            "network    {} live, {} dead or padding",
+            units::bytes(live),
+            units::bytes(dead)
+        );
+    }
+    for file in &status.lost_files {
+        println!(
+            "lost       {}: {} of {} chunks",
+            file.path, file.missing_chunks, file.chunks
+        );
     }
 }

@@ -71,7 +71,7 @@ enum What {
         #[arg(long)]
         gib: u32,
     },
-    /// Buy more days
+    /// Buy more days; an expired territory starts again, empty
     #[command(after_help = "Examples:
   cessfs territory renew photos --days 30")]
     Renew {

@@ -4,6 +4,7 @@ use super::{Answer, Event, Op, PROTOCOL, Reply, Request, Status, decode, encode}
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::CONTROL_LINE_MAX;
+use crate::timings::StageTimes;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -100,6 +101,23 @@ fn gone(error: &std::io::Error) -> Failure {
 pub fn status(volume: &VolumeDir) -> Result<Status, Failure> {
     match Client::connect(volume)?.call(Op::Status, &mut |_| ())? {
         Reply::Status(status) => Ok(*status),
+        other => Err(unexpected(&other)),
+    }
+}
+
+/// Asks for what the stages have counted, and for the status as the daemon knows it by itself.
+///
+/// # Errors
+/// As [`Client::call`].
+pub fn timings(client: &mut Client) -> Result<(Vec<StageTimes>, Status), Failure> {
+    let mut stages = Vec::new();
+    let reply = client.call(Op::Timings, &mut |event| {
+        if let Event::Stage(stage) = event {
+            stages.push(*stage);
+        }
+    })?;
+    match reply {
+        Reply::Status(status) => Ok((stages, *status)),
         other => Err(unexpected(&other)),
     }
 }

@@ -4,11 +4,18 @@
 use super::log::LogHandle;
 use crate::config::VolumeConfig;
 use crate::home::VolumeDir;
+use cessfs_sync::Engine;
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use parking_lot::Mutex;
+use std::sync::Arc;
 
 /// Watches the file until the result is dropped. Without a watcher the mount works all the same.
-pub fn watch(volume: &VolumeDir, config: VolumeConfig, log: LogHandle) -> Option<RecommendedWatcher> {
+pub fn watch(
+    volume: &VolumeDir,
+    config: VolumeConfig,
+    log: LogHandle,
+    engine: Arc<Engine>,
+) -> Option<RecommendedWatcher> {
     let path = volume.config();
     let current = Mutex::new(config);
     let file = path.clone();
@@ -19,7 +26,7 @@ pub fn watch(volume: &VolumeDir, config: VolumeConfig, log: LogHandle) -> Option
             return;
         }
         match VolumeConfig::load(&file) {
-            Ok(new) => apply(&mut current.lock(), new, &log),
+            Ok(new) => apply(&mut current.lock(), new, &log, &engine),
             Err(failure) => tracing::warn!("volume.toml is not taken over: {failure}"),
         }
     };
@@ -35,7 +42,7 @@ pub fn watch(volume: &VolumeDir, config: VolumeConfig, log: LogHandle) -> Option
     }
 }
 
-fn apply(current: &mut VolumeConfig, new: VolumeConfig, log: &LogHandle) {
+fn apply(current: &mut VolumeConfig, new: VolumeConfig, log: &LogHandle, engine: &Engine) {
     if new == *current {
         return;
     }
@@ -43,8 +50,13 @@ fn apply(current: &mut VolumeConfig, new: VolumeConfig, log: &LogHandle) {
         log.set(new.log_level);
         tracing::info!("log_level is now {}", new.log_level.as_str());
     }
+    if new.uplink_max != current.uplink_max {
+        engine.limit_uplink(new.uplink_max);
+        tracing::info!("uplink_max is now {} bytes per second", new.uplink_max);
+    }
     let later = VolumeConfig {
         log_level: current.log_level,
+        uplink_max: current.uplink_max,
         ..new.clone()
     };
     if later != *current {

@@ -1,15 +1,17 @@
 //! What the daemon does when it is asked over the control socket.
 
 use super::log::LogHandle;
-use super::{Start, trees};
+use super::{Start, snapshots, trees, upkeep};
 use crate::config::VolumeConfig;
 use crate::control::server::Service;
-use crate::control::{ChunkPlace, Event, Evicted, Explained, MinerPlace, Op, PackPlace, Progress, Reply, Status};
+use crate::control::{
+    ChunkPlace, Damaged, Event, Evicted, Explained, MinerPlace, Op, PackPlace, Progress, Reply, Status,
+};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::{
-    CHAIN_TIMEOUT, KERNEL_DRAIN_TIMEOUT, PROGRESS_INTERVAL, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX,
-    TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
+    CHAIN_TIMEOUT, FENCE_POLL, KERNEL_DRAIN_TIMEOUT, PROGRESS_INTERVAL, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX,
+    STATUS_PACKS_MAX, TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
 };
 use crate::mountpoint;
 use crate::seen;
@@ -87,6 +89,8 @@ impl Daemon {
             state: "unmounted".to_owned(),
             pid: None,
             mountpoint: None,
+            // It rests on the disk: no names.
+            lost_files: Vec::new(),
             ..self.local_status(self.volume.vfs.errors_without_names())
         }
     }
@@ -98,13 +102,15 @@ impl Daemon {
         errors.extend(engine.errors.iter().map(|trouble| trouble.text.clone()));
         errors.drain(..errors.len().saturating_sub(STATUS_ERRORS_MAX));
         let closing = self.closing.load(Ordering::Acquire);
+        let lost_files = upkeep::lost_files(&self.volume);
         Status {
             name: self.dir.name().to_string(),
             state: if closing { "closing" } else { "mounted" }.to_owned(),
             pid: Some(std::process::id()),
             mountpoint: Some(self.mountpoint.display().to_string()),
             at_rest: survey::at_rest(&self.config),
-            read_only: self.read_only,
+            read_only: self.read_only || vfs.is_stopped(),
+            read_only_reason: vfs.is_stopped().then(|| FENCED.to_owned()),
             dirty_bytes: vfs.dirty_bytes(),
             unsent_bytes: engine.backlog.unsent_bytes,
             unsent_bound_bytes: engine.backlog.bound_bytes,
@@ -113,7 +119,30 @@ impl Daemon {
             files: vfs.file_count(),
             trash_files: vfs.trash_size().files,
             trash_bytes: vfs.trash_size().blocks * BLOCK_BYTES,
-            packs: PACK_STATES.into_iter().map(counted).collect(),
+            snapshots: vfs.snapshot_counts().0 as u64,
+            snapshot_trees: vfs.snapshot_counts().1 as u64,
+            lost: vfs.lost_history(),
+            packs: PackState::ALL.into_iter().map(counted).collect(),
+            pack_health: engine
+                .health
+                .iter()
+                .map(|(grade, count)| ((*grade).to_owned(), *count))
+                .collect(),
+            damaged_packs: engine
+                .damaged
+                .iter()
+                .take(STATUS_PACKS_MAX)
+                .map(|(seq, good)| Damaged {
+                    pack: seq.0,
+                    good: *good,
+                    grade: None,
+                })
+                .collect(),
+            lost_file_count: lost_files.len() as u64,
+            lost_files: lost_files.into_iter().take(STATUS_PACKS_MAX).collect(),
+            scrubbed_at: (engine.scrubbed_at_s > 0).then_some(engine.scrubbed_at_s),
+            live_bytes: engine.living.map(|(live, _)| live),
+            dead_bytes: engine.living.map(|(_, dead)| dead),
             blocked: engine
                 .underway
                 .iter()
@@ -137,6 +166,15 @@ impl Daemon {
             answer.fill(&mut status);
         }
         status
+    }
+
+    async fn timings(&self, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
+        for stage in crate::timings::all() {
+            if events.send(Event::Stage(Box::new(stage))).await.is_err() {
+                break;
+            }
+        }
+        Ok(Reply::Status(Box::new(self.local_status(self.volume.vfs.errors()))))
     }
 
     /// Asks for the territory every now and then, so that `statfs` can tell what room it has. Never ends.
@@ -173,6 +211,39 @@ impl Daemon {
         Ok(())
     }
 
+    /// Takes a snapshot of everything written before the call.
+    async fn create_snapshot(&self, name: String, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
+        let (mountpoint, volume) = (self.mountpoint.clone(), self.volume.clone());
+        let taken = blocking(move || {
+            flush_kernel(&mountpoint)?;
+            snapshots::create(&volume, &name)
+        });
+        let numbers = self.with_progress(taken, events).await?;
+        // The client may be gone; the snapshot is there all the same.
+        let _client_may_be_gone = events.send(Event::Snapshot(Box::new(numbers))).await;
+        Ok(Reply::Told)
+    }
+
+    /// Watches for another machine that takes the volume over: from then on changes are refused here.
+    pub async fn watch_fence(self: Arc<Self>) {
+        loop {
+            if self.volume.engine.fenced().is_some() {
+                break;
+            }
+            tokio::time::sleep(FENCE_POLL).await;
+        }
+        if self.volume.vfs.is_stopped() {
+            return;
+        }
+        tracing::error!("{FENCED}");
+        // What programs have written and the kernel still holds is kept too.
+        let mountpoint = self.mountpoint.clone();
+        if let Err(failure) = blocking(move || flush_kernel(&mountpoint)).await {
+            tracing::warn!("{failure}");
+        }
+        self.volume.vfs.stop_changes();
+    }
+
     /// Remembers outside the volume's directory how far the network is: a recovery must not accept less (I13).
     pub fn note_seen(&self) {
         if let Some(pack) = self.volume.engine.newest_confirmed()
@@ -194,6 +265,9 @@ impl Daemon {
             tokio::select! {
                 result = &mut work => return result,
                 _ = ticks.tick() => {
+                    if self.volume.engine.fenced().is_some() {
+                        return Err(fenced());
+                    }
                     let status = self.volume.engine.status();
                     let progress = Progress {
                         dirty_bytes: self.volume.vfs.dirty_bytes(),
@@ -208,6 +282,15 @@ impl Daemon {
     }
 
     async fn evict(&self) -> Result<Reply, Failure> {
+        // What expired is deleted by the chain: the cache may have the only copy of what counts as confirmed.
+        let territory = self.status().await.territory;
+        if let Some(expired) = territory.filter(|territory| territory.state == "expired") {
+            let what = format!(
+                "territory `{}` expired, and what it held is gone: nothing is dropped from the cache",
+                expired.name
+            );
+            return Err(Failure::new(Exit::Territory, what).hint("copy what is still here to a safe place first"));
+        }
         let vfs = self.volume.vfs.clone();
         let report = blocking(move || vfs.evict_all().map_err(Failure::from)).await?;
         Ok(Reply::Evicted(Evicted {
@@ -273,12 +356,21 @@ impl Service for Daemon {
         async move {
             match op {
                 Op::Status => Ok(Reply::Status(Box::new(self.status().await))),
+                Op::Timings => self.timings(&events).await,
                 Op::Sync { wait } => self.sync(wait, &events).await.map(|()| Reply::Synced),
                 Op::Evict => self.evict().await,
                 Op::Explain { path_hex } => self.explain(&path_hex, &events).await,
                 Op::Quota { path_hex, change } => trees::quota(&self.volume.vfs, path_hex, change, &events).await,
+                Op::SnapshotCreate { name } => self.create_snapshot(name, &events).await,
+                Op::SnapshotList => snapshots::list(&self.volume, &events).await,
+                Op::SnapshotDelete { name } => snapshots::delete(&self.volume, name).await,
+                Op::SnapshotDiff { old, new } => snapshots::diff(&self.volume, &old, new.as_deref(), &events).await,
+                Op::Unsent => snapshots::unsent(&self.volume, &events).await,
                 Op::TrashList => trees::list_trash(&self.volume.vfs, &events).await,
                 Op::TrashEmpty { ids } => trees::empty_trash(&self.volume.vfs, ids).await,
+                Op::Scrub { full, rate } => upkeep::scrub(&self.volume, full, rate).await,
+                Op::Repair => upkeep::repair(&self.volume).await,
+                Op::Collect { dry_run } => upkeep::collect(&self.volume, dry_run).await,
                 Op::Shutdown { wait } => self.shutdown(wait, &events).await,
                 Op::SetLogLevel { level } => {
                     self.log.set(level);
@@ -290,14 +382,15 @@ impl Service for Daemon {
     }
 }
 
-/// Every state a pack can be in, in order.
-const PACK_STATES: [PackState; 5] = [
-    PackState::Sealed,
-    PackState::Declaring,
-    PackState::Placing,
-    PackState::Stored,
-    PackState::Confirmed,
-];
+/// Why a volume that another machine has taken over refuses changes.
+const FENCED: &str = "this volume was recovered on another machine, which goes on with it: nothing more is sent from here, and \
+                      changes are refused";
+
+fn fenced() -> Failure {
+    Failure::new(Exit::Refused, FENCED).hint(
+        "`cessfs unsent NAME` lists what only this machine has; copy it over, then move this volume's directory away",
+    )
+}
 
 /// Runs what waits for the disk beside the tasks that wait for the network.
 pub(super) fn blocking<T: Send + 'static>(
@@ -387,7 +480,7 @@ fn standing_name(standing: Standing) -> &'static str {
     }
 }
 
-fn kind_name(kind: FileKind) -> &'static str {
+pub(super) fn kind_name(kind: FileKind) -> &'static str {
     match kind {
         FileKind::Regular => "file",
         FileKind::Directory => "directory",

@@ -1,6 +1,7 @@
 //! How a result becomes a reply: now, or when the disk or the network has answered.
 
 use super::convert::file_attr;
+use super::passthrough::ttl_of;
 use super::{Adapter, GENERATION, ttl};
 use cessfs_vfs::{Later, Vfs, VfsError};
 use fuser::{Errno, INodeNo, ReplyEmpty, ReplyEntry, ReplyXattr};
@@ -15,7 +16,7 @@ impl Adapter {
         reply: ReplyEntry,
     ) {
         match result {
-            Ok(attr) => reply.entry(&ttl([ino.0, attr.ino]), &file_attr(&attr), GENERATION),
+            Ok(attr) => reply.entry(&ttl([ino.0]).min(ttl_of(&attr)), &file_attr(&attr), GENERATION),
             Err(e) => reply.error(self.faults.errno(op, ino.0, &e)),
         }
     }

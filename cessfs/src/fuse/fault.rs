@@ -47,6 +47,7 @@ impl Faults {
 
     /// Runs a request. If it panics its reply, dropped on the way, answers EIO.
     pub fn guard(&self, op: &'static str, work: impl FnOnce()) {
+        let _span = super::stages::of(op).enter();
         if catch_unwind(AssertUnwindSafe(work)).is_err() {
             // Where and why was logged when it happened.
             tracing::error!(op, "a request panicked; please report it");

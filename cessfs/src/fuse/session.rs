@@ -1,6 +1,6 @@
 //! Mounting and the session: how the kernel is asked, what is negotiated, and how it ends.
 
-use super::Adapter;
+use super::{Adapter, pages};
 use crate::config::KernelCache;
 use crate::exit::{Exit, Failure};
 use crate::limits;
@@ -68,6 +68,9 @@ pub fn mount(adapter: Adapter, dir: &Path, settings: &Settings) -> Result<Mounte
         None => Session::new(adapter, dir, &config).map_err(|e| by_helper(&e, settings))?,
     };
     let _first_and_only = kernel.set(session.notifier());
+    if pages::clean_for_others() {
+        pages::widen(dir);
+    }
     let (sender, ended) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("fuse".to_owned())

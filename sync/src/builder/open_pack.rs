@@ -6,7 +6,7 @@ use crate::limits::{DELTA_FRAME_BYTES_MAX, PACK_SEGMENTS_MAX, PAD_BUFFER_BYTES, 
 use crate::pack::{ChunkEntry, DeltaEntry, Directory, FOOTER_SEALED_BYTES, Footer, HEADER_SEALED_BYTES, Header};
 use crate::staging::{Staging, store_error};
 use crate::store::StoreError;
-use cessfs_crypto::{ChunkId, FrameId, FrameKind, PackLabel, PackSeq, SEAL_OVERHEAD, VolumeKeys};
+use cessfs_crypto::{ChunkId, FrameId, FrameKind, PackKind, PackLabel, PackSeq, SEAL_OVERHEAD, VolumeKeys};
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
@@ -23,6 +23,8 @@ pub(super) struct OpenPack {
     pub(super) begun_at: Duration,
     /// Bytes that a checkpoint's metadata will take beyond what is pending; 0 for others.
     pub(super) reserve: u64,
+    /// The lowest pack of which everything was copied here for a snapshot.
+    pub(super) stands_for: Option<PackSeq>,
     keys: VolumeKeys,
     dice: Dice,
     room: Arc<DiskRoom>,
@@ -37,13 +39,7 @@ impl OpenPack {
         label: PackLabel,
         begun_at: Duration,
     ) -> Result<OpenPack, StoreError> {
-        let header = Header {
-            volume: label.volume,
-            seq: label.seq,
-            epoch: label.epoch,
-            kind: label.kind,
-        };
-        let sealed = header.seal(&keys, &mut dice);
+        let sealed = header(&label).seal(&keys, &mut dice);
         let file = staging.create(label.seq)?;
         file.write_all_at(&sealed, 0).map_err(store_error)?;
         Ok(OpenPack {
@@ -55,10 +51,20 @@ impl OpenPack {
             deltas: Vec::new(),
             begun_at,
             reserve: 0,
+            stands_for: None,
             keys,
             dice,
             room: staging.room(),
         })
+    }
+
+    /// Makes it a checkpoint, also with chunks in it already. The header is sealed anew, under another nonce, over the old one.
+    pub(super) fn turn_checkpoint(&mut self, reserve: u64) -> Result<(), StoreError> {
+        assert!(self.deltas.is_empty(), "the kind is settled before the delta is cut");
+        self.label.kind = PackKind::Checkpoint;
+        self.reserve = reserve;
+        let sealed = header(&self.label).seal(&self.keys, &mut self.dice);
+        self.file.write_all_at(&sealed, 0).map_err(store_error)
     }
 
     fn append(&mut self, sealed: &[u8]) -> Result<u64, StoreError> {
@@ -150,5 +156,14 @@ impl OpenPack {
     /// Whole segments of a closed pack.
     pub(super) fn segments(&self) -> u32 {
         (self.len / segment_bytes() as u64) as u32
+    }
+}
+
+fn header(label: &PackLabel) -> Header {
+    Header {
+        volume: label.volume,
+        seq: label.seq,
+        epoch: label.epoch,
+        kind: label.kind,
     }
 }

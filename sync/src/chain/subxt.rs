@@ -20,7 +20,9 @@ mod shape;
 mod submit;
 mod wire;
 
-use crate::chain::{Chain, ChainError, ChainInfo, Deal, Declaration, Head, Miner, Planck, StoredFile, Territory};
+use crate::chain::{
+    Chain, ChainError, ChainInfo, Deal, Declaration, Head, Miner, Planck, StoredFile, Territory, TerritoryState,
+};
 use crate::fragment_store::Fid;
 use crate::limits::{CHAIN_CALL_TIMEOUT, CHAIN_LIST_TIMEOUT, CHAIN_MINERS_CACHE};
 use cessfs_crypto::{AccountId, AccountKey, Entropy};
@@ -160,7 +162,17 @@ impl Chain for SubxtChain {
     }
 
     fn renew_territory(&self, name: &str, days: u32) -> BoxFuture<'static, Result<(), ChainError>> {
-        self.submit(calls::renewal_territory(name, days), Purpose::Purchase)
+        let (this, name) = (self.clone(), name.to_owned());
+        async move {
+            // The chain has two calls for it: one while the content is still there, one when it is gone.
+            let expired = |territory: &Territory| territory.state == TerritoryState::Expired;
+            let call = match this.territory(&name).await?.as_ref().is_some_and(expired) {
+                true => calls::reactivate_territory(&name, days),
+                false => calls::renewal_territory(&name, days),
+            };
+            this.submit(call, Purpose::Purchase).await
+        }
+        .boxed()
     }
 
     fn miners(&self) -> BoxFuture<'static, Result<Vec<Miner>, ChainError>> {

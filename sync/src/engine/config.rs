@@ -6,6 +6,7 @@ use crate::fragment_store::FragmentStore;
 use crate::limits::{BACKLOG_BOUND_BYTES, PACK_AGE_MAX, PACK_TARGET_BYTES};
 use crate::store::MetaStore;
 use crate::tasks::Tasks;
+use crate::upkeep::UpkeepConfig;
 use cessfs_crypto::{Entropy, LabelKey, VolumeKeys};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -24,6 +25,10 @@ pub struct Config {
     pub pack_age_max: Duration,
     /// Unsent bytes at which `submit` blocks; at least two full packs, whatever is set.
     pub backlog_bound_bytes: u64,
+    /// Bytes per second that may be sent to miners, on average; 0: any number.
+    pub uplink_bytes_per_second_max: u64,
+    /// What happens to packs that the network holds.
+    pub upkeep: UpkeepConfig,
 }
 
 impl Config {
@@ -35,6 +40,8 @@ impl Config {
             pack_target_bytes: PACK_TARGET_BYTES,
             pack_age_max: PACK_AGE_MAX,
             backlog_bound_bytes: BACKLOG_BOUND_BYTES,
+            uplink_bytes_per_second_max: 0,
+            upkeep: UpkeepConfig::default(),
         }
     }
 }

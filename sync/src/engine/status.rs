@@ -8,6 +8,7 @@ use crate::ledger::{Blocked, Ledger, PackRecord, PackState, Place};
 use crate::miners::Miners;
 use crate::pack::{Piece, pieces};
 use crate::pipeline::{ColumnProgress, Pipeline};
+use crate::upkeep::Upkeep;
 use cessfs_crypto::{AccountId, PackSeq};
 use std::collections::BTreeMap;
 
@@ -20,6 +21,14 @@ pub struct Status {
     pub packs: BTreeMap<PackState, u64>,
     /// Packs that are not Confirmed, oldest first.
     pub underway: Vec<PackStatus>,
+    /// Packs that the network is to hold, by what is known of their columns (names of [`Grade`](crate::upkeep::Grade)).
+    pub health: BTreeMap<&'static str, u64>,
+    /// Those that are not whole: number, and good columns of twelve.
+    pub damaged: Vec<(PackSeq, u8)>,
+    /// Wall time since which every one of them was looked at, seconds since 1970; 0: one never was.
+    pub scrubbed_at_s: u64,
+    /// Sealed bytes that files need, and bytes of packs that nobody needs; `None` before they were counted.
+    pub living: Option<(u64, u64)>,
     /// Last errors, oldest first.
     pub errors: Vec<Trouble>,
 }
@@ -76,13 +85,24 @@ pub struct ChunkLocation {
 }
 
 impl Status {
-    pub(super) fn of(ledger: &Ledger, builder: &Builder, pipeline: &Pipeline, errors: &Errors) -> Status {
+    pub(super) fn of(
+        ledger: &Ledger,
+        builder: &Builder,
+        pipeline: &Pipeline,
+        upkeep: &Upkeep,
+        errors: &Errors,
+    ) -> Status {
         let mut packs = BTreeMap::new();
         for pack in ledger.all() {
             *packs.entry(pack.state).or_default() += 1;
         }
         let underway = ledger.unconfirmed();
+        let (health, damaged, scrubbed_at_s) = upkeep.grades();
         Status {
+            health,
+            damaged,
+            scrubbed_at_s,
+            living: upkeep.last_count(),
             backlog: builder.backlog(),
             packs,
             underway: underway.iter().map(|pack| PackStatus::of(pack, pipeline)).collect(),

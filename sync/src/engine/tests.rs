@@ -5,6 +5,7 @@ mod builder;
 mod crash;
 mod faults;
 mod rig;
+mod upkeep;
 
 use crate::chunk_store::{ChunkStore, FetchError, Standing};
 use crate::ledger::PackState;

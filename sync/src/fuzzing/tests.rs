@@ -118,6 +118,9 @@ fn record(state: PackState) -> PackRecord {
         }; COLUMNS],
         sealed_at_s: 1_700_000_000,
         changed_at_s: 1_700_000_001,
+        drain: None,
+        stands_for: None,
+        beside: false,
     }
 }
 

@@ -8,7 +8,7 @@ use cessfs_crypto::{AccountId, PackKind, PackSeq};
 use codec::{Decode, DecodeAll, Encode};
 use std::fmt;
 
-const RECORD_VERSION: u8 = 1;
+const RECORD_VERSION: u8 = 2;
 
 /// How far a pack has come. Every arrow is one journal record, written before what it allows happens.
 ///
@@ -24,9 +24,21 @@ const RECORD_VERSION: u8 = 1;
 ///                              |  +-------------------------->    |   right answers from all twelve
 ///                              |                                  v
 ///                              +--- deal gone from Placing     Confirmed --> staging removed
+///                                                                 |
+///               fewer than four columns, and not all of     too little lives, or too few columns are good
+///               what lives is here                                v
+///       Lost <------------------------------------------------ Draining  --> chunks to other packs, a checkpoint
+///        |   four columns again, or nothing lives in it           ^  |
+///        +--------------------------------------------------------+  | I4: all of it Confirmed elsewhere, a later
+///                                                                    v checkpoint Confirmed, no snapshot, history over
+///                                                                 Deleting
+///                                                                    | finalized: the account has no such file
+///                                                                    v
+///                                                                  Gone --> no location names it: forgotten
 /// ```
 ///
-/// Any state before Confirmed can be blocked: it keeps its place and tries again, see [`Blocked`].
+/// Any state before Confirmed can be blocked: it keeps its place and tries again, see [`Blocked`]. Deleting is tried again
+/// and again, too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub enum PackState {
     /// The body rests on this disk; nothing is known about its hashes.
@@ -39,6 +51,29 @@ pub enum PackState {
     Stored,
     /// All twelve miners gave back what they were given.
     Confirmed,
+    /// Takes no new references: what lives in it moves to other packs. Reads still come from here.
+    Draining,
+    /// Nothing needs it. Its deletion may be on its way.
+    Deleting,
+    /// The chain does not list it any more. Remembered until no location of a chunk names it.
+    Gone,
+    /// Fewer than four columns can be had, and this machine does not have all that lives in it. Asked for again and again.
+    Lost,
+}
+
+impl PackState {
+    /// Every state, in order.
+    pub const ALL: [PackState; 9] = [
+        PackState::Sealed,
+        PackState::Declaring,
+        PackState::Placing,
+        PackState::Stored,
+        PackState::Confirmed,
+        PackState::Draining,
+        PackState::Deleting,
+        PackState::Gone,
+        PackState::Lost,
+    ];
 }
 
 impl fmt::Display for PackState {
@@ -49,6 +84,10 @@ impl fmt::Display for PackState {
             PackState::Placing => "placing",
             PackState::Stored => "stored",
             PackState::Confirmed => "confirmed",
+            PackState::Draining => "draining",
+            PackState::Deleting => "deleting",
+            PackState::Gone => "gone",
+            PackState::Lost => "lost",
         })
     }
 }
@@ -145,6 +184,27 @@ pub struct Column {
     pub delivered: bool,
 }
 
+/// Why a pack drains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum DrainCause {
+    /// Too little of it lives.
+    Dead,
+    /// Too few of its columns are good.
+    Damaged,
+}
+
+/// How far a draining pack is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Drain {
+    /// Why.
+    pub cause: DrainCause,
+    /// Wall time of its beginning, seconds since 1970.
+    pub since_s: u64,
+    /// Number of the checkpoint that was sealed after everything that lives in it had moved. From that point on no tree
+    /// needs the pack; `None`: not everything has moved.
+    pub checkpoint: Option<u64>,
+}
+
 /// One pack in the journal.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PackRecord {
@@ -180,6 +240,13 @@ pub struct PackRecord {
     pub sealed_at_s: u64,
     /// Wall time of the last change of state.
     pub changed_at_s: u64,
+    /// From Draining on.
+    pub drain: Option<Drain>,
+    /// Chunks that only a snapshot may need were copied into it out of this pack (the lowest of them): while that one is
+    /// pinned, so is this.
+    pub stands_for: Option<PackSeq>,
+    /// Beside this history: sealed by another writer, or after the point that a recovery went back to. Never deleted here.
+    pub beside: bool,
 }
 
 impl PackRecord {
@@ -218,7 +285,10 @@ impl PackRecord {
         match record.state {
             PackState::Sealed => Ok(record),
             _ if hashes != Some(record.segments) => Err(corrupt("no hashes")),
-            PackState::Stored | PackState::Confirmed if !complete => Err(corrupt("a column has no miner")),
+            state if state >= PackState::Stored && !complete => Err(corrupt("a column has no miner")),
+            PackState::Draining | PackState::Deleting | PackState::Gone if record.drain.is_none() => {
+                Err(corrupt("it drains for no reason"))
+            }
             _ => Ok(record),
         }
     }
@@ -245,6 +315,9 @@ struct Wire {
     columns: [(Option<[u8; 32]>, bool); COLUMNS],
     sealed_at_s: u64,
     changed_at_s: u64,
+    drain: Option<Drain>,
+    stands_for: Option<u64>,
+    beside: bool,
 }
 
 impl From<&PackRecord> for Wire {
@@ -272,6 +345,9 @@ impl From<&PackRecord> for Wire {
                 .map(|column| (column.miner.map(|miner| miner.0), column.delivered)),
             sealed_at_s: record.sealed_at_s,
             changed_at_s: record.changed_at_s,
+            drain: record.drain,
+            stands_for: record.stands_for.map(|seq| seq.0),
+            beside: record.beside,
         }
     }
 }
@@ -312,6 +388,9 @@ impl TryFrom<Wire> for PackRecord {
             }),
             sealed_at_s: wire.sealed_at_s,
             changed_at_s: wire.changed_at_s,
+            drain: wire.drain,
+            stands_for: wire.stands_for.map(PackSeq),
+            beside: wire.beside,
         })
     }
 }

@@ -38,20 +38,19 @@ fn record(seq: u64, state: PackState) -> PackRecord {
         columns: [column; COLUMNS],
         sealed_at_s: 5,
         changed_at_s: 6,
+        drain: (state > PackState::Confirmed).then_some(Drain {
+            cause: DrainCause::Damaged,
+            since_s: 7,
+            checkpoint: Some(9),
+        }),
+        stands_for: Some(PackSeq(2)),
+        beside: false,
     }
 }
 
-const STATES: [PackState; 5] = [
-    PackState::Sealed,
-    PackState::Declaring,
-    PackState::Placing,
-    PackState::Stored,
-    PackState::Confirmed,
-];
-
 #[test]
 fn records_come_back_in_every_state() {
-    for state in STATES {
+    for state in PackState::ALL {
         let record = record(3, state);
         assert_eq!(PackRecord::decode(&record.encode()).expect("own encoding"), record);
     }
@@ -71,18 +70,18 @@ fn records_that_break_a_promise_are_refused() {
     }
     assert!(PackRecord::decode(&[]).is_err());
     let mut newer = record(3, PackState::Sealed).encode();
-    newer[0] = 2;
+    newer[0] = 3;
     assert!(PackRecord::decode(&newer).is_err());
 }
 
 proptest! {
     #[test]
     fn damaged_records_never_panic_and_never_have_two_encodings(
-        state in 0usize..5,
+        state in 0usize..9,
         patch in prop::collection::vec((0usize..1000, any::<u8>()), 1..4),
         cut in 0usize..3,
     ) {
-        let mut bytes = record(3, STATES[state]).encode();
+        let mut bytes = record(3, PackState::ALL[state]).encode();
         for (at, byte) in patch {
             let at = at % bytes.len();
             bytes[at] = byte;
@@ -140,8 +139,12 @@ fn standing_follows_the_pack() {
         Standing::Sealed,
         Standing::Stored,
         Standing::Confirmed,
+        Standing::Unknown,
+        Standing::Unknown,
+        Standing::Unknown,
+        Standing::Unknown,
     ];
-    for (state, standing) in STATES.into_iter().zip(expected) {
+    for (state, standing) in PackState::ALL.into_iter().zip(expected) {
         let target = record(1, state);
         let update = |pack: &mut PackRecord| *pack = target;
         ledger.update(PackSeq(1), Durable::Now, update).expect("update");

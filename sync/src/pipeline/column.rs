@@ -169,6 +169,7 @@ impl Pipeline {
         miner: AccountId,
     ) -> Result<Result<(), MinerError>, Blocked> {
         let _permit = self.fragments.acquire().await.expect("the semaphore is never closed");
+        self.uplink.turn(fragment_bytes() as u64).await;
         let encoded = placement.pack.encoded();
         let hash = encoded.segments[segment as usize].fragments[usize::from(column)];
         let lost = Arc::new(OnceLock::new());

@@ -5,6 +5,7 @@ use crate::chain::SegmentHashes;
 use crate::erasure::{file_id, pack_hashes};
 use crate::ledger::{Blocked, Durable, Encoded, PackRecord, PackState};
 use crate::limits::COLUMNS;
+use crate::stages;
 use crate::staging::store_error;
 use std::collections::HashSet;
 use std::os::unix::fs::FileExt;
@@ -15,6 +16,7 @@ impl Pipeline {
         let body = self.staging.body(pack.seq).map_err(staging_lost)?;
         let count = pack.segments as usize;
         let hashes = self.blocking(move || {
+            let _span = stages::PACK_HASH.enter();
             pack_hashes(count, |offset, piece| {
                 body.read_exact_at(piece, offset).map_err(store_error)
             })

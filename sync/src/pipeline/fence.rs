@@ -17,6 +17,9 @@ impl Pipeline {
         if !holds(Rule::Fence) {
             return Ok(());
         }
+        if let Some(epoch) = self.ledger.fenced() {
+            return Err(Blocked::Fenced { epoch });
+        }
         let listed = self.chain.files().await?;
         let own: Vec<Fid> = {
             let packs = self.ledger.all();
@@ -36,11 +39,19 @@ impl Pipeline {
         let mut asked = futures::stream::iter(questions).buffer_unordered(SURVEYS_IN_FLIGHT);
         while let Some((fid, epoch)) = asked.next().await {
             match epoch? {
-                Some(epoch) if epoch > self.ledger.epoch() => return Err(Blocked::Fenced { epoch }),
+                Some(epoch) if epoch > self.ledger.epoch() => return Err(self.fenced(epoch)),
                 _ => self.known_files.lock().insert(fid),
             };
         }
         Ok(())
+    }
+
+    /// From now on nothing is sent, and whoever changes files is told so.
+    fn fenced(&self, epoch: u32) -> Blocked {
+        match self.ledger.fence(epoch) {
+            Ok(()) => Blocked::Fenced { epoch },
+            Err(error) => Blocked::Journal(error.to_string()),
+        }
     }
 
     /// The epoch of a pack of this volume; `None` if the file is none.

@@ -8,6 +8,7 @@
 use super::body::{read_column, read_row};
 use crate::ledger::stopped;
 use crate::limits::{COLUMNS, ROWS_KEPT, fragment_bytes, row_bytes};
+use crate::stages;
 use crate::staging::{Staging, store_error};
 use crate::store::StoreError;
 use crate::tasks::{Gone, Tasks};
@@ -100,9 +101,11 @@ impl Rows {
 
     async fn encode(&self, seq: PackSeq, (segment, row): Place) -> Result<Mutex<[Option<Bytes>; COLUMNS]>, StoreError> {
         let staging = self.staging.clone();
-        let parts = self
-            .blocking(move || read_row(&staging.body(seq)?, segment, row))
-            .await?;
+        let parts = self.blocking(move || {
+            let _span = stages::ROW_ENCODE.enter();
+            read_row(&staging.body(seq)?, segment, row)
+        });
+        let parts = parts.await?;
         Ok(Mutex::new(parts.map(|part| Some(part.into()))))
     }
 

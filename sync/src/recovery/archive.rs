@@ -4,17 +4,16 @@ use super::{Found, Step, Tell};
 use crate::chain::Chain;
 use crate::chunk_store::FetchError;
 use crate::clock::Clock;
+use crate::deltas::{Deltas, unavailable};
 use crate::dice::Dice;
 use crate::fragment_store::{Fid, FragmentStore};
 use crate::ledger::{Column, Encoded, PackRecord, PackState};
-use crate::limits::{
-    ARCHIVE_PACKS_IN_FLIGHT, DELTA_RANGE_BYTES_MAX, DELTA_RANGES_IN_FLIGHT, DIRECTORY_BYTES_MAX, SEGMENT_BYTES,
-};
+use crate::limits::ARCHIVE_PACKS_IN_FLIGHT;
 use crate::miners::Miners;
-use crate::pack::{DeltaEntry, Directory, FOOTER_SEALED_BYTES, Footer};
-use crate::ranges::{Neighbours, Ranges, RangesParts};
+use crate::pack::Directory;
+use crate::ranges::{Ranges, RangesParts};
 use crate::tasks::Tasks;
-use cessfs_crypto::{Entropy, FrameId, FrameKind, PackKind, PackSeq, VolumeKeys};
+use cessfs_crypto::{Entropy, PackKind, PackSeq, VolumeKeys};
 use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,8 +36,7 @@ pub struct ArchiveParts {
 
 /// The network's side of a volume.
 pub struct Archive {
-    keys: VolumeKeys,
-    ranges: Ranges,
+    deltas: Deltas,
 }
 
 /// A pack that was read back, as far as recovery needs it.
@@ -108,14 +106,14 @@ impl Archive {
             parts.clock.clone(),
             Dice::new(parts.entropy),
         ));
+        let ranges = Ranges::new(RangesParts {
+            chain: parts.chain,
+            miners,
+            clock: parts.clock,
+            tasks: parts.tasks,
+        });
         Archive {
-            keys: parts.keys,
-            ranges: Ranges::new(RangesParts {
-                chain: parts.chain,
-                miners,
-                clock: parts.clock,
-                tasks: parts.tasks,
-            }),
+            deltas: Deltas::new(parts.keys, Arc::new(ranges), None),
         }
     }
 
@@ -171,22 +169,9 @@ impl Archive {
     }
 
     async fn open_one(&self, found: &Found) -> Result<Pack, FetchError> {
-        let seq = found.label.seq;
         let mut record = record(found)?;
-        let body = record.body_bytes();
-        let footer = self
-            .ranges
-            .read(
-                &record,
-                body - FOOTER_SEALED_BYTES as u64..body,
-                Neighbours::Unwanted,
-                |sealed| Footer::open(&self.keys, seq, sealed).map_err(|error| error.to_string()),
-            )
-            .await?;
-        if footer.segments != record.segments || footer.kind != record.kind {
-            return Err(unavailable(seq, "its footer is not of this file"));
-        }
-        let directory = self.directory(&record, &footer).await?;
+        let footer = self.deltas.footer(&record).await?;
+        let directory = self.deltas.directory(&record, &footer).await?;
         record.chunks = footer.chunks;
         record.deltas = footer.deltas;
         record.delta_bytes = directory.deltas.iter().map(|delta| u64::from(delta.len)).sum();
@@ -199,19 +184,6 @@ impl Archive {
         })
     }
 
-    async fn directory(&self, record: &PackRecord, footer: &Footer) -> Result<Directory, FetchError> {
-        let bytes = footer.directory_bytes();
-        if bytes > DIRECTORY_BYTES_MAX {
-            return Err(unavailable(footer.seq, "its directory is too long"));
-        }
-        if bytes == 0 {
-            return Ok(Directory::default());
-        }
-        let range = footer.directory_offset..footer.directory_offset + bytes;
-        let open = |sealed: &[u8]| Directory::open(&self.keys, footer, sealed).map_err(|error| error.to_string());
-        self.ranges.read(record, range, Neighbours::Unwanted, open).await
-    }
-
     /// Hands the delta frames of a pack to `sink`, in their order.
     ///
     /// # Errors
@@ -219,59 +191,10 @@ impl Archive {
     pub async fn deltas<E: From<FetchError>>(
         &self,
         pack: &Pack,
-        mut sink: impl FnMut(Vec<u8>) -> Result<(), E>,
+        sink: impl FnMut(Vec<u8>) -> Result<(), E>,
     ) -> Result<(), E> {
-        let runs = runs(&pack.directory.deltas);
-        let mut reading = futures::stream::iter(runs)
-            .map(|(first, run)| self.run(pack, first, run))
-            .buffered(DELTA_RANGES_IN_FLIGHT);
-        while let Some(frames) = reading.next().await {
-            for frame in frames? {
-                sink(frame)?;
-            }
-        }
-        Ok(())
+        self.deltas.frames(&pack.record, &pack.directory.deltas, sink).await
     }
-
-    /// Delta frames that lie back to back; `first` is the index of the first one.
-    async fn run(&self, pack: &Pack, first: usize, run: &[DeltaEntry]) -> Result<Vec<Vec<u8>>, FetchError> {
-        let Some((start, last)) = run.first().zip(run.last()) else {
-            return Ok(Vec::new());
-        };
-        let range = start.offset..last.offset + u64::from(last.len);
-        let open = |sealed: &[u8]| {
-            let mut rest = sealed;
-            let mut frames = Vec::with_capacity(run.len());
-            for (index, entry) in (first..).zip(run) {
-                let (frame, after) = rest.split_at(entry.len as usize);
-                let id = FrameId::Pack {
-                    seq: pack.record.seq,
-                    kind: FrameKind::Delta,
-                    index: index as u32,
-                };
-                frames.push(self.keys.open(id, frame).map_err(|error| error.to_string())?.to_vec());
-                rest = after;
-            }
-            Ok(frames)
-        };
-        self.ranges.read(&pack.record, range, Neighbours::Unwanted, open).await
-    }
-}
-
-/// Cuts delta frames into runs of bounded length, each with the index of its first frame.
-fn runs(deltas: &[DeltaEntry]) -> Vec<(usize, &[DeltaEntry])> {
-    let mut runs = Vec::new();
-    let mut first = 0;
-    let mut bytes = 0;
-    for (index, delta) in deltas.iter().enumerate() {
-        if index > first && bytes + u64::from(delta.len) > DELTA_RANGE_BYTES_MAX {
-            runs.push((first, &deltas[first..index]));
-            (first, bytes) = (index, 0);
-        }
-        bytes += u64::from(delta.len);
-    }
-    runs.push((first, &deltas[first..]));
-    runs
 }
 
 /// What the chain and the label say of a pack; counts are still to come.
@@ -302,32 +225,8 @@ fn record(found: &Found) -> Result<PackRecord, FetchError> {
         }),
         sealed_at_s: 0,
         changed_at_s: 0,
+        drain: None,
+        stands_for: None,
+        beside: false,
     })
-}
-
-fn unavailable(seq: PackSeq, why: &str) -> FetchError {
-    FetchError::Unavailable(format!("pack {}: {why}", seq.0))
-}
-
-const _: () = assert!(DELTA_RANGE_BYTES_MAX < SEGMENT_BYTES as u64);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn runs_are_bounded_and_leave_nothing_out() {
-        let entry = |len| DeltaEntry { offset: 0, len };
-        let deltas: Vec<DeltaEntry> = (0..50).map(|i| entry(300_000 + i * 1000)).collect();
-        let runs = runs(&deltas);
-        assert!(runs.len() > 1);
-        let mut next = 0;
-        for (first, run) in runs {
-            assert_eq!(first, next);
-            assert!(run.iter().map(|d| u64::from(d.len)).sum::<u64>() <= DELTA_RANGE_BYTES_MAX);
-            next += run.len();
-        }
-        assert_eq!(next, deltas.len());
-        assert_eq!(super::runs(&[]).len(), 1);
-    }
 }

@@ -5,6 +5,7 @@ use crate::ledger::{LAST_SEQ_KEY, Lineage, Place, pack_key};
 use crate::limits::{EPOCH_SEQS, EPOCH_STEPS, INSTALL_BATCH_RECORDS};
 use crate::store::{Batch, MetaStore, StoreError};
 use cessfs_crypto::{ChunkId, Entropy, PackSeq};
+use std::collections::HashSet;
 
 /// How a recovered volume goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,6 +51,7 @@ pub fn install(
     continuation: Continuation,
 ) -> Result<(), StoreError> {
     let mut batch = Batch::new();
+    let history: HashSet<PackSeq> = packs.history(plan.head).into_iter().collect();
     // Oldest first: a chunk that lies in two packs is read from the newer one.
     for (seq, pack) in &packs.good {
         for entry in &pack.directory.chunks {
@@ -58,7 +60,10 @@ pub fn install(
                 store.commit(std::mem::take(&mut batch))?;
             }
         }
-        batch.put(pack_key(*seq), pack.record.encode());
+        let mut record = pack.record.clone();
+        // What this history does not build on is not ours to delete.
+        record.beside = !history.contains(seq);
+        batch.put(pack_key(*seq), record.encode());
     }
     batch.put(LAST_SEQ_KEY, continuation.base.0.to_le_bytes());
     let lineage = Lineage {

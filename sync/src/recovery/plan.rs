@@ -36,8 +36,11 @@ pub struct Point {
     pub seq: PackSeq,
     /// When it was sealed, by the writer's clock.
     pub sealed_at_s: u64,
-    /// Everything it builds on is there.
+    /// Its tree can be read: all metadata it builds on is there.
     pub complete: bool,
+    /// All its contents are there too, for certain. Not so when packs from before it were deleted since, unless a later
+    /// checkpoint that it is, or comes after, was what allowed that; which content is missing is known when it is restored.
+    pub whole: bool,
 }
 
 /// Why there is nothing to replay.
@@ -91,14 +94,28 @@ impl Packs {
         (line, missing)
     }
 
+    /// The packs of the history that ends with `head`, newest first.
+    pub fn history(&self, head: PackSeq) -> Vec<PackSeq> {
+        self.line(head).0
+    }
+
     /// The points of the newest history, oldest first. Numbers of later epochs are higher, so its end is the highest.
     pub fn points(&self) -> Vec<Point> {
         let complete = self.complete();
-        let (line, _) = self.line(self.newest());
+        let (line, missing) = self.line(self.newest());
+        // Packs are deleted only after a checkpoint later than them, at most the newest, told a tree that does not need them.
+        let is_start = |seq: &&PackSeq| complete.contains(*seq) && self.good[*seq].is_checkpoint();
+        let start = line.iter().find(is_start).copied();
+        let first_gone = missing.iter().min().copied();
+        let whole = |seq: PackSeq| {
+            let has_all = start.is_some_and(|start| seq >= start) || first_gone.is_none_or(|gone| seq < gone);
+            has_all && self.lost.range(..=seq).next().is_none()
+        };
         let point = |seq: &PackSeq| Point {
             seq: *seq,
             sealed_at_s: self.good[seq].record.sealed_at_s,
             complete: complete.contains(seq),
+            whole: complete.contains(seq) && whole(*seq),
         };
         line.iter().rev().map(point).collect()
     }

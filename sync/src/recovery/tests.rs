@@ -241,6 +241,11 @@ async fn a_recovered_volume_goes_on_in_an_epoch_of_its_own() {
     assert_eq!(blocked, [Blocked::Fenced { epoch: 2 }]);
     assert_eq!(rig.world.chain.declarations().len(), declared);
     assert_eq!(old.fetch(id).await.expect("still here"), bytes);
+    assert!(old.is_fenced() && !engine.is_fenced());
+    // It is remembered, without asking the network again.
+    drop(old);
+    let old = rig.engine(&old_store, "old");
+    assert_eq!(old.fenced(), Some(2));
     // The newer one is not in its own way.
     rig.packs(&engine, 12..13).await;
     drop((engine, old));
@@ -343,4 +348,71 @@ async fn miners_that_lie_about_ranges_are_seen_through() {
     let (archive, packs) = rig.open().await;
     let plan = packs.plan(At::Newest).expect("plan");
     assert_eq!(rig.replay(&archive, &packs, &plan).await, ["1 Forced"]);
+}
+
+/// First frame of each delta that the engine replays up to a pack.
+async fn replayed(engine: &Engine, seq: u64) -> Result<Vec<String>, FetchError> {
+    let said = Arc::new(parking_lot::Mutex::new(Vec::new()));
+    let heard = said.clone();
+    let sink = Box::new(move |frame: Vec<u8>| {
+        // The other frame of each delta says nothing.
+        heard
+            .lock()
+            .extend(String::from_utf8(frame).ok().filter(|said| !said.starts_with('\u{7}')));
+        Ok(())
+    });
+    engine.replay(PackSeq(seq), sink).await?;
+    let said = std::mem::take(&mut *said.lock());
+    Ok(said)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_engine_replays_its_own_packs_from_this_disk_and_from_four_miners() {
+    let rig = Rig::new(31);
+    let store = Arc::new(MemStore::new());
+    for number in 0..13 {
+        rig.world.miners.set_fault(number, Some(Fault::Gone));
+    }
+    let engine = rig.engine(&store, "a");
+    for seed in 0..2 {
+        let (id, bytes) = rig.chunk(seed);
+        engine.submit(id, &bytes).expect("submit");
+        engine.seal().expect("seal");
+    }
+    assert_eq!(
+        replayed(&engine, 2).await.expect("from staging"),
+        ["1 Forced", "2 Forced"]
+    );
+    assert_eq!(replayed(&engine, 1).await.expect("a prefix"), ["1 Forced"]);
+    let unsent = Arc::new(parking_lot::Mutex::new(0));
+    let count = unsent.clone();
+    let sink = Box::new(move |_| {
+        *count.lock() += 1;
+        Ok(())
+    });
+    engine.replay_unsent(sink).await.expect("from staging");
+    assert_eq!(*unsent.lock(), 4, "two frames in each of two packs");
+
+    for number in 0..13 {
+        rig.world.miners.set_fault(number, None);
+    }
+    engine.poke();
+    rig.packs(&engine, 2..10).await;
+    for seq in 1..=10 {
+        rig.lose(seq, 4).await;
+    }
+    drop(engine);
+    let engine = rig.engine(&store, "a");
+    assert_eq!(
+        replayed(&engine, 2).await.expect("from miners"),
+        ["1 Forced", "2 Forced"]
+    );
+    let said = replayed(&engine, 10).await.expect("from miners");
+    assert_eq!(said, ["9 Checkpoint", "10 Forced"], "it starts at a checkpoint");
+    assert!(replayed(&engine, 11).await.is_err(), "there is no such pack");
+    rig.lose(1, 3).await;
+    drop(engine);
+    let engine = rig.engine(&store, "a");
+    assert!(replayed(&engine, 2).await.is_err(), "three miners are too few");
+    assert_eq!(replayed(&engine, 10).await.expect("it needs no pack before").len(), 2);
 }

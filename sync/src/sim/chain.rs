@@ -47,6 +47,12 @@ struct State {
     /// Declarations that were taken, by fid: more than one is what F4 warns of.
     taken: HashMap<Fid, u32>,
     late: Vec<(u32, Declaration)>,
+    /// Deletions that were taken: from this height on.
+    deleted: HashMap<Fid, u32>,
+    /// How often each deletion was asked for.
+    delete_calls: HashMap<Fid, u32>,
+    /// How often the answer to a deletion gets lost though it counts.
+    lost_delete_replies: u32,
     faults: VecDeque<DeclareFault>,
     territory: Option<Territory>,
     miners: Vec<Miner>,
@@ -116,6 +122,30 @@ impl SimChain {
         taken
     }
 
+    /// The answers to the next deletions are lost, though they count.
+    pub fn lose_delete_replies(&self, count: u32) {
+        self.state.lock().lost_delete_replies = count;
+    }
+
+    /// How often the deletion of each fid was asked for.
+    pub fn deletions(&self) -> Vec<(Fid, u32)> {
+        let mut calls: Vec<_> = self
+            .state
+            .lock()
+            .delete_calls
+            .iter()
+            .map(|(fid, times)| (*fid, *times))
+            .collect();
+        calls.sort();
+        calls
+    }
+
+    /// The file was deleted at the best head.
+    pub fn is_deleted(&self, fid: Fid) -> bool {
+        let now = self.now();
+        self.state.lock().deleted.get(&fid).is_some_and(|from| *from <= now)
+    }
+
     /// Drops an open deal, as an expiring territory does.
     pub fn drop_deals(&self) {
         self.state.lock().deals.clear();
@@ -123,7 +153,9 @@ impl SimChain {
 
     /// Fids stored at the best head.
     pub fn stored(&self) -> Vec<Fid> {
-        self.state.lock().files.keys().copied().collect()
+        let state = self.state.lock();
+        let files = state.files.keys().filter(|fid| !state.deleted.contains_key(*fid));
+        files.copied().collect()
     }
 
     /// Attributes one column of all files to another miner, as a repair among miners does.
@@ -206,6 +238,7 @@ impl SimChain {
                 .into_iter()
                 .map(|hashes| (hashes, holders))
                 .collect(),
+            unavailable: Vec::new(),
             size: declaration.size,
         };
         state.files.insert(fid, (now, file));
@@ -294,7 +327,8 @@ impl Chain for SimChain {
         let height = self.height_of(head);
         self.answer(|state| {
             let (_, file) = state.files.get(&fid).filter(|(born, _)| *born <= height)?;
-            Some(file.clone())
+            let gone = state.deleted.get(&fid).is_some_and(|from| *from <= height);
+            (!gone).then(|| file.clone())
         })
     }
 
@@ -332,15 +366,41 @@ impl Chain for SimChain {
         .boxed()
     }
 
-    fn delete(&self, _fid: Fid) -> BoxFuture<'static, Result<(), ChainError>> {
-        ready(Err(ChainError::Refused("not simulated".into()))).boxed()
+    fn delete(&self, fid: Fid) -> BoxFuture<'static, Result<(), ChainError>> {
+        let next = self.now() + 1;
+        let mut state = self.settled();
+        if state.away {
+            return ready(Err(ChainError::Away("no route".into()))).boxed();
+        }
+        *state.delete_calls.entry(fid).or_default() += 1;
+        let there = state.files.contains_key(&fid) && !state.deleted.contains_key(&fid);
+        if !there {
+            return ready(Err(ChainError::Refused("FileBank.NonExistent".into()))).boxed();
+        }
+        let charge = state.files[&fid].1.segments.len() as u128 * u128::from(SEGMENT_CHARGE_BYTES);
+        state.deleted.insert(fid, next);
+        if let Some(territory) = &mut state.territory {
+            territory.remaining_bytes += charge;
+        }
+        let lost = state.lost_delete_replies > 0;
+        state.lost_delete_replies = state.lost_delete_replies.saturating_sub(1);
+        let final_at = self.clock.sleep(BLOCK * (FINALITY_BLOCKS + 2));
+        async move {
+            if lost {
+                return Err(ChainError::Away("connection reset".into()));
+            }
+            final_at.await;
+            Ok(())
+        }
+        .boxed()
     }
 
     fn files(&self) -> BoxFuture<'static, Result<Vec<Fid>, ChainError>> {
         let height = self.height_of(Head::Finalized);
         self.answer(|state| {
             let born = state.files.iter().filter(|(_, (born, _))| *born <= height);
-            born.map(|(fid, _)| *fid).collect()
+            let there = born.filter(|(fid, _)| state.deleted.get(fid).is_none_or(|from| *from > height));
+            there.map(|(fid, _)| *fid).collect()
         })
     }
 

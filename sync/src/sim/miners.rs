@@ -71,6 +71,8 @@ impl SimMiners {
             account: SimMiners::account(number),
             endpoint: format!("sim:{number}"),
             positive: true,
+            leaving: false,
+            failed_audits: 0,
             idle_bytes: 1 << 40,
         });
         number
@@ -204,7 +206,9 @@ impl FragmentStore for SimMiners {
             Some(Fault::Stalls) => return pending().boxed(),
             _ => {}
         }
-        let Some(held) = miner.fragments.get(&(fid, fragment)) else {
+        let held = miner.fragments.get(&(fid, fragment));
+        // What the chain has no file of, miners drop.
+        let Some(held) = held.filter(|_| !self.chain.is_deleted(fid)) else {
             return self.later(Err(MinerError::Missing("404".into())));
         };
         let mut bytes = held.slice(range.start as usize..range.end as usize);

@@ -10,9 +10,10 @@
 //!
 //! Values are sealed on their way down and opened on their way up when the volume seals what rests on disk.
 
-use super::{Backend, Batch, MetaStore, Record, StoreError};
+use super::{Backend, BarrierBegun, Batch, MetaStore, Record, StoreError};
 use crate::limits::{JOURNAL_IDLE_FLUSH, JOURNAL_MERGE_BYTES_MAX, JOURNAL_OP_BYTES, JOURNAL_QUEUE_BYTES_MAX};
-use cessfs_crypto::{AtRestKeys, Entropy};
+use crate::stages;
+use cessfs_crypto::{AtRestKeys, Entropy, RECORD_NONCE_BYTES};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
@@ -34,8 +35,16 @@ impl Sealer {
         }
     }
 
-    fn seal(&self, key: &[u8], value: &[u8]) -> Vec<u8> {
-        self.keys.seal_record(key, value, &mut **self.entropy.lock())
+    /// Seals every value. The nonces come from one call for randomness, which may be a system call.
+    fn seal_all(&self, ops: &mut [(Vec<u8>, Option<Vec<u8>>)]) {
+        let values = ops.iter().filter(|(_, value)| value.is_some()).count();
+        let mut nonces = Drawn(vec![0; values * RECORD_NONCE_BYTES]);
+        self.entropy.lock().fill(&mut nonces.0);
+        for (key, value) in ops {
+            if let Some(value) = value {
+                *value = self.keys.seal_record(key, value, &mut nonces);
+            }
+        }
     }
 
     fn open(&self, key: &[u8], sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
@@ -43,6 +52,24 @@ impl Sealer {
         self.keys.open_record(key, sealed).map_err(damaged)
     }
 }
+
+/// Random bytes drawn before they are needed; each is given out once.
+struct Drawn(Vec<u8>);
+
+impl Entropy for Drawn {
+    fn fill(&mut self, out: &mut [u8]) {
+        let rest = self
+            .0
+            .len()
+            .checked_sub(out.len())
+            .expect("as many were drawn as are needed");
+        out.copy_from_slice(&self.0[rest..]);
+        self.0.truncate(rest);
+    }
+}
+
+/// Keys taken out of the overlay at a time.
+const UNCOVER_KEYS: usize = 64;
 
 /// Changes of a range that wait for the writer.
 type WaitingRange = HashMap<Vec<u8>, Option<Arc<[u8]>>>;
@@ -129,7 +156,9 @@ impl<B: Backend> MetaStore for Journal<B> {
         if let Some((_, value)) = self.shared.overlay.read().get(key) {
             return Ok(value.as_ref().map(|value| value.to_vec()));
         }
+        let span = stages::STORE_GET.enter();
         let stored = self.shared.backend.get(key)?;
+        drop(span);
         stored.map(|value| self.shared.open(key, value)).transpose()
     }
 
@@ -149,6 +178,7 @@ impl<B: Backend> MetaStore for Journal<B> {
     }
 
     fn commit(&self, batch: Batch) -> Result<(), StoreError> {
+        let _span = stages::STORE_COMMIT.enter();
         let bytes = batch_bytes(&batch);
         let mut queue = self.shared.queue.lock();
         while queue.bytes > JOURNAL_QUEUE_BYTES_MAX && queue.failed.is_none() {
@@ -172,10 +202,21 @@ impl<B: Backend> MetaStore for Journal<B> {
     }
 
     fn barrier(&self) -> Result<(), StoreError> {
+        self.end_barrier(self.begin_barrier())
+    }
+
+    fn begin_barrier(&self) -> BarrierBegun {
         let mut queue = self.shared.queue.lock();
         let target = queue.committed;
         queue.wanted = queue.wanted.max(target);
         self.shared.work.notify_one();
+        BarrierBegun(Some(target))
+    }
+
+    fn end_barrier(&self, begun: BarrierBegun) -> Result<(), StoreError> {
+        let _span = stages::STORE_BARRIER.enter();
+        let target = begun.0.expect("it was begun here");
+        let mut queue = self.shared.queue.lock();
         while queue.durable < target {
             if let Some(failed) = &queue.failed {
                 return Err(failed.clone());
@@ -190,7 +231,10 @@ impl<B: Backend> MetaStore for Journal<B> {
 impl<B: Backend> Shared<B> {
     fn open(&self, key: &[u8], value: Vec<u8>) -> Result<Vec<u8>, StoreError> {
         match &self.sealer {
-            Some(sealer) => sealer.open(key, &value),
+            Some(sealer) => {
+                let _span = stages::OPEN_RECORD.enter();
+                sealer.open(key, &value)
+            }
             None => Ok(value),
         }
     }
@@ -205,6 +249,7 @@ impl<B: Backend> Shared<B> {
         limit: usize,
         out: &mut Vec<Record>,
     ) -> Result<Option<Vec<u8>>, StoreError> {
+        let _span = stages::STORE_SCAN.enter();
         let (waiting, waiting_end) = self.waiting(prefix, from, limit);
         let stored = self.backend.scan(prefix, from, limit)?;
         let stored_end = (stored.len() == limit).then(|| stored[limit - 1].0.clone());
@@ -301,33 +346,40 @@ impl<B: Backend> Shared<B> {
     }
 
     fn write(&self, batch: Batch, flush: bool) -> Result<(), StoreError> {
-        if !batch.is_empty() {
-            self.backend.apply(self.compact(batch))?;
+        if batch.is_empty() {
+            let _span = stages::STORE_FLUSH.enter();
+            return if flush { self.backend.flush() } else { Ok(()) };
         }
-        if flush { self.backend.flush() } else { Ok(()) }
+        let batch = self.compact(batch);
+        if flush {
+            let _span = stages::STORE_FLUSH.enter();
+            return self.backend.apply_and_flush(batch);
+        }
+        let _span = stages::STORE_APPLY.enter();
+        self.backend.apply(batch)
     }
 
-    /// Keeps the last change of each key and seals what remains.
+    /// Keeps the last change of each key, seals what remains, and puts it into the order of the backend's tree: neighbours
+    /// are then changed one after the other.
     fn compact(&self, batch: Batch) -> Batch {
-        let changes: HashMap<Vec<u8>, Option<Vec<u8>>> = batch.ops.into_iter().collect();
-        let seal = |(key, value): (Vec<u8>, Option<Vec<u8>>)| {
-            let value = value.map(|value| match &self.sealer {
-                Some(sealer) => sealer.seal(&key, &value),
-                None => value,
-            });
-            (key, value)
-        };
-        Batch {
-            ops: changes.into_iter().map(seal).collect(),
+        let _span = stages::SEAL_RECORDS.enter();
+        let changes: BTreeMap<Vec<u8>, Option<Vec<u8>>> = batch.ops.into_iter().collect();
+        let mut ops: Vec<_> = changes.into_iter().collect();
+        if let Some(sealer) = &self.sealer {
+            sealer.seal_all(&mut ops);
         }
+        Batch { ops }
     }
 
     /// Lets reads see the backend's copy of what has been applied, unless a later batch waits for the same key.
     fn uncover(&self, keys: &[Vec<u8>], last: u64) {
-        let mut overlay = self.overlay.write();
-        for key in keys {
-            if overlay.get(key).is_some_and(|(number, _)| *number <= last) {
-                overlay.remove(key);
+        // Piece by piece: whoever waits for the overlay does not wait for thousands of keys.
+        for keys in keys.chunks(UNCOVER_KEYS) {
+            let mut overlay = self.overlay.write();
+            for key in keys {
+                if overlay.get(key).is_some_and(|(number, _)| *number <= last) {
+                    overlay.remove(key);
+                }
             }
         }
     }

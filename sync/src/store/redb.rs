@@ -34,10 +34,18 @@ impl RedbBackend {
     /// # Errors
     /// `Corrupt` if redb cannot read its file (the caller quarantines it), `Io`/`Full` if the disk refuses.
     pub fn open(dir: &Path) -> Result<RedbBackend, StoreError> {
+        RedbBackend::open_with_cache(dir, REDB_CACHE_BYTES)
+    }
+
+    /// The same with a page cache of so many bytes.
+    ///
+    /// # Errors
+    /// See [`open`](RedbBackend::open).
+    pub fn open_with_cache(dir: &Path, cache_bytes: usize) -> Result<RedbBackend, StoreError> {
         let path = dir.join(RedbBackend::FILE);
         // redb trusts a file that was closed cleanly, and may panic over one that was damaged since.
         let opened = catch_unwind(AssertUnwindSafe(|| {
-            Database::builder().set_cache_size(REDB_CACHE_BYTES).create(&path)
+            Database::builder().set_cache_size(cache_bytes).create(&path)
         }));
         let db = opened
             .map_err(|_| StoreError::Corrupt("redb gave up while opening".into()))?
@@ -105,6 +113,14 @@ impl Backend for RedbBackend {
             Durability::None
         };
         self.transact(batch, durability)
+    }
+
+    /// One transaction for both: a second, empty one would sync the file again.
+    fn apply_and_flush(&self, batch: Batch) -> Result<(), StoreError> {
+        let mut loose = self.loose_bytes.lock();
+        self.transact(batch, Durability::Immediate)?;
+        *loose = 0;
+        Ok(())
     }
 
     fn flush(&self) -> Result<(), StoreError> {

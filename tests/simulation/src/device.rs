@@ -134,6 +134,8 @@ impl Device {
         config.pack_target_bytes = target;
         config.pack_age_max = outside.settings.pack_age;
         config.backlog_bound_bytes = outside.settings.backlog_packs * target;
+        // Deletions are not simulated yet, and so nothing is collected or rewritten.
+        (config.upkeep.scrub, config.upkeep.repair, config.upkeep.gc) = (false, false, false);
         let (clock, pauses) = (outside.clock.clone(), Arc::new(Mutex::new(self.fork("pauses"))));
         let pausing = clock.clone();
         let tasks = Tasks::inline(Handle::current(), move || {

@@ -39,6 +39,8 @@ pub(super) struct PartAt {
 pub(crate) struct Files {
     dir: PathBuf,
     open: Mutex<LruCache<(u64, u64), Arc<Part>>>,
+    /// First parts that others read and write: open as long as they do. Taken while `open` is held, never before it.
+    pinned: Mutex<HashMap<u64, Arc<Part>>>,
     /// Parts written since their last sync, by inode; true: the part is new, so its directory has to be synced too.
     unsynced: Mutex<HashMap<u64, BTreeMap<u64, bool>>>,
     /// Syncs of one inode run one after the other, or the second would report what the first has not done yet.
@@ -47,7 +49,7 @@ pub(crate) struct Files {
 }
 
 struct Part {
-    file: File,
+    file: Arc<File>,
     /// Bytes it took on the disk when last asked.
     used: AtomicU64,
 }
@@ -62,6 +64,7 @@ impl Files {
         Ok(Files {
             dir: dir.to_owned(),
             open: Mutex::new(LruCache::unbounded()),
+            pinned: Mutex::new(HashMap::new()),
             unsynced: Mutex::new(HashMap::new()),
             sync_locks: (0..BACKING_DIRS).map(|_| Mutex::new(())).collect(),
             used: AtomicU64::new(0),
@@ -134,6 +137,39 @@ impl Files {
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         fallocate(&part.file, flags, at.offset as libc::off_t, bytes as libc::off_t)?;
         self.account(&part)
+    }
+
+    /// The first part, kept open until [`unpin`](Files::unpin); `None` if there is none and none shall be made.
+    pub(super) fn pin(&self, ino: u64, make: bool) -> io::Result<Option<Arc<File>>> {
+        let Some(part) = self.part(ino, 0, make)? else {
+            return Ok(None);
+        };
+        let mut open = self.open.lock();
+        // Whoever opened it a second time meanwhile has a descriptor that counts: the one that is kept is the only one.
+        let part = open.pop(&(ino, 0)).unwrap_or(part);
+        let mut pinned = self.pinned.lock();
+        let part = pinned.entry(ino).or_insert(part);
+        Ok(Some(part.file.clone()))
+    }
+
+    pub(super) fn unpin(&self, ino: u64) {
+        let mut open = self.open.lock();
+        let part = self.pinned.lock().remove(&ino);
+        if let Some(part) = part {
+            open.put((ino, 0), part);
+            if open.len() > BACKING_PARTS_OPEN_MAX {
+                open.pop_lru();
+            }
+        }
+    }
+
+    /// Notes that others wrote to the first part.
+    pub(super) fn written_by_others(&self, ino: u64) -> io::Result<()> {
+        if let Some(part) = self.part(ino, 0, false)? {
+            self.unsynced.lock().entry(ino).or_default().entry(0).or_insert(false);
+            self.account(&part)?;
+        }
+        Ok(())
     }
 
     /// Everything written to `ino` before is durable when it returns.
@@ -211,6 +247,7 @@ impl Files {
             Err(e) => return Err(e),
         }
         let mut open = self.open.lock();
+        self.pinned.lock().remove(&ino);
         let numbers: Vec<_> = open.iter().map(|(&key, _)| key).filter(|key| key.0 == ino).collect();
         for key in numbers {
             open.pop(&key);
@@ -291,18 +328,26 @@ impl Files {
         self.dir.join(format!("{:02x}/{ino:016x}.d", dir_of(ino)))
     }
 
+    /// The part, if it is open already.
+    fn known_part(&self, open: &mut LruCache<(u64, u64), Arc<Part>>, ino: u64, number: u64) -> Option<Arc<Part>> {
+        if let Some(part) = open.get(&(ino, number)) {
+            return Some(part.clone());
+        }
+        self.pinned.lock().get(&ino).filter(|_| number == 0).cloned()
+    }
+
     /// The open part; `None` if there is no such file and none shall be made. Nobody who needs another waits for the disk.
     fn part(&self, ino: u64, number: u64, make: bool) -> io::Result<Option<Arc<Part>>> {
-        if let Some(part) = self.open.lock().get(&(ino, number)) {
-            return Ok(Some(part.clone()));
+        if let Some(part) = self.known_part(&mut self.open.lock(), ino, number) {
+            return Ok(Some(part));
         }
         let Some(part) = self.open_part(ino, number, make)? else {
             return Ok(None);
         };
         let mut open = self.open.lock();
         // Whoever was faster: what a part takes is counted by one only.
-        if let Some(part) = open.get(&(ino, number)) {
-            return Ok(Some(part.clone()));
+        if let Some(part) = self.known_part(&mut open, ino, number) {
+            return Ok(Some(part));
         }
         open.put((ino, number), part.clone());
         if open.len() > BACKING_PARTS_OPEN_MAX {
@@ -339,6 +384,7 @@ impl Files {
         if is_new {
             self.unsynced.lock().entry(ino).or_default().insert(number, true);
         }
+        let file = Arc::new(file);
         Ok(Some(Arc::new(Part { file, used })))
     }
 

@@ -4,12 +4,15 @@
 //! part can be handed to the kernel as it is. A torn or silently changed block is the disk's to notice.
 
 use super::files::PartAt;
-use super::{Backing, BackingError, BackingFile, BlockAt, Files};
-use crate::limits::{BACKING_PART_CHUNKS, BLOCK_BYTES};
+use super::{Backing, BackingError, BackingFile, BlockAt, Files, sparse};
+use crate::limits::{BACKING_PART_CHUNKS, BLOCK_BYTES, CHUNK_BLOCKS};
 use crate::records::BlockMap;
 use cessfs_sync::limits::CHUNK_BYTES;
+use nix::unistd::Whence;
 use std::collections::BTreeSet;
+use std::fs::File;
 use std::ops::Range;
+use std::sync::Arc;
 
 /// Backing files that look like the files they stand for.
 pub(super) struct Plain {
@@ -79,6 +82,44 @@ impl Backing for Plain {
 
     fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError> {
         Ok(self.files.survey(visit)?)
+    }
+
+    fn whole_file(&self, ino: u64, make: bool) -> Result<Option<Arc<File>>, BackingError> {
+        Ok(self.files.pin(ino, make)?)
+    }
+
+    fn written_by_others(&self, ino: u64) -> Result<(), BackingError> {
+        Ok(self.files.written_by_others(ino)?)
+    }
+
+    fn let_go(&self, ino: u64) {
+        self.files.unpin(ino);
+    }
+
+    fn copy_overhang(&self, ino: u64) -> Result<Vec<(u64, BlockMap)>, BackingError> {
+        let mut copied = Vec::new();
+        let Some(file) = self.files.pin(ino, false)? else {
+            return Ok(copied);
+        };
+        let mut from = BACKING_PART_CHUNKS;
+        while let Some(at) = sparse::seek(&file, from * CHUNK_BYTES as u64, Whence::SeekData)? {
+            let chunk = at / CHUNK_BYTES as u64;
+            let blocks = sparse::data_blocks(&file, chunk)?;
+            let mut bytes = vec![0; CHUNK_BYTES];
+            let offset = chunk * CHUNK_BYTES as u64;
+            self.files.read(PartAt { ino, part: 0, offset }, &mut bytes)?;
+            for (run, _) in blocks.runs(0..CHUNK_BLOCKS).into_iter().filter(|(_, there)| *there) {
+                let block = run.start;
+                let range = run.start * BLOCK_BYTES as usize..run.end * BLOCK_BYTES as usize;
+                self.files.write(place(BlockAt { ino, chunk, block }), &bytes[range])?;
+            }
+            copied.push((chunk, blocks));
+            from = chunk + 1;
+        }
+        if !copied.is_empty() {
+            self.files.sync(ino)?;
+        }
+        Ok(copied)
     }
 
     fn expect_used(&self, bytes: u64) {

@@ -12,6 +12,7 @@ use super::tags::{ENTRY_BYTES, Entry, Slot, TABLE_BYTES, TagTable};
 use super::{Backing, BackingError, BackingFile, BlockAt, Files};
 use crate::limits::{BACKING_DIRS, BACKING_PART_CHUNKS, BLOCK_BYTES, CHUNK_BLOCKS, STALE_BLOCKS_MIN, TAG_TABLES_MAX};
 use crate::records::BlockMap;
+use crate::stages;
 use cessfs_crypto::{AtRestKeys, Entropy, InodeKey};
 use cessfs_sync::limits::CHUNK_BYTES;
 use lru::LruCache;
@@ -165,6 +166,7 @@ impl Sealed {
 
     /// Seals a run into its slot, then writes its entries. The table is only changed when both are written.
     fn write_run(&self, chunk: &Chunk, tags: &mut TagTable, run: &Run, data: &[u8]) -> Result<(), BackingError> {
+        let sealing = stages::SEAL_BLOCKS.enter();
         let mut nonces = vec![0; 12 * run.blocks.len()];
         self.entropy.lock().fill(&mut nonces);
         let (nonces, _) = nonces.as_chunks::<12>();
@@ -177,6 +179,7 @@ impl Sealed {
             let nonce = *nonce;
             entries.push(Entry { nonce, tag, version });
         }
+        drop(sealing);
         self.files
             .write(slot_place(chunk.at(run.blocks.start), run.slot), &sealed)?;
         self.write_entries(chunk, tags, run, &entries)?;
@@ -269,6 +272,7 @@ impl Backing for Sealed {
         for run in &runs {
             let out = &mut out[(run.blocks.start - at.block) * BLOCK..(run.blocks.end - at.block) * BLOCK];
             self.files.read(slot_place(chunk.at(run.blocks.start), run.slot), out)?;
+            let _span = stages::OPEN_BLOCKS.enter();
             for (block, data) in run.blocks.clone().zip(out.chunks_exact_mut(BLOCK)) {
                 if !Self::open(&chunk, block, &entries[block - at.block], data) {
                     return Err(BackingError::Damaged(chunk.at(block)));

@@ -75,6 +75,9 @@ impl Shared {
     }
 
     async fn copy_step(self: &Arc<Self>, step: &Step<'_>) -> Result<u64, VfsError> {
+        if let Some(copied) = self.copy_passing((step.from, step.from_offset), (step.to, step.to_offset), step.len)? {
+            return Ok(copied);
+        }
         if self.share_chunk(step)? {
             return Ok(step.len);
         }
@@ -100,6 +103,9 @@ impl Shared {
     fn run_at(&self, step: &Step<'_>) -> Result<(bool, u64), VfsError> {
         let state = step.from.state.read();
         state.check_alive()?;
+        if let Some(pass) = &state.data.pass {
+            return Shared::run_passing(&pass.file, step.from_offset, step.len);
+        }
         let left = state.record.size.saturating_sub(step.from_offset);
         if left == 0 {
             return Ok((true, step.len));
@@ -128,6 +134,10 @@ impl Shared {
         let (from, to) = (locked.state(step.from.ino), locked.state(step.to.ino));
         from.check_alive()?;
         to.check_alive()?;
+        // Who passes is not known to be what its records say.
+        if from.data.pass.is_some() || to.data.pass.is_some() {
+            return Ok(false);
+        }
         if from.record.inline || to.record.inline && to.record.size > 0 {
             return Ok(false);
         }

@@ -13,7 +13,12 @@ use std::sync::Arc;
 impl Shared {
     /// The bytes of an inline file, padded with zeros to its size (at most [`INLINE_BYTES_MAX`]).
     pub(super) fn inline_bytes(&self, ino: u64, size: u64) -> Result<Vec<u8>, VfsError> {
-        let mut bytes = self.core.store.get(&records::inline_key(ino))?.unwrap_or_default();
+        // An empty file has no such record: no need to look.
+        let stored = match size {
+            0 => None,
+            _ => self.core.store.get(&records::inline_key(ino))?,
+        };
+        let mut bytes = stored.unwrap_or_default();
         bytes.resize(size.min(INLINE_BYTES_MAX as u64) as usize, 0);
         Ok(bytes)
     }
@@ -39,7 +44,8 @@ impl Shared {
     ) -> Result<(), VfsError> {
         let end = offset + data.len();
         let size = state.record.size.max(end as u64);
-        let mut bytes = self.inline_bytes(ino, size)?;
+        let mut bytes = self.inline_bytes(ino, state.record.size)?;
+        bytes.resize(size as usize, 0);
         bytes[offset..end].copy_from_slice(data);
         let now = self.core.now();
         let mut record = state.record.clone();

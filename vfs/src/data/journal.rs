@@ -49,7 +49,7 @@ impl Shared {
                 return Ok(());
             }
         }
-        let _guard = self.core.marks.enter();
+        let _guard = self.core.marks.enter_unseen();
         let mut state = inode.state.write();
         self.journal_locked(inode.ino, &mut state, None)?;
         drop(state);
@@ -72,7 +72,7 @@ impl Shared {
 
     /// Journals everything up to `change`, which is durable in the backing file.
     fn journal_synced(&self, inode: &Arc<Inode>, change: u64) -> Result<(), VfsError> {
-        let _guard = self.core.marks.enter();
+        let _guard = self.core.marks.enter_unseen();
         let mut state = inode.state.write();
         self.journal_locked(inode.ino, &mut state, Some(change))?;
         if state
@@ -89,14 +89,21 @@ impl Shared {
 
     /// Makes the backing file durable; failing to is remembered for every later fsync.
     fn sync_backing(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
-        self.backing.sync(inode.ino).map_err(|e| {
+        // What others wrote is not known to need it.
+        let passes = inode.state.read().data.pass.as_ref().is_some_and(|pass| pass.noted);
+        let noted = if passes {
+            self.backing.written_by_others(inode.ino)
+        } else {
+            Ok(())
+        };
+        noted.and_then(|()| self.backing.sync(inode.ino)).map_err(|e| {
             let error = VfsError::from(e);
             self.note_failure(inode, error.clone());
             error
         })
     }
 
-    fn note_failure(&self, inode: &Arc<Inode>, error: VfsError) {
+    pub(super) fn note_failure(&self, inode: &Arc<Inode>, error: VfsError) {
         self.errors.add(format!(
             "inode {}: what was written cannot be made durable: {error}",
             inode.ino
@@ -112,18 +119,36 @@ impl Shared {
         }
     }
 
-    pub(super) fn fsync(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
-        let (change, failure) = {
+    pub(super) fn fsync(&self, inode: &Arc<Inode>, data_only: bool) -> Result<(), VfsError> {
+        let (change, told, ordered, content_only) = {
             let state = inode.state.read();
             state.check_alive()?;
-            (state.data.last_change(), state.data.failure.clone())
+            if let Some(error) = &state.data.failure {
+                return Err(error.clone());
+            }
+            let data = &state.data;
+            let content_only = data_only && !state.record.inline && data.is_promised();
+            (data.last_change(), data.told(), data.needs_sync(), content_only)
         };
-        if let Some(error) = failure {
-            return Err(error);
+        if content_only {
+            // What a database does all day: pages over pages. Times follow with the journal.
+            return self.sync_backing(inode);
         }
+        if ordered {
+            self.sync_backing(inode)?;
+            self.journal_synced(inode, change)?;
+            return Ok(self.core.store.barrier()?);
+        }
+        // What the journal says now promises nothing that the old records did not: it may be durable before the content is,
+        // and both are when this returns. So the two are made durable side by side.
+        self.journal(inode)?;
+        let barrier = self.core.store.begin_barrier();
         self.sync_backing(inode)?;
         self.journal_synced(inode, change)?;
-        Ok(self.core.store.barrier()?)
+        self.core.store.end_barrier(barrier)?;
+        // Not of what came meanwhile: that is counted beyond `told` as soon as it is staged.
+        inode.state.write().data.set_promised(told);
+        Ok(())
     }
 
     /// Journals everything about every inode; syncs what has to be synced for that.

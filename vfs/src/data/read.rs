@@ -8,6 +8,7 @@ use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
 use crate::limits::{FETCH_ROUNDS_MAX, PREFETCH_CHUNKS, PREFETCH_STREAK};
 use crate::records::Extent;
+use crate::stages;
 use cessfs_sync::FetchError;
 use std::ops::Range;
 use std::sync::Arc;
@@ -53,8 +54,13 @@ impl Shared {
     }
 
     fn try_read(&self, inode: &Inode, offset: u64, len: u32, fetched: &Fetched) -> Result<Attempt<Vec<u8>>, VfsError> {
+        let waiting = stages::LOCK_CONTENT.enter();
         let state = inode.state.read();
+        drop(waiting);
         state.check_alive()?;
+        if let Some(pass) = &state.data.pass {
+            return Shared::read_passing(&pass.file, offset, len as usize).map(Attempt::Done);
+        }
         let end = state.record.size.min(offset.saturating_add(u64::from(len)));
         if offset >= end {
             return Ok(Attempt::Done(Vec::new()));
@@ -164,7 +170,7 @@ impl Shared {
 }
 
 /// Copies `range` of a chunk's stored content as the file shows it: without what was cut off and punched out since.
-pub(super) fn copy_visible(extent: &Extent, stored: &[u8], range: &Range<usize>, out: &mut [u8]) {
+pub(crate) fn copy_visible(extent: &Extent, stored: &[u8], range: &Range<usize>, out: &mut [u8]) {
     out.fill(0);
     let valid = stored.len().min(extent.valid as usize);
     for (run, there) in extent.blocks.runs(range.start / BLOCK..range.end.div_ceil(BLOCK)) {

@@ -14,6 +14,8 @@ pub(super) enum Reclaim {
     Chunks(u64, Range<u64>),
     /// Extents and backing file of an inode that is no more.
     File(u64),
+    /// Backing file of an inode whose content is a record.
+    Outgrown(u64),
 }
 
 impl Shared {
@@ -43,6 +45,7 @@ impl Shared {
         let done = self.core.store.barrier().map_err(VfsError::from).and_then(|()| {
             queue.iter().try_for_each(|entry| match entry {
                 Reclaim::File(ino) => self.remove_file(*ino),
+                Reclaim::Outgrown(ino) => self.remove_outgrown(*ino),
                 Reclaim::Chunks(ino, chunks) => chunks.clone().try_for_each(|chunk| self.punch_unneeded(*ino, chunk)),
             })
         });
@@ -57,6 +60,20 @@ impl Shared {
         Ok(self.backing.remove(ino)?)
     }
 
+    /// Removes the backing file of a file that is inline, unless it has outgrown its record meanwhile.
+    fn remove_outgrown(&self, ino: u64) -> Result<(), VfsError> {
+        let inode = match self.core.inodes.get(&self.core, ino) {
+            Ok(inode) => inode,
+            Err(VfsError::Stale) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        let state = inode.state.write();
+        if state.record.inline && state.data.pass.is_none() && !state.gone {
+            self.backing.remove(ino)?;
+        }
+        Ok(())
+    }
+
     /// Punches the blocks of a chunk that hold nothing the chunk needs, as it is now.
     fn punch_unneeded(&self, ino: u64, chunk: u64) -> Result<(), VfsError> {
         let inode = match self.core.inodes.get(&self.core, ino) {
@@ -66,7 +83,7 @@ impl Shared {
             Err(e) => return Err(e),
         };
         let state = inode.state.write();
-        if state.gone {
+        if state.gone || state.data.pass.is_some() {
             return Ok(());
         }
         debug_assert!(chunk <= u64::MAX / CHUNK);

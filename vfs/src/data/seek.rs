@@ -14,6 +14,9 @@ impl Shared {
     pub(super) fn seek(&self, inode: &Inode, offset: u64, what: Seek) -> Result<u64, VfsError> {
         let state = inode.state.read();
         state.check_alive()?;
+        if let Some(pass) = &state.data.pass {
+            return Shared::seek_passing(&pass.file, offset, what);
+        }
         let size = state.record.size;
         if offset >= size {
             return Err(VfsError::NoOffset);

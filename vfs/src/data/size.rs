@@ -28,6 +28,10 @@ impl Shared {
         if size > FILE_BYTES_MAX {
             return Err(VfsError::TooLarge);
         }
+        state.data.will_tell();
+        if state.data.pass.is_some() {
+            return self.set_size_passing(ino, state, size);
+        }
         if state.record.inline && size <= INLINE_BYTES_MAX as u64 {
             let mut bytes = self.inline_bytes(ino, state.record.size)?;
             bytes.resize(size as usize, 0);
@@ -82,6 +86,7 @@ impl Shared {
         chunks.sort_unstable();
         chunks.dedup();
         self.dirty.lock().forget_from(ino, first);
+        state.data.exact &= chunks.is_empty();
         state.data.chunks.lock().forget_from(first);
         state.record.blocks = state.record.blocks.saturating_sub(freed);
         self.give_back_chunks(ino, &chunks);
@@ -169,7 +174,8 @@ impl Shared {
             batch.delete(spill_key(ino));
         }
         state.data.spill = None;
-        if state.record.inline {
+        let passed = self.discard_pass(ino, state, batch);
+        if state.record.inline && !passed {
             return Ok(());
         }
         if self.delete_page_of(ino, batch)? {

@@ -52,6 +52,10 @@ impl Shared {
         let mut locked = inode.state.write();
         let state = &mut *locked;
         state.check_alive()?;
+        if state.data.pass.is_some() {
+            self.change_space_passing(inode.ino, state, call)?;
+            return Ok(Attempt::Done(()));
+        }
         if state.record.inline && call.stays_inline() {
             let growth = u64::from(call.what != SpaceChange::Punch).saturating_sub(state.record.blocks);
             self.core.quotas.admit_growth(inode, &state.record, growth)?;
@@ -107,7 +111,7 @@ impl Shared {
     }
 
     /// Refuses to take more blocks than there are: a later write into them would fail.
-    fn check_space(&self, state: &InodeState, call: &SpaceCall) -> Result<(), VfsError> {
+    pub(super) fn check_space(&self, state: &InodeState, call: &SpaceCall) -> Result<(), VfsError> {
         if call.what == SpaceChange::Punch {
             return Ok(());
         }

@@ -45,10 +45,20 @@ pub struct DataState {
     changes: u64,
     /// Changes up to this one are durable in the backing file.
     pub(crate) synced: u64,
+    /// Changes of what the store says of size and chunks, made or to be made.
+    told: u64,
+    /// Those up to this one passed a barrier.
+    promised: u64,
     /// The file outgrew its `b` record, which stays until this change is durable.
     pub(crate) spill: Option<Spill>,
     /// What was written could not be made durable: every later fsync fails, and nothing that needs a sync is journaled.
     pub(crate) failure: Option<VfsError>,
+    /// Others read and write the backing file.
+    pub(crate) pass: Option<super::passthrough::Pass>,
+    /// All of the file is here, and the backing file holds nothing else: holes are holes, and what is cut off is zeros.
+    pub(crate) exact: bool,
+    /// The directory a file was made in, until it is closed for the first time; 0: not made since this mount.
+    pub(crate) born_in: u64,
 }
 
 /// Since when and by how much an inode is ahead of the store.
@@ -206,6 +216,7 @@ impl DataState {
     /// Counts a change of content.
     pub(crate) fn next_change(&mut self) -> u64 {
         self.changes += 1;
+        self.exact = false;
         self.last_change()
     }
 
@@ -213,6 +224,27 @@ impl DataState {
     /// known to be durable before the first sync.
     pub(crate) fn last_change(&self) -> u64 {
         self.changes + 1
+    }
+
+    /// Notes that the store says, or will say, something else of size or chunks.
+    pub(crate) fn will_tell(&mut self) {
+        self.told += 1;
+    }
+
+    /// The last of those changes. Never 0: what happened before this state was in memory is not known to be durable.
+    pub(crate) fn told(&self) -> u64 {
+        self.told + 1
+    }
+
+    /// Those changes up to `told` passed a barrier.
+    pub(crate) fn set_promised(&mut self, told: u64) {
+        self.promised = self.promised.max(told);
+    }
+
+    /// Everything the store has to know to find the content again passed a barrier: only the content itself has to be made
+    /// durable. Times may be ahead.
+    pub(crate) fn is_promised(&self) -> bool {
+        self.promised == self.told() && !self.needs_sync() && !self.chunks.lock().slots.values().any(Slot::is_ahead)
     }
 
     /// Notes that the inode is ahead of the store.
@@ -303,6 +335,9 @@ impl DataState {
 
     /// The batch that was staged is in the store.
     pub(crate) fn staged(&mut self, staged: Staged) {
+        if !staged.chunks.is_empty() || staged.spill_noted {
+            self.will_tell();
+        }
         let mut cache = self.chunks.lock();
         for (chunk, now) in staged.chunks {
             let Some(slot) = cache.slots.get_mut(&chunk) else {

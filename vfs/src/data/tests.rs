@@ -2,12 +2,13 @@
 
 use super::*;
 use crate::core::AtRest;
-use crate::fakes::bench::{BOTH, Bench, pattern, wait};
+use crate::fakes::bench::{BOTH, Bench, copy_dir, pattern, scratch, wait};
 use crate::limits::{BLOCK_BYTES, INLINE_BYTES_MAX, ROOM_WAIT_MAX};
 use cessfs_sync::{CutCause, MetaStore};
 
 mod durable;
 mod model;
+mod passing;
 mod space;
 
 const MIB: usize = 1 << 20;

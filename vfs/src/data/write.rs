@@ -8,6 +8,7 @@ use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
 use crate::limits::{BLOCK_BYTES, FILE_BYTES_MAX, INLINE_BYTES_MAX};
 use crate::records::{BlockMap, Extent};
+use crate::stages;
 use std::sync::Arc;
 
 impl Shared {
@@ -47,7 +48,9 @@ impl Shared {
             return Ok(Attempt::Room);
         }
         let guard = self.core.marks.enter();
+        let waiting = stages::LOCK_CONTENT.enter();
         let mut locked = inode.state.write();
+        drop(waiting);
         locked.check_alive()?;
         let result = self.write_locked(inode, &mut locked, offset, data, fetched);
         // Whatever came of it: a part may have been written.
@@ -71,6 +74,9 @@ impl Shared {
         fetched: &Fetched,
     ) -> Result<Attempt<u32>, VfsError> {
         let end = offset + data.len() as u64;
+        if state.data.pass.is_some() {
+            return self.write_passing(inode.ino, state, offset, data).map(Attempt::Done);
+        }
         if state.record.inline {
             if end <= INLINE_BYTES_MAX as u64 {
                 let growth = 1u64.saturating_sub(state.record.blocks);
@@ -197,7 +203,10 @@ impl Shared {
     /// Size and times after a write that ended at `end`; journals if too much is ahead of the store.
     fn finish_write(&self, inode: &Arc<Inode>, state: &mut InodeState, end: u64, bytes: u64) -> Result<(), VfsError> {
         let time = self.core.now();
-        state.record.size = state.record.size.max(end);
+        if end > state.record.size {
+            state.record.size = end;
+            state.data.will_tell();
+        }
         state.record.mtime = time;
         state.record.ctime = time;
         let now = self.core.clock.monotonic();

@@ -12,19 +12,24 @@
 //! unless it is in the trash.
 //!
 //! A checkpoint carries all records, not only marked ones, as a forced cut carries them: replay may start there.
+//!
+//! While changes are frozen for a snapshot nothing is unsent; the cut that is made then carries the snapshot's record, and
+//! the tree as of its pack is the snapshot.
 
 use super::frame::{DELTA_KINDS, FrameWriter};
 use super::marks::SAVED_PREFIX;
 use crate::data::state::DIRTY_PREFIX;
 use crate::data::{CHUNK, Shared};
+use crate::inode::ROOT_INO;
 use crate::records::{
     self, DENTRY_PREFIX, EXTENT_PREFIX, Extent, INLINE_PREFIX, INODE_PREFIX, InodeRecord, QUOTA_PREFIX, RecordError,
-    TRASH_PREFIX, XATTR_PREFIX,
+    SNAPSHOT_PREFIX, SnapshotRecord, TRASH_PREFIX, XATTR_PREFIX,
 };
+use crate::snapshot::Wanted;
 use cessfs_crypto::{ChunkId, PackSeq};
 use cessfs_sync::{Batch, CutCause, DeltaSource, StoreError};
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::time::Duration;
 
 /// Cuts that were written and neither sealed nor abandoned: pack, and the last generation of marks it carries.
@@ -70,7 +75,10 @@ impl DeltaSource for Shared {
         cause: CutCause,
         sink: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let (until, in_flight) = self.core.marks.begin_cut(|| self.submitted_ids().into_iter().collect());
+        let (until, (in_flight, snapshot)) = self.core.marks.begin_cut(|| {
+            let in_flight = self.submitted_ids().into_iter().collect();
+            (in_flight, self.core.take_wanted_snapshot())
+        });
         let mut cut = Cut {
             shared: self,
             cause,
@@ -80,16 +88,20 @@ impl DeltaSource for Shared {
             decided: None,
             left: Vec::new(),
         };
-        let written = cut.write(sink);
+        let written = cut.write(seq, snapshot, sink);
         let ended = self.core.marks.end_cut();
         let carried_over = self.core.marks.carry_over(&cut.left, cause == CutCause::Full);
-        let result = written.and(ended).and(carried_over);
-        if result.is_ok() {
-            self.cutter().0.lock().insert(seq, until);
-        } else {
-            self.core.marks.give_back();
+        match written.and_then(|snapshot| ended.and(carried_over).map(|()| snapshot)) {
+            Ok(snapshot) => {
+                self.core.snapshots.cut(snapshot);
+                self.cutter().0.lock().insert(seq, until);
+                Ok(())
+            }
+            Err(error) => {
+                self.core.marks.give_back();
+                Err(error)
+            }
         }
-        result
     }
 
     fn sealed(&self, seq: PackSeq, batch: &mut Batch) {
@@ -97,20 +109,51 @@ impl DeltaSource for Shared {
             return;
         };
         self.core.marks.clear(until, batch);
+        self.core.snapshots.sealed(seq, batch);
     }
 
     fn abandoned(&self, seq: PackSeq) {
         self.cutter().0.lock().remove(&seq);
+        self.core.snapshots.abandoned(seq);
         self.core.marks.give_back();
     }
 
     fn pending(&self) -> Option<(Duration, u64)> {
-        self.core.marks.pending()
+        let pending = self.core.marks.pending();
+        // A snapshot needs a pack, though nothing else may have changed.
+        pending.or_else(|| self.core.snapshots.is_wanted().then_some((Duration::ZERO, 0)))
+    }
+
+    fn pinned(&self) -> Option<PackSeq> {
+        self.core.snapshots.pinned()
+    }
+
+    fn live(&self, visit: &mut dyn FnMut(ChunkId)) -> Result<bool, StoreError> {
+        self.visit_live(visit)?;
+        Ok(true)
+    }
+
+    fn cached(
+        &self,
+        wanted: &dyn Fn(ChunkId) -> bool,
+        give: &mut dyn FnMut(ChunkId, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.give_cached(wanted, give)
+    }
+
+    fn lost(&self, chunks: &HashSet<ChunkId>) -> Result<(), StoreError> {
+        self.note_lost(chunks)
     }
 }
 
 impl Cut<'_> {
-    fn write(&mut self, sink: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>) -> Result<(), StoreError> {
+    /// Writes everything; with it the record of a snapshot, if this cut is one.
+    fn write(
+        &mut self,
+        seq: PackSeq,
+        snapshot: Option<Wanted>,
+        sink: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
+    ) -> Result<Option<(u64, SnapshotRecord)>, StoreError> {
         let marks = &self.shared.core.marks;
         marks.each(self.until, &mut |_, key, _| {
             if key.starts_with(EXTENT_PREFIX) {
@@ -131,7 +174,28 @@ impl Cut<'_> {
                 self.carry_all(&mut writer)?;
             }
         }
-        writer.flush()
+        let snapshot = snapshot.map(|wanted| self.take_snapshot(seq, wanted)).transpose()?;
+        if let Some((number, record)) = &snapshot {
+            writer.record(&records::snapshot_key(*number), Some(&record.encode()))?;
+        }
+        writer.flush()?;
+        Ok(snapshot)
+    }
+
+    fn take_snapshot(&self, seq: PackSeq, wanted: Wanted) -> Result<(u64, SnapshotRecord), StoreError> {
+        if !self.unsent.is_empty() {
+            return Err(StoreError::Corrupt(
+                "files have unsent content while changes are frozen".into(),
+            ));
+        }
+        let root = self.inode(ROOT_INO)?;
+        let record = SnapshotRecord {
+            pack: seq,
+            taken: wanted.taken,
+            name: wanted.name,
+            root: root.ok_or_else(|| StoreError::Corrupt("there is no root directory".into()))?,
+        };
+        Ok((wanted.number, record))
     }
 
     /// Carries every record there was at the instant of the cut.
@@ -180,7 +244,7 @@ impl Cut<'_> {
     /// Writes one marked record, or what of it may travel.
     fn carry(&mut self, key: &[u8], writer: &mut FrameWriter<'_>) -> Result<(), StoreError> {
         match key.get(..1) {
-            Some(DENTRY_PREFIX | QUOTA_PREFIX | TRASH_PREFIX) => {
+            Some(DENTRY_PREFIX | QUOTA_PREFIX | SNAPSHOT_PREFIX | TRASH_PREFIX) => {
                 let value = self.shared.core.marks.value_at_cut(key)?;
                 writer.record(key, value.as_deref())
             }

@@ -4,7 +4,8 @@
 //! is believed before it was compared with what is there.
 
 use crate::records::{
-    DENTRY_PREFIX, EXTENT_PREFIX, INLINE_PREFIX, INODE_PREFIX, QUOTA_PREFIX, TRASH_PREFIX, XATTR_PREFIX,
+    DENTRY_PREFIX, EXTENT_PREFIX, INLINE_PREFIX, INODE_PREFIX, QUOTA_PREFIX, SNAPSHOT_PREFIX, TRASH_PREFIX,
+    XATTR_PREFIX,
 };
 use cessfs_sync::{Batch, MetaStore, StoreError};
 
@@ -20,9 +21,9 @@ const GONE: u32 = u32::MAX;
 const KEY_BYTES_MIN: usize = 9;
 /// Longest key: a letter and two numbers.
 const KEY_BYTES_MAX: usize = 17;
-/// What travels, and the length of its keys: inodes, dentries, extents, inline bytes, xattrs, quotas and the trash. A checkpoint carries every
-/// record of these kinds, so a kind that is missing here is a kind that recovery loses.
-pub(super) const DELTA_KINDS: [(&[u8], usize); 7] = [
+/// What travels, and the length of its keys: inodes, dentries, extents, inline bytes, xattrs, quotas, the trash and snapshots. A
+/// checkpoint carries every record of these kinds, so a kind that is missing here is a kind that recovery loses.
+pub(super) const DELTA_KINDS: [(&[u8], usize); 8] = [
     (INODE_PREFIX, KEY_BYTES_MIN),
     (DENTRY_PREFIX, KEY_BYTES_MAX),
     (EXTENT_PREFIX, KEY_BYTES_MAX),
@@ -30,6 +31,7 @@ pub(super) const DELTA_KINDS: [(&[u8], usize); 7] = [
     (XATTR_PREFIX, KEY_BYTES_MAX),
     (QUOTA_PREFIX, KEY_BYTES_MIN),
     (TRASH_PREFIX, KEY_BYTES_MIN),
+    (SNAPSHOT_PREFIX, KEY_BYTES_MIN),
 ];
 /// Longest frame: one MiB, like a chunk.
 pub const FRAME_BYTES_MAX: usize = cessfs_sync::limits::CHUNK_BYTES;

@@ -15,6 +15,7 @@
 //! closed only to move the generation on. From then until the cut is written, the first change of a record saves the old
 //! value beside the new one in the same batch; the cut reads the saved value where there is one.
 
+use super::freeze::Freeze;
 use cessfs_sync::{Batch, ChunkStore, Clock, MetaStore, StoreError};
 use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 use std::sync::Arc;
@@ -23,6 +24,10 @@ use std::time::Duration;
 
 use crate::limits::{DELTA_RECORD_BYTES, MARKS_COUNTED_MAX, SCAN_PAGE, SWEEP_PAGE};
 use crate::records::{MARK_PREFIX, RecordError, decode_pair, encode_pair};
+
+mod tried;
+
+use tried::Tried;
 
 /// First byte of the keys of saved values.
 pub(crate) const SAVED_PREFIX: &[u8] = b"v";
@@ -46,6 +51,8 @@ pub struct Marks {
     /// Shared by every change from before it reads what it changes until its batch is committed; exclusively held only to
     /// move the generation on.
     gate: RwLock<()>,
+    /// While it is on, changes by users wait before the gate.
+    freeze: Freeze,
     /// Generation of marks made now. Only written with the gate held exclusively.
     generation: AtomicU64,
     /// A cut is being written: first changes save the old value. Only written with the gate held exclusively.
@@ -53,6 +60,8 @@ pub struct Marks {
     /// A value could not be saved: the running cut must fail.
     save_failed: AtomicBool,
     tally: Mutex<Tally>,
+    /// Marks of this generation that may be there.
+    tried: Tried,
     /// Marks up to this generation no longer count, and marks up to that one are deleted.
     cleared: AtomicU64,
     swept: AtomicU64,
@@ -76,10 +85,12 @@ impl Marks {
             clock,
             chunks,
             gate: RwLock::new(()),
+            freeze: Freeze::default(),
             generation: AtomicU64::new(1),
             saving: AtomicBool::new(false),
             save_failed: AtomicBool::new(false),
             tally: Mutex::new(Tally::default()),
+            tried: Tried::new(),
             cleared: AtomicU64::new(0),
             swept: AtomicU64::new(0),
         }
@@ -99,6 +110,7 @@ impl Marks {
         };
         let _closed = self.gate.write();
         self.generation.store(newest + 1, Ordering::Release);
+        self.tried.clear();
         let mut tally = self.tally.lock();
         tally.records = records;
         tally.oldest = (records > 0).then(|| self.clock.monotonic());
@@ -166,15 +178,46 @@ impl Marks {
 
     /// Opens a change: hold the guard from before reading what will be changed until the batch is committed.
     ///
-    /// Taken before any inode's lock, and never twice by one thread: a cut waiting between the two would never end.
+    /// Taken before any inode's lock, and never twice by one thread: a cut waiting between the two would never end. Waits
+    /// while a snapshot is being taken.
     pub fn enter(&self) -> MutationGuard<'_> {
+        let _span = crate::stages::LOCK_MARKS.enter();
+        loop {
+            self.freeze.wait();
+            let open = self.gate.read();
+            // Asked again: a freeze may have begun, and waited for those inside, before this one was.
+            if !self.freeze.is_on() {
+                return open;
+            }
+        }
+    }
+
+    /// The same for what changes nothing that anybody could see (content that is handed on, records that catch up with memory):
+    /// it goes on while a snapshot is being taken, and has to.
+    pub(crate) fn enter_unseen(&self) -> MutationGuard<'_> {
         self.gate.read()
+    }
+
+    /// From now on, until [`thaw`](Marks::thaw), nobody changes anything. Returns when nobody is in the middle of a change.
+    pub(crate) fn freeze(&self) {
+        self.freeze.begin();
+        drop(self.gate.write());
+    }
+
+    /// Changes go on.
+    pub(crate) fn thaw(&self) {
+        self.freeze.end();
+    }
+
+    /// Nobody has changed anything since [`freeze`](Marks::freeze).
+    pub(crate) fn is_frozen(&self) -> bool {
+        self.freeze.is_on()
     }
 
     /// Adds the mark of `key` to the batch that changes it (once per cut). The caller holds [`enter`](Marks::enter).
     pub fn mark(&self, batch: &mut Batch, key: &[u8]) {
         let mark = mark_key(self.generation(), key);
-        if matches!(self.store.get(&mark), Ok(Some(_))) {
+        if self.tried.insert(key) && matches!(self.store.get(&mark), Ok(Some(_))) {
             return;
         }
         // Whether the record is new only matters for inodes; what it was only while a cut is being written.
@@ -200,6 +243,7 @@ impl Marks {
         if self.saving.load(Ordering::Acquire) {
             batch.put(saved_key(key), encode_saved(None));
         }
+        self.tried.insert(key);
         batch.put(mark_key(self.generation(), key), vec![1]);
         self.count(1);
     }
@@ -242,6 +286,7 @@ impl Marks {
     pub(super) fn begin_cut<R>(&self, freeze: impl FnOnce() -> R) -> (u64, R) {
         let _closed = self.gate.write();
         let until = self.generation.fetch_add(1, Ordering::AcqRel);
+        self.tried.clear();
         self.save_failed.store(false, Ordering::Release);
         self.saving.store(true, Ordering::Release);
         let mut tally = self.tally.lock();
@@ -324,15 +369,24 @@ impl Marks {
         }
     }
 
+    /// Visits the keys of all marks that count.
+    pub(crate) fn each_pending(
+        &self,
+        visit: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        self.each(u64::MAX, &mut |_, key, _| visit(key))
+    }
+
     /// Marks `keys` again although nothing changed: the cut left them for the next one. If they are as old as they were
     /// (`aged`), the next may be due at once. After a cut that carried all there was to carry they are not: what they wait
     /// for is content, and another cut would find no more than this one did.
     pub(super) fn carry_over(&self, keys: &[Vec<u8>], aged: bool) -> Result<(), StoreError> {
         for page in keys.chunks(SCAN_PAGE) {
-            let _open = self.enter();
+            let _open = self.enter_unseen();
             let mut batch = Batch::new();
             for key in page {
                 let mark = mark_key(self.generation(), key);
+                self.tried.insert(key);
                 if self.store.get(&mark)?.is_none() {
                     batch.put(mark, vec![0]);
                 }

@@ -13,7 +13,9 @@ use crate::request::{Seek, SpaceChange};
 use cessfs_sync::store::MemStore;
 use cessfs_sync::{Batch, CutCause, MetaStore};
 use parking_lot::Mutex;
+use std::fs::File;
 use std::ops::Range;
+use std::os::fd::AsRawFd;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -46,9 +48,16 @@ pub struct Bench {
     pub dir: Arc<tempfile::TempDir>,
     pub core: Arc<Core>,
     pub data: Data,
+    setup: Setup,
+    mounts: u64,
+}
+
+/// What stays the same from mount to mount.
+#[derive(Clone, Copy)]
+struct Setup {
     at_rest: AtRest,
     cache_bytes_max: u64,
-    mounts: u64,
+    passthrough: bool,
 }
 
 impl Bench {
@@ -57,19 +66,28 @@ impl Bench {
         Bench::with_room(at_rest, u64::MAX / 4)
     }
 
+    /// An empty volume whose files may be handed out.
+    pub fn passing() -> Bench {
+        Bench::set_up(Setup {
+            at_rest: AtRest::Plain,
+            cache_bytes_max: u64::MAX / 4,
+            passthrough: true,
+        })
+    }
+
     /// An empty volume whose cache has this bound.
     pub fn with_room(at_rest: AtRest, cache_bytes_max: u64) -> Bench {
-        let dir = Arc::new(scratch());
-        let clock = Arc::new(FakeClock::new());
-        Bench::mount(
-            Arc::new(MemStore::new()),
-            clock,
-            FakeChunks::new(),
-            dir,
+        Bench::set_up(Setup {
             at_rest,
             cache_bytes_max,
-            1,
-        )
+            passthrough: false,
+        })
+    }
+
+    fn set_up(setup: Setup) -> Bench {
+        let dir = Arc::new(scratch());
+        let clock = Arc::new(FakeClock::new());
+        Bench::mount(Arc::new(MemStore::new()), clock, FakeChunks::new(), dir, setup, 1)
     }
 
     fn mount(
@@ -77,13 +95,13 @@ impl Bench {
         clock: Arc<FakeClock>,
         chunks: FakeChunks,
         dir: Arc<tempfile::TempDir>,
-        at_rest: AtRest,
-        cache_bytes_max: u64,
+        setup: Setup,
         mounts: u64,
     ) -> Bench {
         let mut config = VfsConfig::new(dir.path().to_owned());
-        config.at_rest = at_rest;
-        config.cache_bytes_max = cache_bytes_max;
+        config.at_rest = setup.at_rest;
+        config.cache_bytes_max = setup.cache_bytes_max;
+        config.passthrough = setup.passthrough;
         let core = Arc::new(Core::new(VfsParts {
             store: store.clone(),
             clock: clock.clone(),
@@ -91,6 +109,7 @@ impl Bench {
             keys: volume_keys(),
             config,
             entropy: Arc::new(Mutex::new(FakeEntropy::new(mounts))),
+            trees: Arc::new(crate::fakes::FakeTrees::default()),
         }));
         let data = Data::open(core.clone()).unwrap();
         Bench {
@@ -100,29 +119,22 @@ impl Bench {
             dir,
             core,
             data,
-            at_rest,
-            cache_bytes_max,
+            setup,
             mounts,
         }
     }
 
     fn again(&self, store: Arc<MemStore>, dir: Arc<tempfile::TempDir>) -> Bench {
         let (clock, chunks) = (self.clock.clone(), self.chunks.clone());
-        Bench::mount(
-            store,
-            clock,
-            chunks,
-            dir,
-            self.at_rest,
-            self.cache_bytes_max,
-            self.mounts + 1,
-        )
+        Bench::mount(store, clock, chunks, dir, self.setup, self.mounts + 1)
     }
 
     /// Closes and opens again.
     pub fn reopen(self) -> Bench {
         self.data.stop().unwrap();
-        self.again(self.store.clone(), self.dir.clone())
+        let after = self.again(self.store.clone(), self.dir.clone());
+        after.resume();
+        after
     }
 
     /// The daemon is killed; the store keeps its first `batches` batches, the cache directory what was written.
@@ -130,6 +142,7 @@ impl Bench {
         self.chunks.crash();
         let after = self.again(Arc::new(self.store.crashed_at(batches)), self.dir.clone());
         after.data.recover().unwrap();
+        after.resume();
         after
     }
 
@@ -140,7 +153,21 @@ impl Bench {
         copy_dir(image, dir.path());
         let after = self.again(Arc::new(self.store.crashed_at(batches)), dir);
         after.data.recover().unwrap();
+        after.resume();
         after
+    }
+
+    /// What a crash would leave at this moment, beside it: the first `batches` batches, and this copy of the cache directory.
+    pub fn crashed_copy(&self, batches: usize, dir: tempfile::TempDir) -> Bench {
+        let after = self.again(Arc::new(self.store.crashed_at(batches)), Arc::new(dir));
+        after.data.recover().unwrap();
+        after.resume();
+        after
+    }
+
+    fn resume(&self) {
+        self.data.resume_passes().unwrap();
+        self.data.shared().look_at_all().unwrap();
     }
 
     /// The volume on another machine: only what the packs carried.
@@ -261,6 +288,48 @@ impl Bench {
         self.core.inodes.drop_gone(ino);
     }
 
+    /// Opens a file as the kernel does that is given it: a descriptor of its own, if it is handed out.
+    pub fn open(&self, ino: u64, write: bool) -> Option<File> {
+        let inode = self.file(ino);
+        let entered = {
+            let _guard = self.core.marks.enter();
+            let mut state = inode.state.write();
+            let entered = self.data.enter_pass(&inode, &mut state, write).unwrap();
+            state.opens += 1;
+            entered
+        };
+        let (file, waits) = entered?;
+        if waits {
+            self.data.await_note(&inode).unwrap();
+        }
+        Some(reopened(&file))
+    }
+
+    /// Makes a file as `open` opens one; in directory 1.
+    pub fn create_open(&self, ino: u64) -> Option<File> {
+        let inode = self.create(ino);
+        inode.state.write().opens = 1;
+        Some(reopened(&*self.data.born_to_pass(&inode, 1).unwrap()?))
+    }
+
+    /// Closes it.
+    pub fn close(&self, ino: u64) {
+        let inode = self.file(ino);
+        let last = {
+            let mut state = inode.state.write();
+            state.opens -= 1;
+            state.opens == 0
+        };
+        if last {
+            self.data.released(&inode);
+        }
+    }
+
+    /// Others may have the file open.
+    pub fn passes(&self, ino: u64) -> bool {
+        self.file(ino).state.read().data.pass.is_some()
+    }
+
     pub fn fsync(&self, ino: u64) -> Result<(), VfsError> {
         self.data.fsync(&self.file(ino), true)
     }
@@ -291,6 +360,12 @@ impl Bench {
         let value = self.store.get(&records::extent_key(ino, chunk)).unwrap()?;
         Some(records::Extent::decode(&value).unwrap())
     }
+}
+
+/// The same file, opened once more.
+fn reopened(file: &File) -> File {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    File::options().read(true).write(true).open(path).unwrap()
 }
 
 /// Copies a cache directory.

@@ -15,6 +15,7 @@ fn core() -> (Core, Arc<MemStore>) {
         keys: volume_keys(),
         config: VfsConfig::new("/nonexistent".into()),
         entropy: Arc::new(Mutex::new(FakeEntropy::new(1))),
+        trees: Arc::new(crate::fakes::FakeTrees::default()),
     };
     (Core::new(parts), store)
 }

@@ -70,6 +70,11 @@ impl<'a> Fields<'a> {
         Ok(head)
     }
 
+    /// Everything that is left.
+    pub(super) fn rest(self) -> &'a [u8] {
+        self.0
+    }
+
     fn array<const N: usize>(&mut self) -> Result<[u8; N], RecordError> {
         let (head, rest) = self.0.split_first_chunk::<N>().ok_or(RecordError::Short)?;
         self.0 = rest;

@@ -18,6 +18,8 @@ pub const ORPHAN_PREFIX: &[u8] = b"o";
 pub const QUOTA_PREFIX: &[u8] = b"q";
 /// First byte of the keys of what is in the trash.
 pub const TRASH_PREFIX: &[u8] = b"r";
+/// First byte of the keys of snapshots.
+pub const SNAPSHOT_PREFIX: &[u8] = b"n";
 /// First byte of change marks.
 pub const MARK_PREFIX: &[u8] = b"m";
 /// First byte of singletons.
@@ -100,12 +102,17 @@ pub fn trash_key(id: u64) -> Vec<u8> {
     one(TRASH_PREFIX, id)
 }
 
+/// Key of a snapshot.
+pub fn snapshot_key(number: u64) -> Vec<u8> {
+    one(SNAPSHOT_PREFIX, number)
+}
+
 fn number(bytes: &[u8]) -> Result<u64, RecordError> {
     let array = bytes.try_into().map_err(|_| RecordError::Field("key length"))?;
     Ok(u64::from_be_bytes(array))
 }
 
-/// The number of an `i`, `b`, `o`, `q` or `r` key.
+/// The number of an `i`, `b`, `n`, `o`, `q` or `r` key.
 pub fn parse_ino_key(key: &[u8]) -> Result<u64, RecordError> {
     number(key.get(1..).unwrap_or_default())
 }
@@ -125,4 +132,33 @@ pub fn parse_dentry_key(key: &[u8]) -> Result<(u64, u64), RecordError> {
 /// Inode and chunk of an `e` key.
 pub fn parse_extent_key(key: &[u8]) -> Result<(u64, u64), RecordError> {
     parse_two(key)
+}
+
+#[cfg(test)]
+mod tests {
+    /// No two kinds of records, local or not, begin alike.
+    #[test]
+    fn every_kind_has_a_letter_of_its_own() {
+        let deletion = crate::data::size::deletion_key(1);
+        let kinds = [
+            super::INODE_PREFIX,
+            super::DENTRY_PREFIX,
+            super::EXTENT_PREFIX,
+            super::INLINE_PREFIX,
+            super::XATTR_PREFIX,
+            super::ORPHAN_PREFIX,
+            super::QUOTA_PREFIX,
+            super::TRASH_PREFIX,
+            super::SNAPSHOT_PREFIX,
+            super::MARK_PREFIX,
+            super::SINGLETON_PREFIX,
+            crate::delta::SAVED_PREFIX,
+            crate::data::state::DIRTY_PREFIX,
+            crate::data::passthrough::PASS_PREFIX,
+            &deletion[..1],
+        ];
+        let letters: std::collections::BTreeSet<&[u8]> = kinds.into_iter().collect();
+        assert_eq!(letters.len(), kinds.len());
+        assert!(kinds.iter().all(|kind| kind.len() == 1));
+    }
 }

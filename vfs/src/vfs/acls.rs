@@ -55,7 +55,7 @@ impl Vfs {
     }
 
     /// A stored list as it is told: with the permissions of the mode.
-    pub(super) fn told_acl(kind: AclKind, stored: Vec<u8>, perm: u16) -> Result<Vec<u8>, VfsError> {
+    pub(crate) fn told_acl(kind: AclKind, stored: Vec<u8>, perm: u16) -> Result<Vec<u8>, VfsError> {
         Ok(match (kind, Acl::parse(&stored)?) {
             (AclKind::Access, Some(acl)) => acl.with_mode(perm).encode(),
             _ => stored,

@@ -3,7 +3,7 @@
 //! An access time is worth no write of its own: it changes in memory (by the rule of the mount) and reaches the store with the
 //! inode's next change, its last close, or together with many others.
 
-use super::{Attr, Caller, FileKind, Inode, InodeRecord, InodeState, SetAttr, Vfs, attr_of};
+use super::{Attr, Caller, FileKind, Inode, InodeRecord, InodeState, SetAttr, Vfs};
 use crate::attr::{TimeSet, Timestamp};
 use crate::core::AtimeRule;
 use crate::error::VfsError;
@@ -37,6 +37,10 @@ impl Vfs {
         let _change = self.core.marks.enter();
         let mut state = inode.state.write();
         let mut batch = Batch::new();
+        let sets_times = set.size.is_some() || set.atime.is_some() || set.mtime.is_some();
+        if sets_times {
+            self.data.take_times(&mut state)?;
+        }
         if let Some(size) = set.size {
             match state.record.kind {
                 FileKind::Regular => {}
@@ -62,7 +66,10 @@ impl Vfs {
         }
         state.record = record;
         state.lazy = false;
-        Ok(attr_of(ino, &state.record))
+        if sets_times {
+            self.data.times_were_set(&mut state)?;
+        }
+        self.live_attr_of(ino, &state)
     }
 
     /// An access to an inode's content: moves its access time if the mount's rule says so. The caller holds no lock
@@ -110,7 +117,7 @@ impl Vfs {
                 return Ok(());
             }
             let inodes: Vec<Arc<Inode>> = inos.iter().filter_map(|ino| self.core.inodes.peek(*ino)).collect();
-            let _change = self.core.marks.enter();
+            let _change = self.core.marks.enter_unseen();
             let mut locked = lock_many(&inodes);
             let mut batch = Batch::new();
             let is_due = |state: &InodeState| state.lazy && !state.gone;

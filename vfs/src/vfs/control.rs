@@ -5,6 +5,7 @@ use crate::attr::{ExtentInfo, StatFs};
 use crate::error::VfsError;
 use crate::evict::EvictReport;
 use crate::limits::{BLOCK_BYTES, INODES_MAX};
+use crate::restore::MissingFile;
 use std::sync::atomic::Ordering;
 
 impl Vfs {
@@ -67,6 +68,11 @@ impl Vfs {
         room
     }
 
+    /// Files can be handed to the kernel ([`open_through`](Vfs::open_through)).
+    pub fn has_passthrough(&self) -> bool {
+        self.core.config.passthrough
+    }
+
     /// Inodes there are, the root and unlinked open files included.
     pub fn file_count(&self) -> u64 {
         self.core.files.load(Ordering::Relaxed)
@@ -116,6 +122,16 @@ impl Vfs {
         self.data.work()?;
         while self.sweep_trash()? {}
         Ok(())
+    }
+
+    /// What a recovery could not bring back of the names and attributes, in sentences; told for good.
+    pub fn lost_history(&self) -> Vec<String> {
+        crate::restore::lost_history(&self.core).into_iter().collect()
+    }
+
+    /// Files with content that the network has lost: fewer than four miners have it, and it is not in the cache.
+    pub fn lost_files(&self) -> Vec<MissingFile> {
+        self.data.lost_files()
     }
 
     /// What went wrong lately (unreadable chunks and the like), newest last.

@@ -1,6 +1,7 @@
 //! New names: files of all kinds, directories, symlinks, hard links. Nothing but records: a regular file gets a backing
 //! file only once its content outgrows the record.
 
+use super::files::Opened;
 use super::{Vfs, attr_of, check_dir};
 use crate::attr::{Attr, Caller, FileKind};
 use crate::change::Change;
@@ -101,6 +102,37 @@ impl Vfs {
         Ok((attr, self.handles.insert(inode, flags)))
     }
 
+    /// The same for a caller that can have the kernel read and write the file itself; see [`open_through`](Vfs::open_through).
+    pub fn create_through(
+        &self,
+        parent: u64,
+        name: &[u8],
+        perm: u16,
+        flags: OpenFlags,
+        caller: Caller,
+    ) -> Result<(Attr, Opened), VfsError> {
+        let birth = Birth {
+            kind: FileKind::Regular,
+            perm,
+            rdev: 0,
+            target: b"",
+            opens: 1,
+        };
+        let (mut attr, inode) = self.make(parent, name, birth, caller)?;
+        let through = self.data.born_to_pass(&inode, parent).unwrap_or_else(|e| {
+            tracing::debug!(ino = attr.ino, "a new file goes through the daemon: {e}");
+            None
+        });
+        attr.fleeting = through.is_some();
+        let waits = flags.sync && through.is_some();
+        let opened = Opened {
+            fh: self.handles.insert(inode, flags),
+            through,
+            waits,
+        };
+        Ok((attr, opened))
+    }
+
     /// The common path of everything that makes an inode. Counts one reference of the kernel on it.
     fn make(&self, parent: u64, name: &[u8], birth: Birth<'_>, caller: Caller) -> Result<(Attr, Arc<Inode>), VfsError> {
         self.core.check_writable()?;
@@ -191,12 +223,13 @@ impl Vfs {
         let record = change.record(&locked, ino);
         record.nlink += 1;
         record.ctime = now;
-        let (attr, kind) = (attr_of(ino, record), record.kind);
+        let kind = record.kind;
         let dir_record = change.record(&locked, parent);
         dir_record.mtime = now;
         dir_record.ctime = now;
         change.set_entry(parent, name, ino, kind)?;
         change.commit(&mut locked)?;
+        let attr = self.live_attr_of(ino, locked.state(ino))?;
         self.core.inodes.remember(ino);
         Ok(attr)
     }

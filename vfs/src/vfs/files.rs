@@ -9,9 +9,66 @@ use crate::inode::lock_many;
 use crate::limits::FILE_BYTES_MAX;
 use crate::request::OpenFlags;
 use cessfs_sync::Batch;
+use std::fs::File;
 use std::sync::Arc;
 
+/// A file opened for a caller that can have the kernel read and write it.
+pub struct Opened {
+    /// The handle.
+    pub fh: u64,
+    /// What the kernel is to read and write: every open of the file has one, or none has.
+    pub through: Option<Arc<File>>,
+    /// The open must not be answered before [`await_opened`](Vfs::await_opened).
+    pub waits: bool,
+}
+
 impl Vfs {
+    /// Opens a regular file; where it may be read and written past this program, gives the file that holds its content.
+    pub fn open_through(&self, ino: u64, flags: OpenFlags) -> Result<Opened, VfsError> {
+        if flags.write {
+            self.core.check_writable()?;
+        }
+        let inode = self.inode(ino)?;
+        let change = self.core.marks.enter();
+        let mut state = inode.state.write();
+        state.check_alive()?;
+        let may = state.record.kind == FileKind::Regular && !flags.truncate && self.core.check_writable().is_ok();
+        let entered = match may {
+            true => self.data.enter_pass(&inode, &mut state, flags.write)?,
+            false => None,
+        };
+        let Some((file, waits)) = entered else {
+            drop(state);
+            drop(change);
+            let fh = self.open_file(ino, flags)?;
+            return Ok(Opened {
+                fh,
+                through: None,
+                waits: false,
+            });
+        };
+        state.opens += 1;
+        drop(state);
+        drop(change);
+        if flags.read {
+            self.touch(&inode)?;
+        }
+        Ok(Opened {
+            fh: self.handles.insert(inode, flags),
+            through: Some(file),
+            waits: waits || (flags.sync && flags.write),
+        })
+    }
+
+    /// Waits for what an open said it waits for.
+    pub fn await_opened(&self, ino: u64, fh: u64) -> Result<(), VfsError> {
+        let handle = self.handles.get(ino, fh)?;
+        if handle.flags.sync {
+            return self.data.fsync(&handle.inode, false);
+        }
+        self.data.await_note(&handle.inode)
+    }
+
     /// Opens a regular file.
     pub fn open_file(&self, ino: u64, flags: OpenFlags) -> Result<u64, VfsError> {
         if flags.write {
@@ -118,12 +175,12 @@ impl Vfs {
         let (content, inode) = (self.data.clone(), handle.inode.clone());
         match change {
             Later::Ready(done) => {
-                content.fsync(&inode, true)?;
+                content.fsync(&inode, false)?;
                 Ok(Later::Ready(done))
             }
             Later::Wait(wait) => Ok(Later::Wait(Box::pin(async move {
                 let done = wait.await?;
-                content.fsync(&inode, true)?;
+                content.fsync(&inode, false)?;
                 Ok(done)
             }))),
         }

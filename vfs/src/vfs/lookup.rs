@@ -1,6 +1,6 @@
 //! Finding: names to inodes, and what the kernel remembers of them.
 
-use super::{Vfs, attr_of, check_dir};
+use super::{Vfs, check_dir};
 use crate::attr::{Attr, FileKind};
 use crate::dentry::{check_name, is_dot};
 use crate::error::VfsError;
@@ -49,7 +49,7 @@ impl Vfs {
 
     /// The kernel dropped `n` references to an inode. Costs nothing for inodes it never held.
     pub fn forget(&self, ino: u64, n: u64) {
-        if super::virtual_dir::is_virtual(ino) {
+        if super::virtual_dir::is_virtual(ino) || crate::is_snapshot(ino) {
             return;
         }
         if !self.core.inodes.forget(ino, n) {
@@ -69,7 +69,7 @@ impl Vfs {
         }
         let inode = self.inode(ino)?;
         let state = inode.state.read();
-        Ok(attr_of(ino, &state.record))
+        self.live_attr_of(ino, &state)
     }
 
     /// A symlink's target. Counts as an access.
@@ -110,7 +110,7 @@ impl Vfs {
         let inode = self.inode(ino)?;
         let state = inode.state.read();
         state.check_alive()?;
-        Ok(attr_of(ino, &state.record))
+        self.live_attr_of(ino, &state)
     }
 
     /// The entry `name` of a directory whose lock the caller holds (`_state` is the proof).

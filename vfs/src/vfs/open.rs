@@ -27,6 +27,10 @@ impl Vfs {
     pub fn open(parts: VfsParts) -> Result<Arc<Vfs>, VfsError> {
         let core = Arc::new(Core::new(parts));
         let was_clean = core.store.get(records::CLEAN_KEY)?.is_some();
+        core.snapshots.load(&*core.store)?;
+        if !core.config.read_only {
+            core.shelf.open(&core.snapshots.after(0))?;
+        }
         start_counters(&core, was_clean)?;
         if was_clean && !core.config.read_only {
             let mut batch = Batch::new();
@@ -53,6 +57,7 @@ impl Vfs {
             if !was_clean {
                 vfs.data.recover()?;
             }
+            vfs.data.resume_passes()?;
             vfs.resume_quotas()?;
             if vfs.core.config.background {
                 vfs.data.start()?;

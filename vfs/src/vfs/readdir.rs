@@ -131,7 +131,8 @@ impl Vfs {
     fn attr_without_caching(&self, ino: u64) -> Result<Option<Attr>, VfsError> {
         if let Some(inode) = self.core.inodes.peek(ino) {
             let state = inode.state.read();
-            return Ok((!state.gone).then(|| attr_of(ino, &state.record)));
+            let live = (!state.gone).then(|| self.live_attr_of(ino, &state));
+            return live.transpose();
         }
         match self.core.store.get(&records::inode_key(ino))? {
             Some(value) => Ok(Some(attr_of(ino, &InodeRecord::decode(&value)?))),

@@ -5,7 +5,7 @@ use super::*;
 use crate::attr::{DirEntry, Timestamp};
 use crate::check::check_tree;
 use crate::core::{AtRest, VfsConfig};
-use crate::fakes::{FakeChunks, FakeClock, FakeEntropy, volume_keys};
+use crate::fakes::{FakeChunks, FakeClock, FakeEntropy, FakeTrees, volume_keys};
 use crate::inode::ROOT_INO;
 use crate::request::{OpenFlags, RenameFlags, XattrMode};
 use cessfs_sync::store::MemStore;
@@ -21,6 +21,7 @@ mod names;
 mod open_files;
 mod quota;
 mod restored;
+mod snapshots;
 mod space;
 mod threads;
 mod trash;
@@ -48,6 +49,7 @@ struct World {
     clock: Arc<FakeClock>,
     dir: Arc<tempfile::TempDir>,
     chunks: FakeChunks,
+    trees: FakeTrees,
     vfs: Arc<Vfs>,
 }
 
@@ -85,6 +87,17 @@ impl World {
         chunks: FakeChunks,
         tune: impl FnOnce(&mut VfsConfig),
     ) -> World {
+        World::with_trees(store, clock, dir, chunks, FakeTrees::default(), tune)
+    }
+
+    fn with_trees(
+        store: Arc<MemStore>,
+        clock: Arc<FakeClock>,
+        dir: Arc<tempfile::TempDir>,
+        chunks: FakeChunks,
+        trees: FakeTrees,
+        tune: impl FnOnce(&mut VfsConfig),
+    ) -> World {
         let mut config = config(&dir);
         tune(&mut config);
         let parts = VfsParts {
@@ -94,13 +107,16 @@ impl World {
             keys: KEYS.clone(),
             config,
             entropy: Arc::new(Mutex::new(FakeEntropy::new(1))),
+            trees: Arc::new(trees.clone()),
         };
         let vfs = Vfs::open(parts).unwrap();
+        chunks.attach(&vfs.delta_source(), store.clone());
         World {
             store,
             clock,
             dir,
             chunks,
+            trees,
             vfs,
         }
     }
@@ -112,11 +128,18 @@ impl World {
         World::over(self.store.clone(), self.clock.clone(), self.dir.clone(), chunks, |_| {})
     }
 
-    /// The same on the network it had: what was evicted can be fetched.
+    /// The same on the network and with the trees it had: what was evicted can be fetched.
     fn remount(self) -> World {
         self.vfs.close().unwrap();
-        let chunks = self.chunks.clone();
-        World::over(self.store.clone(), self.clock.clone(), self.dir.clone(), chunks, |_| {})
+        let (chunks, trees) = (self.chunks.clone(), self.trees.clone());
+        World::with_trees(
+            self.store.clone(),
+            self.clock.clone(),
+            self.dir.clone(),
+            chunks,
+            trees,
+            |_| {},
+        )
     }
 
     /// Everything reaches the network, and whatever it holds leaves the cache.

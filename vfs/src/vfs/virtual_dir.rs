@@ -25,27 +25,33 @@ enum Node {
     Top,
     /// `.cessfs/trash`
     Trash,
+    /// `.cessfs/snapshots`
+    Snapshots,
 }
 
 /// What `.cessfs` holds.
-const CHILDREN: [(&[u8], Node); 1] = [(b"trash", Node::Trash)];
+const CHILDREN: [(&[u8], Node); 2] = [(b"trash", Node::Trash), (b"snapshots", Node::Snapshots)];
 
 impl Node {
     fn ino(self) -> u64 {
         match self {
             Node::Top => FIRST_INO,
             Node::Trash => FIRST_INO + 1,
+            Node::Snapshots => SNAPSHOTS_INO,
         }
     }
 
     fn from_ino(ino: u64) -> Option<Node> {
-        [Node::Top, Node::Trash].into_iter().find(|node| node.ino() == ino)
+        [Node::Top, Node::Trash, Node::Snapshots]
+            .into_iter()
+            .find(|node| node.ino() == ino)
     }
 
-    /// What the trash holds may have been in a directory that others could not enter: it is its owner's alone.
+    /// What the trash holds may have been in a directory that others could not enter: it is its owner's alone. What a snapshot
+    /// holds has the permissions it had.
     fn perm(self) -> u16 {
         match self {
-            Node::Top => 0o555,
+            Node::Top | Node::Snapshots => 0o555,
             Node::Trash => 0o700,
         }
     }
@@ -53,16 +59,19 @@ impl Node {
     fn parent(self) -> u64 {
         match self {
             Node::Top => ROOT_INO,
-            Node::Trash => Node::Top.ino(),
+            Node::Trash | Node::Snapshots => Node::Top.ino(),
         }
     }
 }
 
 /// The number is that of a directory in no record: what is known about it, and about what it holds, must be asked again
 /// each time.
-pub fn is_virtual(ino: u64) -> bool {
+pub const fn is_virtual(ino: u64) -> bool {
     ino >= FIRST_INO
 }
+
+/// The number of the directory that shows snapshots.
+pub(super) const SNAPSHOTS_INO: u64 = FIRST_INO + 2;
 
 impl Vfs {
     /// Fails with `NotPermitted` where nothing can be made or removed: in these directories, and at the root under their name.
@@ -93,6 +102,7 @@ impl Vfs {
                 found.map(|(_, child)| self.node_attr(*child)).ok_or(VfsError::NotFound)
             }
             (_, Node::Trash) => self.trash_lookup(name),
+            (_, Node::Snapshots) => self.snapshot_lookup(name),
         })
     }
 
@@ -129,6 +139,7 @@ impl Vfs {
         Some(match node {
             Node::Top => Ok(()),
             Node::Trash => self.trash_readdir(cookie.max(2) - 2, plus, fill),
+            Node::Snapshots => self.snapshots_readdir(cookie.max(2) - 2, plus, fill),
         })
     }
 
@@ -161,6 +172,7 @@ impl Vfs {
         let time = match node {
             Node::Top => Timestamp::default(),
             Node::Trash => self.core.trash.changed(),
+            Node::Snapshots => self.core.snapshots.changed(),
         };
         Attr {
             ino: node.ino(),
@@ -176,6 +188,7 @@ impl Vfs {
             uid: self.core.config.root_uid,
             gid: self.core.config.root_gid,
             rdev: 0,
+            fleeting: false,
         }
     }
 }

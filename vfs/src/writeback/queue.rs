@@ -151,8 +151,15 @@ impl DirtyQueue {
         self.due.insert((due, taken.ino, taken.chunk));
     }
 
+    /// Bytes of chunks that are not submitted.
+    pub(crate) fn unsubmitted_bytes(&self) -> u64 {
+        let open = self.chunks.values();
+        let open = open.filter(|dirty| !matches!(dirty.stage, Stage::Submitted(..)));
+        open.map(|dirty| dirty.bytes).sum()
+    }
+
     /// Inode and number of all chunks that are not submitted.
-    pub(super) fn not_submitted(&self) -> Vec<(u64, u64)> {
+    pub(crate) fn not_submitted(&self) -> Vec<(u64, u64)> {
         let open = self
             .chunks
             .iter()

@@ -44,6 +44,10 @@ impl Workers {
                 while !stop.is_asked() && shared.write_back_next() {}
             })?;
         }
+        self.spawn("passthrough".into(), shared, |shared, _| {
+            // What failed is in `errors`, and tried again.
+            let _ = shared.tend_passes();
+        })?;
         self.spawn("cache".into(), shared, |shared, _| {
             if let Err(e) = shared.keep_house() {
                 shared.errors.add(format!("the cache cannot be kept in order: {e}"));
@@ -55,6 +59,7 @@ impl Workers {
         let (weak, stop): (Weak<Shared>, _) = (Arc::downgrade(shared), self.stop.clone());
         #[expect(clippy::disallowed_methods, reason = "only where the volume was opened with threads")]
         let thread = thread::Builder::new().name(name).spawn(move || {
+            cessfs_sync::priority::step_back();
             while !stop.wait() {
                 let Some(shared) = weak.upgrade() else { return };
                 step(&shared, &stop);
@@ -85,6 +90,7 @@ impl Drop for Workers {
 impl Shared {
     /// One round of housekeeping.
     pub(crate) fn keep_house(&self) -> Result<(), VfsError> {
+        let _span = crate::stages::HOUSEKEEPING.enter();
         let content_came = self.content_came();
         self.persist_aged()?;
         self.settle_submitted()?;

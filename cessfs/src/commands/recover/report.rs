@@ -4,7 +4,8 @@ use super::{Outcome, Source};
 use crate::commands::print_json;
 use crate::exit::{Exit, Failure};
 use crate::{moment, units};
-use cessfs_sync::recovery::Packs;
+use cessfs_crypto::PackSeq;
+use cessfs_sync::recovery::{Packs, Plan};
 use serde::Serialize;
 use std::time::Duration;
 
@@ -56,6 +57,7 @@ struct Point {
     pack: u64,
     sealed_at: String,
     complete: bool,
+    whole: bool,
 }
 
 /// What `recover --list --json` prints.
@@ -92,6 +94,7 @@ impl Listed {
             pack: point.seq.0,
             sealed_at: moment::format(point.sealed_at_s),
             complete: point.complete,
+            whole: point.whole,
         };
         Listed {
             id: hex::encode(source.id.0),
@@ -110,10 +113,10 @@ impl Listed {
         println!("volume    {}, territory {}", self.id, self.territory);
         println!("account   {}", self.account);
         for point in &self.points {
-            let note = if point.complete {
-                ""
-            } else {
-                "  cannot be restored: a pack before it is missing"
+            let note = match (point.complete, point.whole) {
+                (true, true) => "",
+                (true, false) => "  its files may miss content: packs before it were deleted or lost",
+                (false, _) => "  cannot be restored: a pack before it is missing",
             };
             println!("{:>16}  {}{note}", point.pack, point.sealed_at);
         }
@@ -226,4 +229,31 @@ impl Recovered {
         )
         .hint("miners may be away for a while: a later recovery under another name may find more"))
     }
+}
+
+/// What is lost of the volume's history, in a sentence that `status` keeps telling; `None` if nothing is.
+pub fn lost_history(packs: &Packs, plan: &Plan) -> Option<String> {
+    if plan.missing.is_empty() && plan.beyond.is_empty() {
+        return None;
+    }
+    let numbers = |seqs: &[PackSeq]| {
+        let shown: Vec<String> = seqs.iter().take(LINES_MAX).map(|seq| seq.0.to_string()).collect();
+        let more = if seqs.len() > LINES_MAX { ", …" } else { "" };
+        format!("{}{more}", shown.join(", "))
+    };
+    let as_of = moment::format(packs.good[&plan.head].record.sealed_at_s);
+    let mut told = format!(
+        "this volume was recovered as of pack {}, sealed at {as_of}: the metadata of {} later packs ({}) could not be read",
+        plan.head.0,
+        plan.missing.len(),
+        numbers(&plan.missing),
+    );
+    if !plan.beyond.is_empty() {
+        told += &format!(
+            ", and {} after them build on it ({})",
+            plan.beyond.len(),
+            numbers(&plan.beyond)
+        );
+    }
+    Some(told + "; names and attributes changed in them are as they were before")
 }

@@ -59,6 +59,18 @@ pub(super) fn renewal_territory(name: &str, days: u32) -> DynamicPayload<Renewal
     )
 }
 
+/// An expired territory starts again, empty.
+pub(super) fn reactivate_territory(name: &str, days: u32) -> DynamicPayload<RenewalTerritory> {
+    transaction(
+        "StorageHandler",
+        "reactivate_territory",
+        RenewalTerritory {
+            territory_name: name.into(),
+            days,
+        },
+    )
+}
+
 pub(super) fn deal_map() -> StorageAt<(HexHash,), DealInfo> {
     storage("FileBank", "DealMap")
 }
@@ -81,6 +93,10 @@ pub(super) fn unit_price() -> StorageAt<(), Planck> {
 
 pub(super) fn miner_items() -> StorageAt<([u8; 32],), MinerInfo> {
     storage("Sminer", "MinerItems")
+}
+
+pub(super) fn failed_audits() -> StorageAt<([u8; 32],), u32> {
+    storage("Audit", "CountedServiceFailed")
 }
 
 pub(super) fn account() -> StorageAt<([u8; 32],), AccountInfo> {

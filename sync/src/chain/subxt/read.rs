@@ -3,11 +3,13 @@
 use super::calls;
 use super::fault::fault;
 use super::link::Link;
+use super::shape;
 use super::wire::{Malformed, endpoint_url};
 use crate::chain::{ChainError, ChainInfo, Deal, Head, Miner, Planck, StoredFile, Territory};
 use crate::fragment_store::Fid;
 use crate::limits::CHAIN_MINERS_MAX;
 use cessfs_crypto::{AccountId, SS58_PREFIX};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 /// What `system_chain` answers on the development network, the only one with a faucet.
@@ -16,6 +18,8 @@ const DEVNET_NAME: &str = "cess-devnet-local";
 const TOKEN_DEFAULT: &str = "TCESS";
 /// State of a miner that takes deals (facts 1.3).
 const MINER_POSITIVE: &[u8] = b"positive";
+/// States of miners that leave or were made to: `lock` is the first step of an exit. A `frozen` one owes collateral, and stays.
+const MINER_LEAVING: [&[u8]; 3] = [b"exit", b"lock", b"offline"];
 
 pub(super) async fn info(link: Arc<Link>) -> Result<ChainInfo, ChainError> {
     let at = link.at(Head::Finalized).await?;
@@ -111,6 +115,21 @@ pub(super) async fn files(link: Arc<Link>, owner: AccountId) -> Result<Vec<Fid>,
 /// All miners that have an address.
 pub(super) async fn miners(link: Arc<Link>) -> Result<Vec<Miner>, ChainError> {
     let at = link.at(Head::Finalized).await?;
+    let mut failed = HashMap::new();
+    // A network without audits has no such item: what it does not tell is not missed.
+    if shape::has_storage(at.metadata_ref(), "Audit", "CountedServiceFailed") {
+        let mut entries = at.storage().iter(calls::failed_audits(), ()).await.map_err(fault)?;
+        while let Some(entry) = entries.next().await {
+            let entry = entry.map_err(fault)?;
+            let (account,) = entry.key().and_then(|key| key.decode()).map_err(fault)?;
+            failed.insert(account, entry.value().decode().map_err(fault)?);
+            if failed.len() > CHAIN_MINERS_MAX {
+                return Err(ChainError::Shape(format!(
+                    "more than {CHAIN_MINERS_MAX} audited miners"
+                )));
+            }
+        }
+    }
     let mut entries = at.storage().iter(calls::miner_items(), ()).await.map_err(fault)?;
     let mut miners = Vec::new();
     while let Some(entry) = entries.next().await {
@@ -122,6 +141,8 @@ pub(super) async fn miners(link: Arc<Link>) -> Result<Vec<Miner>, ChainError> {
                 account: AccountId(account),
                 endpoint,
                 positive: info.state == MINER_POSITIVE,
+                leaving: MINER_LEAVING.contains(&info.state.as_slice()),
+                failed_audits: failed.get(&account).copied().unwrap_or(0),
                 idle_bytes: info.idle_space,
             });
         }

@@ -36,6 +36,7 @@ const VALUES: [(&str, &str, &[&str]); 7] = [
         &[
             "segment_list.hash",
             "segment_list.fragment_list.hash",
+            "segment_list.fragment_list.avail",
             "segment_list.fragment_list.miner",
             "owner.user",
             "owner.file_name",
@@ -118,7 +119,8 @@ where
     check_call(at, &calls::delete_file(nobody, declaration.fid))?;
     check_call(at, &calls::mint_territory("territory", 1, 30))?;
     check_call(at, &calls::expanding_territory("territory", 1))?;
-    check_call(at, &calls::renewal_territory("territory", 1))
+    check_call(at, &calls::renewal_territory("territory", 1))?;
+    check_call(at, &calls::reactivate_territory("territory", 1))
 }
 
 fn check_call<C, F>(at: &ClientAtBlock<SubstrateConfig, C>, call: &DynamicPayload<F>) -> Result<(), ChainError>
@@ -135,6 +137,11 @@ where
 
 fn shape(text: String) -> ChainError {
     ChainError::Shape(text)
+}
+
+/// Whether the chain has a storage item that cessfs can do without.
+pub(super) fn has_storage(metadata: &Metadata, pallet: &str, item: &str) -> bool {
+    value_type(metadata, pallet, item).is_ok()
 }
 
 pub(super) fn value_type(metadata: &Metadata, pallet: &str, item: &str) -> Result<u32, ChainError> {

@@ -184,6 +184,8 @@ fn calls_encode_to_the_bytes_of_spec_137() {
     assert_eq!(tx.call_data(&calls::expanding_territory("home", 5)).unwrap(), want);
     let want = [vec![107, 2], text("home"), 30u32.encode()].concat();
     assert_eq!(tx.call_data(&calls::renewal_territory("home", 30)).unwrap(), want);
+    let want = [vec![107, 101], text("home"), 30u32.encode()].concat();
+    assert_eq!(tx.call_data(&calls::reactivate_territory("home", 30)).unwrap(), want);
 }
 
 #[test]
@@ -271,20 +273,24 @@ fn deals_and_files_decode_from_the_bytes_of_spec_137() {
         assert!(Deal::try_from(decode::<super::wire::DealInfo>(&at, "FileBank", "DealMap", &deal)).is_err());
     }
 
-    // hash, avail, no tag, miner
-    let fragment = |hash: u8, miner: u8| [hex64(hash), vec![1, 0], vec![miner; 32]].concat();
+    // hash, avail (not the fifth), no tag, miner
+    let fragment = |hash: u8, miner: u8| [hex64(hash), vec![u8::from(miner != 0x85), 0], vec![miner; 32]].concat();
     let mut file = [vec![1 << 2], hex64(0x10), vec![12 << 2]].concat();
     (1..=12).for_each(|i| file.extend(fragment(0x10 + i, 0x80 + i)));
     file.extend([vec![1 << 2], brief, (64u128 << 20).encode(), 900u32.encode(), vec![0]].concat());
     let want = StoredFile {
         owners: vec![(ALICE, b"a label".to_vec(), b"home".to_vec())],
         segments: vec![(segment(0x10), std::array::from_fn(|i| AccountId([0x81 + i as u8; 32])))],
+        unavailable: vec![(0, 4)],
         size: 64 << 20,
     };
     assert_eq!(
         StoredFile::try_from(decode::<super::wire::FileInfo>(&at, "FileBank", "File", &file)).unwrap(),
         want
     );
+    let failed = decode::<u32>(&at, "Audit", "CountedServiceFailed", &3u32.encode());
+    assert!(failed == 3 && shape::has_storage(at.metadata_ref(), "Audit", "CountedServiceFailed"));
+    assert!(!shape::has_storage(at.metadata_ref(), "Audit", "Nothing"));
     // The chain takes any 64 characters for a hash.
     file[1] = b'x';
     assert!(StoredFile::try_from(decode::<super::wire::FileInfo>(&at, "FileBank", "File", &file)).is_err());

@@ -138,7 +138,7 @@ pub(super) struct ExpandingTerritory {
     pub(super) gib_count: u32,
 }
 
-/// `StorageHandler.renewal_territory`.
+/// `StorageHandler.renewal_territory` and `StorageHandler.reactivate_territory`.
 #[derive(Debug, EncodeAsType)]
 #[encode_as_type(crate_path = "subxt::ext::scale_encode")]
 pub(super) struct RenewalTerritory {
@@ -207,6 +207,7 @@ struct SegmentInfo {
 #[decode_as_type(crate_path = "subxt::ext::scale_decode")]
 struct FragmentInfo {
     hash: HexHash,
+    avail: bool,
     miner: [u8; 32],
 }
 
@@ -221,7 +222,17 @@ impl TryFrom<FileInfo> for StoredFile {
                 twelve(info.fragment_list.iter().map(|fragment| Ok(AccountId(fragment.miner))))?,
             ))
         };
+        let mut unavailable = Vec::new();
+        for (number, info) in (0..).zip(&file.segment_list) {
+            let fragments = (0..).zip(&info.fragment_list);
+            unavailable.extend(
+                fragments
+                    .filter(|(_, fragment)| !fragment.avail)
+                    .map(|(column, _)| (number, column)),
+            );
+        }
         Ok(StoredFile {
+            unavailable,
             segments: file.segment_list.iter().map(segment).collect::<Result<_, _>>()?,
             owners: file
                 .owner

@@ -261,3 +261,47 @@ fn a_sync_that_failed_in_the_background_fails_every_fsync() {
         );
     }
 }
+
+#[test]
+fn pages_over_pages_are_durable_without_the_journal_and_nothing_else_is() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, MIB));
+        for _ in 0..2 {
+            bench.fsync(5).unwrap();
+        }
+        let barrier = |change: &dyn Fn()| {
+            let (_, before) = bench.store.progress();
+            change();
+            bench.fsync(5).unwrap();
+            let (all, after) = bench.store.progress();
+            assert!(after == before || after == all);
+            after > before
+        };
+        assert!(
+            !barrier(&|| bench.write(5, 8000, &pattern(2, 9000))),
+            "{at_rest:?}: overwritten"
+        );
+        let (_, durable) = bench.store.progress();
+        let (image, content) = (scratch(), bench.content(5));
+        copy_dir(bench.dir.path(), image.path());
+
+        assert!(
+            barrier(&|| bench.write(5, CHUNK - 10, &pattern(3, 20))),
+            "{at_rest:?}: longer"
+        );
+        bench.fsync(5).unwrap();
+        assert!(barrier(&|| bench.set_size(5, CHUNK / 2)), "{at_rest:?}: shorter");
+        bench.fsync(5).unwrap();
+        bench.seal(CutCause::Forced);
+        let marked_again = barrier(&|| bench.write(5, 4096, &pattern(4, 4096)));
+        assert!(marked_again, "{at_rest:?}: a cut has come between");
+        // The power went after the first of these.
+        assert_eq!(
+            bench.power_cut(durable, image.path()).content(5),
+            content,
+            "{at_rest:?}"
+        );
+    }
+}

@@ -4,7 +4,9 @@ use super::*;
 use crate::request::SpaceChange;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::ops::Range;
+use std::os::unix::fs::FileExt;
 
 const INOS: [u64; 3] = [2, 3, 300];
 
@@ -26,6 +28,11 @@ enum Op {
     Evict,
     KeepHouse,
     Reopen,
+    /// Opens a file, to be written past the daemon where it is handed out, until it is closed.
+    Open(u64),
+    Close(u64),
+    /// The background looks at what others have open.
+    Look,
     /// Killed after an fsync of everything; the store keeps this part (of 255) of what was not durable.
     Crash(u8),
 }
@@ -74,10 +81,21 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+fn passing_op() -> impl Strategy<Value = Op> {
+    prop_oneof![
+        20 => op(),
+        8 => ino().prop_map(Op::Open),
+        4 => ino().prop_map(Op::Close),
+        1 => Just(Op::Look),
+    ]
+}
+
 /// The files as they should be. A deleted one gets another number.
 struct Model {
     files: BTreeMap<u64, (u64, Vec<u8>)>,
     next: u64,
+    /// Files that are open, and how: past the daemon or through it.
+    open: BTreeMap<u64, Option<File>>,
 }
 
 impl Model {
@@ -85,14 +103,35 @@ impl Model {
         let (real, bytes) = self.files.get_mut(&ino).unwrap();
         (*real, bytes)
     }
+
+    /// The descriptor of a file that is open past the daemon.
+    fn past(&self, ino: u64) -> Option<&File> {
+        self.open.get(&ino)?.as_ref()
+    }
+
+    fn close(&mut self, bench: &Bench, ino: u64) {
+        if let Some(file) = self.open.remove(&ino) {
+            drop(file);
+            bench.close(self.at(ino).0);
+        }
+    }
+
+    fn close_all(&mut self, bench: &Bench) {
+        INOS.into_iter().for_each(|ino| self.close(bench, ino));
+        bench.data.shared().look_at_all().unwrap();
+    }
 }
 
 fn step(mut bench: Bench, model: &mut Model, op: &Op) -> Bench {
     match *op {
         Op::Write(ino, at, len, seed) => {
-            let (real, bytes) = model.at(ino);
             let data = pattern(u64::from(seed), len);
-            bench.write(real, at, &data);
+            let real = model.at(ino).0;
+            match model.past(ino) {
+                Some(file) => file.write_all_at(&data, at).unwrap(),
+                None => bench.write(real, at, &data),
+            }
+            let (_, bytes) = model.at(ino);
             let end = at as usize + len;
             bytes.resize(bytes.len().max(end), 0);
             bytes[at as usize..end].copy_from_slice(&data);
@@ -149,6 +188,7 @@ fn step(mut bench: Bench, model: &mut Model, op: &Op) -> Bench {
         }
         Op::Fsync(ino) => bench.fsync(model.at(ino).0).unwrap(),
         Op::Delete(ino) => {
+            model.close(&bench, ino);
             bench.delete(model.at(ino).0);
             model.files.insert(ino, (model.next, Vec::new()));
             bench.create(model.next);
@@ -165,10 +205,34 @@ fn step(mut bench: Bench, model: &mut Model, op: &Op) -> Bench {
             bench.data.evict_all().unwrap();
         }
         Op::KeepHouse => bench.keep_house(),
-        Op::Reopen => bench = bench.reopen(),
+        Op::Reopen => {
+            model.close_all(&bench);
+            bench = bench.reopen();
+        }
+        Op::Open(ino) => {
+            if !model.open.contains_key(&ino) {
+                let file = bench.open(model.at(ino).0, true);
+                model.open.insert(ino, file);
+            }
+        }
+        Op::Close(ino) => model.close(&bench, ino),
+        Op::Look => bench.data.shared().look_at_all().unwrap(),
         Op::Crash(part) => {
             for (real, _) in model.files.values() {
                 bench.fsync(*real).unwrap();
+            }
+            // Who had a file open may live on, and go on writing to what the dead mount was given.
+            let stale = std::mem::take(&mut model.open);
+            if part % 2 == 0 {
+                drop(stale);
+            } else {
+                for (ino, file) in &stale {
+                    let Some(file) = file else { continue };
+                    file.write_all_at(&[part; 5000], 3000).unwrap();
+                    let (_, bytes) = model.at(*ino);
+                    bytes.resize(bytes.len().max(8000), 0);
+                    bytes[3000..8000].fill(part);
+                }
             }
             let (all, durable) = bench.store.progress();
             bench = bench.crash_at(durable + (all - durable) * usize::from(part) / 255);
@@ -233,11 +297,11 @@ fn blocks_add_up(bench: &Bench) {
     }
 }
 
-fn run(at_rest: AtRest, ops: &[Op]) {
-    let mut bench = Bench::new(at_rest);
+fn run(mut bench: Bench, ops: &[Op]) {
     let mut model = Model {
         files: BTreeMap::new(),
         next: 1000,
+        open: BTreeMap::new(),
     };
     for ino in INOS {
         bench.create(ino);
@@ -246,6 +310,7 @@ fn run(at_rest: AtRest, ops: &[Op]) {
     for op in ops {
         bench = step(bench, &mut model, op);
     }
+    model.close_all(&bench);
     compare(&bench, &model, "here");
     holes_are_zeros(&bench, &model);
     // Everything to the network; then another machine that has nothing but the packs.
@@ -271,11 +336,16 @@ proptest! {
 
     #[test]
     fn plain_files_hold_what_was_written(ops in prop::collection::vec(op(), 1..30)) {
-        run(AtRest::Plain, &ops);
+        run(Bench::new(AtRest::Plain), &ops);
     }
 
     #[test]
     fn sealed_files_hold_what_was_written(ops in prop::collection::vec(op(), 1..30)) {
-        run(AtRest::Sealed, &ops);
+        run(Bench::new(AtRest::Sealed), &ops);
+    }
+
+    #[test]
+    fn files_written_past_the_daemon_hold_what_was_written(ops in prop::collection::vec(passing_op(), 1..40)) {
+        run(Bench::passing(), &ops);
     }
 }

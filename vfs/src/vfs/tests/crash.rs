@@ -119,6 +119,7 @@ fn a_mount_after_a_crash_reads_no_more_of_a_large_tree_than_of_a_small_one() {
             keys: KEYS.clone(),
             config: config(&dir),
             entropy: Arc::new(Mutex::new(FakeEntropy::new(2))),
+            trees: Arc::new(FakeTrees::default()),
         })
         .unwrap();
         let given = store.given.load(Ordering::Relaxed);

@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 const MIB: usize = 1 << 20;
 
 /// What can be seen of a path, access times apart: attributes, content or target, extended attributes.
-type Seen = (Vec<i64>, Vec<u8>, BTreeMap<Vec<u8>, Vec<u8>>);
+pub(super) type Seen = (Vec<i64>, Vec<u8>, BTreeMap<Vec<u8>, Vec<u8>>);
 
-fn look(w: &World) -> BTreeMap<String, Seen> {
+pub(super) fn look(w: &World) -> BTreeMap<String, Seen> {
     let mut numbers: BTreeMap<u64, i64> = BTreeMap::new();
     let mut paths = vec![String::new()];
     let mut seen = BTreeMap::new();
@@ -104,7 +104,7 @@ pub(super) fn restore(w: &World, causes: &[CutCause], packs: usize) -> World {
 }
 
 /// Some operation on a small set of names; refusals are part of it.
-fn step(w: &World, dice: &mut dyn FnMut(u64) -> u64) {
+pub(super) fn step(w: &World, dice: &mut dyn FnMut(u64) -> u64) {
     let dirs = ["", "/a", "/b", "/a/c"];
     let path = |dice: &mut dyn FnMut(u64) -> u64| {
         let dir = dirs[dice(4) as usize];
@@ -147,7 +147,7 @@ fn step(w: &World, dice: &mut dyn FnMut(u64) -> u64) {
     };
 }
 
-fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
+pub(super) fn dice(seed: u64) -> impl FnMut(u64) -> u64 {
     let mut entropy = FakeEntropy::new(seed);
     move |bound| {
         let mut bytes = [0; 8];

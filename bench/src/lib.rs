@@ -1,0 +1,1 @@
+//! Room for the benchmarks in `benches/`, run by `make bench`; nothing is exported.

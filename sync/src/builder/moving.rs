@@ -1,0 +1,135 @@
+//! Chunks that move from pack to pack, and the checkpoint after which the old ones are not needed.
+//!
+//! Files name only chunk ids, so a chunk moves by being sealed into another pack: its location changes in the batch that
+//! journals that pack, and not before.
+//!
+//! The race that this has to win: somebody submits content that lies in a pack which is about to go. A pack starts to drain
+//! under the gate, which every submit passes with its last look at the standing. From then on chunks in it count as unknown,
+//! so each later submit brings the content again. What was submitted before and is not named by a file yet is told `Unknown`
+//! when its owner asks for its standing, and comes again, too.
+
+use super::Builder;
+use crate::chunk_store::CutCause;
+use crate::ledger::{Drain, DrainCause, Durable, PackState, stopped};
+use crate::store::StoreError;
+use cessfs_crypto::{ChunkId, FrameId, PackKind, PackSeq, SEAL_OVERHEAD};
+use std::collections::HashSet;
+
+/// What became of a chunk that was to move.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Moved {
+    /// It is in the open pack now.
+    Appended,
+    /// It lies elsewhere already.
+    Already,
+}
+
+impl Builder {
+    /// Makes these packs take no more references, one record each. Only Confirmed and Lost ones can.
+    pub(crate) fn drain(&self, seqs: &[PackSeq], cause: DrainCause) -> Result<(), StoreError> {
+        let since_s = self.clock.wall().as_secs();
+        let _gate = self.gate.lock();
+        for seq in seqs {
+            self.ledger.update(*seq, Durable::Now, |pack| {
+                assert!(
+                    matches!(pack.state, PackState::Confirmed | PackState::Lost) && !pack.beside,
+                    "pack {} cannot drain: it is {}",
+                    pack.seq.0,
+                    pack.state
+                );
+                pack.state = PackState::Draining;
+                pack.changed_at_s = since_s;
+                pack.drain = Some(Drain {
+                    cause,
+                    since_s,
+                    checkpoint: None,
+                });
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Appends a chunk that lies in one of the packs `from`, which it leaves. `stands_for`: everything of that pack is
+    /// copied, living or not. Blocks while the backlog is at its bound.
+    pub(crate) fn relocate(
+        &self,
+        id: ChunkId,
+        plaintext: &[u8],
+        from: &HashSet<PackSeq>,
+        stands_for: Option<PackSeq>,
+    ) -> Result<Moved, StoreError> {
+        let mut sealed = Vec::with_capacity(plaintext.len() + SEAL_OVERHEAD);
+        self.keys
+            .seal(FrameId::Chunk(id), plaintext, &mut self.dice.clone(), &mut sealed);
+        let mut gate = self.gate.lock();
+        loop {
+            if gate.stopped {
+                return Err(stopped());
+            }
+            if !self.find(id)?.is_some_and(|place| from.contains(&place.seq)) {
+                return Ok(Moved::Already);
+            }
+            if !self.fits(&gate, sealed.len()) {
+                gate.full = true;
+                self.wake.notify_one();
+            } else if !self.over_bound(sealed.len()) {
+                break;
+            }
+            self.room.wait(&mut gate);
+        }
+        self.append(&mut gate, id, &sealed)?;
+        let pack = gate.pack.as_mut().expect("it took a chunk just now");
+        pack.stands_for = match (pack.stands_for, stands_for) {
+            (Some(before), Some(now)) => Some(before.min(now)),
+            (before, now) => before.or(now),
+        };
+        Ok(Moved::Appended)
+    }
+
+    /// Seals the open pack, or a new one, as a checkpoint. `None` if nobody has anything to put into it.
+    pub(crate) fn seal_checkpoint(&self) -> Result<Option<PackSeq>, StoreError> {
+        let mut gate = self.gate.lock();
+        if gate.stopped {
+            return Err(stopped());
+        }
+        match gate.pack.as_mut() {
+            Some(pack) => pack.turn_checkpoint(self.ledger.checkpoint_bytes_max())?,
+            None => gate.pack = Some(self.begin_as(PackKind::Checkpoint)?),
+        }
+        self.seal_gated(&mut gate, CutCause::Checkpoint)
+    }
+
+    /// Visits every chunk that lives, see [`DeltaSource::live`](crate::DeltaSource::live). Submits wait meanwhile.
+    pub(crate) fn live(&self, visit: &mut dyn FnMut(ChunkId)) -> Result<bool, StoreError> {
+        let _gate = self.gate.lock();
+        match self.source() {
+            Some(source) => source.live(visit),
+            None => Ok(false),
+        }
+    }
+
+    /// The newest pack that a snapshot needs.
+    pub(crate) fn pinned(&self) -> Option<PackSeq> {
+        self.source().and_then(|source| source.pinned())
+    }
+
+    /// See [`DeltaSource::cached`](crate::DeltaSource::cached).
+    pub(crate) fn cached(
+        &self,
+        wanted: &dyn Fn(ChunkId) -> bool,
+        give: &mut dyn FnMut(ChunkId, &[u8]) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        match self.source() {
+            Some(source) => source.cached(wanted, give),
+            None => Ok(()),
+        }
+    }
+
+    /// See [`DeltaSource::lost`](crate::DeltaSource::lost).
+    pub(crate) fn tell_lost(&self, chunks: &HashSet<ChunkId>) -> Result<(), StoreError> {
+        match self.source() {
+            Some(source) => source.lost(chunks),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,0 +1,51 @@
+//! Deleting -> Gone: the account gives a file back to the chain, which refunds its space.
+//!
+//! A deletion may be asked for twice, unlike a declaration: the second finds nothing. What must not happen is that a writer
+//! deletes what another one needs, so the fence is looked at first (I10), and that a file goes which is not this pack.
+
+use super::Pipeline;
+use crate::chain::Head;
+use crate::ledger::{Blocked, Durable, PackRecord, PackState};
+use cessfs_crypto::PackSeq;
+
+impl Pipeline {
+    /// Takes a Deleting pack from the chain. `Ok`: it is Gone, at a finalized head.
+    pub(crate) async fn delete(&self, seq: PackSeq) -> Result<(), Blocked> {
+        let pack = self.ledger.get(seq).expect("only packs of the ledger are deleted");
+        assert_eq!(
+            pack.state,
+            PackState::Deleting,
+            "I4: the intent is in the journal first"
+        );
+        if self.holds(&pack).await? {
+            self.check_fence().await?;
+            self.chain.delete(pack.encoded().fid).await?;
+            if self.holds(&pack).await? {
+                return Err(Blocked::ChainAway("the deletion is not final yet".into()));
+            }
+        }
+        self.advance(seq, Durable::Now, |pack| pack.state = PackState::Gone)
+            .await?;
+        Ok(())
+    }
+
+    /// Whether the account holds the file at a finalized head.
+    async fn holds(&self, pack: &PackRecord) -> Result<bool, Blocked> {
+        let fid = pack.encoded().fid;
+        let Some(file) = self.chain.file(fid, Head::Finalized).await? else {
+            return Ok(false);
+        };
+        let account = self.chain.account();
+        if !file.owners.iter().any(|(owner, _, _)| *owner == account) {
+            return Ok(false);
+        }
+        let hashes = file.segments.iter().map(|(hashes, _)| hashes);
+        match hashes.eq(&pack.encoded().segments) {
+            true => Ok(true),
+            false => Err(Blocked::Refused(format!(
+                "the file under fid {} is not this pack",
+                hex::encode(fid.0)
+            ))),
+        }
+    }
+}

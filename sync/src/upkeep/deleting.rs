@@ -1,0 +1,136 @@
+//! I4: an old pack goes only when each chunk that lives in it is Confirmed elsewhere and a later Confirmed checkpoint says so.
+//!
+//! The later checkpoint is also where history begins: nothing that this volume can still be recovered to is older. So a pack
+//! stays until that checkpoint is as old as history is to be kept, or less while the territory has little room.
+
+use super::{Upkeep, UpkeepError};
+use crate::ledger::{Blocked, PackRecord, PackState};
+use crate::limits::{HISTORY_ROOM_PERCENT, MOVE_CHUNKS_MAX, SEGMENT_CHARGE_BYTES};
+use crate::store::StoreError;
+use cessfs_crypto::{PackKind, PackSeq};
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What was given back.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Deleted {
+    pub(super) packs: Vec<PackSeq>,
+    pub(super) freed_bytes: u64,
+}
+
+impl Upkeep {
+    /// Deletes what may be deleted, oldest first.
+    pub(super) async fn delete_due(self: &Arc<Self>) -> Result<Deleted, UpkeepError> {
+        let keep = match self.is_tight().await? {
+            true => Duration::ZERO,
+            false => self.config.keep_history,
+        };
+        self.release_due(keep).await?;
+        let packs = self.ledger.all();
+        let mut deleted = Deleted::default();
+        let mut failed: Option<Blocked> = None;
+        for pack in packs.iter().filter(|pack| pack.state == PackState::Deleting) {
+            match self.pipeline.delete(pack.seq).await {
+                Ok(()) => {
+                    deleted.packs.push(pack.seq);
+                    deleted.freed_bytes += u64::from(pack.segments) * SEGMENT_CHARGE_BYTES;
+                }
+                Err(reason) => failed = failed.or(Some(reason)),
+            }
+        }
+        match failed {
+            Some(reason) if deleted.packs.is_empty() => Err(UpkeepError::Blocked(reason)),
+            Some(reason) => {
+                self.errors
+                    .push(format!("not every dead pack could be deleted yet: {reason}"));
+                Ok(deleted)
+            }
+            None => Ok(deleted),
+        }
+    }
+
+    /// The territory has so little room that history has to yield.
+    async fn is_tight(&self) -> Result<bool, UpkeepError> {
+        if self.config.keep_history.is_zero() {
+            return Ok(false);
+        }
+        let territory = self.chain.territory(&self.builder.config.territory).await?;
+        Ok(territory.is_some_and(|territory| {
+            territory.remaining_bytes.saturating_mul(100)
+                < territory.total_bytes.saturating_mul(u128::from(HISTORY_ROOM_PERCENT))
+        }))
+    }
+
+    /// Draining -> Deleting, after one more look that nothing lives there.
+    async fn release_due(self: &Arc<Self>, keep: Duration) -> Result<(), UpkeepError> {
+        let due = self.due(keep);
+        if due.is_empty() {
+            return Ok(());
+        }
+        let (upkeep, packs) = (self.clone(), due.clone());
+        let alive = self.blocking(move || upkeep.alive_in(&packs)).await?;
+        let alive = alive.ok_or(UpkeepError::NobodyKnows)?;
+        let mut due: Vec<PackSeq> = due.into_iter().collect();
+        due.sort_unstable();
+        for seq in due {
+            let lives = alive.contains(&seq);
+            if lives {
+                self.errors.push(format!(
+                    "pack {} was to be deleted, but something lives in it: it is emptied again",
+                    seq.0
+                ));
+            }
+            self.change(seq, move |pack| match (lives, &mut pack.drain) {
+                (true, Some(drain)) => drain.checkpoint = None,
+                _ => pack.state = PackState::Deleting,
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Packs in which something lives after all. Blocks on the disk.
+    fn alive_in(&self, packs: &HashSet<PackSeq>) -> Result<Option<HashSet<PackSeq>>, StoreError> {
+        let mut alive = HashSet::new();
+        let mut from = Some(b"K".to_vec());
+        while let Some(at) = from {
+            let (stock, next) = self.stock(packs, at, MOVE_CHUNKS_MAX)?;
+            let Some(living) = self.living(&stock)? else {
+                return Ok(None);
+            };
+            alive.extend(stock.iter().filter(|(id, _)| living.contains(id)).map(|(_, seq)| *seq));
+            from = next;
+        }
+        Ok(Some(alive))
+    }
+
+    fn due(&self, keep: Duration) -> HashSet<PackSeq> {
+        let packs = self.ledger.all();
+        let pinned = self.builder.pinned();
+        let now_s = self.clock.wall().as_secs();
+        let due = packs.iter().filter(|pack| {
+            let Some(checkpoint) = pack.drain.and_then(|drain| drain.checkpoint) else {
+                return false;
+            };
+            pack.state == PackState::Draining
+                && !super::is_pinned(pack, pinned)
+                && is_superseded(&packs, pack, PackSeq(checkpoint), now_s.saturating_sub(keep.as_secs()))
+        });
+        due.map(|pack| pack.seq).collect()
+    }
+}
+
+/// From a checkpoint on that was sealed at `before_s` or earlier, everything is Confirmed and tells a tree without this pack.
+fn is_superseded(packs: &[Arc<PackRecord>], pack: &PackRecord, checkpoint: PackSeq, before_s: u64) -> bool {
+    let later = || packs.iter().filter(|other| other.seq > pack.seq && !other.beside);
+    let stands = |other: &&Arc<PackRecord>| matches!(other.state, PackState::Confirmed | PackState::Draining);
+    let found = later()
+        .filter(|other| other.seq >= checkpoint && other.kind == PackKind::Checkpoint)
+        .filter(stands)
+        .find(|other| other.sealed_at_s <= before_s);
+    let Some(found) = found else { return false };
+    // What moved may have gone into any pack up to that checkpoint, and on from there into later ones.
+    later().all(|other| other.state != PackState::Lost)
+        && later().all(|other| other.seq > found.seq || other.state >= PackState::Confirmed)
+}

@@ -1,0 +1,284 @@
+//! Draining: what lives in a pack goes elsewhere, then a checkpoint says so.
+//!
+//! In this order, from a pack that drains: which of its chunks live, at one instant after it began to drain (so nobody can
+//! come to need another one: see [`moving`](crate::builder)); those are fetched and appended to the open pack; a checkpoint is
+//! sealed; each of them is looked for, in a pack that stays; the checkpoint's number goes into the record. A crash anywhere
+//! before the last step begins again with what is left, and costs a checkpoint at most.
+
+use super::health::Grade;
+use super::{Upkeep, UpkeepError};
+use crate::builder::Moved;
+use crate::ledger::{Durable, PackState};
+use crate::limits::{MOVE_CHUNKS_MAX, MOVES_IN_FLIGHT};
+use crate::store::StoreError;
+use cessfs_crypto::{ChunkId, PackSeq};
+use futures::StreamExt;
+use std::collections::HashSet;
+use std::sync::Arc;
+
+/// What was moved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Emptied {
+    pub(super) packs: Vec<PackSeq>,
+    pub(super) chunks: u64,
+    pub(super) bytes: u64,
+    /// Nothing that was to move stayed behind.
+    pub(super) is_all: bool,
+}
+
+/// Chunks on the move, and those that could not be had.
+#[derive(Default)]
+struct Tally {
+    moved: Vec<ChunkId>,
+    bytes: u64,
+    unmoved: Vec<(ChunkId, PackSeq)>,
+}
+
+impl Upkeep {
+    /// Empties every pack that drains and is not empty yet.
+    pub(super) async fn empty(self: &Arc<Self>) -> Result<Emptied, UpkeepError> {
+        let full = |state, drain: Option<crate::ledger::Drain>| {
+            state == PackState::Draining && drain.is_some_and(|drain| drain.checkpoint.is_none())
+        };
+        let packs = self.ledger.all();
+        let leaving: HashSet<PackSeq> = packs
+            .iter()
+            .filter(|pack| full(pack.state, pack.drain))
+            .map(|pack| pack.seq)
+            .collect();
+        if leaving.is_empty() {
+            return Ok(Emptied::default());
+        }
+        let leaving = Arc::new(leaving);
+        let before = self.ledger.head();
+        let urgent = leaving.iter().any(|seq| self.grade(*seq) >= Grade::Urgent);
+        let tally = self.move_living(&leaving).await?;
+        let stuck: HashSet<PackSeq> = tally.unmoved.iter().map(|(_, seq)| *seq).collect();
+        self.give_up(&stuck).await?;
+        let mut emptied = Emptied {
+            chunks: tally.moved.len() as u64,
+            bytes: tally.bytes,
+            ..Emptied::default()
+        };
+        if stuck.len() == leaving.len() && tally.moved.is_empty() {
+            return Ok(emptied);
+        }
+        let builder = self.builder.clone();
+        let sealed = self.blocking(move || builder.seal_checkpoint()).await?;
+        let checkpoint = sealed.ok_or(UpkeepError::NobodyKnows)?;
+        if urgent {
+            let packs = self.ledger.all();
+            let fresh = packs.iter().filter(|pack| pack.seq > before);
+            fresh.for_each(|pack| self.pipeline.prefer(pack.seq));
+        }
+        emptied.packs = self.settle(&leaving, stuck, tally.moved, checkpoint).await?;
+        emptied.is_all = emptied.packs.len() == leaving.len();
+        Ok(emptied)
+    }
+
+    /// Notes the checkpoint in those packs out of which everything has come to lie in packs that stay.
+    async fn settle(
+        self: &Arc<Self>,
+        leaving: &Arc<HashSet<PackSeq>>,
+        stuck: HashSet<PackSeq>,
+        moved: Vec<ChunkId>,
+        checkpoint: PackSeq,
+    ) -> Result<Vec<PackSeq>, UpkeepError> {
+        let (upkeep, leaving) = (self.clone(), leaving.clone());
+        self.blocking(move || {
+            let mut behind = stuck;
+            for id in moved {
+                // A pack that could not be sealed was thrown away, with what had been moved into it.
+                if let Some(place) = upkeep.ledger.locate(id)?.filter(|place| leaving.contains(&place.seq)) {
+                    behind.insert(place.seq);
+                }
+            }
+            let mut done: Vec<PackSeq> = leaving.iter().filter(|seq| !behind.contains(seq)).copied().collect();
+            done.sort_unstable();
+            for seq in &done {
+                upkeep.ledger.update(*seq, Durable::Now, |pack| {
+                    let drain = pack
+                        .drain
+                        .as_mut()
+                        .expect("a draining pack says why; decode refuses others");
+                    drain.checkpoint = Some(checkpoint.0);
+                })?;
+            }
+            Ok(done)
+        })
+        .await
+    }
+
+    async fn move_living(self: &Arc<Self>, leaving: &Arc<HashSet<PackSeq>>) -> Result<Tally, UpkeepError> {
+        let mut tally = Tally::default();
+        let mut from = Some(b"K".to_vec());
+        while let Some(at) = from {
+            let (upkeep, packs) = (self.clone(), leaving.clone());
+            let page = self.blocking(move || {
+                let (stock, next) = upkeep.stock(&packs, at, MOVE_CHUNKS_MAX)?;
+                let living = upkeep.living(&stock)?;
+                Ok((stock, living, next))
+            });
+            let (stock, living, next) = page.await?;
+            let living = living.ok_or(UpkeepError::NobodyKnows)?;
+            let live = stock.into_iter().filter(|(id, _)| living.contains(id)).collect();
+            self.move_chunks(live, leaving, None, &mut tally).await?;
+            from = next;
+        }
+        Ok(tally)
+    }
+
+    /// Moves chunks; those that the network does not give from this machine's own copy, if it has one.
+    async fn move_chunks(
+        self: &Arc<Self>,
+        chunks: Vec<(ChunkId, PackSeq)>,
+        from: &Arc<HashSet<PackSeq>>,
+        stands_for: Option<PackSeq>,
+        tally: &mut Tally,
+    ) -> Result<(), UpkeepError> {
+        let mut missing = Vec::new();
+        let mut moves = futures::stream::iter(chunks)
+            .map(|(id, seq)| async move {
+                let outcome = self.move_chunk(id, from, stands_for).await;
+                (id, seq, outcome)
+            })
+            .buffer_unordered(MOVES_IN_FLIGHT);
+        while let Some((id, seq, outcome)) = moves.next().await {
+            match outcome? {
+                Some(bytes) => {
+                    tally.moved.push(id);
+                    tally.bytes += bytes;
+                }
+                None => missing.push((id, seq)),
+            }
+        }
+        if missing.is_empty() {
+            return Ok(());
+        }
+        let (builder, from, wanted) = (self.builder.clone(), from.clone(), missing.clone());
+        let found = self.blocking(move || {
+            let wanted: HashSet<ChunkId> = wanted.into_iter().map(|(id, _)| id).collect();
+            let mut found = HashSet::new();
+            builder.cached(&|id| wanted.contains(&id), &mut |id, plaintext| {
+                builder.relocate(id, plaintext, &from, stands_for)?;
+                found.insert(id);
+                Ok(())
+            })?;
+            Ok(found)
+        });
+        let found = found.await?;
+        tally.moved.extend(&found);
+        tally
+            .unmoved
+            .extend(missing.into_iter().filter(|(id, _)| !found.contains(id)));
+        Ok(())
+    }
+
+    /// Bytes moved; `None` if the network does not give the chunk.
+    async fn move_chunk(
+        self: &Arc<Self>,
+        id: ChunkId,
+        from: &Arc<HashSet<PackSeq>>,
+        stands_for: Option<PackSeq>,
+    ) -> Result<Option<u64>, UpkeepError> {
+        let plaintext = match self.reader.fetch(id).await {
+            Ok(plaintext) => plaintext,
+            Err(crate::FetchError::Store(error)) => return Err(error.into()),
+            Err(error) => {
+                tracing::debug!("a chunk cannot move: {error}");
+                return Ok(None);
+            }
+        };
+        let (builder, from) = (self.builder.clone(), from.clone());
+        let moved = self.blocking(move || {
+            let moved = builder.relocate(id, &plaintext, &from, stands_for)?;
+            Ok(match moved {
+                Moved::Appended => plaintext.len() as u64,
+                Moved::Already => 0,
+            })
+        });
+        Ok(Some(moved.await?))
+    }
+
+    /// Draining packs with chunks that nobody gives: Lost, if too few columns are good. Else they are tried again.
+    async fn give_up(self: &Arc<Self>, stuck: &HashSet<PackSeq>) -> Result<(), UpkeepError> {
+        for seq in stuck {
+            let seq = *seq;
+            if self.grade(seq) < Grade::Lost {
+                self.errors.push(format!(
+                    "pack {}: not everything that lives in it can be read now; it is tried again",
+                    seq.0
+                ));
+                continue;
+            }
+            self.errors.push(format!(
+                "pack {} is lost: fewer than four of its miners have it, and this machine has not all of it; it is asked for again",
+                seq.0
+            ));
+            self.change(seq, |pack| {
+                pack.state = PackState::Lost;
+                pack.drain = None;
+            })
+            .await?;
+        }
+        Ok(())
+    }
+
+    /// Copies everything that lies in a pack, living or not, which itself stays: a snapshot needs it, or another writer.
+    pub(super) async fn copy(
+        self: &Arc<Self>,
+        seq: PackSeq,
+        stands_for: Option<PackSeq>,
+    ) -> Result<Emptied, UpkeepError> {
+        let from = Arc::new(HashSet::from([seq]));
+        let mut tally = Tally::default();
+        let mut at = Some(b"K".to_vec());
+        while let Some(key) = at {
+            let (upkeep, packs) = (self.clone(), from.clone());
+            let page = self.blocking(move || upkeep.stock(&packs, key, MOVE_CHUNKS_MAX));
+            let (stock, next) = page.await?;
+            self.move_chunks(stock, &from, stands_for, &mut tally).await?;
+            at = next;
+        }
+        if !tally.unmoved.is_empty() && self.grade(seq) == Grade::Lost {
+            self.change(seq, |pack| pack.state = PackState::Lost).await?;
+        }
+        let builder = self.builder.clone();
+        self.blocking(move || builder.seal(crate::CutCause::Forced)).await?;
+        Ok(Emptied {
+            packs: vec![seq],
+            chunks: tally.moved.len() as u64,
+            bytes: tally.bytes,
+            is_all: tally.unmoved.is_empty(),
+        })
+    }
+
+    /// Tells whom it concerns which living chunks are in lost packs. `again`: also if these are the packs of the last time.
+    pub(super) async fn tell_lost(self: &Arc<Self>, again: bool) -> Result<(), UpkeepError> {
+        let packs = self.ledger.all();
+        let lost: HashSet<PackSeq> = packs
+            .iter()
+            .filter(|pack| pack.state == PackState::Lost)
+            .map(|pack| pack.seq)
+            .collect();
+        if *self.told_packs.lock() == lost && (lost.is_empty() || !again) {
+            return Ok(());
+        }
+        let upkeep = self.clone();
+        let work = move || -> Result<(), StoreError> {
+            let mut chunks = HashSet::new();
+            if !lost.is_empty() {
+                let (stock, _) = upkeep.stock(&lost, b"K".to_vec(), MOVE_CHUNKS_MAX)?;
+                chunks = upkeep.living(&stock)?.unwrap_or_default();
+            }
+            let mut told = upkeep.told_lost.lock();
+            if *told != chunks {
+                upkeep.builder.tell_lost(&chunks)?;
+                *told = chunks;
+            }
+            *upkeep.told_packs.lock() = lost;
+            Ok(())
+        };
+        self.blocking(work).await
+    }
+}

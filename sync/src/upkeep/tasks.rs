@@ -1,0 +1,222 @@
+//! The two tasks in the background, and what can be asked for by hand.
+
+use super::health::Grade;
+use super::scrub::{Depth, Pace};
+use super::{CollectReport, RepairReport, Upkeep, UpkeepError, is_held};
+use crate::ledger::PackState;
+use crate::limits::{TERRITORY_WARNING, UPKEEP_TICK};
+use cessfs_crypto::PackSeq;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// What a scrub saw.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ScrubReport {
+    /// Packs looked at.
+    pub packs: u64,
+    /// Bytes read from miners.
+    pub bytes: u64,
+    /// Packs that are not whole: number, good columns, grade.
+    pub damaged: Vec<(PackSeq, u8, &'static str)>,
+}
+
+impl Upkeep {
+    /// Looks at packs when it is time. Runs until it is aborted.
+    pub(crate) async fn watch(self: Arc<Self>) {
+        let mut warned_at: Option<Duration> = None;
+        loop {
+            self.clock.sleep(UPKEEP_TICK).await;
+            let mut pace = Pace::new(&self, self.config.scrub_rate);
+            while let Some((seq, depth)) = self.next_look() {
+                let looked = self.scrub_pack(seq, depth, &mut pace).await;
+                let failed = looked.is_err();
+                self.trouble("scrub", looked.err());
+                if failed {
+                    break;
+                }
+            }
+            let now = self.clock.monotonic();
+            if warned_at.is_none_or(|at| now.saturating_sub(at) >= self.config.scrub_interval) {
+                warned_at = Some(now);
+                self.watch_territory().await;
+            }
+        }
+    }
+
+    /// The pack whose look is most overdue, and how closely to look.
+    fn next_look(&self) -> Option<(PackSeq, Depth)> {
+        let now_s = self.clock.wall().as_secs();
+        let packs = self.ledger.all();
+        let held = packs.iter().filter(|pack| is_held(pack));
+        let overdue = held.filter_map(|pack| {
+            let health = self.health.get(pack.seq);
+            let late =
+                |at_s: u64, every: Duration| now_s.checked_sub(at_s.max(pack.sealed_at_s) + every.as_secs().max(1));
+            match late(health.read_at_s, self.config.scrub_full_interval) {
+                Some(late) => Some((late, pack.seq, Depth::Full)),
+                None => {
+                    late(health.sampled_at_s, self.config.scrub_interval).map(|late| (late, pack.seq, Depth::Sample))
+                }
+            }
+        });
+        overdue
+            .max_by_key(|(late, seq, _)| (*late, std::cmp::Reverse(*seq)))
+            .map(|(_, seq, depth)| (seq, depth))
+    }
+
+    /// Tells when the territory comes to its end: everything in it goes then.
+    async fn watch_territory(&self) {
+        let name = self.builder.config.territory.clone();
+        let asked = futures::future::try_join(self.chain.territory(&name), self.chain.height(crate::chain::Head::Best));
+        let Ok((Some(territory), height)) = asked.await else {
+            return;
+        };
+        let blocks = territory.deadline_block.saturating_sub(height);
+        let left = Duration::from_secs(u64::from(blocks) * crate::limits::BLOCK_SECONDS);
+        if territory.state != crate::chain::TerritoryState::Active {
+            self.errors.push(format!(
+                "territory {name} is {:?}: renew it, or everything in it is deleted by the chain",
+                territory.state
+            ));
+        } else if left < TERRITORY_WARNING {
+            let days = left.as_secs() / 86_400;
+            self.errors.push(format!(
+                "territory {name} freezes in {days} days, and a week later everything in it is deleted by the chain: renew it"
+            ));
+        }
+    }
+
+    /// Repairs, empties, deletes and collects. Runs until it is aborted.
+    pub(crate) async fn keep(self: Arc<Self>) {
+        let mut collected_at = self.clock.monotonic();
+        loop {
+            self.clock.sleep(UPKEEP_TICK).await;
+            let _alone = self.alone.lock().await;
+            if self.config.repair {
+                let repaired = self.repair_round(false).await;
+                self.trouble("repair", repaired.err());
+            }
+            if self.config.gc {
+                let now = self.clock.monotonic();
+                if now.saturating_sub(collected_at) >= self.config.gc_interval {
+                    collected_at = now;
+                    let collected = self.collect_round().await;
+                    self.trouble("gc", collected.err());
+                }
+            }
+            if self.config.repair || self.config.gc {
+                let deleted = self.empty_and_delete().await;
+                self.trouble("delete", deleted.err());
+            }
+        }
+    }
+
+    async fn collect_round(self: &Arc<Self>) -> Result<(), UpkeepError> {
+        let report = self.survey(false).await?;
+        self.tell_lost(true).await?;
+        self.empty_chosen(&report).await
+    }
+
+    async fn empty_and_delete(self: &Arc<Self>) -> Result<(), UpkeepError> {
+        let packs = self.ledger.all();
+        if packs
+            .iter()
+            .any(|pack| matches!(pack.state, PackState::Draining | PackState::Deleting))
+        {
+            self.empty().await?;
+            self.delete_due().await?;
+        }
+        Ok(())
+    }
+
+    fn trouble(&self, task: &'static str, error: Option<UpkeepError>) {
+        let mut troubles = self.troubles.lock();
+        match error.map(|error| format!("{task}: {error}")) {
+            None => drop(troubles.remove(task)),
+            Some(text) if troubles.get(task) == Some(&text) => {}
+            Some(text) => {
+                self.errors.push(text.clone());
+                troubles.insert(task, text);
+            }
+        }
+    }
+
+    /// Looks at every pack now.
+    pub(crate) async fn scrub_all(
+        self: Arc<Self>,
+        depth: Depth,
+        rate: Option<u64>,
+    ) -> Result<ScrubReport, UpkeepError> {
+        let mut pace = Pace::new(&self, rate.unwrap_or(self.config.scrub_rate));
+        let mut report = ScrubReport::default();
+        let packs = self.ledger.all();
+        for pack in packs.iter().filter(|pack| is_held(pack)) {
+            let health = self.scrub_pack(pack.seq, depth, &mut pace).await?;
+            let now_s = self.clock.wall().as_secs();
+            let grade = health.grade(now_s, &self.config.thresholds);
+            report.packs += 1;
+            if grade != Grade::Whole {
+                let good = health.good(now_s, &self.config.thresholds);
+                report.damaged.push((pack.seq, good, grade.name()));
+            }
+        }
+        report.bytes = pace.bytes;
+        Ok(report)
+    }
+
+    /// Rewrites every pack that is not whole, waits until the network has it, and deletes what may be deleted.
+    pub(crate) async fn repair_all(self: Arc<Self>) -> Result<RepairReport, UpkeepError> {
+        let _alone = self.alone.lock().await;
+        let mut report = self.repair_round(true).await?;
+        self.ledger.confirmed().await?;
+        report.deleted = self.delete_due().await?.packs;
+        Ok(report)
+    }
+
+    /// Collects now. `dry_run`: only tells what it would do.
+    pub(crate) async fn collect_all(self: Arc<Self>, dry_run: bool) -> Result<CollectReport, UpkeepError> {
+        let _alone = self.alone.lock().await;
+        let mut report = self.survey(true).await?;
+        if !dry_run {
+            self.empty_chosen(&report).await?;
+            self.ledger.confirmed().await?;
+            let deleted = self.delete_due().await?;
+            report.deleted = deleted.packs;
+            report.freed_bytes = deleted.freed_bytes;
+        }
+        let packs = self.ledger.all();
+        let empty = packs.iter().filter(|pack| pack.state == PackState::Draining);
+        report.kept = empty.map(|pack| pack.seq).collect();
+        Ok(report)
+    }
+
+    /// How many held packs have which grade, those that are damaged, and the oldest last look (seconds since 1970; 0: some
+    /// pack was never looked at).
+    pub(crate) fn grades(&self) -> (BTreeMap<&'static str, u64>, Vec<(PackSeq, u8)>, u64) {
+        let now_s = self.clock.wall().as_secs();
+        let mut grades = BTreeMap::new();
+        let (mut damaged, mut seen) = (Vec::new(), Vec::new());
+        for pack in self.ledger.all().iter().filter(|pack| is_held(pack)) {
+            let health = self.health.get(pack.seq);
+            let grade = health.grade(now_s, &self.config.thresholds);
+            *grades.entry(grade.name()).or_default() += 1;
+            seen.push(health.sampled_at_s);
+            if grade != Grade::Whole {
+                damaged.push((pack.seq, health.good(now_s, &self.config.thresholds)));
+            }
+        }
+        (grades, damaged, seen.into_iter().min().unwrap_or(0))
+    }
+
+    /// Live and dead bytes of all packs, as last counted.
+    pub(crate) fn last_count(&self) -> Option<(u64, u64)> {
+        let counted = self.counted.lock();
+        let usages = counted.as_ref()?;
+        let live: u64 = usages.values().map(|usage| usage.live_bytes).sum();
+        let packs = self.ledger.all();
+        let stored = packs.iter().filter(|pack| pack.state != PackState::Gone);
+        let bytes: u64 = stored.map(|pack| pack.body_bytes()).sum();
+        Some((live, bytes.saturating_sub(live)))
+    }
+}

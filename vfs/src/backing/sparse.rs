@@ -1,0 +1,75 @@
+//! Holes of a file, as its filesystem tells them, and whether anybody else has it open.
+
+use crate::data::{BLOCK, CHUNK};
+use crate::records::BlockMap;
+use nix::errno::Errno;
+use nix::unistd::{Whence, lseek};
+use std::fs::File;
+use std::io;
+use std::os::fd::AsRawFd;
+
+/// Where data (or a hole) begins from `at` on; `None` when nothing of it follows.
+pub(crate) fn seek(file: &File, at: u64, what: Whence) -> io::Result<Option<u64>> {
+    let Ok(at) = i64::try_from(at) else { return Ok(None) };
+    match lseek(file, at, what) {
+        Ok(found) => Ok(u64::try_from(found).ok()),
+        Err(Errno::ENXIO) => Ok(None),
+        Err(e) => Err(e.into()),
+    }
+}
+
+/// Blocks of a chunk that are not in a hole. Blocks of the filesystem's own may be larger: then some here hold zeros only.
+pub(crate) fn data_blocks(file: &File, chunk: u64) -> io::Result<BlockMap> {
+    let mut map = BlockMap::default();
+    let (start, end) = (chunk * CHUNK, chunk * CHUNK + CHUNK);
+    let mut at = start;
+    while at < end {
+        let Some(data) = seek(file, at, Whence::SeekData)?.filter(|data| *data < end) else {
+            break;
+        };
+        let hole = seek(file, data, Whence::SeekHole)?.map_or(end, |hole| hole.min(end));
+        let within = |offset: u64| (offset - start) as usize;
+        map.insert_range(within(data) / BLOCK..within(hole).div_ceil(BLOCK));
+        at = hole.max(data + 1);
+    }
+    Ok(map)
+}
+
+/// Chunks with data, ascending: 8 bytes of memory for each.
+pub(crate) fn data_chunks(file: &File) -> io::Result<Vec<u64>> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(data) = seek(file, at, Whence::SeekData)? {
+        let chunk = data / CHUNK;
+        found.push(chunk);
+        at = (chunk + 1) * CHUNK;
+    }
+    Ok(found)
+}
+
+/// Command of fcntl(2) that libc does not name: which signal tells that a lease is broken.
+const F_SETSIG: libc::c_int = 10;
+
+/// Whether this open file is the only one of its inode: no other descriptor and no mapping, of any process. It is asked by a
+/// write lease, which the kernel gives to nobody else's company.
+pub(crate) fn is_alone(file: &File) -> io::Result<bool> {
+    // Somebody who opens the file in this moment breaks the lease: by a signal that is ignored, not by one that kills.
+    control(file, F_SETSIG, libc::SIGURG)?;
+    match control(file, libc::F_SETLEASE, libc::F_WRLCK) {
+        Ok(()) => {
+            control(file, libc::F_SETLEASE, libc::F_UNLCK)?;
+            Ok(true)
+        }
+        Err(e) if e.raw_os_error() == Some(libc::EAGAIN) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+fn control(file: &File, command: libc::c_int, argument: libc::c_int) -> io::Result<()> {
+    // SAFETY: both commands take an integer and touch no memory of this process; the descriptor is open as long as `file` is.
+    let result = unsafe { libc::fcntl(file.as_raw_fd(), command, argument) };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
