@@ -10,13 +10,36 @@ use crate::model::Found;
 use crate::trace::Trace;
 use cessfs_crypto::{AccountId, Entropy, LabelKey, Phrase, VolumeId, VolumeKeys};
 use cessfs_sync::erasure::geometry::segment_bytes;
-use cessfs_sync::{Clock, Config, Engine, Seams, Tasks};
-use cessfs_vfs::{AtRest, FileKind, Later, OpenFlags, Vfs, VfsConfig, VfsError, VfsParts};
+use cessfs_sync::store::MemStore;
+use cessfs_sync::{Clock, Config, Engine, MetaStore, Seams, StoreError, Tasks};
+use cessfs_vfs::{AtRest, FileKind, Later, OpenFlags, TreeStores, Vfs, VfsConfig, VfsError, VfsParts};
 use parking_lot::Mutex;
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
+
+/// Where a machine would put the trees of its snapshots: in memory.
+#[derive(Default)]
+struct Trees(Mutex<BTreeMap<String, Arc<MemStore>>>);
+
+impl TreeStores for Trees {
+    fn open(&self, name: &str) -> Result<Arc<dyn MetaStore>, StoreError> {
+        let mut stores = self.0.lock();
+        let store = stores.entry(name.into()).or_default();
+        Ok(store.clone())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), StoreError> {
+        self.0.lock().remove(name);
+        Ok(())
+    }
+
+    fn names(&self) -> Result<Vec<String>, StoreError> {
+        Ok(self.0.lock().keys().cloned().collect())
+    }
+}
 
 /// What a phrase gives, and the volume on it.
 pub struct Secrets {
@@ -170,6 +193,7 @@ impl Device {
             keys: secrets.keys.clone(),
             config,
             entropy,
+            trees: Arc::new(Trees::default()),
         });
         let vfs = vfs.map_err(|error| error.to_string())?;
         engine.attach(vfs.delta_source());

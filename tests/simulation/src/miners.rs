@@ -95,6 +95,8 @@ impl SimMiners {
                 endpoint: format!("sim:{number}"),
                 positive: true,
                 idle_bytes: 1 << 40,
+                failed_audits: 0,
+                leaving: false,
             });
         }
         let state = State {

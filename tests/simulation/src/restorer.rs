@@ -5,7 +5,7 @@ use crate::device::Outside;
 use crate::dice::Dice;
 use crate::disk::Disk;
 use crate::miners::SimMiners;
-use cessfs_sync::recovery::{Archive, ArchiveParts, At, Continuation, Packs, Plan, has_chunk, install, survey};
+use cessfs_sync::recovery::{Archive, ArchiveParts, At, Continuation, NoPlan, Packs, Plan, has_chunk, install, survey};
 use cessfs_sync::store::MemStore;
 use cessfs_sync::{FetchError, MetaStore, StoreError, Tasks};
 use cessfs_vfs::delta::frame::apply_delta;
@@ -47,7 +47,12 @@ pub async fn restore(
     });
     let mut packs = archive.open(found, &|_| ()).await;
     let (plan, store) = loop {
-        let plan = packs.plan(At::Newest).map_err(|error| error.to_string())?;
+        let plan = match packs.plan(At::Newest) {
+            Ok(plan) => plan,
+            // The first packs are still on their way: as good as nothing, which is judged like any other tree.
+            Err(NoPlan::NothingComplete) if packs.lost.is_empty() => return Ok(Disk::new(root)),
+            Err(error) => return Err(error.to_string()),
+        };
         let store = Arc::new(MemStore::new());
         match replay(&archive, &packs, &plan, &store).await? {
             None => break (plan, store),

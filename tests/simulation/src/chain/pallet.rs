@@ -121,6 +121,7 @@ impl Pallet {
                 .map(|hashes| (hashes, holders))
                 .collect(),
             size: declaration.size,
+            unavailable: Vec::new(),
         };
         self.deals.remove(&fid);
         self.files.insert(fid, Arc::new(file));
