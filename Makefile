@@ -7,11 +7,11 @@ TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 DEBUG := $(abspath $(TARGET))/debug
 RELEASE := $(abspath $(TARGET))/release
 
-# How long `make fuzz` looks.
+# How long `make fuzz` and `make soak` look.
 MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test simulate nightly check bench bench-peers fuzz deb
+.PHONY: help run demo test soak simulate nightly check bench bench-peers fuzz deb
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,6 +33,10 @@ test: ## every test there is, as CI runs them (real mounts need root and /dev/fu
 simulate: ## fresh seeds of the simulation, for MINUTES=5; or one of them, SEED=N
 	cargo build --workspace --bins
 	$(DEBUG)/cessfs-simulate $(if $(SEED),--seed $(SEED),--minutes $(MINUTES))
+
+soak: ## fresh seeds for MINUTES=60 minutes: power cuts, kills, damage; counts what was tried and lost
+	@scripts/setup --test
+	scripts/soak $(MINUTES)
 
 nightly: ## what takes too long for every day: ten thousand cases of each model, a million operations of fsx in each mode (hours)
 	@scripts/setup --test

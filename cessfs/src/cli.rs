@@ -1,8 +1,8 @@
 //! The command line: verbs, global options, and the form in which mount.fuse3 calls.
 
 use crate::commands::{
-    bench, completions, config, doctor, evict, explain, gc, init, man, metrics, mount, profile, quota, recover, repair,
-    scrub, snapshot, status, sync, territory, trash, umount, unsent, volumes,
+    bench, completions, config, doctor, evict, explain, fsck, gc, init, man, metrics, mount, profile, quota, recover,
+    repair, scrub, snapshot, status, sync, territory, trash, umount, unsent, volumes,
 };
 use crate::config::LogLevel;
 use clap::builder::{OsStringValueParser, TypedValueParser};
@@ -110,6 +110,8 @@ pub enum Verb {
     Bench(bench::BenchArgs),
     /// Look for what keeps a volume from working
     Doctor(doctor::DoctorArgs),
+    /// Check a volume that is not mounted, and put right what can be
+    Fsck(fsck::FsckArgs),
     /// List the volumes of this machine
     #[command(visible_alias = "list")]
     Volumes(volumes::VolumesArgs),

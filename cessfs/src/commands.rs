@@ -6,6 +6,7 @@ pub mod config;
 pub mod doctor;
 pub mod evict;
 pub mod explain;
+pub mod fsck;
 pub mod gc;
 pub mod init;
 pub mod man;
@@ -70,6 +71,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Metrics(args) => metrics::run(&args, &context),
         Verb::Bench(args) => bench::run(&args, &context),
         Verb::Doctor(args) => doctor::run(&args, &context),
+        Verb::Fsck(args) => fsck::run(&args, &context),
         Verb::Volumes(args) => volumes::run(&args, &context),
         Verb::Completions(args) => completions::run(&args),
         Verb::Man(args) => man::run(&args),

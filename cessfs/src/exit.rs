@@ -57,6 +57,8 @@ pub enum Exit {
     Nothing = 19,
     /// Done, but not everything is there: what is missing was listed.
     Partial = 20,
+    /// `fsck` found something that is not put right.
+    Damaged = 21,
     /// Ended by a signal the user sent.
     Interrupted = 130,
 }
@@ -64,7 +66,7 @@ pub enum Exit {
 impl Exit {
     /// Every code, in order: docs/CLI_ABI.md is checked against it.
     #[cfg(test)]
-    pub const ALL: [Exit; 22] = [
+    pub const ALL: [Exit; 23] = [
         Exit::Ok,
         Exit::Failed,
         Exit::Usage,
@@ -86,6 +88,7 @@ impl Exit {
         Exit::Refused,
         Exit::Nothing,
         Exit::Partial,
+        Exit::Damaged,
         Exit::Interrupted,
     ];
 

@@ -247,6 +247,10 @@ impl VolumeDir {
     pub fn staging(&self) -> PathBuf {
         self.path.join("staging")
     }
+    /// What the last `fsck` found.
+    pub fn fsck_report(&self) -> PathBuf {
+        self.path.join("fsck.json")
+    }
     /// Trees of snapshots that were looked at.
     pub fn trees(&self) -> PathBuf {
         self.path.join("snapshots")
@@ -290,6 +294,10 @@ impl VolumeDir {
         }
         for dir in [self.journal(), self.cache(), self.staging()] {
             private_dirs().create(&dir).map_err(cannot)?;
+        }
+        // The names of the directories, up to the home's own: what is written in them later is no safer than they are.
+        for made in [&self.journal(), &self.path, parent, self.home()] {
+            sync_parent(made).map_err(cannot)?;
         }
         Ok(())
     }

@@ -112,3 +112,5 @@ pub const FEE_RESERVE: u128 = 1_000_000_000_000_000_000;
 const _: () = assert!(PASSPHRASE_BYTES_MAX < 65_536 && KEY_FILE_BYTES_MAX < 65_536);
 const _: () = assert!(CACHE_BYTES_MIN <= CACHE_BYTES_DEFAULT);
 const _: () = assert!(FUSE_THREADS_MIN <= FUSE_THREADS_MAX);
+/// Records that a rebuild of the journal copies at a time.
+pub const JOURNAL_COPY_RECORDS: usize = 1024;

@@ -132,6 +132,83 @@ pub struct OpenOptions {
     pub dir_atime: bool,
 }
 
+/// A volume whose parts are there and rest: nothing is sent, nothing changes.
+pub struct Closed {
+    /// Packs.
+    pub engine: Arc<Engine>,
+    /// The chain.
+    pub chain: Arc<dyn Chain>,
+    /// What makes a [`Vfs`].
+    pub parts: VfsParts,
+}
+
+impl Closed {
+    /// Opens the journal and builds engine and parts over it. The caller holds the volume's lock. `options`: those of a mount.
+    ///
+    /// # Errors
+    /// [`Exit::Disk`] when the journal or the staging directory cannot be read.
+    pub fn open(
+        dir: &VolumeDir,
+        config: &VolumeConfig,
+        options: Option<&OpenOptions>,
+        slots: &KeySlots,
+        secret: &VolumeSecret,
+        runtime: &Handle,
+    ) -> Result<Closed, Failure> {
+        let clock = clock();
+        cessfs_sync::stages::measure_with(clock.clone());
+        let keys = secret.volume_keys(slots.volume());
+        let store = journal(dir, config, &keys)?;
+        let trees_keys = keys.clone();
+        let chain = chain(&config.rpc, secret.account_key())?;
+        let mut engine_config = EngineConfig::new(dir.staging(), &config.territory);
+        engine_config.uplink_bytes_per_second_max = config.uplink_max;
+        engine_config.upkeep = config.upkeep(options.is_none_or(|options| options.read_only));
+        let engine = Engine::open(
+            engine_config,
+            Seams {
+                chain: chain.clone(),
+                fragments: fragments()?,
+                store: store.clone(),
+                clock: clock.clone(),
+                keys: keys.clone(),
+                labels: secret.label_key(),
+                entropy: Box::new(OsEntropy),
+                tasks: runtime.clone().into(),
+            },
+        )?;
+        let engine = Arc::new(engine);
+        let parts = VfsParts {
+            store,
+            clock,
+            chunks: engine.clone(),
+            keys,
+            config: vfs_config(dir, config, options),
+            entropy: Arc::new(Mutex::new(OsEntropy)),
+            trees: Arc::new(TreeDirectory::new(dir, config, trees_keys)),
+        };
+        Ok(Closed { engine, chain, parts })
+    }
+}
+
+fn vfs_config(dir: &VolumeDir, config: &VolumeConfig, options: Option<&OpenOptions>) -> VfsConfig {
+    let mut vfs_config = VfsConfig::new(dir.cache());
+    vfs_config.at_rest = config.at_rest.into();
+    vfs_config.writeback_delay = config.writeback_delay;
+    vfs_config.cache_bytes_max = config.cache_size;
+    vfs_config.trash_keep = config.trash.keep;
+    vfs_config.trash_min_age = config.trash.min_age;
+    if let Some(options) = options {
+        vfs_config.read_only = options.read_only;
+        vfs_config.atime = options.atime;
+        vfs_config.dir_atime = options.dir_atime;
+        vfs_config.passthrough = passthrough(dir, config, options);
+    }
+    vfs_config.root_uid = nix::unistd::getuid().as_raw();
+    vfs_config.root_gid = nix::unistd::getgid().as_raw();
+    vfs_config
+}
+
 /// Whether files of the volume can be handed to the kernel; the log says why not.
 fn passthrough(dir: &VolumeDir, config: &VolumeConfig, options: &OpenOptions) -> bool {
     if config.at_rest != AtRestMode::Plain {
@@ -199,50 +276,9 @@ impl Volume {
         runtime: &Handle,
     ) -> Result<Volume, Failure> {
         assert!(geometry::is_cess(), "real miners take fragments of 8 MiB only");
-        let clock = clock();
-        cessfs_sync::stages::measure_with(clock.clone());
-        let keys = secret.volume_keys(slots.volume());
-        let store = journal(dir, config, &keys)?;
-        let trees_keys = keys.clone();
-        let chain = chain(&config.rpc, secret.account_key())?;
-        let mut engine_config = EngineConfig::new(dir.staging(), &config.territory);
-        engine_config.uplink_bytes_per_second_max = config.uplink_max;
-        engine_config.upkeep = config.upkeep(options.read_only);
-        let engine = Engine::open(
-            engine_config,
-            Seams {
-                chain: chain.clone(),
-                fragments: fragments()?,
-                store: store.clone(),
-                clock: clock.clone(),
-                keys: keys.clone(),
-                labels: secret.label_key(),
-                entropy: Box::new(OsEntropy),
-                tasks: runtime.clone().into(),
-            },
-        )?;
-        let engine = Arc::new(engine);
-        let mut vfs_config = VfsConfig::new(dir.cache());
-        vfs_config.at_rest = config.at_rest.into();
-        vfs_config.writeback_delay = config.writeback_delay;
-        vfs_config.cache_bytes_max = config.cache_size;
-        vfs_config.read_only = options.read_only;
-        vfs_config.atime = options.atime;
-        vfs_config.trash_keep = config.trash.keep;
-        vfs_config.trash_min_age = config.trash.min_age;
-        vfs_config.dir_atime = options.dir_atime;
-        vfs_config.passthrough = passthrough(dir, config, options);
-        vfs_config.root_uid = nix::unistd::getuid().as_raw();
-        vfs_config.root_gid = nix::unistd::getgid().as_raw();
-        let vfs = Vfs::open(VfsParts {
-            store,
-            clock: clock.clone(),
-            chunks: engine.clone(),
-            keys,
-            config: vfs_config,
-            entropy: Arc::new(Mutex::new(OsEntropy)),
-            trees: Arc::new(TreeDirectory::new(dir, config, trees_keys)),
-        })?;
+        let Closed { engine, chain, parts } = Closed::open(dir, config, Some(options), slots, secret, runtime)?;
+        let clock = parts.clock.clone();
+        let vfs = Vfs::open(parts)?;
         engine.attach(vfs.delta_source());
         engine.start();
         Ok(Volume {
@@ -277,15 +313,30 @@ pub fn journal(
     config: &VolumeConfig,
     keys: &cessfs_crypto::VolumeKeys,
 ) -> Result<Arc<dyn MetaStore>, Failure> {
-    let path = dir.journal();
+    journal_at(&dir.journal(), dir.name().as_str(), config, keys)
+}
+
+/// The metadata store in a directory, which is there: a journal that went away is damage, not a new volume.
+///
+/// # Errors
+/// [`Exit::Disk`] when it cannot be read.
+pub fn journal_at(
+    path: &Path,
+    name: &str,
+    config: &VolumeConfig,
+    keys: &cessfs_crypto::VolumeKeys,
+) -> Result<Arc<dyn MetaStore>, Failure> {
+    if !path.is_dir() {
+        return Err(damaged(StoreError::Corrupt("it is not there".into()), path, name));
+    }
     let sealer = match config.at_rest {
         AtRestMode::Sealed => Some(Sealer::new(keys.at_rest(), Box::new(OsEntropy))),
         AtRestMode::Plain => None,
     };
     let (sled, redb) = (path.join(SledBackend::FILE), path.join(RedbBackend::FILE));
     match config.store.backend {
-        StoreBackend::Sled => over(SledBackend::open, &path, &redb, sealer),
-        StoreBackend::Redb => over(RedbBackend::open, &path, &sled, sealer),
+        StoreBackend::Sled => over(SledBackend::open, path, &redb, sealer, name),
+        StoreBackend::Redb => over(RedbBackend::open, path, &sled, sealer, name),
     }
 }
 
@@ -295,6 +346,7 @@ fn over<B: Backend>(
     path: &Path,
     other: &Path,
     sealer: Option<Sealer>,
+    name: &str,
 ) -> Result<Arc<dyn MetaStore>, Failure> {
     if other.exists() {
         let what = format!(
@@ -303,12 +355,19 @@ fn over<B: Backend>(
         );
         return Err(Failure::new(Exit::Config, what).hint("put the old value back into volume.toml: it never changes"));
     }
-    let backend = open(path).map_err(|e| {
-        let failure = Failure::from(e.clone()).during(&path.display().to_string());
-        match e {
-            StoreError::Corrupt(_) => failure.hint("the journal is damaged; move it aside and restore from the phrase"),
-            _ => failure,
-        }
-    })?;
-    Ok(Arc::new(Journal::new(backend, sealer)))
+    let backend = open(path).map_err(|e| damaged(e, path, name))?;
+    let journal = Journal::marked(backend, sealer, path).map_err(|e| damaged(e, path, name))?;
+    Ok(Arc::new(journal))
+}
+
+/// What is said of a journal that does not open.
+fn damaged(error: StoreError, path: &Path, name: &str) -> Failure {
+    let failure = Failure::from(error.clone()).during(&path.display().to_string());
+    match error {
+        StoreError::Corrupt(_) => failure.hint(format!(
+            "nothing was changed; `cessfs fsck {name} --rebuild` keeps the damaged journal aside, makes a new one from what can \
+             be read of it and from the network, and says what is missing"
+        )),
+        _ => failure,
+    }
 }

@@ -12,6 +12,7 @@
 
 mod builder;
 pub mod chain;
+pub mod check;
 pub mod chunk_store;
 pub mod clock;
 mod deltas;

@@ -286,8 +286,18 @@ pub const JOURNAL_IDLE_FLUSH: Duration = Duration::from_secs(2);
 pub const DISK_RESERVE_BYTES: u64 = 32 << 20;
 /// Content written between two looks at the disk's free room.
 pub const DISK_LOOK_BYTES: u64 = 1 << 20;
+/// The journal's mark follows the journal at least this often while it is flushed, and when it is closed.
+pub const JOURNAL_MARK_EVERY: Duration = Duration::from_secs(5);
+/// Two changes of a directory closer together than this may carry the same time.
+pub const MTIME_TICK_MAX: Duration = Duration::from_millis(100);
+/// How often an opening looks whether sled's threads of an earlier one have let go of its file.
+pub const SLED_LOCK_TRIES: u32 = 500;
+/// The time between two looks.
+pub const SLED_LOCK_POLL: Duration = Duration::from_millis(10);
 /// Bytes of sled's page cache.
 pub const SLED_CACHE_BYTES: u64 = 64 << 20;
+/// Up to this size every page of a redb file is checked when it is opened.
+pub const REDB_CHECK_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of redb's page cache.
 pub const REDB_CACHE_BYTES: usize = 64 << 20;
 /// Bytes of changes that redb applies before it makes them durable unasked: the pages they free are reused only then.

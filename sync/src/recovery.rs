@@ -14,11 +14,13 @@
 mod archive;
 mod install;
 mod plan;
+mod staged;
 mod survey;
 
 pub use archive::{Archive, ArchiveParts, LostPack, Pack, Packs};
 pub use install::{Continuation, has_chunk, install};
 pub use plan::{At, NoPlan, Plan, Point};
+pub use staged::{StagedPacks, staged_deltas, take_staged};
 pub use survey::{Found, Survey, survey};
 
 /// What a recovery is doing, for whoever watches.

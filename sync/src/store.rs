@@ -4,6 +4,7 @@
 //! upper-case letters belong to sync (`P` packs, `K` chunk locations, `S` sync state), lower-case ones to vfs.
 
 mod journal;
+mod mark;
 mod mem;
 mod redb;
 mod sled;

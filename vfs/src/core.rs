@@ -114,6 +114,21 @@ pub struct VfsParts {
     pub trees: Arc<dyn TreeStores>,
 }
 
+impl VfsParts {
+    /// The same parts once more: for a second opening after the first was closed.
+    pub fn again(&self) -> VfsParts {
+        VfsParts {
+            store: self.store.clone(),
+            clock: self.clock.clone(),
+            chunks: self.chunks.clone(),
+            keys: self.keys.clone(),
+            config: self.config.clone(),
+            entropy: self.entropy.clone(),
+            trees: self.trees.clone(),
+        }
+    }
+}
+
 /// The shared middle of a mounted volume.
 pub struct Core {
     /// The metadata store.

@@ -21,6 +21,7 @@ pub mod error;
 mod evict;
 #[cfg(test)]
 mod fakes;
+pub mod fsck;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
 mod ino_counter;

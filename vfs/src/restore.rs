@@ -14,7 +14,7 @@ use crate::limits::{MISSING_FILES_MAX, MISSING_NOTES_MAX, SCAN_PAGE, SWEEP_PAGE,
 use crate::records::{self, DentryBucket, Extent, InodeRecord, XattrBucket};
 use cessfs_crypto::{ChunkId, VolumeKeys};
 use cessfs_sync::{Batch, MetaStore, Standing, StoreError};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 /// First bytes of the keys that note a file with missing content.
 const MISSING_PREFIX: &[u8] = b"slost";
@@ -57,7 +57,12 @@ pub fn finish(
     has_chunk: &(dyn Fn(ChunkId) -> Result<bool, StoreError> + Sync),
 ) -> Result<Restored, VfsError> {
     let mut restored = Restored::default();
-    let last = recount(store, &mut restored)?;
+    let mut wrong = Batch::new();
+    let (recounted, last) = recount(store, &mut restored)?;
+    for (ino, record) in recounted {
+        wrong.put(records::inode_key(ino), record.encode());
+    }
+    store.commit(wrong)?;
     // Both read nearly everything, and nothing changes meanwhile.
     let (findings, missing) = std::thread::scope(|scope| {
         let check = scope.spawn(|| check_tree(store, keys));
@@ -111,10 +116,13 @@ pub(crate) fn lost_history(core: &Core) -> Option<String> {
     Some(String::from_utf8_lossy(&told).into_owned())
 }
 
-/// Names always travel, but the record of a file that was being written may be that of an earlier delta
-/// (`docs/FORMAT-delta.md`): then its links and attributes are counted here. Counts inodes and bytes too; returns the highest
-/// number of an inode.
-fn recount(store: &dyn MetaStore, restored: &mut Restored) -> Result<u64, VfsError> {
+/// Regular files whose links or attributes are counted wrong, with the record that they should have, and the highest number of
+/// an inode; counts inodes and bytes too. Names always travel, but the record of a file that was being written may be that of an
+/// earlier delta (`docs/FORMAT-delta.md`).
+pub(crate) fn recount(
+    store: &dyn MetaStore,
+    restored: &mut Restored,
+) -> Result<(Vec<(u64, InodeRecord)>, u64), VfsError> {
     let (mut names, mut attributes) = (HashMap::<u64, u32>::new(), HashMap::<u64, u32>::new());
     each(store, records::DENTRY_PREFIX, |_, value| {
         for dentry in DentryBucket::decode(value)?.0 {
@@ -129,7 +137,7 @@ fn recount(store: &dyn MetaStore, restored: &mut Restored) -> Result<u64, VfsErr
         *attributes.entry(ino).or_default() += XattrBucket::decode(value)?.0.len() as u32;
         Ok(())
     })?;
-    let mut wrong = Batch::new();
+    let mut wrong = Vec::new();
     let mut last = ROOT_INO;
     each(store, records::INODE_PREFIX, |key, value| {
         last = records::parse_ino_key(key)?;
@@ -145,12 +153,11 @@ fn recount(store: &dyn MetaStore, restored: &mut Restored) -> Result<u64, VfsErr
             record.xattrs = attributes.get(&last).copied().unwrap_or(0);
         }
         if told != (record.nlink, record.xattrs) {
-            wrong.put(key, record.encode());
+            wrong.push((last, record));
         }
         Ok(())
     })?;
-    store.commit(wrong)?;
-    Ok(last)
+    Ok((wrong, last))
 }
 
 /// Chunks and missing chunks of every file that misses any.
@@ -180,43 +187,54 @@ fn missing_chunks(
     Ok(all)
 }
 
-/// Finds a path for each, with one look at all names.
+/// A path for each, one of them where there are several.
 pub(crate) fn name_missing(
     store: &dyn MetaStore,
     missing: BTreeMap<u64, (u64, u64)>,
 ) -> Result<Vec<MissingFile>, VfsError> {
-    if missing.is_empty() {
-        return Ok(Vec::new());
+    let inos: Vec<u64> = missing.keys().copied().take(MISSING_FILES_MAX).collect();
+    let mut paths = paths(store, &inos)?;
+    let files = missing.into_iter().take(MISSING_FILES_MAX);
+    Ok(files
+        .map(|(ino, (chunks, missing))| MissingFile {
+            ino,
+            path: paths.remove(&ino).unwrap_or_default(),
+            chunks,
+            missing,
+        })
+        .collect())
+}
+
+/// Paths below the root of these inodes, as far as they have names, with one look at all names; lossy where they are no UTF-8.
+///
+/// # Errors
+/// The store fails, or a record in it is damaged.
+pub fn paths(store: &dyn MetaStore, inos: &[u64]) -> Result<BTreeMap<u64, String>, VfsError> {
+    let wanted: BTreeSet<u64> = inos.iter().copied().collect();
+    if wanted.is_empty() {
+        return Ok(BTreeMap::new());
     }
     let mut names: HashMap<u64, (u64, Vec<u8>)> = HashMap::new();
     each(store, records::DENTRY_PREFIX, |key, value| {
         let (parent, _) = records::parse_dentry_key(key)?;
         for dentry in DentryBucket::decode(value)?.0 {
-            if dentry.kind == FileKind::Directory || missing.contains_key(&dentry.ino) {
+            if dentry.kind == FileKind::Directory || wanted.contains(&dentry.ino) {
                 names.insert(dentry.ino, (parent, dentry.name.to_vec()));
             }
         }
         Ok(())
     })?;
-    let path = |ino: u64| {
+    let path = |ino: &u64| {
         let mut parts = Vec::new();
-        let mut at = ino;
+        let mut at = *ino;
         while let Some((parent, name)) = names.get(&at).filter(|_| parts.len() < TREE_DEPTH_MAX) {
             parts.push(String::from_utf8_lossy(name).into_owned());
             at = *parent;
         }
         parts.reverse();
-        parts.join("/")
+        (!parts.is_empty()).then(|| (*ino, parts.join("/")))
     };
-    let files = missing.into_iter().take(MISSING_FILES_MAX);
-    Ok(files
-        .map(|(ino, (chunks, missing))| MissingFile {
-            ino,
-            path: path(ino),
-            chunks,
-            missing,
-        })
-        .collect())
+    Ok(wanted.iter().filter_map(path).collect())
 }
 
 /// Tells what [`finish`] noted, and forgets the notes of files that are gone or whole again.
@@ -248,6 +266,7 @@ fn missing_key(ino: u64) -> Vec<u8> {
     [MISSING_PREFIX, &ino.to_be_bytes()].concat()
 }
 
+/// Visits every record under `prefix`, a page at a time.
 pub(crate) fn each(
     store: &dyn MetaStore,
     prefix: &[u8],

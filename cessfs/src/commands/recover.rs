@@ -17,15 +17,17 @@ use crate::seen;
 use crate::survey::reach;
 use crate::wiring::{self, OsEntropy};
 use cessfs_crypto::{Phrase, SS58_PREFIX, VolumeId, VolumeKeys};
+use cessfs_sync::ledger::PackState;
 use cessfs_sync::recovery::{
-    Archive, ArchiveParts, At, Continuation, Found, NoPlan, Packs, Plan, Step, Survey, has_chunk, install, survey,
+    Archive, ArchiveParts, At, Continuation, Found, NoPlan, Pack, Packs, Plan, Step, Survey, has_chunk, install,
+    staged_deltas, survey,
 };
 use cessfs_sync::{Chain, FetchError, MetaStore, StoreError};
 use cessfs_vfs::delta::frame::apply_delta;
 use cessfs_vfs::restore;
 use clap::Args;
 use report::{Listed, Recovered};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 /// Bring a volume back from its recovery phrase alone
@@ -231,7 +233,7 @@ fn names(survey: &Survey) -> String {
     names.join(", ")
 }
 
-fn show(waiting: &Waiting, step: Step) {
+pub(super) fn show(waiting: &Waiting, step: Step) {
     waiting.say(match step {
         Step::Files(done, all) => format!("looking at the account's files: {done} of {all}"),
         Step::Packs(done, all) => format!("reading directories of packs: {done} of {all}"),
@@ -277,7 +279,16 @@ async fn build(
     let (plan, store) = loop {
         let plan = packs.plan(at).map_err(|e| no_plan(e, &packs))?;
         let store = wiring::journal(place, &config, &source.keys)?;
-        match replay(&plan, archive, &packs, store.as_ref(), waiting).await {
+        match replay(
+            &plan,
+            archive,
+            &packs,
+            store.as_ref(),
+            (&place.staging(), &source.keys),
+            waiting,
+        )
+        .await
+        {
             Ok(()) => break (plan, store),
             Err(Stopped::Disk(error)) => return Err(error.into()),
             Err(Stopped::Unreadable(seq, why)) => {
@@ -311,18 +322,19 @@ async fn build(
 }
 
 /// Why a replay ended early.
-enum Stopped {
+pub(super) enum Stopped {
     /// The metadata of this pack cannot be read.
     Unreadable(cessfs_crypto::PackSeq, String),
     /// The local disk failed.
     Disk(StoreError),
 }
 
-async fn replay(
+pub(super) async fn replay(
     plan: &Plan,
     archive: &Archive,
     packs: &Packs,
     store: &dyn MetaStore,
+    (staging, keys): (&Path, &VolumeKeys),
     waiting: &Waiting,
 ) -> Result<(), Stopped> {
     for (number, seq) in plan.replay.iter().enumerate() {
@@ -331,6 +343,10 @@ async fn replay(
             number + 1,
             plan.replay.len()
         ));
+        if packs.good[seq].record.state == PackState::Sealed {
+            replay_staged(&packs.good[seq], staging, keys, store)?;
+            continue;
+        }
         let read = archive.deltas(&packs.good[seq], |frame| {
             apply_delta([frame], store).map_err(FetchError::from)
         });
@@ -345,7 +361,20 @@ async fn replay(
     Ok(())
 }
 
-fn no_plan(error: NoPlan, packs: &Packs) -> Failure {
+/// A pack that this disk alone has.
+fn replay_staged(pack: &Pack, staging: &Path, keys: &VolumeKeys, store: &dyn MetaStore) -> Result<(), Stopped> {
+    let seq = pack.record.seq;
+    for frame in staged_deltas(pack, staging, keys).map_err(|why| Stopped::Unreadable(seq, why))? {
+        match apply_delta([frame], store) {
+            Ok(()) => {}
+            Err(StoreError::Corrupt(why)) => return Err(Stopped::Unreadable(seq, why)),
+            Err(error) => return Err(Stopped::Disk(error)),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn no_plan(error: NoPlan, packs: &Packs) -> Failure {
     let what = match error {
         NoPlan::BeforeFirst(first) => {
             format!(

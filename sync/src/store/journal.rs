@@ -8,17 +8,24 @@
 //! The queue is bounded: past [`JOURNAL_QUEUE_BYTES_MAX`] `commit` waits for the writer. After a failed write the journal is
 //! poisoned: reads still answer, changes and barriers fail, because memory is then ahead of the disk.
 //!
+//! Beside the backend lies a [mark](super::mark), so that a database that fell behind what was once safe is seen to have.
+//!
 //! Values are sealed on their way down and opened on their way up when the volume seals what rests on disk.
 
+use super::mark::{MARK_KEY, Mark};
 use super::{Backend, BarrierBegun, Batch, MetaStore, Record, StoreError};
-use crate::limits::{JOURNAL_IDLE_FLUSH, JOURNAL_MERGE_BYTES_MAX, JOURNAL_OP_BYTES, JOURNAL_QUEUE_BYTES_MAX};
+use crate::limits::{
+    JOURNAL_IDLE_FLUSH, JOURNAL_MARK_EVERY, JOURNAL_MERGE_BYTES_MAX, JOURNAL_OP_BYTES, JOURNAL_QUEUE_BYTES_MAX,
+};
 use crate::stages;
 use cessfs_crypto::{AtRestKeys, Entropy, RECORD_NONCE_BYTES};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 /// Seals values on their way to the disk.
 pub struct Sealer {
@@ -91,8 +98,19 @@ struct Queue {
     stopping: bool,
 }
 
+/// The mark and when it was last set.
+struct Marking {
+    mark: Mark,
+    /// The number that the backend has.
+    number: u64,
+    set: Option<Instant>,
+    /// Something was applied since.
+    behind: bool,
+}
+
 struct Shared<B> {
     backend: B,
+    marking: Option<Mutex<Marking>>,
     sealer: Option<Sealer>,
     overlay: RwLock<BTreeMap<Vec<u8>, Waiting>>,
     queue: Mutex<Queue>,
@@ -109,10 +127,48 @@ pub struct Journal<B: Backend> {
 }
 
 impl<B: Backend> Journal<B> {
-    /// Starts the writer thread over `backend`.
+    /// Starts the writer thread over `backend`, without a mark.
     pub fn new(backend: B, sealer: Option<Sealer>) -> Journal<B> {
+        Journal::start(backend, sealer, None)
+    }
+
+    /// The same with a mark in `dir`.
+    ///
+    /// # Errors
+    /// `Corrupt` if the backend is behind its mark: it has lost what was safe.
+    pub fn marked(backend: B, sealer: Option<Sealer>, dir: &Path) -> Result<Journal<B>, StoreError> {
+        let mark = Mark::open(dir)?;
+        let stored = backend.get(MARK_KEY)?;
+        let stored = match (&sealer, stored) {
+            (Some(sealer), Some(sealed)) => Some(sealer.open(MARK_KEY, &sealed)?),
+            (_, stored) => stored,
+        };
+        let number = match stored {
+            Some(bytes) => {
+                let bytes = bytes.try_into().map_err(|_| StoreError::Corrupt("mark".into()))?;
+                u64::from_le_bytes(bytes)
+            }
+            None => 0,
+        };
+        if mark.told.is_some_and(|told| told > number) {
+            let told = mark.told.unwrap_or(0);
+            return Err(StoreError::Corrupt(format!(
+                "it has lost changes that were safe once: it is at {number} and was at {told}"
+            )));
+        }
+        let marking = Marking {
+            mark,
+            number,
+            set: None,
+            behind: false,
+        };
+        Ok(Journal::start(backend, sealer, Some(marking)))
+    }
+
+    fn start(backend: B, sealer: Option<Sealer>, marking: Option<Marking>) -> Journal<B> {
         let shared = Arc::new(Shared {
             backend,
+            marking: marking.map(Mutex::new),
             sealer,
             overlay: RwLock::default(),
             queue: Mutex::default(),
@@ -303,6 +359,12 @@ impl<B: Backend> Shared<B> {
             }
             self.finish(bytes, last, flush, result);
         }
+        // What was flushed within the last moments is not marked yet.
+        let behind = self.marking.as_ref().is_some_and(|marking| marking.lock().behind);
+        if behind && self.queue.lock().failed.is_none() {
+            // Whoever is interested in failure has asked for a barrier; a mark that stays behind only sees less.
+            let _the_mark_stays_behind = self.write(Batch::new(), true);
+        }
     }
 
     /// Waits for batches to apply or a barrier to serve; `None` when stopping with everything flushed.
@@ -345,7 +407,27 @@ impl<B: Backend> Shared<B> {
         Some((merged, last, flush))
     }
 
-    fn write(&self, batch: Batch, flush: bool) -> Result<(), StoreError> {
+    fn write(&self, mut batch: Batch, flush: bool) -> Result<(), StoreError> {
+        let marking = self.marking.as_ref().filter(|_| flush || !batch.is_empty());
+        let mut marking = marking.map(|marking| marking.lock());
+        let mut number = None;
+        if let Some(marking) = &mut marking {
+            marking.behind |= !batch.is_empty();
+            let due = self.queue.lock().stopping || marking.set.is_none_or(|set| set.elapsed() >= JOURNAL_MARK_EVERY);
+            if flush && due && marking.behind {
+                batch.put(MARK_KEY, (marking.number + 1).to_le_bytes());
+                number = Some(marking.number + 1);
+            }
+        }
+        self.write_through(batch, flush)?;
+        if let (Some(marking), Some(number)) = (&mut marking, number) {
+            marking.mark.set(number)?;
+            (marking.number, marking.behind, marking.set) = (number, false, Some(Instant::now()));
+        }
+        Ok(())
+    }
+
+    fn write_through(&self, batch: Batch, flush: bool) -> Result<(), StoreError> {
         if batch.is_empty() {
             let _span = stages::STORE_FLUSH.enter();
             return if flush { self.backend.flush() } else { Ok(()) };

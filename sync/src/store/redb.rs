@@ -7,7 +7,7 @@
 //! [`REDB_LOOSE_BYTES_MAX`] of changes are made durable unasked, or a long burst would grow the file without end.
 
 use super::{Backend, Batch, Record, StoreError, from_io};
-use crate::limits::{REDB_CACHE_BYTES, REDB_LOOSE_BYTES_MAX};
+use crate::limits::{REDB_CACHE_BYTES, REDB_CHECK_BYTES_MAX, REDB_LOOSE_BYTES_MAX};
 use parking_lot::Mutex;
 use redb::{Database, Durability, ReadableDatabase, TableDefinition};
 use std::fs::File;
@@ -43,13 +43,10 @@ impl RedbBackend {
     /// See [`open`](RedbBackend::open).
     pub fn open_with_cache(dir: &Path, cache_bytes: usize) -> Result<RedbBackend, StoreError> {
         let path = dir.join(RedbBackend::FILE);
-        // redb trusts a file that was closed cleanly, and may panic over one that was damaged since.
-        let opened = catch_unwind(AssertUnwindSafe(|| {
-            Database::builder().set_cache_size(cache_bytes).create(&path)
-        }));
-        let db = opened
-            .map_err(|_| StoreError::Corrupt("redb gave up while opening".into()))?
-            .map_err(from_redb)?;
+        if !path.exists() {
+            make(dir, &path)?;
+        }
+        let db = open(&path, cache_bytes)?;
         let backend = RedbBackend {
             db,
             path,
@@ -75,6 +72,38 @@ impl RedbBackend {
         }
         change.commit().map_err(from_redb)
     }
+}
+
+fn open(path: &Path, cache_bytes: usize) -> Result<Database, StoreError> {
+    // redb trusts a file that was closed cleanly, and may panic over one that was damaged since. So every page is checked
+    // against its checksum once, up to a size at which that would be waited for; where that falls back to an older tree, the
+    // journal's mark tells.
+    let check = std::fs::metadata(path).is_ok_and(|file| file.len() <= REDB_CHECK_BYTES_MAX);
+    let opened = catch_unwind(AssertUnwindSafe(|| {
+        let mut db = Database::builder().set_cache_size(cache_bytes).create(path)?;
+        if check {
+            db.check_integrity()?;
+        }
+        Ok(db)
+    }));
+    opened
+        .map_err(|_| StoreError::Corrupt("redb gave up while opening".into()))?
+        .map_err(|e: redb::DatabaseError| from_redb(e))
+}
+
+/// Makes an empty database, whole or not at all: one that a power cut left half made would not open.
+fn make(dir: &Path, path: &Path) -> Result<(), StoreError> {
+    let fresh = path.with_extension("new");
+    match std::fs::remove_file(&fresh) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(from_io(e)),
+        _ => {}
+    }
+    drop(open(&fresh, REDB_CACHE_BYTES)?);
+    let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
+    sync(&fresh)
+        .and_then(|()| std::fs::rename(&fresh, path))
+        .map_err(from_io)?;
+    sync(dir).map_err(from_io)
 }
 
 impl Backend for RedbBackend {
@@ -139,6 +168,7 @@ impl Backend for RedbBackend {
 
 fn from_redb(e: impl Into<redb::Error>) -> StoreError {
     match e.into() {
+        redb::Error::Io(e) if e.kind() == std::io::ErrorKind::InvalidData => StoreError::Corrupt(e.to_string()),
         redb::Error::Io(e) => from_io(e),
         redb::Error::Corrupted(what) => StoreError::Corrupt(what),
         other => StoreError::Corrupt(other.to_string()),

@@ -37,6 +37,7 @@ for_every_backend!(
     what_was_flushed_survives_a_torn_end,
     a_journal_over_it_behaves_like_a_map,
     the_size_tells_of_the_disk,
+    a_database_behind_its_mark_is_refused,
 );
 
 fn put(key: &str, value: &str) -> Batch {
@@ -232,4 +233,30 @@ fn a_journal_over_it_behaves_like_a_map<B: OnDisk>() {
             }
         }
     });
+}
+
+/// A database that fell back to an older state is refused, and a lost mark proves nothing.
+fn a_database_behind_its_mark_is_refused<B: OnDisk>() {
+    let dir = tempfile::tempdir().unwrap();
+    let open = |dir: &Path| Journal::marked(B::at(dir), None, dir);
+    let write = |value: &str| {
+        let journal = open(dir.path()).unwrap();
+        journal.commit(put("k", value)).unwrap();
+        journal.barrier().unwrap();
+    };
+    write("one");
+    let older = crash_image(dir.path());
+    write("two");
+    let mark = std::fs::read(dir.path().join("mark")).unwrap();
+    assert_eq!(
+        open(dir.path()).unwrap().get(b"k").unwrap().as_deref(),
+        Some(&b"two"[..])
+    );
+    std::fs::write(older.path().join("mark"), mark).unwrap();
+    assert!(matches!(open(older.path()), Err(StoreError::Corrupt(why)) if why.contains("safe once")));
+    std::fs::remove_file(older.path().join("mark")).unwrap();
+    assert_eq!(
+        open(older.path()).unwrap().get(b"k").unwrap().as_deref(),
+        Some(&b"one"[..])
+    );
 }

@@ -1,4 +1,4 @@
-//! The simulation itself: that it is one, that it would notice, and the seeds that once found something.
+//! The simulation itself: that it is one, and that it would notice.
 
 use cessfs_simulation::{Options, Rule, simulate};
 
@@ -58,14 +58,3 @@ fn a_checkpoint_that_overtakes_what_it_builds_on_is_found() {
 fn a_writer_that_goes_on_after_another_took_over_is_found() {
     found(Rule::Fence, "I10", 1..120);
 }
-
-/// Seeds whose worlds were not well once. See docs/DURABILITY.md, "What the tests found".
-#[test]
-fn what_was_found_once_stays_mended() {
-    for seed in FOUND {
-        let outcome = simulate(Options::of(*seed));
-        assert_eq!(outcome.violations, Vec::<String>::new(), "SEED={seed}");
-    }
-}
-
-const FOUND: &[u64] = &[1, 6, 9, 25];

@@ -14,6 +14,7 @@ use crate::limits::{BACKING_DIRS, BACKING_PARTS_OPEN_MAX, SYNC_EACH_MAX};
 use lru::LruCache;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
+use nix::sys::resource::{Resource, getrlimit};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -46,6 +47,8 @@ pub(crate) struct Files {
     /// Syncs of one inode run one after the other, or the second would report what the first has not done yet.
     sync_locks: Vec<Mutex<()>>,
     used: AtomicU64,
+    /// Descriptors that may be kept open.
+    open_max: usize,
 }
 
 struct Part {
@@ -68,6 +71,7 @@ impl Files {
             unsynced: Mutex::new(HashMap::new()),
             sync_locks: (0..BACKING_DIRS).map(|_| Mutex::new(())).collect(),
             used: AtomicU64::new(0),
+            open_max: descriptors_max(),
         })
     }
 
@@ -350,7 +354,7 @@ impl Files {
             return Ok(Some(part));
         }
         open.put((ino, number), part.clone());
-        if open.len() > BACKING_PARTS_OPEN_MAX {
+        if open.len() > self.open_max {
             open.pop_lru();
         }
         Ok(Some(part))
@@ -400,6 +404,14 @@ impl Files {
         let shifted = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, shift);
         debug_assert!(shifted.is_ok());
     }
+}
+
+/// At most a quarter of what this process may open: the rest is for the database and for miners.
+fn descriptors_max() -> usize {
+    let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+    usize::try_from(allowed / 4).map_or(BACKING_PARTS_OPEN_MAX, |quarter| {
+        quarter.clamp(1, BACKING_PARTS_OPEN_MAX)
+    })
 }
 
 /// Which of the directories holds the files of `ino`.

@@ -1,0 +1,308 @@
+//! Power cuts: a volume on a disk that remembers every write and every barrier, and that disk put together again as a power
+//! cut would have left it, at every barrier and with random parts of what was not flushed. Each such disk is opened and
+//! compared with a model: the tree is one that was acknowledged, not older than the last promise, and every fsynced byte is
+//! there.
+//!
+//! `POWERCUT_SEED=n` draws other runs, `POWERCUT_IMAGES=n` more images of each. A failure prints both numbers, and keeps the
+//! image.
+
+mod disk;
+mod model;
+mod network;
+mod recorder;
+mod volume;
+mod work;
+
+use cessfs_sync::MetaStore;
+use cessfs_sync::check::check_packs;
+use cessfs_vfs::fsck::fsck;
+use cessfs_vfs::{AtRest, Vfs, VfsParts};
+use disk::{Dice, Image, Mercy, Op, Platter};
+use network::Network;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use tokio::runtime::{Handle, Runtime};
+use volume::{Database, Setup};
+use work::Run;
+
+/// Operations of a run.
+const STEPS: usize = 120;
+/// Images of a run, unless told otherwise.
+const IMAGES: usize = 90;
+
+fn can_record() -> bool {
+    let root = nix::unistd::geteuid().is_root();
+    let fuse = Path::new("/dev/fuse").exists();
+    if !(root && fuse) {
+        println!("SKIPPED: needs root and /dev/fuse (root: {root}, /dev/fuse: {fuse})");
+    }
+    root && fuse
+}
+
+fn number(name: &str, otherwise: u64) -> u64 {
+    let text = std::env::var(name).ok();
+    text.map_or(otherwise, |text| {
+        text.parse().unwrap_or_else(|_| panic!("{name}={text} is no number"))
+    })
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// In memory where there is such a place: hundreds of images are laid out and synced.
+fn scratch() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").unwrap_or_else(|_| tempfile::tempdir().unwrap())
+}
+
+/// Moments at which the power is cut: after every barrier, or evenly many of them, and between.
+fn moments(run: &Run, images: usize, dice: &mut Dice) -> Vec<(usize, Mercy)> {
+    let start = first_moment(run);
+    let barriers: Vec<usize> = (start..run.log.len())
+        .filter(|&at| matches!(run.log[at], Op::Sync { .. }))
+        .map(|at| at + 1)
+        .collect();
+    let mut moments = Vec::new();
+    for number in 0..images {
+        let barrier = barriers[number * barriers.len() / images];
+        moments.push(match number % 4 {
+            0 => (barrier, Mercy::Nothing),
+            1 => (barrier, Mercy::Some),
+            2 => (start + dice.below((run.log.len() - start) as u64) as usize, Mercy::Some),
+            _ => match dice.below(8) {
+                0 => (barrier, Mercy::Everything),
+                _ => (barrier.saturating_sub(1).max(start), Mercy::Some),
+            },
+        });
+    }
+    moments.sort_by_key(|(at, _)| *at);
+    moments
+}
+
+/// The volume's directories are made and safe.
+fn first_moment(run: &Run) -> usize {
+    let made = run
+        .log
+        .iter()
+        .position(|op| matches!(op, Op::Sync { ino } if *ino == disk::ROOT));
+    made.expect("making a volume ends with a barrier") + 1
+}
+
+/// What an image turned out to be.
+struct Verdict {
+    at: usize,
+    mercy: Mercy,
+    number: usize,
+    why: String,
+}
+
+/// Cuts the power `images` times; what is wrong with the disks that are left.
+fn cut_power(run: &Run, images: usize, runtime: &Handle) -> (usize, Vec<Verdict>) {
+    let mut dice = Dice(run.seed ^ 0x00C0_FFEE);
+    let mut platter = Platter::new();
+    let (mut reached, mut wrong) = (0, Vec::new());
+    let moments = moments(run, images, &mut dice);
+    for (number, (at, mercy)) in moments.iter().enumerate() {
+        for op in &run.log[reached..*at] {
+            platter.advance(op);
+        }
+        reached = *at;
+        let image = platter.image(*mercy, &mut dice);
+        let dir = scratch();
+        image.write_to(dir.path()).unwrap();
+        if let Err(why) = examine(run, dir.path(), *at, runtime) {
+            keep(&image, run, number);
+            wrong.push(Verdict {
+                at: *at,
+                mercy: *mercy,
+                number,
+                why,
+            });
+        }
+    }
+    (moments.len(), wrong)
+}
+
+fn kept_at(run: &Run, number: usize) -> PathBuf {
+    std::env::temp_dir().join(format!("powercut-{}-{number}", run.seed))
+}
+
+fn keep(image: &Image, run: &Run, number: usize) {
+    let place = kept_at(run, number);
+    let _there_may_be_an_older_one = std::fs::remove_dir_all(&place);
+    std::fs::create_dir_all(&place).unwrap();
+    image.write_to(&place).unwrap();
+}
+
+/// Opens what a power cut left and compares it with the model; twice, because what was repaired must last. Every other time a
+/// check that repairs comes before. After each closing a check finds nothing.
+fn examine(run: &Run, dir: &Path, at: usize, runtime: &Handle) -> Result<(), String> {
+    let allowed = run.history.allowed(at);
+    let mut before = None;
+    let _inside = runtime.enter();
+    if at.is_multiple_of(2) {
+        check(run, dir, at, 3, true)?;
+        check(run, dir, at, 4, false)?;
+    }
+    for opening in 1..=2u64 {
+        let (network, parts) = parts(run, dir, at, opening).map_err(|e| format!("opening {opening}: {e}"))?;
+        let vfs = Vfs::open(parts).map_err(|e| format!("opening {opening}: the volume does not open: {e}"))?;
+        network.attach(vfs.delta_source());
+        let (tree, content) = work::look(&vfs, runtime).map_err(|e| format!("opening {opening}: {e}"))?;
+        allowed
+            .judge(&tree, &content)
+            .map_err(|why| format!("opening {opening}: {why}; told: {:?}", vfs.errors()))?;
+        if before.as_ref().is_some_and(|before| *before != tree) {
+            return Err("the tree changed from one opening to the next".into());
+        }
+        before = Some(tree);
+        network.close(runtime);
+        vfs.close().map_err(|e| format!("closing {opening}: {e}"))?;
+        drop((vfs, network));
+        check(run, dir, at, 4 + opening, false)?;
+    }
+    Ok(())
+}
+
+fn parts(run: &Run, dir: &Path, at: usize, time: u64) -> Result<(Network, VfsParts), String> {
+    let store = store(run, dir, at, time)?;
+    let network = run.network.at(at, dir, store.clone(), volume::keys());
+    let parts = volume::parts(dir, run.setup, store, network.chunks(), nonces(run, at, time) ^ 1 << 60);
+    Ok((network, parts))
+}
+
+fn store(run: &Run, dir: &Path, at: usize, time: u64) -> Result<Arc<dyn MetaStore>, String> {
+    volume::journal(dir, run.setup, nonces(run, at, time)).map_err(|e| format!("the journal does not open: {e}"))
+}
+
+/// A seed for what must differ from one opening to the next.
+fn nonces(run: &Run, at: usize, time: u64) -> u64 {
+    run.seed ^ time << 40 ^ at as u64
+}
+
+/// Runs the check; nothing may be wrong after a repair, or after a volume was closed.
+fn check(run: &Run, dir: &Path, at: usize, time: u64, repair: bool) -> Result<(), String> {
+    // Before an engine is built, because building one clears the staging directory.
+    let packs = {
+        let store = store(run, dir, at, time)?;
+        check_packs(&*store, &volume::keys(), &dir.join("staging"), repair).map_err(|e| e.to_string())?
+    };
+    // What a crash leaves of the open pack is no finding that would matter, if it is cleared.
+    let packs: Vec<_> = packs
+        .findings
+        .into_iter()
+        .filter(|finding| !(repair && finding.repairable))
+        .collect();
+    let (network, parts) = parts(run, dir, at, time + 8)?;
+    let report = fsck(parts, repair).map_err(|e| format!("fsck: {e}"))?;
+    drop(network);
+    let findings: Vec<String> = report.findings.into_iter().map(|finding| finding.what).collect();
+    if !report.closed || !findings.is_empty() || !packs.is_empty() {
+        return Err(format!(
+            "fsck {time}: closed: {}; {findings:?} {packs:?}",
+            report.closed
+        ));
+    }
+    Ok(())
+}
+
+fn report(run: &Run, wrong: &[Verdict]) -> String {
+    let line = |verdict: &Verdict| {
+        format!(
+            "POWERCUT_SEED={} {:?}, image {} (after {} of {} operations of the disk, {:?} unflushed survives), kept in {}: {}",
+            run.seed,
+            run.setup,
+            verdict.number,
+            verdict.at,
+            run.log.len(),
+            verdict.mercy,
+            kept_at(run, verdict.number).display(),
+            verdict.why
+        )
+    };
+    let lines: Vec<String> = wrong.iter().map(line).collect();
+    lines.join("\n")
+}
+
+fn nothing_is_lost(setup: Setup) {
+    if !can_record() {
+        return;
+    }
+    let runtime = runtime();
+    let images = number("POWERCUT_IMAGES", IMAGES as u64) as usize;
+    let seed = number("POWERCUT_SEED", 137);
+    let _inside = runtime.enter();
+    let run = work::run(seed, setup, STEPS, runtime.handle()).unwrap();
+    let (cuts, wrong) = cut_power(&run, images, runtime.handle());
+    println!(
+        "{cuts} power cuts of {setup:?}, {} operations of the disk, {} lost",
+        run.log.len(),
+        wrong.len()
+    );
+    assert!(wrong.is_empty(), "{}", report(&run, &wrong));
+}
+
+fn on_paper(database: Database, at_rest: AtRest) -> Setup {
+    Setup {
+        database,
+        at_rest,
+        staged: false,
+    }
+}
+
+/// The real engine, its packs in the staging directory.
+#[test]
+fn a_power_cut_loses_no_pack_that_was_sealed() {
+    nothing_is_lost(Setup {
+        staged: true,
+        ..on_paper(Database::Sled, AtRest::Sealed)
+    });
+}
+
+#[test]
+fn a_power_cut_loses_nothing_that_was_promised_sled_sealed() {
+    nothing_is_lost(on_paper(Database::Sled, AtRest::Sealed));
+}
+
+#[test]
+fn a_power_cut_loses_nothing_that_was_promised_sled_plain() {
+    nothing_is_lost(on_paper(Database::Sled, AtRest::Plain));
+}
+
+#[test]
+fn a_power_cut_loses_nothing_that_was_promised_redb_sealed() {
+    nothing_is_lost(on_paper(Database::Redb, AtRest::Sealed));
+}
+
+#[test]
+fn a_power_cut_loses_nothing_that_was_promised_redb_plain() {
+    nothing_is_lost(on_paper(Database::Redb, AtRest::Plain));
+}
+
+/// The barrier is what keeps the promise: without it the same test finds losses.
+#[test]
+fn without_the_barrier_of_the_journal_the_recorder_finds_losses() {
+    if !can_record() {
+        return;
+    }
+    let runtime = runtime();
+    let _inside = runtime.enter();
+    let setup = on_paper(Database::SledWithoutBarrier, AtRest::Sealed);
+    let run = work::run(number("POWERCUT_SEED", 137), setup, STEPS, runtime.handle()).unwrap();
+    let (cuts, wrong) = cut_power(&run, IMAGES / 2, runtime.handle());
+    for verdict in &wrong {
+        let _not_worth_keeping = std::fs::remove_dir_all(kept_at(&run, verdict.number));
+    }
+    println!(
+        "{} of {cuts} power cuts lost something without the barrier",
+        wrong.len()
+    );
+    assert!(
+        !wrong.is_empty(),
+        "the barrier is taken out and nothing is lost: the recorder does not see it"
+    );
+}

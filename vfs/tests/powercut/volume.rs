@@ -1,0 +1,99 @@
+//! A volume below a directory: real journal, real cache, real staging, whatever the disk under them is.
+
+use crate::disk::Dice;
+use crate::network::{Machine, NoTrees};
+use cessfs_crypto::{Entropy, Phrase, VolumeId, VolumeKeys};
+use cessfs_sync::store::{Journal, RedbBackend, Sealer, SledBackend};
+use cessfs_sync::{ChunkStore, MetaStore, StoreError};
+use cessfs_vfs::{AtRest, VfsConfig, VfsParts};
+use parking_lot::Mutex;
+use std::path::Path;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+/// Which database lies under the journal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Database {
+    Sled,
+    /// sled, its log not made durable after its flush: what the barrier of the journal is there to prevent.
+    SledWithoutBarrier,
+    Redb,
+}
+
+/// How a volume is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Setup {
+    pub database: Database,
+    pub at_rest: AtRest,
+    /// With the real engine, whose packs stay in the staging directory.
+    pub staged: bool,
+}
+
+impl Entropy for Dice {
+    fn fill(&mut self, out: &mut [u8]) {
+        for part in out.chunks_mut(8) {
+            part.copy_from_slice(&self.next().to_le_bytes()[..part.len()]);
+        }
+    }
+}
+
+/// Made once: a phrase is slow to turn into keys, on purpose.
+static KEYS: LazyLock<VolumeKeys> = LazyLock::new(|| {
+    let words = format!("{}art", "abandon ".repeat(23));
+    let phrase = Phrase::parse(&words).expect("the phrase of all-zero entropy");
+    phrase.secret().volume_keys(VolumeId([7; 16]))
+});
+
+pub fn keys() -> VolumeKeys {
+    KEYS.clone()
+}
+
+/// Makes the directories of a volume, durably, as `init` does before there is one.
+pub fn make(dir: &Path) -> std::io::Result<()> {
+    for part in ["journal", "cache", "staging"] {
+        std::fs::create_dir(dir.join(part))?;
+    }
+    std::fs::File::open(dir)?.sync_all()
+}
+
+/// Opens the journal. Nonces differ from one opening to the next, as they must.
+pub fn journal(dir: &Path, setup: Setup, nonces: u64) -> Result<Arc<dyn MetaStore>, StoreError> {
+    let sealer = match setup.at_rest {
+        AtRest::Sealed => Some(Sealer::new(keys().at_rest(), Box::new(Dice(nonces)))),
+        AtRest::Plain => None,
+    };
+    let dir = dir.join("journal");
+    Ok(match setup.database {
+        Database::Sled => Arc::new(Journal::marked(SledBackend::open(&dir)?, sealer, &dir)?),
+        Database::SledWithoutBarrier => {
+            Arc::new(Journal::marked(SledBackend::open_without_barrier(&dir)?, sealer, &dir)?)
+        }
+        Database::Redb => Arc::new(Journal::marked(RedbBackend::open(&dir)?, sealer, &dir)?),
+    })
+}
+
+fn config(dir: &Path, setup: Setup) -> VfsConfig {
+    let mut config = VfsConfig::new(dir.join("cache"));
+    config.at_rest = setup.at_rest;
+    config.writeback_delay = Duration::from_millis(30);
+    config
+}
+
+/// What makes a volume over its journal.
+pub fn parts(
+    dir: &Path,
+    setup: Setup,
+    store: Arc<dyn MetaStore>,
+    chunks: Arc<dyn ChunkStore>,
+    nonces: u64,
+) -> VfsParts {
+    VfsParts {
+        store,
+        clock: Arc::new(Machine(Instant::now())),
+        chunks,
+        keys: keys(),
+        config: config(dir, setup),
+        entropy: Arc::new(Mutex::new(Dice(nonces))),
+        trees: Arc::new(NoTrees),
+    }
+}
