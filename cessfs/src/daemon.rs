@@ -222,10 +222,6 @@ fn harden() {
     if let Err(e) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!("cannot forbid core dumps: {e}");
     }
-    // Before any other thread is started, for they inherit it.
-    if !fuse::pages::clean_for_others() {
-        tracing::debug!("the kernel may make this daemon wait for pages that it is there to clean");
-    }
     // For the files of this volume's own databases. Modes within the mount come with each request.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     use nix::sys::resource::{Resource, getrlimit, setrlimit};

@@ -8,7 +8,7 @@
 mod answers;
 mod convert;
 mod fault;
-pub mod pages;
+mod pages;
 mod passthrough;
 mod privileges;
 mod session;

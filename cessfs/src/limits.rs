@@ -66,11 +66,10 @@ pub const FUSE_WRITE_BYTES_MAX: u32 = 1 << 20;
 pub const FUSE_READAHEAD_BYTES: u32 = 1 << 20;
 /// Background requests (readahead, writeback) in flight.
 pub const FUSE_BACKGROUND_MAX: u16 = 64;
-/// Part of the kernel's dirty pages that may be this mount's, in percent (by default 1): so many that pages written again and
-/// again are sent once, and the other half stays for everybody else.
-pub const DIRTY_PAGES_PERCENT: u32 = 50;
-/// Whether the mount's share holds even while the system as a whole has few dirty pages (1, by default), or only beyond.
-pub const DIRTY_PAGES_STRICT: u32 = 0;
+/// Part of the kernel's dirty pages that may be this mount's, in percent (by default 1). Far below the point from which on the
+/// kernel makes writers wait (three quarters of its limit): so this mount's pages alone never hold up the daemon's own writes,
+/// which are what cleans them.
+pub const DIRTY_PAGES_PERCENT: u32 = 25;
 /// How long the kernel may keep names and attributes. This mount is the volume's only writer, so nothing changes
 /// behind the kernel's back.
 pub const FUSE_TTL: Duration = Duration::from_secs(86_400);

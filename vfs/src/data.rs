@@ -182,18 +182,12 @@ impl Data {
         Ok(entered.map(|file| (file, write && self.0.note_is_young(state))))
     }
 
-    /// The same for a file that was just made in directory `dir`, and is open once.
-    ///
-    /// # Errors
-    /// The cache or the store fails.
+    /// The same for a file that was just made in directory `dir`, and is open once; with the same errors.
     pub fn born_to_pass(&self, inode: &Arc<Inode>, dir: u64) -> Result<Option<Arc<File>>, VfsError> {
         self.0.born_to_pass(inode, dir)
     }
 
-    /// Waits until a power cut cannot hide that others may have written to the inode's backing file.
-    ///
-    /// # Errors
-    /// The journal fails.
+    /// Waits until a power cut cannot hide that others may have written to the inode's backing file; fails if the journal does.
     pub fn await_note(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
         self.0.await_note(inode)
     }
@@ -443,37 +437,6 @@ impl Data {
     /// The cache or the store fails.
     pub fn reclaim(&self) -> Result<(), VfsError> {
         self.0.reclaim()
-    }
-
-    /// Adds to what [`errors`](Data::errors) tells.
-    pub fn note_error(&self, error: String) {
-        self.0.errors.add(error);
-    }
-
-    /// Tells of files that a recovery could not bring back whole, as long as they are not.
-    ///
-    /// # Errors
-    /// The store fails.
-    pub(crate) fn tell_missing(&self) -> Result<(), VfsError> {
-        crate::restore::tell_missing(&self.0.core, &|ino, message| {
-            let kept = format!("inode {ino}: chunks of it could not be had when this volume was recovered");
-            self.0.errors.add_named(message, kept);
-        })
-    }
-
-    /// The same as [`errors`](Data::errors), for what rests on the disk unsealed.
-    pub fn errors_without_names(&self) -> Vec<String> {
-        self.0.errors.without_names()
-    }
-
-    /// What went wrong lately, newest last.
-    pub fn errors(&self) -> Vec<String> {
-        self.0.errors.all()
-    }
-
-    /// Files with content that the network has lost.
-    pub fn lost_files(&self) -> Vec<MissingFile> {
-        self.0.lost.lock().clone()
     }
 
     /// The other end of the pipeline's upcall.

@@ -107,22 +107,7 @@ fn print(status: &Status) {
         units::bytes(status.cache_bound_bytes),
         status.files
     );
-    if status.trash_files > 0 {
-        let bytes = units::bytes(status.trash_bytes);
-        println!(
-            "trash      {} files, {bytes} (`cessfs trash list {}`)",
-            status.trash_files, status.name
-        );
-    }
-    if status.snapshots > 0 {
-        println!(
-            "snapshots  {} (`cessfs snapshot list {}`)",
-            status.snapshots, status.name
-        );
-    }
-    for lost in &status.lost {
-        println!("lost       {lost}");
-    }
+    print_kept(status);
     println!("account    {}", status.account);
     if let Some(planck) = status.balance.as_deref().and_then(|b| b.parse().ok()) {
         println!("balance    {}", units::tcess_down(planck, &status.token));
@@ -141,6 +126,26 @@ fn print(status: &Status) {
     }
     for error in &status.errors {
         println!("trouble    {error}");
+    }
+}
+
+/// What is kept beside the live tree, and what could not be.
+fn print_kept(status: &Status) {
+    if status.trash_files > 0 {
+        let bytes = units::bytes(status.trash_bytes);
+        println!(
+            "trash      {} files, {bytes} (`cessfs trash list {}`)",
+            status.trash_files, status.name
+        );
+    }
+    if status.snapshots > 0 {
+        println!(
+            "snapshots  {} (`cessfs snapshot list {}`)",
+            status.snapshots, status.name
+        );
+    }
+    for lost in &status.lost {
+        println!("lost       {lost}");
     }
 }
 

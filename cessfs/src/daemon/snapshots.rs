@@ -33,7 +33,8 @@ fn numbers(volume: &Volume, snapshot: &Snapshot) -> SnapshotNumbers {
         pack: record.pack.0,
         state: state.map_or_else(|| "unknown".to_owned(), |state| state.to_string()),
         // Packs travel side by side: all before it must be there too.
-        on_network: state == Some(PackState::Confirmed) && !volume.engine.has_unconfirmed_before(record.pack),
+        on_network: state.is_some_and(|state| (PackState::Confirmed..PackState::Gone).contains(&state))
+            && !volume.engine.has_unconfirmed_before(record.pack),
     }
 }
 

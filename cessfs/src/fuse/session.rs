@@ -68,9 +68,7 @@ pub fn mount(adapter: Adapter, dir: &Path, settings: &Settings) -> Result<Mounte
         None => Session::new(adapter, dir, &config).map_err(|e| by_helper(&e, settings))?,
     };
     let _first_and_only = kernel.set(session.notifier());
-    if pages::clean_for_others() {
-        pages::widen(dir);
-    }
+    pages::widen(dir);
     let (sender, ended) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("fuse".to_owned())

@@ -3,7 +3,10 @@
 //! A message that holds a name has a second form without it, for whatever rests on the disk unsealed: the log, and the status
 //! that is kept when the daemon ends.
 
+use super::Data;
+use crate::error::VfsError;
 use crate::limits::ERRORS_KEPT_MAX;
+use crate::restore::MissingFile;
 use parking_lot::Mutex;
 use std::collections::VecDeque;
 
@@ -44,6 +47,39 @@ impl ErrorLog {
 
     pub(crate) fn without_names(&self) -> Vec<String> {
         self.0.lock().iter().map(|message| message.kept.clone()).collect()
+    }
+}
+
+impl Data {
+    /// Adds to what [`errors`](Data::errors) tells.
+    pub fn note_error(&self, error: String) {
+        self.0.errors.add(error);
+    }
+
+    /// Tells of files that a recovery could not bring back whole, as long as they are not.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub(crate) fn tell_missing(&self) -> Result<(), VfsError> {
+        crate::restore::tell_missing(&self.0.core, &|ino, message| {
+            let kept = format!("inode {ino}: chunks of it could not be had when this volume was recovered");
+            self.0.errors.add_named(message, kept);
+        })
+    }
+
+    /// The same as [`errors`](Data::errors), for what rests on the disk unsealed.
+    pub fn errors_without_names(&self) -> Vec<String> {
+        self.0.errors.without_names()
+    }
+
+    /// What went wrong lately, newest last.
+    pub fn errors(&self) -> Vec<String> {
+        self.0.errors.all()
+    }
+
+    /// Files with content that the network has lost.
+    pub fn lost_files(&self) -> Vec<MissingFile> {
+        self.0.lost.lock().clone()
     }
 }
 

@@ -50,6 +50,9 @@ impl Vfs {
     /// The value of an attribute; `NoAttribute` if it is not there.
     pub fn getxattr(&self, ino: u64, name: &[u8]) -> Result<Vec<u8>, VfsError> {
         check_xattr_name(name)?;
+        if super::virtual_dir::is_virtual(ino) {
+            return Err(VfsError::NoAttribute);
+        }
         let inode = self.inode(ino)?;
         let state = inode.state.read();
         let value = self
@@ -85,6 +88,9 @@ impl Vfs {
 
     /// All names, each with a NUL behind it.
     pub fn listxattr(&self, ino: u64) -> Result<Vec<u8>, VfsError> {
+        if super::virtual_dir::is_virtual(ino) {
+            return Ok(Vec::new());
+        }
         let inode = self.inode(ino)?;
         let state = inode.state.read();
         let mut names = Vec::new();
