@@ -11,7 +11,7 @@ RELEASE := $(abspath $(TARGET))/release
 MINUTES ?= 5
 
 .DEFAULT_GOAL := help
-.PHONY: help run demo test soak nightly check bench bench-peers fuzz deb
+.PHONY: help run demo test soak simulate nightly check bench bench-peers fuzz deb
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,6 +29,10 @@ demo: ## the same, and it ends by itself
 test: ## every test there is, as CI runs them (real mounts need root and /dev/fuse)
 	@scripts/setup --test
 	scripts/test
+
+simulate: ## fresh seeds of the simulation, for MINUTES=5; or one of them, SEED=N
+	cargo build --workspace --bins
+	$(DEBUG)/cessfs-simulate $(if $(SEED),--seed $(SEED),--minutes $(MINUTES))
 
 soak: ## fresh seeds for MINUTES=60 minutes: power cuts, kills, damage; counts what was tried and lost
 	@scripts/setup --test

@@ -8,6 +8,7 @@ use crate::home::VolumeDir;
 use cessfs_crypto::{AccountKey, Entropy, KeySlots, VolumeId, VolumeSecret};
 use cessfs_sync::chain::SubxtChain;
 use cessfs_sync::engine::{Config as EngineConfig, Engine, Seams};
+use cessfs_sync::erasure::geometry;
 use cessfs_sync::fragment_store::http::HttpFragments;
 use cessfs_sync::store::{Backend, Journal, RedbBackend, Sealer, SledBackend};
 use cessfs_sync::{Chain, Clock, FragmentStore, MetaStore, StoreError};
@@ -173,7 +174,7 @@ impl Closed {
                 keys: keys.clone(),
                 labels: secret.label_key(),
                 entropy: Box::new(OsEntropy),
-                runtime: runtime.clone(),
+                tasks: runtime.clone().into(),
             },
         )?;
         let engine = Arc::new(engine);
@@ -274,6 +275,7 @@ impl Volume {
         secret: &VolumeSecret,
         runtime: &Handle,
     ) -> Result<Volume, Failure> {
+        assert!(geometry::is_cess(), "real miners take fragments of 8 MiB only");
         let Closed { engine, chain, parts } = Closed::open(dir, config, Some(options), slots, secret, runtime)?;
         let clock = parts.clock.clone();
         let vfs = Vfs::open(parts)?;

@@ -21,7 +21,7 @@ use crate::chunk_store::{Backlog, CutCause, DeltaSource, NetworkRoom, Standing, 
 use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::ledger::{Blocked, Column, Ledger, PackRecord, PackState, Place, stopped};
-use crate::limits::{CHARGE_FACTOR, CHUNK_BYTES, COLUMNS};
+use crate::limits::{CHARGE_FACTOR, CHUNK_BYTES, COLUMNS, segment_bytes};
 use crate::pack::{FOOTER_SEALED_BYTES, directory_sealed_bytes};
 use crate::stages;
 use crate::staging::Staging;
@@ -52,6 +52,7 @@ pub(crate) struct Builder {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) staging: Staging,
+    may_wait: bool,
     source: RwLock<Option<Arc<dyn DeltaSource>>>,
     gate: Mutex<Gate>,
     /// When metadata first changed since the last sealing. Not behind the gate: see `note_change`.
@@ -87,6 +88,8 @@ pub(crate) struct BuilderParts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) staging: Staging,
+    /// Another thread seals and confirms while `submit` waits; else it seals itself, and fails at the backlog's bound.
+    pub(crate) may_wait: bool,
 }
 
 impl Builder {
@@ -99,6 +102,7 @@ impl Builder {
             clock: parts.clock,
             ledger: parts.ledger,
             staging: parts.staging,
+            may_wait: parts.may_wait,
             source: RwLock::default(),
             gate: Mutex::default(),
             changed_at: Mutex::default(),
@@ -155,13 +159,19 @@ impl Builder {
             if self.standing(id)? > Standing::Unknown {
                 return Ok(());
             }
-            if !self.fits(&gate, sealed.len()) {
+            let full = !self.fits(&gate, sealed.len());
+            if full {
                 gate.full = true;
                 self.wake.notify_one();
             } else if !self.over_bound(sealed.len()) {
                 break;
             }
-            self.room.wait(&mut gate);
+            match self.may_wait {
+                true => self.room.wait(&mut gate),
+                // There is no other thread that could seal, or see a pack confirmed.
+                false if full => drop(self.seal_gated(&mut gate, CutCause::Full)?),
+                false => return Err(StoreError::Full),
+            }
         }
         drop(waiting);
         let _span = stages::PACK_APPEND.enter();
@@ -288,10 +298,19 @@ impl Builder {
         let old = |since: Option<Duration>| since.is_some_and(|since| now.saturating_sub(since) >= self.config.age_max);
         let delta_aged = pending.is_some_and(|(age, _)| age >= self.config.age_max);
         let content_aged = old(gate.pack.as_ref().map(|pack| pack.begun_at));
-        match delta_aged || content_aged || old(*self.changed_at.lock()) {
+        let aged = delta_aged || content_aged || old(*self.changed_at.lock());
+        match aged && self.has_room_for_another() {
             true => Some(CutCause::Forced),
             false => gate.full.then_some(CutCause::Full),
         }
+    }
+
+    /// Whether the backlog stays within its bound if the open pack is sealed as it is. Beyond it an aged pack waits: it would
+    /// only stand behind those before it, and cost its padding in space here and there.
+    fn has_room_for_another(&self) -> bool {
+        let segment = segment_bytes() as u64;
+        let sealed = self.open_bytes.load(Ordering::Relaxed).max(1).next_multiple_of(segment);
+        self.ledger.unsent_bytes() + sealed <= self.config.backlog_bound_bytes
     }
 
     /// Seals the open pack if it is full or aged. Blocks on the disk.
@@ -350,7 +369,7 @@ impl Builder {
             return Ok(false);
         }
         pack.close(self.ledger.head(), self.clock.wall().as_secs())?;
-        self.staging.persist(&pack.file)?;
+        self.staging.persist(pack.seq, &pack.file)?;
         Ok(true)
     }
 

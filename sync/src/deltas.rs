@@ -9,12 +9,12 @@ use crate::limits::{DELTA_RANGE_BYTES_MAX, DELTA_RANGES_IN_FLIGHT, DIRECTORY_BYT
 use crate::pack::{DeltaEntry, Directory, FOOTER_SEALED_BYTES, Footer};
 use crate::ranges::{Accept, Neighbours, Ranges};
 use crate::staging::Staging;
+use crate::tasks::Tasks;
 use cessfs_crypto::{FrameId, FrameKind, PackKind, PackSeq, VolumeKeys};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
 use std::ops::Range;
 use std::sync::Arc;
-use tokio::runtime::Handle;
 
 /// Takes delta frames, in their order.
 pub type FrameSink = Box<dyn FnMut(Vec<u8>) -> Result<(), crate::store::StoreError> + Send>;
@@ -22,7 +22,7 @@ pub type FrameSink = Box<dyn FnMut(Vec<u8>) -> Result<(), crate::store::StoreErr
 /// Bodies on this disk, of packs that are not Confirmed yet.
 pub(crate) struct Staged {
     pub(crate) staging: Staging,
-    pub(crate) runtime: Handle,
+    pub(crate) tasks: Tasks,
 }
 
 pub(crate) struct Deltas {
@@ -182,7 +182,7 @@ impl Staged {
         let staging = self.staging.clone();
         let len = u32::try_from(range.end - range.start).map_err(|error| error.to_string())?;
         let read = move || staging.read(seq, range.start, len);
-        let bytes = self.runtime.spawn_blocking(read).await;
+        let bytes = self.tasks.blocking(read).await;
         bytes
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())

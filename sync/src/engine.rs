@@ -33,6 +33,7 @@ use crate::ranges::{Ranges, RangesParts};
 use crate::reader::{Reader, ReaderParts};
 use crate::staging::Staging;
 use crate::store::{MetaStore, StoreError};
+use crate::tasks::{Gone, Tasks};
 use crate::upkeep::{
     CollectReport, Depth, Health, HealthBook, RepairReport, ScrubReport, Upkeep, UpkeepError, UpkeepParts,
 };
@@ -42,7 +43,6 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use tokio::runtime::Handle;
 use tokio::task::JoinHandle;
 
 /// See the module head.
@@ -57,8 +57,8 @@ pub struct Engine {
     miners: Arc<Miners>,
     deltas: Arc<Deltas>,
     errors: Arc<Errors>,
-    runtime: Handle,
-    tasks: Mutex<Vec<JoinHandle<()>>>,
+    tasks: Tasks,
+    running: Mutex<Vec<JoinHandle<()>>>,
 }
 
 impl Engine {
@@ -91,6 +91,7 @@ impl Engine {
             clock: seams.clock.clone(),
             ledger: ledger.clone(),
             staging: staging.clone(),
+            may_wait: !seams.tasks.is_inline(),
         }));
         let pipeline = Arc::new(Pipeline::new(PipelineParts {
             chain: seams.chain.clone(),
@@ -101,21 +102,21 @@ impl Engine {
             clock: seams.clock.clone(),
             dice: dice.clone(),
             errors: errors.clone(),
-            runtime: seams.runtime.clone(),
+            tasks: seams.tasks.clone(),
             uplink_bytes_per_second_max: config.uplink_bytes_per_second_max,
         }));
         let ranges = Arc::new(Ranges::new(RangesParts {
             chain: seams.chain.clone(),
             miners: miners.clone(),
             clock: seams.clock.clone(),
-            runtime: seams.runtime.clone(),
+            tasks: seams.tasks.clone(),
         }));
         let staged = Staged {
             staging: staging.clone(),
-            runtime: seams.runtime.clone(),
+            tasks: seams.tasks.clone(),
         };
         let deltas = Arc::new(Deltas::new(seams.keys.clone(), ranges.clone(), Some(staged)));
-        let reader = reader(seams.keys, ranges, &builder, staging, &seams.runtime);
+        let reader = reader(seams.keys, ranges, &builder, staging, &seams.tasks);
         let watches = config.upkeep.scrub;
         let upkeep = Arc::new(Upkeep::new(UpkeepParts {
             config: config.upkeep,
@@ -129,7 +130,7 @@ impl Engine {
             dice,
             errors: errors.clone(),
             health: Arc::new(HealthBook::load(seams.store.clone())?),
-            runtime: seams.runtime.clone(),
+            tasks: seams.tasks.clone(),
         }));
         Ok(Engine {
             upkeep,
@@ -142,8 +143,8 @@ impl Engine {
             miners,
             deltas,
             errors,
-            runtime: seams.runtime,
-            tasks: Mutex::default(),
+            tasks: seams.tasks,
+            running: Mutex::default(),
         })
     }
 
@@ -154,17 +155,17 @@ impl Engine {
 
     /// Starts sealing and uploading; packs that were on their way go on where they were.
     pub fn start(&self) {
-        let sealer = run_sealer(self.builder.clone(), self.errors.clone(), self.runtime.clone());
+        let sealer = run_sealer(self.builder.clone(), self.errors.clone(), self.tasks.clone());
         let pipeline = self.pipeline.clone().run();
-        let mut tasks = vec![
-            self.runtime.spawn(sealer),
-            self.runtime.spawn(pipeline),
-            self.runtime.spawn(self.upkeep.clone().keep()),
+        let mut running = vec![
+            self.tasks.spawn(sealer),
+            self.tasks.spawn(pipeline),
+            self.tasks.spawn(self.upkeep.clone().keep()),
         ];
         if self.watches {
-            tasks.push(self.runtime.spawn(self.upkeep.clone().watch()));
+            running.push(self.tasks.spawn(self.upkeep.clone().watch()));
         }
-        *self.tasks.lock() = tasks;
+        *self.running.lock() = running;
     }
 
     /// Stops cleanly. The open pack is thrown away, for its chunks are still dirty at their owner; sealed packs go on at the
@@ -173,7 +174,7 @@ impl Engine {
     /// # Errors
     /// The journal could not be made durable.
     pub async fn shutdown(&self) -> Result<(), StoreError> {
-        let tasks = std::mem::take(&mut *self.tasks.lock());
+        let tasks = std::mem::take(&mut *self.running.lock());
         for task in tasks {
             task.abort();
             // Aborted is what it shall be.
@@ -185,10 +186,8 @@ impl Engine {
             ledger.close();
             store.barrier()
         };
-        self.runtime
-            .spawn_blocking(stop)
-            .await
-            .unwrap_or_else(|_| Err(stopped()))
+        let stopped_now = self.tasks.blocking(stop).await;
+        stopped_now.unwrap_or_else(|Gone| Err(stopped()))
     }
 
     /// Makes blocked packs try again now: the user has paid, or the network is back.
@@ -268,11 +267,11 @@ fn reader(
     ranges: Arc<Ranges>,
     builder: &Arc<Builder>,
     staging: Staging,
-    runtime: &Handle,
+    tasks: &Tasks,
 ) -> Arc<Reader> {
     Arc::new(Reader::new(ReaderParts {
         keys,
-        runtime: runtime.clone(),
+        tasks: tasks.clone(),
         ranges,
         ledger: builder.ledger.clone(),
         builder: builder.clone(),
@@ -282,7 +281,7 @@ fn reader(
 
 impl Drop for Engine {
     fn drop(&mut self) {
-        for task in self.tasks.lock().drain(..) {
+        for task in self.running.lock().drain(..) {
             task.abort();
         }
         self.builder.halt();
@@ -353,11 +352,11 @@ impl ChunkStore for Engine {
     }
 
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>> {
-        let (builder, ledger, runtime) = (self.builder.clone(), self.ledger.clone(), self.runtime.clone());
+        let (builder, ledger, tasks) = (self.builder.clone(), self.ledger.clone(), self.tasks.clone());
         async move {
             let seal = move || builder.seal(CutCause::Forced);
-            let sealed = runtime.spawn_blocking(seal).await;
-            sealed.unwrap_or_else(|_| Err(stopped()))?;
+            let sealed = tasks.blocking(seal).await;
+            sealed.unwrap_or_else(|Gone| Err(stopped()))?;
             ledger.confirmed().await
         }
         .boxed()

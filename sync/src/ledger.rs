@@ -14,13 +14,13 @@ pub use record::{Blocked, Column, Drain, DrainCause, Encoded, Intent, PackRecord
 use crate::chunk_store::Standing;
 use crate::limits::{CHECKPOINT_BYTES_MIN, CHECKPOINT_PACKS_MAX, CHECKPOINT_PACKS_MIN, CHECKPOINT_SMALL_BYTES};
 use crate::store::{Batch, MetaStore, StoreError};
+use crate::watched::Watched;
 use cessfs_crypto::{ChunkId, PackKind, PackSeq};
 use parking_lot::{Mutex, RwLock};
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use tokio::sync::watch;
 
 /// Highest number a pack ever had, so that numbers are not used again after packs are gone.
 pub(crate) const LAST_SEQ_KEY: &[u8] = b"Slast_seq";
@@ -49,7 +49,7 @@ pub(crate) struct Ledger {
     unsent_bytes: AtomicU64,
     /// Why nothing can change any more.
     failed: Mutex<Option<StoreError>>,
-    version: watch::Sender<u64>,
+    version: Watched<u64>,
 }
 
 pub(crate) fn pack_key(seq: PackSeq) -> Vec<u8> {
@@ -114,7 +114,7 @@ impl Ledger {
             fenced: AtomicU32::new(fenced),
             unsent_bytes: AtomicU64::new(unsent),
             failed: Mutex::new(None),
-            version: watch::Sender::new(0),
+            version: Watched::new(0),
         })
     }
 
@@ -332,27 +332,34 @@ impl Ledger {
     }
 
     fn announce(&self) {
-        self.version.send_modify(|version| *version += 1);
+        self.version.change(|version| {
+            *version += 1;
+            true
+        });
     }
 
-    /// Sees every later change.
-    pub(crate) fn watch(&self) -> watch::Receiver<u64> {
-        self.version.subscribe()
+    /// Counts changes.
+    pub(crate) fn version(&self) -> u64 {
+        self.version.get()
+    }
+
+    /// Waits for a change after this version.
+    pub(crate) async fn changed_since(&self, version: u64) {
+        self.version.until(|now| *now != version).await;
     }
 
     /// Waits until every pack that exists now is Confirmed.
     pub(crate) async fn confirmed(&self) -> Result<(), StoreError> {
-        let mut changes = self.watch();
         let last = self.packs.read().last_key_value().map(|(seq, _)| *seq);
         loop {
-            changes.borrow_and_update();
+            let version = self.version();
             if self.unconfirmed().iter().all(|pack| Some(pack.seq) > last) {
                 return Ok(());
             }
             if let Some(error) = self.failed.lock().clone() {
                 return Err(error);
             }
-            changes.changed().await.map_err(|_| stopped())?;
+            self.changed_since(version).await;
         }
     }
 }

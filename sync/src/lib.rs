@@ -5,6 +5,11 @@
 //! network when nothing is left here. Everything slow or fallible is
 //! behind a seam with a real and a simulated side: [`Chain`], [`FragmentStore`], [`Clock`], [`MetaStore`].
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests have threads and wait for them")
+)]
+
 mod builder;
 pub mod chain;
 pub mod check;
@@ -26,12 +31,15 @@ pub mod priority;
 mod ranges;
 mod reader;
 pub mod recovery;
+pub mod rules;
 #[cfg(any(test, feature = "sim"))]
 pub mod sim;
 pub mod stages;
 mod staging;
 pub mod store;
+pub mod tasks;
 pub mod upkeep;
+mod watched;
 
 pub use cessfs_erasure as erasure;
 pub use chain::Chain;
@@ -41,3 +49,4 @@ pub use deltas::FrameSink;
 pub use engine::{Config, Engine, Seams};
 pub use fragment_store::FragmentStore;
 pub use store::{Batch, MetaStore, StoreError};
+pub use tasks::Tasks;

@@ -1,5 +1,6 @@
 //! Every bound of the sync crate, by name, and how they hang together (I12).
 
+pub use crate::erasure::geometry::{fragment_bytes, segment_bytes};
 pub use crate::erasure::limits::{
     COLUMNS, DATA_FRAGMENTS, FRAGMENT_BYTES, PARITY_FRAGMENTS, SEGMENT_BYTES, STRIPE_BYTES,
 };
@@ -103,6 +104,10 @@ pub const PACKS_IN_FLIGHT: usize = 2;
 pub const FRAGMENTS_IN_FLIGHT: usize = PACKS_IN_FLIGHT * COLUMNS;
 /// Bytes of a row: the piece of a fragment that is in memory while it is sent.
 pub const ROW_BYTES: usize = 1 << 20;
+/// Bytes of a row where fragments are smaller than that.
+pub fn row_bytes() -> usize {
+    ROW_BYTES.min(fragment_bytes())
+}
 /// Rows kept for columns that have not taken their part yet, 12 MiB each: two per pack in flight, so that a column may be a
 /// row behind.
 pub const ROWS_KEPT: usize = 2 * PACKS_IN_FLIGHT;
@@ -139,6 +144,10 @@ pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
 pub const VERIFY_RANGES_PER_COLUMN: usize = 4;
 /// Bytes of each.
 pub const VERIFY_RANGE_BYTES: usize = 64 << 10;
+/// Bytes of each where fragments are small.
+pub fn verify_range_bytes() -> usize {
+    VERIFY_RANGE_BYTES.min(fragment_bytes() / 4)
+}
 /// Columns read back at the same time.
 pub const VERIFY_COLUMNS_IN_FLIGHT: usize = COLUMNS;
 /// Errors kept for `status`.
@@ -210,6 +219,10 @@ pub const SCRUB_RATE: u64 = 4 << 20;
 /// Bytes of the range that a sample reads of each column. Half of one byte in that many has to be wrong to be likely seen; a
 /// full read sees each.
 pub const SCRUB_RANGE_BYTES: usize = 64 << 10;
+/// The same where fragments are small.
+pub fn scrub_range_bytes() -> usize {
+    SCRUB_RANGE_BYTES.min(fragment_bytes() / 4)
+}
 /// Whole fragments in memory while every byte of a pack is read.
 pub const SCRUB_FRAGMENTS_IN_FLIGHT: usize = 2;
 /// Packs with fewer good columns than this are rewritten (`repair.rewrite_below`).

@@ -10,7 +10,7 @@ use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::fragment_store::{Fid, FragmentBody, FragmentStore, MinerError, Sha256Hash};
 use crate::limits::{
-    EXPLORE_ONE_IN, FRAGMENT_BYTES, GET_DEADLINE, MINERS_REFRESH_MIN, PROBE_DEADLINE, PROBES_IN_FLIGHT, PUT_DEADLINE,
+    EXPLORE_ONE_IN, GET_DEADLINE, MINERS_REFRESH_MIN, PROBE_DEADLINE, PROBES_IN_FLIGHT, PUT_DEADLINE, fragment_bytes,
 };
 use crate::stages;
 use bytes::Bytes;
@@ -131,6 +131,7 @@ impl Miners {
         request: impl Future<Output = Result<T, MinerError>>,
     ) -> Result<T, MinerError> {
         let outcome = tokio::select! {
+            biased;
             outcome = request => outcome,
             () = self.clock.sleep(deadline) => Err(MinerError::Unreachable(format!("no answer in {deadline:?}"))),
         };
@@ -180,7 +181,7 @@ impl Miners {
         range: Range<u32>,
     ) -> Result<Bytes, MinerError> {
         let endpoint = self.endpoint(account).await?;
-        let whole = range.len() == FRAGMENT_BYTES;
+        let whole = range.len() == fragment_bytes();
         let began = self.clock.monotonic();
         let _span = stages::MINER_GET.enter();
         let request = self.fragments.get(&endpoint, fid, fragment, range.clone());

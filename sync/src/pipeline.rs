@@ -42,6 +42,7 @@ use crate::miners::Miners;
 use crate::stages;
 use crate::staging::Staging;
 use crate::store::StoreError;
+use crate::tasks::{Gone, Tasks};
 use backoff::Backoff;
 use cessfs_crypto::PackSeq;
 use parking_lot::Mutex;
@@ -49,7 +50,6 @@ use rows::Rows;
 use std::collections::{BTreeSet, HashSet};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::runtime::Handle;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use uplink::Uplink;
@@ -64,7 +64,7 @@ pub(crate) struct PipelineParts {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) dice: Dice,
     pub(crate) errors: Arc<Errors>,
-    pub(crate) runtime: Handle,
+    pub(crate) tasks: Tasks,
     pub(crate) uplink_bytes_per_second_max: u64,
 }
 
@@ -78,7 +78,7 @@ pub(crate) struct Pipeline {
     clock: Arc<dyn Clock>,
     dice: Dice,
     errors: Arc<Errors>,
-    runtime: Handle,
+    tasks: Tasks,
     /// Packs with an intent of which it is known since when nothing was signed for them.
     quiet: Mutex<HashSet<PackSeq>>,
     /// Files of the account that are no packs of a newer epoch. At most as many as the chain lists.
@@ -104,12 +104,12 @@ impl Pipeline {
             ledger: parts.ledger,
             builder: parts.builder,
             uplink: Uplink::new(parts.clock.clone(), parts.uplink_bytes_per_second_max),
-            rows: Arc::new(Rows::new(parts.staging.clone())),
+            rows: Arc::new(Rows::new(parts.staging.clone(), parts.tasks.clone())),
             staging: parts.staging,
             clock: parts.clock,
             dice: parts.dice,
             errors: parts.errors,
-            runtime: parts.runtime,
+            tasks: parts.tasks,
             quiet: Mutex::default(),
             known_files: Mutex::default(),
             info: OnceLock::new(),
@@ -126,26 +126,23 @@ impl Pipeline {
     /// Takes every pack of the ledger that is not Confirmed, oldest first, and every one that is sealed from now on.
     /// Runs until it is aborted, which aborts the drivers too.
     pub(crate) async fn run(self: Arc<Self>) {
-        let mut changes = self.ledger.watch();
         let mut drivers = JoinSet::new();
         let mut driven = BTreeSet::new();
         loop {
-            changes.borrow_and_update();
+            let version = self.ledger.version();
             while drivers.try_join_next().is_some() {}
             let waiting = self.ledger.unconfirmed();
             driven.retain(|seq| waiting.iter().any(|pack| pack.seq == *seq));
             let undriven = waiting.into_iter().filter(|pack| !driven.contains(&pack.seq));
             let next = undriven.min_by_key(|pack| (!self.urgent.lock().contains(&pack.seq), pack.seq));
             let Some(pack) = next else {
-                if changes.changed().await.is_err() {
-                    return;
-                }
+                self.ledger.changed_since(version).await;
                 continue;
             };
             let slot = self.packs.clone().acquire_owned().await;
             let slot = slot.expect("the semaphore is never closed");
             driven.insert(pack.seq);
-            drivers.spawn_on(self.clone().drive(pack.seq, slot), &self.runtime);
+            drivers.spawn_on(self.clone().drive(pack.seq, slot), self.tasks.handle());
         }
     }
 
@@ -244,6 +241,7 @@ impl Pipeline {
     /// Waits, or less if poked.
     async fn pause(&self, duration: Duration) {
         tokio::select! {
+            biased;
             () = self.clock.sleep(duration) => {}
             () = self.poke.notified() => {}
         }
@@ -280,11 +278,7 @@ impl Pipeline {
         &self,
         work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        match self.runtime.spawn_blocking(work).await {
-            Ok(done) => done,
-            Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
-            Err(_) => Err(stopped()),
-        }
+        self.tasks.blocking(work).await.unwrap_or_else(|Gone| Err(stopped()))
     }
 }
 

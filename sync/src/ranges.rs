@@ -16,6 +16,7 @@ use crate::ledger::PackRecord;
 use crate::limits::{COLUMNS, HOLDERS_KEPT, REBUILDS_IN_FLIGHT, SEGMENT_CACHE_COUNT};
 use crate::miners::Miners;
 use crate::pack::pieces;
+use crate::tasks::Tasks;
 use bytes::Bytes;
 use cessfs_crypto::AccountId;
 use futures::future::{Either, select, try_join_all};
@@ -25,7 +26,6 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 /// What ranges are read with.
@@ -33,7 +33,7 @@ pub(crate) struct RangesParts {
     pub(crate) chain: Arc<dyn Chain>,
     pub(crate) miners: Arc<Miners>,
     pub(crate) clock: Arc<dyn Clock>,
-    pub(crate) runtime: Handle,
+    pub(crate) tasks: Tasks,
 }
 
 pub(crate) struct Ranges {
@@ -86,6 +86,7 @@ impl Ranges {
         }
         let mut direct = pin!(self.direct(pack, range.clone(), &accept));
         let early = tokio::select! {
+            biased;
             got = &mut direct => Some(got),
             () = self.parts.clock.sleep(self.parts.miners.hedge_delay()) => None,
         };

@@ -13,6 +13,7 @@ use crate::limits::{CHUNK_CACHE_BYTES, FETCHES_IN_FLIGHT, PREFETCHES_IN_FLIGHT};
 use crate::ranges::{Neighbours, Ranges};
 use crate::stages;
 use crate::staging::Staging;
+use crate::tasks::Tasks;
 use bytes::Bytes;
 use cache::ChunkCache;
 use cessfs_crypto::{ChunkId, FrameId, VolumeKeys};
@@ -21,7 +22,6 @@ use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
-use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 
 type Flight = Shared<BoxFuture<'static, Result<Bytes, FetchError>>>;
@@ -33,7 +33,7 @@ pub(crate) struct ReaderParts {
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) builder: Arc<Builder>,
     pub(crate) staging: Staging,
-    pub(crate) runtime: Handle,
+    pub(crate) tasks: Tasks,
 }
 
 pub(crate) struct Reader {
@@ -65,7 +65,7 @@ impl Reader {
             return flight.clone().boxed();
         }
         let reader = self.clone();
-        let task = self.parts.runtime.spawn(async move {
+        let task = self.parts.tasks.spawn(async move {
             let outcome = reader.load(id).await;
             if let Ok(bytes) = &outcome {
                 reader.chunks.lock().put(id, bytes.clone());
@@ -89,7 +89,7 @@ impl Reader {
                 return;
             };
             let fetch = self.fetch(*id);
-            self.parts.runtime.spawn(async move {
+            self.parts.tasks.spawn(async move {
                 // A hint has nobody to tell; whoever reads the chunk gets the error itself.
                 let _ = fetch.await;
                 drop(permit);
@@ -130,7 +130,7 @@ impl Reader {
     async fn read_staged(&self, id: ChunkId, place: Place) -> Result<Bytes, String> {
         let staging = self.parts.staging.clone();
         let read = move || staging.read(place.seq, place.offset, place.len);
-        let frame = self.parts.runtime.spawn_blocking(read).await;
+        let frame = self.parts.tasks.blocking(read).await;
         let frame = frame
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;

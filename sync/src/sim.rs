@@ -90,7 +90,7 @@ impl World {
             keys: self.keys.clone(),
             labels: self.labels.clone(),
             entropy: Box::new(SimEntropy::new(seed)),
-            runtime: Handle::current(),
+            tasks: Handle::current().into(),
         }
     }
 

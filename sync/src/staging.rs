@@ -3,6 +3,7 @@
 //! What is in it is sealed, so it may rest on any disk. A file is removed only when its pack is Confirmed or abandoned.
 
 use crate::disk::DiskRoom;
+use crate::rules::{Rule, holds, persisted};
 use crate::store::StoreError;
 use bytes::Bytes;
 use cessfs_crypto::PackSeq;
@@ -49,6 +50,7 @@ impl Staging {
 
     /// An empty file for a new pack; what a crash left under this number is no pack and goes.
     pub(crate) fn create(&self, seq: PackSeq) -> Result<File, StoreError> {
+        persisted(&self.path(seq), false);
         OpenOptions::new()
             .read(true)
             .write(true)
@@ -65,8 +67,12 @@ impl Staging {
     }
 
     /// Makes a finished body durable: its bytes, then its name.
-    pub(crate) fn persist(&self, body: &File) -> Result<(), StoreError> {
+    pub(crate) fn persist(&self, seq: PackSeq, body: &File) -> Result<(), StoreError> {
+        if !holds(Rule::BodyFirst) {
+            return Ok(());
+        }
         body.sync_all().map_err(store_error)?;
+        persisted(&self.path(seq), true);
         File::open(&self.dir)
             .and_then(|dir| dir.sync_all())
             .map_err(store_error)

@@ -45,12 +45,12 @@ use crate::miners::Miners;
 use crate::pipeline::Pipeline;
 use crate::reader::Reader;
 use crate::store::StoreError;
+use crate::tasks::{Gone, Tasks};
 use cessfs_crypto::{ChunkId, PackSeq};
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::Handle;
 
 /// Settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,7 +141,7 @@ pub(crate) struct UpkeepParts {
     pub(crate) dice: Dice,
     pub(crate) errors: Arc<Errors>,
     pub(crate) health: Arc<HealthBook>,
-    pub(crate) runtime: Handle,
+    pub(crate) tasks: Tasks,
 }
 
 pub(crate) struct Upkeep {
@@ -156,7 +156,7 @@ pub(crate) struct Upkeep {
     dice: Dice,
     errors: Arc<Errors>,
     health: Arc<HealthBook>,
-    runtime: Handle,
+    tasks: Tasks,
     /// Held by the round that moves or deletes.
     alone: tokio::sync::Mutex<()>,
     /// What lives, as last counted.
@@ -184,7 +184,7 @@ impl Upkeep {
             dice: parts.dice,
             errors: parts.errors,
             health: parts.health,
-            runtime: parts.runtime,
+            tasks: parts.tasks,
             alone: tokio::sync::Mutex::default(),
             counted: Mutex::default(),
             copied: Mutex::default(),
@@ -230,10 +230,9 @@ impl Upkeep {
         &self,
         work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, UpkeepError> {
-        match self.runtime.spawn_blocking(work).await {
+        match self.tasks.blocking(work).await {
             Ok(done) => Ok(done?),
-            Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
-            Err(_) => Err(stopped().into()),
+            Err(Gone) => Err(stopped().into()),
         }
     }
 }

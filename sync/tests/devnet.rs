@@ -2,6 +2,8 @@
 //!
 //! Runs where `cessfs-devnet` has been built (beside the test, or named by `$CESSFS_DEVNET`), else says that it did not.
 
+#![allow(clippy::disallowed_methods, reason = "this test waits for real time")]
+
 use cessfs_crypto::{AccountKey, Entropy};
 use cessfs_sync::chain::{Chain, ChainError, Declaration, Head, SegmentHashes, SubxtChain};
 use cessfs_sync::fragment_store::{Fid, Sha256Hash};

@@ -95,6 +95,11 @@ const ROOMS: &[Room] = &[
         banned: &["tokio"],
     },
     Room {
+        name: "cessfs-simulation",
+        ours: &["cessfs-crypto", "cessfs-sync", "cessfs-vfs"],
+        banned: &["fuser", "getrandom", "nix", "redb", "reqwest", "sled", "subxt"],
+    },
+    Room {
         name: "cessfs-tests",
         ours: &[],
         banned: &[],
@@ -295,6 +300,40 @@ fn only_its_keeper_knows_a_library() {
         );
     }
     none("a library used behind its keeper's back", offenders);
+}
+
+/// A `select!` that polls at random, or a small network outside of its simulation: either would make two runs of a seed differ,
+/// or one of them real.
+#[test]
+fn one_seed_is_one_schedule() {
+    let files = files("rs");
+    let mut offenders = Vec::new();
+    for (path, text) in &files {
+        let seams = ["sync/src/fragment_store/", "sync/src/chain/"];
+        let simulated = ["sync/src/", "vfs/src/", "tests/simulation/"]
+            .iter()
+            .any(|room| path.starts_with(room));
+        if simulated && !seams.iter().any(|seam| path.starts_with(seam)) {
+            let lines: Vec<&str> = text.lines().collect();
+            let starts = lines
+                .windows(2)
+                .filter(|pair| pair[0].contains("select! {") && pair[1].trim() != "biased;");
+            offenders.extend(starts.map(|pair| format!("{path}: {}", pair[0].trim())));
+        }
+        let keepers = [
+            "sync/erasure/src/geometry.rs",
+            "tests/simulation/",
+            "tests/tests/tidy.rs",
+        ];
+        if text.contains("geometry::simulate") && !keepers.iter().any(|keeper| path.starts_with(keeper)) {
+            offenders.push(format!("{path}: makes the network small"));
+        }
+    }
+    assert!(
+        files.iter().any(|(path, _)| path == "tests/simulation/src/run.rs"),
+        "a stale rule"
+    );
+    none("something that a seed does not decide", offenders);
 }
 
 #[test]

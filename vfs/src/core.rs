@@ -59,6 +59,8 @@ pub struct VfsConfig {
     pub root_uid: u32,
     /// Group of the root directory when it is made.
     pub root_gid: u32,
+    /// Threads of the volume write back and keep house. Without them whoever opened it calls [`work`](crate::Vfs::work).
+    pub background: bool,
 }
 
 impl VfsConfig {
@@ -77,6 +79,7 @@ impl VfsConfig {
             passthrough: false,
             root_uid: 0,
             root_gid: 0,
+            background: true,
         }
     }
 }

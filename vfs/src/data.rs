@@ -216,6 +216,12 @@ impl Data {
         self.0.workers.start(&self.0)
     }
 
+    /// One round of what the threads do.
+    pub(crate) fn work(&self) -> Result<(), VfsError> {
+        while self.0.write_back_next() {}
+        self.0.keep_house()
+    }
+
     /// Stops the background threads, makes the cache durable and brings the store up to date with memory. Making the store
     /// durable is the caller's.
     ///

@@ -3,6 +3,11 @@
 //! Knows no chain, no miner and no fragment; hands chunks to a [`ChunkStore`](cessfs_sync::ChunkStore) and asks it for
 //! them. Never awaits the network while holding a lock: what must wait comes back as [`Later`].
 
+#![cfg_attr(
+    test,
+    allow(clippy::disallowed_methods, reason = "tests have threads and wait for them")
+)]
+
 pub mod acl;
 pub mod attr;
 mod backing;

@@ -105,7 +105,7 @@ impl Shared {
     }
 
     /// Writes back the chunk that has been due for longest; false if none is due.
-    fn write_back_next(&self) -> bool {
+    pub(crate) fn write_back_next(&self) -> bool {
         let now = self.core.clock.monotonic();
         let Some(taken) = self.dirty.lock().take_due(now) else {
             return false;

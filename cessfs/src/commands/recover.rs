@@ -139,7 +139,7 @@ pub fn run(args: &RecoverArgs, context: &Context) -> Result<(), Failure> {
         clock: clock.clone(),
         entropy: Box::new(OsEntropy),
         keys: source.keys.clone(),
-        runtime: runtime.handle().clone(),
+        tasks: runtime.handle().clone().into(),
     });
     let packs = runtime.block_on(archive.open(found, &|step| show(&waiting, step)));
     let Some(secret) = secret else {

@@ -13,6 +13,7 @@
 
 mod code;
 mod file_id;
+pub mod geometry;
 mod hash;
 mod hashes;
 #[cfg(target_arch = "x86_64")]

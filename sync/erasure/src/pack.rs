@@ -9,8 +9,9 @@
 
 use crate::SegmentHashes;
 use crate::code::encode;
+use crate::geometry::{fragment_bytes, segment_bytes, stripe_bytes};
 use crate::hash::Streams;
-use crate::limits::{COLUMNS, DATA_FRAGMENTS, FRAGMENT_BYTES, SEGMENT_BYTES, STRIPE_BYTES};
+use crate::limits::{COLUMNS, DATA_FRAGMENTS};
 use std::ops::Range;
 
 /// Segments whose hashes are computed together: as many as a segment has quarters.
@@ -27,7 +28,7 @@ pub fn pack_hashes<E>(
     segments: usize,
     mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
 ) -> Result<Vec<SegmentHashes>, E> {
-    let mut window = vec![0; (COLUMNS + GROUP) * STRIPE_BYTES];
+    let mut window = vec![0; (COLUMNS + GROUP) * stripe_bytes()];
     let mut hashes = Vec::with_capacity(segments);
     for first in (0..segments).step_by(GROUP) {
         let group = first..segments.min(first + GROUP);
@@ -41,34 +42,35 @@ fn group_hashes<E>(
     window: &mut [u8],
     read: &mut impl FnMut(u64, &mut [u8]) -> Result<(), E>,
 ) -> Result<Vec<SegmentHashes>, E> {
+    let (stripe_bytes, fragment_bytes, segment_bytes) = (stripe_bytes(), fragment_bytes(), segment_bytes());
     // Where lanes are to be had, whole segments are the streams after the columns; else they are streams of their own.
     let beside = if group.len() >= GROUP_MIN { group.len() } else { 0 };
     let mut streams = Streams::new(COLUMNS + beside);
     let mut alone = Streams::single(group.len() - beside);
     let mut fragments = Vec::with_capacity(group.len());
-    let (columns, quarters) = window.split_at_mut(COLUMNS * STRIPE_BYTES);
-    let (data, parity) = columns.split_at_mut(DATA_FRAGMENTS * STRIPE_BYTES);
+    let (columns, quarters) = window.split_at_mut(COLUMNS * stripe_bytes);
+    let (data, parity) = columns.split_at_mut(DATA_FRAGMENTS * stripe_bytes);
     for quarter in 0..DATA_FRAGMENTS {
         let encoded = Some(group.start + quarter).filter(|segment| group.contains(segment));
-        for start in (0..FRAGMENT_BYTES).step_by(STRIPE_BYTES) {
-            let at = |segment: usize, column: usize| (segment * SEGMENT_BYTES + column * FRAGMENT_BYTES + start) as u64;
-            for (segment, stripe) in group.clone().zip(quarters.chunks_exact_mut(STRIPE_BYTES)) {
+        for start in (0..fragment_bytes).step_by(stripe_bytes) {
+            let at = |segment: usize, column: usize| (segment * segment_bytes + column * fragment_bytes + start) as u64;
+            for (segment, stripe) in group.clone().zip(quarters.chunks_exact_mut(stripe_bytes)) {
                 read(at(segment, quarter), stripe)?;
             }
             let mut inputs = Vec::with_capacity(COLUMNS + GROUP);
             if let Some(segment) = encoded {
-                for (column, stripe) in data.chunks_exact_mut(STRIPE_BYTES).enumerate() {
+                for (column, stripe) in data.chunks_exact_mut(stripe_bytes).enumerate() {
                     read(at(segment, column), stripe)?;
                 }
-                let mut parity_stripes = parity.chunks_exact_mut(STRIPE_BYTES);
+                let mut parity_stripes = parity.chunks_exact_mut(stripe_bytes);
                 encode(
-                    std::array::from_fn(|i| &data[i * STRIPE_BYTES..(i + 1) * STRIPE_BYTES]),
+                    std::array::from_fn(|i| &data[i * stripe_bytes..(i + 1) * stripe_bytes]),
                     std::array::from_fn(|_| parity_stripes.next().expect("eight stripes")),
                 );
-                inputs.extend(data.chunks_exact(STRIPE_BYTES).chain(parity.chunks_exact(STRIPE_BYTES)));
+                inputs.extend(data.chunks_exact(stripe_bytes).chain(parity.chunks_exact(stripe_bytes)));
             }
             let first = COLUMNS - inputs.len();
-            let whole = quarters.chunks_exact(STRIPE_BYTES).take(group.len());
+            let whole = quarters.chunks_exact(stripe_bytes).take(group.len());
             if beside > 0 {
                 inputs.extend(whole);
             } else {

@@ -2,7 +2,7 @@
 
 use crate::dice::Dice;
 use crate::disk::DiskRoom;
-use crate::limits::{DELTA_FRAME_BYTES_MAX, PACK_SEGMENTS_MAX, PAD_BUFFER_BYTES, SEGMENT_BYTES};
+use crate::limits::{DELTA_FRAME_BYTES_MAX, PACK_SEGMENTS_MAX, PAD_BUFFER_BYTES, segment_bytes};
 use crate::pack::{ChunkEntry, DeltaEntry, Directory, FOOTER_SEALED_BYTES, Footer, HEADER_SEALED_BYTES, Header};
 use crate::staging::{Staging, store_error};
 use crate::store::StoreError;
@@ -128,7 +128,7 @@ impl OpenPack {
         (self.chunks, self.deltas) = (directory.chunks, directory.deltas);
         self.append(&sealed)?;
         let content = self.len + FOOTER_SEALED_BYTES as u64;
-        let segments = content.div_ceil(SEGMENT_BYTES as u64);
+        let segments = content.div_ceil(segment_bytes() as u64);
         assert!(segments <= PACK_SEGMENTS_MAX as u64, "a delta of more than 31 GiB");
         footer.segments = segments as u32;
         self.pad_to(footer.body_bytes() - FOOTER_SEALED_BYTES as u64)?;
@@ -155,7 +155,7 @@ impl OpenPack {
 
     /// Whole segments of a closed pack.
     pub(super) fn segments(&self) -> u32 {
-        (self.len / SEGMENT_BYTES as u64) as u32
+        (self.len / segment_bytes() as u64) as u32
     }
 }
 

@@ -5,6 +5,11 @@
 //! something is asked, and every question has its own time, after which it is `Away`. Transactions of this process are
 //! sent one after the other, so that their nonces never collide.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the real side of a seam: its time is that of its connections"
+)]
+
 mod calls;
 mod fault;
 #[cfg(any(test, feature = "fuzzing"))]

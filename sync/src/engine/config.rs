@@ -5,12 +5,12 @@ use crate::clock::Clock;
 use crate::fragment_store::FragmentStore;
 use crate::limits::{BACKLOG_BOUND_BYTES, PACK_AGE_MAX, PACK_TARGET_BYTES};
 use crate::store::MetaStore;
+use crate::tasks::Tasks;
 use crate::upkeep::UpkeepConfig;
 use cessfs_crypto::{Entropy, LabelKey, VolumeKeys};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::runtime::Handle;
 
 /// Settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,6 +62,6 @@ pub struct Seams {
     pub labels: LabelKey,
     /// Nonces, choices and jitter.
     pub entropy: Box<dyn Entropy>,
-    /// Where tasks run; needs at least one worker beside blocking threads.
-    pub runtime: Handle,
+    /// Where tasks and blocking work run.
+    pub tasks: Tasks,
 }

@@ -9,6 +9,11 @@
 //! limit on the whole, because a slow miner that moves is better than a new upload of 8 MiB. Does not check hashes and
 //! does not retry; the caller knows which other miner to ask.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "the real side of a seam: its time is that of its connections"
+)]
+
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod reply;

@@ -2,7 +2,7 @@
 
 use crate::chain::SegmentHashes;
 use crate::fragment_store::{Fid, Sha256Hash};
-use crate::limits::{COLUMNS, SEGMENT_BYTES};
+use crate::limits::{COLUMNS, segment_bytes};
 use crate::store::StoreError;
 use cessfs_crypto::{AccountId, PackKind, PackSeq};
 use codec::{Decode, DecodeAll, Encode};
@@ -252,7 +252,7 @@ pub struct PackRecord {
 impl PackRecord {
     /// Bytes of the body.
     pub fn body_bytes(&self) -> u64 {
-        u64::from(self.segments) * SEGMENT_BYTES as u64
+        u64::from(self.segments) * segment_bytes() as u64
     }
 
     /// Hashes; a pack past Sealed has them.

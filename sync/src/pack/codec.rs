@@ -1,7 +1,7 @@
 //! Header and footer: fixed-size frames at the two ends of a pack. Integers are little-endian.
 
 use super::{FOOTER_SEALED_BYTES, FORMAT_VERSION, HEADER_SEALED_BYTES, PackError};
-use crate::limits::{PACK_SEGMENTS_MAX, SEGMENT_BYTES};
+use crate::limits::{PACK_SEGMENTS_MAX, segment_bytes};
 use crate::pack::directory_sealed_bytes;
 use cessfs_crypto::{Entropy, FrameId, FrameKind, PackKind, PackSeq, VolumeId, VolumeKeys};
 
@@ -101,7 +101,7 @@ impl Footer {
 
     /// Bytes of the whole pack.
     pub fn body_bytes(&self) -> u64 {
-        u64::from(self.segments) * SEGMENT_BYTES as u64
+        u64::from(self.segments) * segment_bytes() as u64
     }
 
     /// Sealed bytes of all directory frames.

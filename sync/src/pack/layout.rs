@@ -1,6 +1,6 @@
 //! All arithmetic between offsets of a pack and places at miners.
 
-use crate::limits::{FRAGMENT_BYTES, SEGMENT_BYTES};
+use crate::limits::{fragment_bytes, segment_bytes};
 use std::ops::Range;
 
 /// A run of pack bytes that lies in one data fragment.
@@ -20,12 +20,12 @@ pub fn pieces(offset: u64, len: u32) -> Vec<Piece> {
     let mut at = offset;
     let mut out = Vec::with_capacity(2);
     while at < end {
-        let in_segment = at % SEGMENT_BYTES as u64;
-        let in_fragment = at % FRAGMENT_BYTES as u64;
-        let take = (FRAGMENT_BYTES as u64 - in_fragment).min(end - at);
+        let in_segment = at % segment_bytes() as u64;
+        let in_fragment = at % fragment_bytes() as u64;
+        let take = (fragment_bytes() as u64 - in_fragment).min(end - at);
         out.push(Piece {
-            segment: (at / SEGMENT_BYTES as u64) as u32,
-            column: (in_segment / FRAGMENT_BYTES as u64) as u8,
+            segment: (at / segment_bytes() as u64) as u32,
+            column: (in_segment / fragment_bytes() as u64) as u8,
             range: in_fragment as u32..(in_fragment + take) as u32,
         });
         at += take;
@@ -36,6 +36,7 @@ pub fn pieces(offset: u64, len: u32) -> Vec<Piece> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::{FRAGMENT_BYTES, SEGMENT_BYTES};
 
     const FRAGMENT: u64 = FRAGMENT_BYTES as u64;
     const SEGMENT: u64 = SEGMENT_BYTES as u64;

@@ -2,7 +2,7 @@
 //! which costs milliseconds and saves two thirds of the staging disk.
 
 use crate::erasure::{column_range, encode};
-use crate::limits::{COLUMNS, DATA_FRAGMENTS, FRAGMENT_BYTES, ROW_BYTES, SEGMENT_BYTES, STRIPE_BYTES};
+use crate::limits::{COLUMNS, DATA_FRAGMENTS, STRIPE_BYTES, fragment_bytes, row_bytes, segment_bytes};
 use std::fs::File;
 use std::io;
 use std::ops::Range;
@@ -10,8 +10,8 @@ use std::os::unix::fs::FileExt;
 
 /// A range of column `column` (0..12) of one segment. Blocks on disk and processor.
 pub(super) fn read_column(body: &File, segment: u32, column: u8, range: Range<u32>) -> io::Result<Vec<u8>> {
-    let base = u64::from(segment) * SEGMENT_BYTES as u64;
-    let shard = |index: usize, at: u32| base + (index * FRAGMENT_BYTES) as u64 + u64::from(at);
+    let base = u64::from(segment) * segment_bytes() as u64;
+    let shard = |index: usize, at: u32| base + (index * fragment_bytes()) as u64 + u64::from(at);
     let mut out = vec![0; range.len()];
     if usize::from(column) < DATA_FRAGMENTS {
         body.read_exact_at(&mut out, shard(column.into(), range.start))?;
@@ -30,15 +30,16 @@ pub(super) fn read_column(body: &File, segment: u32, column: u8, range: Range<u3
     Ok(out)
 }
 
-/// One row of a segment: [`ROW_BYTES`] of every column. Blocks on disk and processor.
+/// One row of a segment: [`row_bytes`] of every column. Blocks on disk and processor.
 pub(super) fn read_row(body: &File, segment: u32, row: u32) -> io::Result<[Vec<u8>; COLUMNS]> {
-    let base = u64::from(segment) * SEGMENT_BYTES as u64 + u64::from(row) * ROW_BYTES as u64;
-    let mut parts: [Vec<u8>; COLUMNS] = std::array::from_fn(|_| vec![0; ROW_BYTES]);
+    let base = u64::from(segment) * segment_bytes() as u64 + u64::from(row) * row_bytes() as u64;
+    let mut parts: [Vec<u8>; COLUMNS] = std::array::from_fn(|_| vec![0; row_bytes()]);
     let (data, parity) = parts.split_at_mut(DATA_FRAGMENTS);
-    for start in (0..ROW_BYTES).step_by(STRIPE_BYTES) {
-        let stripe = start..start + STRIPE_BYTES;
+    let stripe_bytes = STRIPE_BYTES.min(row_bytes());
+    for start in (0..row_bytes()).step_by(stripe_bytes) {
+        let stripe = start..start + stripe_bytes;
         for (index, part) in data.iter_mut().enumerate() {
-            let at = base + (index * FRAGMENT_BYTES + start) as u64;
+            let at = base + (index * fragment_bytes() + start) as u64;
             body.read_exact_at(&mut part[stripe.clone()], at)?;
         }
         let mut parity = parity.iter_mut();

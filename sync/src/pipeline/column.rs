@@ -8,11 +8,11 @@
 
 use super::backoff::Backoff;
 use super::place::Placement;
-use super::rows::ROWS;
+use super::rows::rows_per_fragment;
 use super::{Pipeline, staging_lost};
 use crate::fragment_store::{FragmentBody, MinerError};
 use crate::ledger::{Blocked, Column, Durable};
-use crate::limits::{COLUMNS, FRAGMENT_BYTES, PUT_ATTEMPTS_MAX, REPORT_DEADLINE, RETRY_DELAY_MAX, RETRY_DELAY_MIN};
+use crate::limits::{COLUMNS, PUT_ATTEMPTS_MAX, REPORT_DEADLINE, RETRY_DELAY_MAX, RETRY_DELAY_MIN, fragment_bytes};
 use crate::store::StoreError;
 use cessfs_crypto::{AccountId, PackSeq};
 use futures::StreamExt;
@@ -39,6 +39,7 @@ impl Pipeline {
         let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
         loop {
             let setback = tokio::select! {
+                biased;
                 () = reported(placement, column) => return,
                 tried = self.try_column(placement, column) => tried,
             };
@@ -88,7 +89,7 @@ impl Pipeline {
             return Ok((miner, delivered));
         }
         let taken: HashSet<AccountId> = record.columns.iter().filter_map(|column| column.miner).collect();
-        let room = u64::from(record.segments) * FRAGMENT_BYTES as u64;
+        let room = u64::from(record.segments) * fragment_bytes() as u64;
         let avoided = &taken | &shunned;
         let mut willing = self.miners.willing(room, 1, &avoided).await?;
         if willing.is_empty() {
@@ -128,7 +129,7 @@ impl Pipeline {
         for segment in 0..placement.pack.segments {
             self.deliver_fragment(placement, segment, column, miner).await?;
             self.progress
-                .change(seq, column, |progress| progress.sent_bytes += FRAGMENT_BYTES as u64);
+                .change(seq, column, |progress| progress.sent_bytes += fragment_bytes() as u64);
         }
         self.advance(seq, Durable::Eventually, move |pack| {
             let column = &mut pack.columns[usize::from(column)];
@@ -168,7 +169,7 @@ impl Pipeline {
         miner: AccountId,
     ) -> Result<Result<(), MinerError>, Blocked> {
         let _permit = self.fragments.acquire().await.expect("the semaphore is never closed");
-        self.uplink.turn(FRAGMENT_BYTES as u64).await;
+        self.uplink.turn(fragment_bytes() as u64).await;
         let encoded = placement.pack.encoded();
         let hash = encoded.segments[segment as usize].fragments[usize::from(column)];
         let lost = Arc::new(OnceLock::new());
@@ -184,7 +185,7 @@ impl Pipeline {
     /// The pieces of a fragment; why they end before their time is left in `lost`.
     fn fragment(&self, seq: PackSeq, segment: u32, column: u8, lost: Arc<OnceLock<StoreError>>) -> FragmentBody {
         let rows = self.rows.clone();
-        let pieces = (0..ROWS).map(move |row| {
+        let pieces = (0..rows_per_fragment()).map(move |row| {
             let (rows, lost) = (rows.clone(), lost.clone());
             async move {
                 rows.part(seq, (segment, row), column).await.map_err(|error| {
@@ -199,7 +200,5 @@ impl Pipeline {
 }
 
 async fn reported(placement: &Placement, column: u8) {
-    let mut reports = placement.reported.subscribe();
-    // The sender lives in the placement, which outlives this future.
-    let _ = reports.wait_for(|reported| reported[usize::from(column)]).await;
+    placement.reported.until(|reported| reported[usize::from(column)]).await;
 }

@@ -5,6 +5,8 @@
 //!     | nothing
 //!     | intent in the journal and not yet void? wait
 //!     v
+//! a checkpoint waits until every pack before it is Stored
+//!     v
 //! nobody writes in a newer epoch (I10), territory has room, twelve miners answer (F5)
 //!     v
 //! journal the intent, barrier
@@ -18,9 +20,10 @@
 use super::Pipeline;
 use super::reconcile::OnChain;
 use crate::chain::{ChainError, Declaration, Head, TerritoryState};
-use crate::ledger::{Blocked, Column, Durable, Intent, PackRecord};
-use crate::limits::{COLUMNS, DECLARE_MORTAL_BLOCKS, FRAGMENT_BYTES, SEGMENT_CHARGE_BYTES, SPARE_MINERS};
-use cessfs_crypto::AccountId;
+use crate::ledger::{Blocked, Column, Durable, Intent, PackRecord, PackState};
+use crate::limits::{COLUMNS, DECLARE_MORTAL_BLOCKS, SEGMENT_CHARGE_BYTES, SPARE_MINERS, fragment_bytes};
+use crate::rules::{Rule, holds};
+use cessfs_crypto::{AccountId, PackKind};
 use std::collections::HashSet;
 
 impl Pipeline {
@@ -31,6 +34,7 @@ impl Pipeline {
             OnChain::Nothing { height } => height,
         };
         self.assert_void(pack, height).await?;
+        self.await_earlier(pack).await;
         self.check_fence().await?;
         self.check_shape(pack).await?;
         self.check_territory(pack).await?;
@@ -39,21 +43,26 @@ impl Pipeline {
             height,
             attempt: pack.intent.map_or(0, |intent| intent.attempt) + 1,
         };
-        let intended = self.advance(pack.seq, Durable::Now, move |pack| {
+        let intend = move |pack: &mut PackRecord| {
             pack.intent = Some(intent);
             pack.columns = miners.map(|miner| Column {
                 miner: Some(miner),
                 delivered: false,
             });
-        });
-        let pack = intended.await?;
+        };
+        if !holds(Rule::Intent) {
+            let mut unwritten = pack.clone();
+            intend(&mut unwritten);
+            return self.submit_declaration(&unwritten).await;
+        }
+        let pack = self.advance(pack.seq, Durable::Now, intend).await?;
         self.submit_declaration(&pack).await
     }
 
     /// No declaration of this pack can be alive: none is journaled, or its era is over. The best head is asked too, because
     /// what stands there will most likely be final soon.
     async fn assert_void(&self, pack: &PackRecord, now: u32) -> Result<(), Blocked> {
-        if let Some(intent) = pack.intent {
+        if let Some(intent) = pack.intent.filter(|_| holds(Rule::Era)) {
             let since = self.unsigned_since(pack, intent, now).await?;
             let until = since.saturating_add(DECLARE_MORTAL_BLOCKS);
             if now <= until {
@@ -82,6 +91,23 @@ impl Pipeline {
         })
         .await?;
         Ok(height)
+    }
+
+    /// Packs may overtake each other: what is on the network is then read as far as nothing is missing. A checkpoint would be
+    /// read whatever is missing before it, and names chunks of those packs. So it goes out when they are all there.
+    async fn await_earlier(&self, pack: &PackRecord) {
+        if pack.kind != PackKind::Checkpoint || !holds(Rule::Order) {
+            return;
+        }
+        loop {
+            let version = self.ledger.version();
+            let unconfirmed = self.ledger.unconfirmed();
+            let mut earlier = unconfirmed.iter().take_while(|earlier| earlier.seq < pack.seq);
+            if earlier.all(|earlier| earlier.state >= PackState::Stored) {
+                return;
+            }
+            self.ledger.changed_since(version).await;
+        }
     }
 
     /// F1: write only to a chain whose constants are the ones this code was written for.
@@ -124,7 +150,7 @@ impl Pipeline {
 
     /// Twelve miners that are willing now, chosen at random: a deal cannot be called back (F5).
     async fn choose_miners(&self, pack: &PackRecord) -> Result<[AccountId; COLUMNS], Blocked> {
-        let room = u64::from(pack.segments) * FRAGMENT_BYTES as u64;
+        let room = u64::from(pack.segments) * fragment_bytes() as u64;
         let mut willing = self
             .miners
             .willing(room, COLUMNS + SPARE_MINERS, &HashSet::new())

@@ -6,18 +6,19 @@ use super::reconcile::OnChain;
 use crate::chain::Deal;
 use crate::ledger::{Blocked, Durable, Intent, PackRecord, PackState};
 use crate::limits::{CHAIN_POLL_MAX, CHAIN_POLL_MIN, COLUMNS};
+use crate::watched::Watched;
 use cessfs_crypto::{AccountId, PackSeq};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use std::collections::HashSet;
 use std::sync::Arc;
-use tokio::sync::{OwnedSemaphorePermit, watch};
+use tokio::sync::OwnedSemaphorePermit;
 
 /// What the columns of one pack share while it is being placed.
 pub(super) struct Placement {
     pub(super) pack: Arc<PackRecord>,
     /// Which columns the chain has a report for.
-    pub(super) reported: watch::Sender<[bool; COLUMNS]>,
+    pub(super) reported: Watched<[bool; COLUMNS]>,
     /// Miners that failed this pack; asked again only when nobody else is left. Also the lock under which one is chosen.
     pub(super) shunned: tokio::sync::Mutex<HashSet<AccountId>>,
 }
@@ -32,7 +33,7 @@ impl Pipeline {
     ) -> Result<(), Blocked> {
         let placement = Placement {
             pack: pack.clone(),
-            reported: watch::Sender::new([false; COLUMNS]),
+            reported: Watched::new([false; COLUMNS]),
             shunned: tokio::sync::Mutex::default(),
         };
         let columns = async {
@@ -43,6 +44,7 @@ impl Pipeline {
             std::future::pending::<()>().await;
         };
         tokio::select! {
+            biased;
             outcome = self.watch_deal(&placement, slot) => outcome,
             () = columns => unreachable!("the columns never end by themselves"),
         }
@@ -88,7 +90,7 @@ impl Pipeline {
             }
         }
         self.enter_placing(&placement.pack, deal).await?;
-        Ok(placement.reported.send_if_modified(|known| {
+        Ok(placement.reported.change(|known| {
             let news = *known != reported;
             *known = reported;
             news

@@ -6,10 +6,12 @@
 //! starts over) has its own part computed alone.
 
 use super::body::{read_column, read_row};
-use crate::limits::{COLUMNS, FRAGMENT_BYTES, ROW_BYTES, ROWS_KEPT};
+use crate::ledger::stopped;
+use crate::limits::{COLUMNS, ROWS_KEPT, fragment_bytes, row_bytes};
 use crate::stages;
 use crate::staging::{Staging, store_error};
 use crate::store::StoreError;
+use crate::tasks::{Gone, Tasks};
 use bytes::Bytes;
 use cessfs_crypto::PackSeq;
 use parking_lot::Mutex;
@@ -21,7 +23,9 @@ use tokio::sync::OnceCell;
 type Place = (u32, u32);
 
 /// Rows of one fragment.
-pub(super) const ROWS: u32 = (FRAGMENT_BYTES / ROW_BYTES) as u32;
+pub(super) fn rows_per_fragment() -> u32 {
+    (fragment_bytes() / row_bytes()) as u32
+}
 
 /// The parts that nobody has taken yet.
 #[derive(Default)]
@@ -64,13 +68,15 @@ impl State {
 /// Rows of the packs that are being sent.
 pub(super) struct Rows {
     staging: Staging,
+    tasks: Tasks,
     state: Mutex<State>,
 }
 
 impl Rows {
-    pub(super) fn new(staging: Staging) -> Rows {
+    pub(super) fn new(staging: Staging, tasks: Tasks) -> Rows {
         Rows {
             staging,
+            tasks,
             state: Mutex::default(),
         }
     }
@@ -85,22 +91,30 @@ impl Rows {
             }
         }
         let staging = self.staging.clone();
-        let (segment, start) = (place.0, place.1 * ROW_BYTES as u32);
+        let (segment, start) = (place.0, place.1 * row_bytes() as u32);
         let alone = move || {
             let body = staging.body(seq)?;
-            read_column(&body, segment, column, start..start + ROW_BYTES as u32)
+            read_column(&body, segment, column, start..start + row_bytes() as u32)
         };
-        Ok(blocking(alone).await?.into())
+        Ok(self.blocking(alone).await?.into())
     }
 
     async fn encode(&self, seq: PackSeq, (segment, row): Place) -> Result<Mutex<[Option<Bytes>; COLUMNS]>, StoreError> {
         let staging = self.staging.clone();
-        let parts = blocking(move || {
+        let parts = self.blocking(move || {
             let _span = stages::ROW_ENCODE.enter();
             read_row(&staging.body(seq)?, segment, row)
         });
         let parts = parts.await?;
         Ok(Mutex::new(parts.map(|part| Some(part.into()))))
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let done = self.tasks.blocking(work).await;
+        done.map_err(|Gone| stopped())?.map_err(store_error)
     }
 
     /// The pack needs no rows any more.
@@ -111,20 +125,10 @@ impl Rows {
     }
 }
 
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
-) -> Result<T, StoreError> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(done) => done.map_err(store_error),
-        Err(failed) if failed.is_panic() => std::panic::resume_unwind(failed.into_panic()),
-        Err(_) => Err(crate::ledger::stopped()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::SEGMENT_BYTES;
+    use crate::limits::{ROW_BYTES, SEGMENT_BYTES};
     use std::os::unix::fs::FileExt;
 
     const SEQ: PackSeq = PackSeq(7);
@@ -138,7 +142,8 @@ mod tests {
             body.write_all_at(&at.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_le_bytes(), at)
                 .unwrap();
         }
-        (dir, Rows::new(staging.clone()), staging)
+        let tasks = tokio::runtime::Handle::current().into();
+        (dir, Rows::new(staging.clone(), tasks), staging)
     }
 
     fn plain(staging: &Staging, (segment, row): Place, column: u8) -> Vec<u8> {
@@ -155,14 +160,14 @@ mod tests {
     #[tokio::test]
     async fn parts_are_those_of_the_column_whoever_comes_when() {
         let (_dir, rows, staging) = rows();
-        for row in 0..ROWS {
+        for row in 0..rows_per_fragment() {
             for column in (0..COLUMNS as u8).rev() {
                 let part = rows.part(SEQ, (0, row), column).await.unwrap();
                 assert_eq!(part, plain(&staging, (0, row), column), "row {row} column {column}");
             }
         }
         // Once more, when everything was taken, and when the row is gone.
-        for row in [ROWS - 1, 0] {
+        for row in [rows_per_fragment() - 1, 0] {
             assert_eq!(rows.part(SEQ, (0, row), 9).await.unwrap(), plain(&staging, (0, row), 9));
         }
         assert!(rows.state.lock().kept.len() <= ROWS_KEPT);

@@ -7,7 +7,7 @@ use crate::erasure::{decode, decode_shard, sha256};
 use crate::fragment_store::MinerError;
 use crate::ledger::PackRecord;
 use crate::limits::{
-    COLUMNS, DATA_FRAGMENTS, FRAGMENT_BYTES, REBUILD_FRAGMENTS_MAX, REBUILD_HEDGE_DELAY, SEGMENT_BYTES,
+    COLUMNS, DATA_FRAGMENTS, REBUILD_FRAGMENTS_MAX, REBUILD_HEDGE_DELAY, fragment_bytes, segment_bytes,
 };
 use crate::pack::Piece;
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use std::ops::Range;
 
 /// What a piece names, out of its whole segment.
 pub(super) fn slice<'a>(segment: &'a [u8], piece: &Piece) -> &'a [u8] {
-    let base = usize::from(piece.column) * FRAGMENT_BYTES;
+    let base = usize::from(piece.column) * fragment_bytes();
     &segment[base + piece.range.start as usize..base + piece.range.end as usize]
 }
 
@@ -33,7 +33,7 @@ impl Ranges {
         if let Some(bytes) = self.segments.lock().get(&key) {
             return Ok(bytes.clone());
         }
-        let whole = 0..FRAGMENT_BYTES as u32;
+        let whole = 0..fragment_bytes() as u32;
         let mut gathered = self.gather(pack, segment, whole.clone()).await;
         if gathered.is_err() && self.ask_holders(pack, segment).await {
             gathered = self.gather(pack, segment, whole).await;
@@ -44,8 +44,8 @@ impl Ranges {
                 "pack {seq} segment {segment}: {good} of {COLUMNS} miners gave a good fragment, {DATA_FRAGMENTS} are needed"
             ))
         })?;
-        let decoded = self.parts.runtime.spawn_blocking(move || {
-            let mut out = vec![0; SEGMENT_BYTES];
+        let decoded = self.parts.tasks.blocking(move || {
+            let mut out = vec![0; segment_bytes()];
             let columns = quorum.each_ref().map(|(column, bytes)| (*column, &bytes[..]));
             decode(columns, &mut out).expect("four distinct columns of 8 MiB each");
             Bytes::from(out)
@@ -86,6 +86,7 @@ impl Ranges {
                 return Err(good.len());
             }
             tokio::select! {
+                biased;
                 Some(answer) = asked.next() => good.extend(answer.ok()),
                 () = self.parts.clock.sleep(REBUILD_HEDGE_DELAY) => wanted = (wanted + 1).min(REBUILD_FRAGMENTS_MAX),
             }
@@ -104,15 +105,12 @@ impl Ranges {
     ) -> Result<(u8, Bytes), MinerError> {
         let encoded = pack.encoded();
         let hash = encoded.segments[segment as usize].fragments[usize::from(column)];
-        let is_whole = range.len() == FRAGMENT_BYTES;
+        let is_whole = range.len() == fragment_bytes();
         let bytes = self.parts.miners.get(holder, encoded.fid, hash, range).await?;
         if !is_whole {
             return Ok((column, bytes));
         }
-        let hashed = self
-            .parts
-            .runtime
-            .spawn_blocking(move || (sha256(&bytes) == hash, bytes));
+        let hashed = self.parts.tasks.blocking(move || (sha256(&bytes) == hash, bytes));
         match hashed.await {
             Ok((true, bytes)) => Ok((column, bytes)),
             Ok((false, _)) => {

@@ -12,11 +12,11 @@ use crate::limits::ARCHIVE_PACKS_IN_FLIGHT;
 use crate::miners::Miners;
 use crate::pack::Directory;
 use crate::ranges::{Ranges, RangesParts};
+use crate::tasks::Tasks;
 use cessfs_crypto::{Entropy, PackKind, PackSeq, VolumeKeys};
 use futures::StreamExt;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::runtime::Handle;
 
 /// What an archive reads with.
 pub struct ArchiveParts {
@@ -30,8 +30,8 @@ pub struct ArchiveParts {
     pub entropy: Box<dyn Entropy>,
     /// Keys of the volume.
     pub keys: VolumeKeys,
-    /// Where blocking work runs.
-    pub runtime: Handle,
+    /// Where tasks and blocking work run.
+    pub tasks: Tasks,
 }
 
 /// The network's side of a volume.
@@ -110,7 +110,7 @@ impl Archive {
             chain: parts.chain,
             miners,
             clock: parts.clock,
-            runtime: parts.runtime,
+            tasks: parts.tasks,
         });
         Archive {
             deltas: Deltas::new(parts.keys, Arc::new(ranges), None),

@@ -78,7 +78,7 @@ impl Rig {
             clock: self.world.clock.clone(),
             entropy: Box::new(SimEntropy::new(99)),
             keys: self.world.keys.clone(),
-            runtime: Handle::current(),
+            tasks: Handle::current().into(),
         })
     }
 

@@ -175,6 +175,10 @@ impl<B: Backend> Journal<B> {
             work: Condvar::new(),
             done: Condvar::new(),
         });
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the writer behind; a simulation has a journal without one"
+        )]
         let writer = std::thread::Builder::new().name("journal".into()).spawn({
             let shared = shared.clone();
             move || shared.write_behind()

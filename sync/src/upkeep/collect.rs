@@ -6,7 +6,7 @@
 use super::usage::Usages;
 use super::{Upkeep, UpkeepError, is_pinned};
 use crate::ledger::{DrainCause, PackRecord, PackState};
-use crate::limits::{GC_GAIN_SEGMENTS_MIN, GC_ROUND_BYTES, SEGMENT_BYTES, SEGMENT_CHARGE_BYTES};
+use crate::limits::{GC_GAIN_SEGMENTS_MIN, GC_ROUND_BYTES, SEGMENT_CHARGE_BYTES, segment_bytes};
 use cessfs_crypto::PackSeq;
 use std::sync::Arc;
 
@@ -80,7 +80,7 @@ impl Upkeep {
         // They end in the pack that becomes the checkpoint, with all metadata.
         let cost = |moving: u64| {
             let bytes = moving + self.ledger.checkpoint_bytes_max();
-            bytes.div_ceil(SEGMENT_BYTES as u64).max(1)
+            bytes.div_ceil(segment_bytes() as u64).max(1)
         };
         let (mut taken, mut moving, mut segments) = (0, 0, 0);
         let mut best: Option<(usize, u64, u64)> = None;

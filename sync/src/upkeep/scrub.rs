@@ -14,7 +14,7 @@ use crate::chain::{Head, StoredFile};
 use crate::erasure::sha256;
 use crate::fragment_store::MinerError;
 use crate::ledger::PackRecord;
-use crate::limits::{COLUMNS, FRAGMENT_BYTES, SCRUB_FRAGMENTS_IN_FLIGHT, SCRUB_RANGE_BYTES};
+use crate::limits::{COLUMNS, SCRUB_FRAGMENTS_IN_FLIGHT, fragment_bytes, scrub_range_bytes};
 use cessfs_crypto::{AccountId, PackSeq};
 use futures::StreamExt;
 use std::time::Duration;
@@ -124,8 +124,8 @@ impl Upkeep {
             Some(column) if column.segment < pack.segments => column.segment,
             _ => self.dice.below(u64::from(pack.segments)) as u32,
         };
-        let start = self.dice.below((FRAGMENT_BYTES - SCRUB_RANGE_BYTES) as u64 + 1) as u32;
-        let range = start..start + SCRUB_RANGE_BYTES as u32;
+        let start = self.dice.below((fragment_bytes() - scrub_range_bytes()) as u64 + 1) as u32;
+        let range = start..start + scrub_range_bytes() as u32;
         let (hashes, holders) = &file.segments[segment as usize];
         let gets = (0..COLUMNS).map(|column| {
             let fid = pack.encoded().fid;
@@ -133,7 +133,7 @@ impl Upkeep {
                 .get(holders[column], fid, hashes.fragments[column], range.clone())
         });
         let answers = futures::future::join_all(gets).await;
-        pace.spend(self, (COLUMNS * SCRUB_RANGE_BYTES) as u64).await;
+        pace.spend(self, (COLUMNS * scrub_range_bytes()) as u64).await;
         let mut given = Vec::with_capacity(COLUMNS);
         for (column, answer) in (0u8..).zip(answers) {
             match answer {
@@ -166,7 +166,7 @@ impl Upkeep {
         column: u8,
         pace: &mut Pace,
     ) -> Result<Verdict, UpkeepError> {
-        pace.spend(self, FRAGMENT_BYTES as u64).await;
+        pace.spend(self, fragment_bytes() as u64).await;
         self.hashed(pack, holder, segment, column).await
     }
 
@@ -181,7 +181,7 @@ impl Upkeep {
         let hash = encoded.segments[segment as usize].fragments[usize::from(column)];
         match self
             .miners
-            .get(holder, encoded.fid, hash, 0..FRAGMENT_BYTES as u32)
+            .get(holder, encoded.fid, hash, 0..fragment_bytes() as u32)
             .await
         {
             Err(error) => Ok(verdict(&error)),
@@ -206,7 +206,7 @@ impl Upkeep {
     ) -> Result<(), UpkeepError> {
         let mut worst = [(Verdict::Good, 0); COLUMNS];
         for segment in 0..pack.segments {
-            pace.spend(self, (COLUMNS * FRAGMENT_BYTES) as u64).await;
+            pace.spend(self, (COLUMNS * fragment_bytes()) as u64).await;
             let holders = file.segments[segment as usize].1;
             let columns = (0..COLUMNS as u8).map(|column| async move {
                 let seen = self.hashed(pack, holders[usize::from(column)], segment, column).await;

@@ -90,7 +90,7 @@ impl DeltaSource for Shared {
         };
         let written = cut.write(seq, snapshot, sink);
         let ended = self.core.marks.end_cut();
-        let carried_over = self.core.marks.carry_over(&cut.left);
+        let carried_over = self.core.marks.carry_over(&cut.left, cause == CutCause::Full);
         match written.and_then(|snapshot| ended.and(carried_over).map(|()| snapshot)) {
             Ok(snapshot) => {
                 self.core.snapshots.cut(snapshot);

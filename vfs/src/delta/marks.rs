@@ -272,7 +272,7 @@ impl Marks {
     fn count(&self, records: u64) {
         let mut tally = self.tally.lock();
         tally.records += records;
-        let first = tally.oldest.is_none();
+        let first = records > 0 && tally.oldest.is_none();
         if first {
             tally.oldest = Some(self.clock.monotonic());
         }
@@ -377,8 +377,10 @@ impl Marks {
         self.each(u64::MAX, &mut |_, key, _| visit(key))
     }
 
-    /// Marks `keys` again although nothing changed: the cut left them for the next one.
-    pub(super) fn carry_over(&self, keys: &[Vec<u8>]) -> Result<(), StoreError> {
+    /// Marks `keys` again although nothing changed: the cut left them for the next one. If they are as old as they were
+    /// (`aged`), the next may be due at once. After a cut that carried all there was to carry they are not: what they wait
+    /// for is content, and another cut would find no more than this one did.
+    pub(super) fn carry_over(&self, keys: &[Vec<u8>], aged: bool) -> Result<(), StoreError> {
         for page in keys.chunks(SCAN_PAGE) {
             let _open = self.enter_unseen();
             let mut batch = Batch::new();
@@ -391,7 +393,10 @@ impl Marks {
             }
             let added = batch.ops.len() as u64;
             self.store.commit(batch)?;
-            self.count_old(added);
+            match aged {
+                true => self.count_old(added),
+                false => self.count(added),
+            }
         }
         Ok(())
     }

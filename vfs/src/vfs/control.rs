@@ -113,6 +113,17 @@ impl Vfs {
         self.data.evict_all()
     }
 
+    /// One round of what the background threads do, for a volume that was opened without them: writes back what is due, and
+    /// keeps house. Blocks on the disk.
+    pub fn work(&self) -> Result<(), VfsError> {
+        if self.core.check_writable().is_err() {
+            return Ok(());
+        }
+        self.data.work()?;
+        while self.sweep_trash()? {}
+        Ok(())
+    }
+
     /// What a recovery could not bring back of the names and attributes, in sentences; told for good.
     pub fn lost_history(&self) -> Vec<String> {
         crate::restore::lost_history(&self.core).into_iter().collect()

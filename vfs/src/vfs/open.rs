@@ -59,8 +59,10 @@ impl Vfs {
             }
             vfs.data.resume_passes()?;
             vfs.resume_quotas()?;
-            vfs.data.start()?;
-            vfs.start_sweeper()?;
+            if vfs.core.config.background {
+                vfs.data.start()?;
+                vfs.start_sweeper()?;
+            }
         }
         Ok(vfs)
     }

@@ -313,6 +313,7 @@ impl Vfs {
     /// Starts the thread that keeps the trash within its time and room.
     pub(super) fn start_sweeper(self: &Arc<Self>) -> Result<(), VfsError> {
         let (weak, stop): (Weak<Vfs>, _) = (Arc::downgrade(self), self.sweeper.stop.clone());
+        #[expect(clippy::disallowed_methods, reason = "only where the volume was opened with threads")]
         let thread = thread::Builder::new().name("trash".into()).spawn(move || {
             while !stop.wait() {
                 let Some(vfs) = weak.upgrade() else { return };

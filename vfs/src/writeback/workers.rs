@@ -57,6 +57,7 @@ impl Workers {
 
     fn spawn(&self, name: String, shared: &Arc<Shared>, step: fn(&Shared, &Stop)) -> Result<(), VfsError> {
         let (weak, stop): (Weak<Shared>, _) = (Arc::downgrade(shared), self.stop.clone());
+        #[expect(clippy::disallowed_methods, reason = "only where the volume was opened with threads")]
         let thread = thread::Builder::new().name(name).spawn(move || {
             cessfs_sync::priority::step_back();
             while !stop.wait() {

@@ -297,7 +297,7 @@ async fn build(
         clock: wiring::clock(),
         entropy: Box::new(OsEntropy),
         keys: keys.clone(),
-        runtime: tokio::runtime::Handle::current(),
+        tasks: tokio::runtime::Handle::current().into(),
     });
     let found = survey.take(held.slots.volume());
     let mut packs = archive.open(found, &|step| recover::show(waiting, step)).await;

@@ -167,6 +167,28 @@ async fn aged_content_and_aged_metadata_are_sealed_unasked() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn aged_metadata_waits_while_another_pack_would_pass_the_bound() {
+    let rig = Rig::new(12, 67);
+    rig.world.chain.set_away(true);
+    let mut config = rig.world.config(&rig.staging());
+    config.pack_age_max = PACK_AGE_MAX;
+    let (engine, scribe) = attached_with(&rig, config);
+    *scribe.pending_age.lock() = PACK_AGE_MAX;
+    engine.start();
+    for sealed in [2, 4] {
+        scribe.pending.lock().push(b"renamed".to_vec());
+        eventually("the metadata is sealed", || scribe.calls.lock().len() == sealed).await;
+    }
+    scribe.pending.lock().push(b"renamed".to_vec());
+    // Half a minute of the simulated clock, in which the sealer looks thirty times.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!((scribe.calls.lock().len(), rig.staged()), (4, 2));
+    rig.world.chain.set_away(false);
+    engine.poke();
+    eventually("there is room", || scribe.calls.lock().len() == 6).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn full_packs_are_sealed_and_the_backlog_has_a_bound() {
     let rig = Rig::new(12, 65);
     rig.world.chain.set_away(true);

@@ -79,6 +79,21 @@ fn a_known_file_being_written_stays_as_it_was_in_a_full_pack() {
     prefixes_restore(&bench);
 }
 
+/// Else an aged file that waits for room in the backlog would make a pack due again as soon as one was sealed.
+#[test]
+fn what_a_full_cut_leaves_stays_as_old_as_it_was_and_what_a_forced_one_leaves_is_young() {
+    let bench = Bench::new(AtRest::Plain);
+    let age = |bench: &Bench| bench.data.delta_source().pending().expect("something is pending").0;
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, MIB));
+    bench.data.released(&bench.file(5));
+    bench.clock.advance(Duration::from_secs(1000));
+    bench.seal(CutCause::Full);
+    assert!(age(&bench) >= Duration::from_secs(1000));
+    bench.seal(CutCause::Forced);
+    assert_eq!(age(&bench), Duration::ZERO);
+}
+
 #[test]
 fn a_forced_cut_tells_what_was_submitted_and_no_more() {
     let bench = Bench::new(AtRest::Plain);

@@ -1,0 +1,200 @@
+//! What goes wrong outside the machines, and when.
+
+use crate::chain::{ChainFaults, Link, RpcFaults, SimChain};
+use crate::clock::SimClock;
+use crate::dice::Dice;
+use crate::miners::{SimMiners, Toxic};
+use crate::trace::Trace;
+use cessfs_sync::Clock;
+use cessfs_sync::chain::TerritoryState;
+use std::time::Duration;
+
+/// Miners that misbehave at one time at most: whichever they are, every pack keeps four good columns.
+pub const ILL_MAX: usize = 8;
+
+/// How bad a world is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Weather {
+    /// Nothing goes wrong but crashes.
+    Fair,
+    /// Now and then something does.
+    Mixed,
+    /// Something always does.
+    Storm,
+}
+
+/// The world that misbehaves.
+pub struct Chaos {
+    pub weather: Weather,
+    pub clock: SimClock,
+    pub trace: Trace,
+    pub chain: SimChain,
+    pub miners: SimMiners,
+    pub links: Vec<Link>,
+    pub dice: Dice,
+}
+
+impl Chaos {
+    /// Goes on until it is dropped.
+    pub async fn rage(&mut self) {
+        let longest = match self.weather {
+            Weather::Fair => return std::future::pending().await,
+            Weather::Mixed => Duration::from_secs(1800),
+            Weather::Storm => Duration::from_secs(240),
+        };
+        loop {
+            let pause = self.dice.time(Duration::from_secs(1), longest);
+            self.clock.sleep(pause).await;
+            match self.dice.below(10) {
+                0..5 => self.a_miner(),
+                5..7 => self.a_node(),
+                7..9 => self.the_chain(),
+                _ => self.the_owner().await,
+            }
+        }
+    }
+
+    fn a_miner(&mut self) {
+        let number = self.dice.below(u64::from(self.miners.count())) as u8;
+        if self.dice.one_in(2) || self.miners.ill() >= ILL_MAX {
+            return self.miners.set_toxic(number, None);
+        }
+        let (mut toxic, name) = *self.dice.pick(&Toxic::ALL);
+        if let Toxic::Slow(rate) = &mut toxic {
+            *rate += self.dice.below(20_000);
+        }
+        self.trace.count(name);
+        self.miners.set_toxic(number, Some(toxic));
+    }
+
+    fn a_node(&mut self) {
+        let mut faults = RpcFaults::default();
+        let name = match self.dice.below(7) {
+            0 => "rpc: good again",
+            1 | 2 => {
+                faults.away = true;
+                "rpc: away"
+            }
+            3 => {
+                faults.lag_blocks = 1 + self.dice.below(20) as usize;
+                "rpc: lags"
+            }
+            4 => {
+                faults.reset_one_in = 2 + self.dice.below(8);
+                "rpc: resets"
+            }
+            5 => {
+                faults.omit_one_in = 20;
+                "rpc: lies by omission"
+            }
+            _ => {
+                faults.declare_one_in = 1 + self.dice.below(3);
+                "rpc: declarations meet fates"
+            }
+        };
+        self.trace.count(name);
+        self.trace.note(format_args!("{name} {faults:?}"));
+        let link = self.dice.below(self.links.len() as u64) as usize;
+        self.links[link].set_faults(faults);
+    }
+
+    fn the_chain(&mut self) {
+        let mut faults = ChainFaults::default();
+        let name = match self.dice.below(4) {
+            0 => "chain: good again",
+            1 => {
+                faults.finality_lag = 1 + self.dice.below(15) as usize;
+                faults.fork_one_in = self.dice.below(6);
+                faults.lost_one_in = self.dice.below(5);
+                "chain: finality lags"
+            }
+            2 => {
+                faults.fork_one_in = 1 + self.dice.below(6);
+                faults.lost_one_in = self.dice.below(5);
+                "chain: forks often"
+            }
+            _ => {
+                let paused = self.dice.one_in(2);
+                self.chain.decree(|pallet| pallet.paused = paused);
+                "chain: TxPause"
+            }
+        };
+        self.trace.count(name);
+        self.trace.note(format_args!("{name} {faults:?}"));
+        self.chain.set_faults(faults);
+    }
+
+    /// Money and territory. They come back: without them nothing can go on.
+    async fn the_owner(&mut self) {
+        let state = |state| {
+            move |pallet: &mut crate::chain::Pallet| {
+                if let Some(territory) = &mut pallet.territory {
+                    territory.state = state;
+                }
+            }
+        };
+        let short = self.dice.time(Duration::from_secs(10), Duration::from_secs(1200));
+        match self.dice.below(4) {
+            0 => {
+                self.trace.count("owner: out of funds");
+                self.chain.decree(|pallet| pallet.broke = true);
+                self.clock.sleep(short).await;
+            }
+            1 => {
+                self.trace.count("owner: territory frozen");
+                self.chain.decree(state(TerritoryState::Frozen));
+                self.clock.sleep(short).await;
+            }
+            2 => {
+                self.trace.count("owner: territory frozen, then expired");
+                self.chain.decree(state(TerritoryState::Frozen));
+                self.clock.sleep(short).await;
+                self.chain.decree(crate::chain::Pallet::expire);
+                self.clock.sleep(short).await;
+            }
+            _ => {
+                self.trace.count("owner: territory full");
+                let mut left = 0;
+                if let Some(territory) = &self.chain.best().1.territory {
+                    left = territory.remaining_bytes;
+                }
+                self.chain.decree(move |pallet| {
+                    if let Some(territory) = &mut pallet.territory {
+                        territory.remaining_bytes = 1;
+                    }
+                });
+                self.clock.sleep(short).await;
+                self.chain.decree(move |pallet| {
+                    if let Some(territory) = &mut pallet.territory {
+                        territory.remaining_bytes = left;
+                    }
+                });
+            }
+        }
+        self.pay();
+    }
+
+    fn pay(&self) {
+        self.chain.decree(|pallet| {
+            pallet.broke = false;
+            pallet.paused = false;
+            if let Some(territory) = &mut pallet.territory {
+                territory.state = TerritoryState::Active;
+                territory.remaining_bytes = territory.remaining_bytes.max(1 << 38);
+            }
+        });
+    }
+
+    /// Everything is well again.
+    pub fn end(&self) {
+        self.trace.note("calm");
+        self.pay();
+        self.chain.set_faults(ChainFaults::default());
+        for link in &self.links {
+            link.set_faults(RpcFaults::default());
+        }
+        for number in 0..self.miners.count() {
+            self.miners.set_toxic(number, None);
+        }
+    }
+}
