@@ -5,6 +5,11 @@
 //! `fdatasync` on sled's log file, and with `fsync` on its directories whenever an entry was created in them. What sled
 //! writes at opening and never syncs (its `conf` file, without which it does not open again) is synced there.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "a database on a real disk: times of its directories are the kernel's, and another process lets go when it does"
+)]
+
 use super::{Backend, Batch, Record, StoreError, from_io};
 use crate::limits::{MTIME_TICK_MAX, SLED_CACHE_BYTES, SLED_LOCK_POLL, SLED_LOCK_TRIES};
 use parking_lot::Mutex;

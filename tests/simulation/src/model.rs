@@ -275,9 +275,8 @@ fn same_names(expected: &Names, found: &Found) -> Result<(), String> {
             _ => return Err(format!("{path} is of another kind")),
         }
     }
-    match found.keys().find(|path| !expected.contains_key(*path)) {
-        Some(path) => return Err(format!("{path} should not be there")),
-        None => {}
+    if let Some(path) = found.keys().find(|path| !expected.contains_key(*path)) {
+        return Err(format!("{path} should not be there"));
     }
     let mut inodes: BTreeMap<u64, FileId> = BTreeMap::new();
     for (path, node) in expected {

@@ -77,6 +77,10 @@ impl Vfs {
                 return Err(VfsError::Busy);
             }
             // Somebody else is just handing it over.
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "only with threads of its own can somebody else be handing over"
+            )]
             std::thread::sleep(SNAPSHOT_POLL);
         }
         let number = self.core.snapshots.want(name, self.core.now());

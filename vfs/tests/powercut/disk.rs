@@ -184,11 +184,14 @@ pub struct Inode {
     pub names: BTreeMap<Vec<u8>, u64>,
 }
 
+/// Names of one directory that change together, and what they name then.
+type Renaming = Vec<(Vec<u8>, Option<u64>)>;
+
 /// What is safe at some moment, and what was asked for beyond that.
 pub struct Platter {
     safe: HashMap<u64, Inode>,
     data: BTreeMap<u64, Vec<Change>>,
-    names: BTreeMap<u64, Vec<Vec<(Vec<u8>, Option<u64>)>>>,
+    names: BTreeMap<u64, Vec<Renaming>>,
 }
 
 /// How much of the unflushed survives.

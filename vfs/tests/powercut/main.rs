@@ -6,6 +6,11 @@
 //! `POWERCUT_SEED=n` draws other runs, `POWERCUT_IMAGES=n` more images of each. A failure prints both numbers, and keeps the
 //! image.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "a recorder of a real disk, with the time of the machine"
+)]
+
 mod disk;
 mod model;
 mod network;

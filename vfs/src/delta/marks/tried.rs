@@ -6,7 +6,7 @@
 //! bits with others: the store decides.
 
 use crate::limits::MARKS_TRIED_BITS;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// Bits of each key.
@@ -14,14 +14,15 @@ const PROBES: u32 = 3;
 
 pub(super) struct Tried {
     words: Vec<AtomicU64>,
-    hasher: RandomState,
+    /// The same in every process: two runs of one history ask the store the same things.
+    hasher: BuildHasherDefault<DefaultHasher>,
 }
 
 impl Tried {
     pub(super) fn new() -> Tried {
         Tried {
             words: (0..MARKS_TRIED_BITS / 64).map(|_| AtomicU64::new(0)).collect(),
-            hasher: RandomState::new(),
+            hasher: BuildHasherDefault::default(),
         }
     }
 
