@@ -194,6 +194,7 @@ mod tests {
             "metrics",
             "bench",
             "doctor",
+            "fsck",
             "volumes",
             "completions",
             "man",

@@ -52,6 +52,17 @@ struct Check<'a> {
 
 /// Checks everything; an empty list means that every invariant holds. Fails only if the store cannot be read.
 pub fn check_tree(store: &dyn MetaStore, keys: &VolumeKeys) -> Result<Vec<String>, VfsError> {
+    let mut check = judge_names(store, keys)?;
+    check.judge_counter()?;
+    Ok(check.findings)
+}
+
+/// The same without the counters, for whoever judges those itself.
+pub(crate) fn check_names(store: &dyn MetaStore, keys: &VolumeKeys) -> Result<Vec<String>, VfsError> {
+    Ok(judge_names(store, keys)?.findings)
+}
+
+fn judge_names<'a>(store: &'a dyn MetaStore, keys: &VolumeKeys) -> Result<Check<'a>, VfsError> {
     let mut check = Check {
         store,
         at_rest: keys.at_rest(),
@@ -70,8 +81,7 @@ pub fn check_tree(store: &dyn MetaStore, keys: &VolumeKeys) -> Result<Vec<String
     check.judge_inodes();
     check.judge_trash_and_quotas();
     check.judge_ways_up();
-    check.judge_counter()?;
-    Ok(check.findings)
+    Ok(check)
 }
 
 impl Check<'_> {

@@ -15,7 +15,7 @@
 
 use crate::attr::FileKind;
 use crate::backing::{self, Backing};
-use crate::check::check_tree;
+use crate::check::check_names;
 use crate::core::{Core, VfsParts};
 use crate::data::size::deletion_key;
 use crate::data::state::{DIRTY_PREFIX, dirty_key, spill_key};
@@ -116,7 +116,7 @@ pub fn fsck(parts: VfsParts, repair: bool) -> Result<FsckReport, VfsError> {
         fsck.leftovers()?;
     }
     fsck.counters()?;
-    let tree = check_tree(&*fsck.core.store, &fsck.core.keys)?;
+    let tree = check_names(&*fsck.core.store, &fsck.core.keys)?;
     fsck.report.findings.extend(tree.into_iter().map(|what| Finding {
         what,
         remedy: Remedy::Told,
@@ -346,7 +346,7 @@ impl Fsck {
             Ok(value.map(|value| records::decode_counter(&value)).transpose()?)
         };
         let (told, next) = (counter(records::FILES_KEY)?, counter(records::NEXT_INO_KEY)?);
-        if self.report.closed && told.is_some_and(|told| told != files) {
+        if told.is_some_and(|told| told != files) {
             let what = format!(
                 "the volume says that it has {} inodes, and has {files}",
                 told.unwrap_or(0)

@@ -5,6 +5,9 @@ use cessfs_vfs::FileKind;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+/// Sectors of a block of the cache.
+const BLOCK_SECTORS: u64 = 8;
+
 /// What can be seen of one name, apart from content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
@@ -76,7 +79,9 @@ impl History {
 
 impl Allowed<'_> {
     /// Judges a tree: `Err` says why no state that is allowed looks like it.
-    pub fn judge(&self, found: &Listing, content: &BTreeMap<u64, Content>) -> Result<(), String> {
+    ///
+    /// `Ok` tells how many sectors hold [what stood there before it was cut](Allowed::stood_before_it_was_cut).
+    pub fn judge(&self, found: &Listing, content: &BTreeMap<u64, Content>) -> Result<usize, String> {
         let steps = self.first..=self.last;
         let fits = steps.clone().any(|step| *self.history.steps[step].tree == *found);
         if !fits {
@@ -90,13 +95,40 @@ impl Allowed<'_> {
                 differences.join("; ")
             ));
         }
+        let mut stale = 0;
         for (ino, found) in content {
-            self.judge_content(*ino, found)?;
+            stale += self.judge_content(*ino, found)?;
         }
-        Ok(())
+        Ok(stale)
     }
 
-    fn judge_content(&self, ino: u64, found: &Content) -> Result<(), String> {
+    /// Content that was cut off or punched out, in a block that was written to again and not synced since: the one thing that may
+    /// come back though no version that may be has it (docs/DURABILITY.md, what is not promised).
+    fn stood_before_it_was_cut(
+        &self,
+        versions: &[(usize, Content)],
+        may_be: &[&Content],
+        sector: u64,
+        there: &[u8],
+    ) -> bool {
+        let zero = |content: &Content| content.sector(sector).iter().all(|byte| *byte == 0);
+        let stood = versions
+            .iter()
+            .position(|(_, version)| &version.sector(sector)[..there.len()] == there);
+        let cut = stood.is_some_and(|stood| {
+            let since = versions[stood..].iter().filter(|(step, _)| *step <= self.last);
+            since.map(|(_, version)| version).any(zero)
+        });
+        let block = sector / BLOCK_SECTORS * BLOCK_SECTORS..(sector / BLOCK_SECTORS + 1) * BLOCK_SECTORS;
+        let written = may_be.windows(2).any(|pair| {
+            block
+                .clone()
+                .any(|sector| pair[0].sector(sector) != pair[1].sector(sector))
+        });
+        cut && written
+    }
+
+    fn judge_content(&self, ino: u64, found: &Content) -> Result<usize, String> {
         let syncs = self.history.syncs.get(&ino).map_or(&[][..], Vec::as_slice);
         let safe = |step: &&usize| self.history.steps[**step].done <= self.position;
         let safe = syncs.iter().rev().find(safe).copied();
@@ -118,11 +150,20 @@ impl Allowed<'_> {
                 found.len
             ));
         }
+        let mut stale = 0;
         for sector in 0..found.len.div_ceil(SECTOR as u64) {
             // Of its last sector only what lies within the file.
             let bytes = (found.len - sector * SECTOR as u64).min(SECTOR as u64) as usize;
             let there = &found.sector(sector)[..bytes];
-            if !may_be.iter().any(|version| &version.sector(sector)[..bytes] == there) {
+            let whole = may_be.iter().any(|version| &version.sector(sector)[..bytes] == there);
+            // What was cut off, written over and not synced may come back byte by byte: some of one version, some of another.
+            let of_some =
+                |(index, byte): (usize, &u8)| may_be.iter().any(|version| version.sector(sector)[index] == *byte);
+            if !whole && !there.iter().enumerate().all(of_some) {
+                if self.stood_before_it_was_cut(versions, &may_be, sector, there) {
+                    stale += 1;
+                    continue;
+                }
                 let zeros = if there.iter().all(|byte| *byte == 0) {
                     " (zeros)"
                 } else {
@@ -134,7 +175,7 @@ impl Allowed<'_> {
                 ));
             }
         }
-        Ok(())
+        Ok(stale)
     }
 }
 
