@@ -60,7 +60,7 @@ pub fn on_each_volume(check: impl Fn(&Volume, &Path) -> Result<()>) -> Result<()
     for at_rest in AT_REST {
         let options = InitOptions {
             at_rest,
-            gib: 4,
+            gib: 16,
             ..InitOptions::default()
         };
         let volume = Volume::init(&dir.path().join(at_rest), &network.ws, &options)?;

@@ -72,6 +72,9 @@ posix_fadvise = 1
 copy_file_range = 5
 ";
 
+/// Bytes; no block size is larger.
+const DIRECT_ALIGNMENT: usize = 4096;
+
 /// When enough was done in a mode.
 #[derive(Clone, Copy)]
 enum Goal {
@@ -220,10 +223,13 @@ impl Crowd {
             .read(true)
             .custom_flags(libc::O_DIRECT)
             .open(&self.path)?;
-        let mut piece = vec![0; 1 << 20];
+        // Where the kernel reads the backing file itself, memory has to be aligned as the disk's filesystem wants it.
+        let mut room = vec![0; (1 << 20) + DIRECT_ALIGNMENT];
+        let start = room.as_ptr().align_offset(DIRECT_ALIGNMENT);
+        let piece = &mut room[start..start + (1 << 20)];
         for expected in self.content.chunks(piece.len()) {
-            file.read_exact(&mut piece)?;
-            ensure!(piece == expected, "a chunk that left the cache came back as another");
+            file.read_exact(piece)?;
+            ensure!(*piece == *expected, "a chunk that left the cache came back as another");
         }
         Ok(())
     }

@@ -17,6 +17,11 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs `check` on a fresh mount of each at-rest mode.
 fn on_each_mode(check: impl Fn(&Volume, &Path) -> Result<()>) -> Result<()> {
+    on_each_mode_with(&[], check)
+}
+
+/// The same with these `-o` options.
+fn on_each_mode_with(options: &[&str], check: impl Fn(&Volume, &Path) -> Result<()>) -> Result<()> {
     if !can_mount() {
         return Ok(());
     }
@@ -29,7 +34,7 @@ fn on_each_mode(check: impl Fn(&Volume, &Path) -> Result<()>) -> Result<()> {
             ..InitOptions::default()
         };
         let volume = Volume::init(&dir.path().join(at_rest), &network.ws, &options)?;
-        let mount = volume.mount(&dir.path().join("mnt"))?;
+        let mount = volume.mount_with(&dir.path().join("mnt"), options)?;
         check(&volume, mount.path()).with_context(|| at_rest.to_string())?;
         mount.umount()?;
     }
@@ -220,7 +225,8 @@ fn chunks(volume: &Volume, path: &Path) -> Result<Vec<(String, bool)>> {
 
 #[test]
 fn copies_send_nothing_to_the_network_and_fetch_nothing() -> Result<()> {
-    on_each_mode(|volume, at| {
+    // A file that the kernel writes itself has its bytes here, and ids for them once it is closed (docs/SEMANTICS.md).
+    on_each_mode_with(&["passthrough=off"], |volume, at| {
         let (from, to) = (at.join("from"), at.join("to"));
         let content = tree::noise(5, 8 * MIB as usize + 12_345);
         fs::write(&from, &content)?;
@@ -276,7 +282,7 @@ fn run(program: &str, arguments: &[&str]) -> Result<()> {
 
 #[test]
 fn cp_keeps_and_makes_holes() -> Result<()> {
-    on_each_mode(|volume, at| {
+    on_each_mode_with(&["passthrough=off"], |volume, at| {
         let from = at.join("from");
         let file = open(&from)?;
         file.write_all_at(&tree::noise(6, 3 * MIB as usize), 2 * MIB)?;
