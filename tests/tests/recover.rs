@@ -245,6 +245,9 @@ fn a_killed_recovery_leaves_nothing_the_next_does_not_clear() -> Result<()> {
 }
 
 /// Makes these miners the only ones that take new packs.
+/// Longer than the network of the tests takes to finalize what is in a block.
+const FINALITY: Duration = Duration::from_secs(2);
+
 fn only(network: &Network, open: std::ops::Range<usize>, all: usize) -> Result<()> {
     let state = |state: &str, indexes: Vec<String>| {
         let indexes: Vec<&str> = indexes.iter().map(String::as_str).collect();
@@ -254,7 +257,10 @@ fn only(network: &Network, open: std::ops::Range<usize>, all: usize) -> Result<(
     };
     state("positive", open.clone().map(|index| index.to_string()).collect())?;
     let rest = (0..all).filter(|index| !open.contains(index));
-    state("frozen", rest.map(|index| index.to_string()).collect())
+    state("frozen", rest.map(|index| index.to_string()).collect())?;
+    // Whoever mounts now reads the list of miners at the finalized head, and keeps it for a while: the last change has to be in it.
+    std::thread::sleep(FINALITY);
+    Ok(())
 }
 
 #[test]
