@@ -244,10 +244,10 @@ fn a_killed_recovery_leaves_nothing_the_next_does_not_clear() -> Result<()> {
     mount.umount()
 }
 
-/// Makes these miners the only ones that take new packs.
 /// Longer than the network of the tests takes to finalize what is in a block.
 const FINALITY: Duration = Duration::from_secs(2);
 
+/// Makes these miners the only ones that take new packs.
 fn only(network: &Network, open: std::ops::Range<usize>, all: usize) -> Result<()> {
     let state = |state: &str, indexes: Vec<String>| {
         let indexes: Vec<&str> = indexes.iter().map(String::as_str).collect();
