@@ -21,7 +21,7 @@ fn on_each_mode(check: impl Fn(&Volume, &Path) -> Result<()>) -> Result<()> {
 }
 
 /// The same with these `-o` options.
-fn on_each_mode_with(options: &[&str], check: impl Fn(&Volume, &Path) -> Result<()>) -> Result<()> {
+fn on_each_mode_with(mount_options: &[&str], check: impl Fn(&Volume, &Path) -> Result<()>) -> Result<()> {
     if !can_mount() {
         return Ok(());
     }
@@ -34,7 +34,7 @@ fn on_each_mode_with(options: &[&str], check: impl Fn(&Volume, &Path) -> Result<
             ..InitOptions::default()
         };
         let volume = Volume::init(&dir.path().join(at_rest), &network.ws, &options)?;
-        let mount = volume.mount_with(&dir.path().join("mnt"), options)?;
+        let mount = volume.mount_with(&dir.path().join("mnt"), mount_options)?;
         check(&volume, mount.path()).with_context(|| at_rest.to_string())?;
         mount.umount()?;
     }
