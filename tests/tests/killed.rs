@@ -27,15 +27,16 @@ struct Programs {
 
 // Each works in its own directory: what it does after the daemon died fails, and does not land beneath the mount.
 
-/// Rows go in one transaction each; a number is noted once SQLite said that it is safe. It commits by removing its journal, and
-/// syncs the directory after that only when asked for `EXTRA`; with `FULL` the last transaction may be rolled back.
+/// Rows go in one transaction each; a number is noted once SQLite said that it is safe. That is so only with a write-ahead log: it
+/// commits by an fsync. With a rollback journal it commits by removing a file, and takes a directory that cannot be opened any
+/// more for one that need not be synced.
 const SQLITE: &str = r#"
 cd "$M" || exit 0
-sqlite3 data.db 'PRAGMA journal_mode=DELETE; CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, x BLOB);' >/dev/null || exit 0
+sqlite3 data.db 'PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, x BLOB);' >/dev/null || exit 0
 n=$(cat "$A/sqlite" 2>/dev/null || echo 0)
 while :; do
   n=$((n + 1))
-  sqlite3 data.db "PRAGMA synchronous=EXTRA; INSERT OR REPLACE INTO t VALUES ($n, randomblob(3000));" >/dev/null 2>&1 || exit 0
+  sqlite3 data.db "PRAGMA synchronous=FULL; INSERT OR REPLACE INTO t VALUES ($n, randomblob(3000));" >/dev/null 2>&1 || exit 0
   echo $n >"$A/sqlite.new" && mv "$A/sqlite.new" "$A/sqlite"
 done"#;
 
