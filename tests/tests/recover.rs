@@ -245,7 +245,7 @@ fn a_killed_recovery_leaves_nothing_the_next_does_not_clear() -> Result<()> {
 }
 
 /// Longer than the network of the tests takes to finalize what is in a block.
-const FINALITY: Duration = Duration::from_secs(2);
+const FINALITY: Duration = Duration::from_secs(6);
 
 /// Makes these miners the only ones that take new packs.
 fn only(network: &Network, open: std::ops::Range<usize>, all: usize) -> Result<()> {
