@@ -28,8 +28,7 @@ struct Programs {
 // Each works in its own directory: what it does after the daemon died fails, and does not land beneath the mount.
 
 /// Rows go in one transaction each; a number is noted once SQLite said that it is safe. That is so only with a write-ahead log: it
-/// commits by an fsync. With a rollback journal it commits by removing a file, and takes a directory that cannot be opened any
-/// more for one that need not be synced.
+/// commits by an fsync. With a rollback journal it commits by removing a file (docs/DURABILITY.md, what is not promised).
 const SQLITE: &str = r#"
 cd "$M" || exit 0
 sqlite3 data.db 'PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, x BLOB);' >/dev/null || exit 0
