@@ -32,6 +32,8 @@ pub const EFFECT_BLOCKS_MAX: u32 = 20;
 pub const EFFECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest `up --daemon` waits for the network to answer.
 pub const START_TIMEOUT: Duration = Duration::from_secs(120);
+/// Longest a devnet that was stopped waits for its own threads.
+pub const END_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest `down` waits for the process to end.
 pub const STOP_TIMEOUT: Duration = Duration::from_secs(30);
 /// TCP ports are taken from here, below those the kernel gives to outgoing connections, so that a restart finds its own

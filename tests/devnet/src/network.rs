@@ -57,7 +57,6 @@ struct Running {
     rpc: ServerHandle,
     author: JoinHandle<()>,
     door: JoinHandle<()>,
-    _lock: Flock<File>,
 }
 
 /// Path of the owner's door.
@@ -90,25 +89,25 @@ pub fn account_text(account: &AccountId) -> String {
     account.to_ss58check_with_version(Ss58AddressFormat::custom(SS58_PREFIX))
 }
 
-/// Runs the devnet in `dir`, making it as wished if there is none. `ready` is called with the RPC's URL once everything
-/// answers. Returns when it was stopped at its door or by SIGINT or SIGTERM.
+/// Runs the devnet in `dir`, whose [`lock`] the caller holds until the process ends: whoever stops it waits for the lock.
+/// Makes it as wished if there is none. `ready` is called with the RPC's URL once everything answers. Returns when it was
+/// stopped at its door or by SIGINT or SIGTERM.
 ///
 /// # Errors
-/// If the directory is taken or unusable, a port is taken, or the wish contradicts what is there.
-pub async fn run(dir: &Path, wish: &Wish, ready: impl FnOnce(&str)) -> Result<()> {
-    let lock = lock(dir)?.context("another process runs a devnet in this directory")?;
+/// If the directory is unusable, a port is taken, or the wish contradicts what is there.
+pub async fn run(dir: &Path, wish: &Wish, _lock: &Flock<File>, ready: impl FnOnce(&str)) -> Result<()> {
     ensure!(
         wish.miners.is_none_or(|n| n <= MINERS_MAX),
         "a devnet has at most {MINERS_MAX} miners"
     );
-    let (network, running) = Network::start(dir, wish, lock).await?;
+    let (network, running) = Network::start(dir, wish).await?;
     ready(&network.ws());
     network.wait_for_end().await?;
     network.end(running).await
 }
 
 impl Network {
-    async fn start(dir: &Path, wish: &Wish, lock: Flock<File>) -> Result<(Arc<Self>, Running)> {
+    async fn start(dir: &Path, wish: &Wish) -> Result<(Arc<Self>, Running)> {
         let settings = Settings::open(dir, wish)?;
         let keys = MinerKeys::derive(&settings.seed()?, settings.miner_ports.len());
         let accounts: Vec<AccountId> = keys.accounts().collect();
@@ -129,15 +128,7 @@ impl Network {
             stop: Notify::new(),
         });
         let door = control::serve(network.clone(), &socket(dir))?;
-        Ok((
-            network,
-            Running {
-                rpc,
-                author,
-                door,
-                _lock: lock,
-            },
-        ))
+        Ok((network, Running { rpc, author, door }))
     }
 
     async fn wait_for_end(&self) -> Result<()> {

@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, bail};
 use cessfs_devnet::{
     control::{Request, ask},
-    limits::START_TIMEOUT,
+    limits::{END_TIMEOUT, START_TIMEOUT},
     network::{self, Wish},
 };
 use std::{
@@ -54,8 +54,12 @@ fn say(ws: &str) -> Result<()> {
 }
 
 fn run(dir: &Path, wish: &Wish, ready: impl FnOnce(&str)) -> Result<()> {
+    let lock = network::lock(dir)?.context("another process runs a devnet in this directory")?;
     let runtime = tokio::runtime::Runtime::new()?;
-    runtime.block_on(network::run(dir, wish, ready))
+    let outcome = runtime.block_on(network::run(dir, wish, &lock, ready));
+    // Threads that wait for a client or a disk are not waited for: all that matters is on disk.
+    runtime.shutdown_timeout(END_TIMEOUT);
+    outcome
 }
 
 /// Starts ourselves once more, in a session of its own, talking to the log.
