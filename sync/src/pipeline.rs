@@ -20,6 +20,7 @@ mod encode;
 mod fence;
 mod place;
 mod progress;
+mod queue;
 mod reconcile;
 mod rows;
 mod uplink;
@@ -133,8 +134,7 @@ impl Pipeline {
             while drivers.try_join_next().is_some() {}
             let waiting = self.ledger.unconfirmed();
             driven.retain(|seq| waiting.iter().any(|pack| pack.seq == *seq));
-            let undriven = waiting.into_iter().filter(|pack| !driven.contains(&pack.seq));
-            let next = undriven.min_by_key(|pack| (!self.urgent.lock().contains(&pack.seq), pack.seq));
+            let next = queue::next(&waiting, &driven, &self.urgent.lock());
             let Some(pack) = next else {
                 self.ledger.changed_since(version).await;
                 continue;

@@ -18,6 +18,10 @@ pub enum Rule {
     Order,
     /// A writer that was recovered from sends nothing more (I10).
     Fence,
+    /// What lives in a pack lies elsewhere before the pack is deleted (I4).
+    Moved,
+    /// A later checkpoint tells a tree without a pack before the pack is deleted (I4).
+    Superseded,
 }
 
 #[cfg(any(test, feature = "sim"))]

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | clean | hashes to its id | clean |
 //! | clean | readable, another hash | dirty: it was written and the journal did not hear of it |
+//! | clean, cut short since it was sent | readable | dirty: no hash tells whether it was written |
 //! | clean | unreadable | absent: the network has it |
 //! | dirty | blocks torn | their last durable version (sealed layout) |
 //! | dirty | blocks that never reached the disk | holes there, and told in `errors` |
@@ -182,8 +183,8 @@ impl Shared {
         };
         match self.read_chunk(ChunkAt { ino, chunk }, &extent, len) {
             Ok(content) if self.core.keys.chunk_id(&content) == id => {}
-            // Cut short: the hash of the whole says nothing about the rest, and nothing says that the rest was written.
-            Ok(_) if extent.valid < len => {}
+            // Also one that was cut short since: the hash of the whole says nothing about what is left. It may have been written
+            // over, and what is read here has to be what the network gives.
             Ok(_) => extent.turn_dirty(),
             Err(VfsError::Damaged { .. }) if self.core.chunks.is_held(id) => extent.resident = false,
             Err(VfsError::Damaged { offset, .. }) => {

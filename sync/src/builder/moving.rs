@@ -69,13 +69,19 @@ impl Builder {
             if !self.find(id)?.is_some_and(|place| from.contains(&place.seq)) {
                 return Ok(Moved::Already);
             }
-            if !self.fits(&gate, sealed.len()) {
+            let full = !self.fits(&gate, sealed.len());
+            if full {
                 gate.full = true;
                 self.wake.notify_one();
             } else if !self.over_bound(sealed.len()) {
                 break;
             }
-            self.room.wait(&mut gate);
+            match self.may_wait {
+                true => self.room.wait(&mut gate),
+                // As in `submit`: there is no other thread.
+                false if full => drop(self.seal_gated(&mut gate, CutCause::Full)?),
+                false => return Err(StoreError::Full),
+            }
         }
         self.append(&mut gate, id, &sealed)?;
         let pack = gate.pack.as_mut().expect("it took a chunk just now");

@@ -6,6 +6,7 @@
 use super::{Upkeep, UpkeepError};
 use crate::ledger::{Blocked, PackRecord, PackState};
 use crate::limits::{HISTORY_ROOM_PERCENT, MOVE_CHUNKS_MAX, SEGMENT_CHARGE_BYTES};
+use crate::rules::{Rule, holds};
 use crate::store::StoreError;
 use cessfs_crypto::{PackKind, PackSeq};
 use std::collections::HashSet;
@@ -74,7 +75,7 @@ impl Upkeep {
         let mut due: Vec<PackSeq> = due.into_iter().collect();
         due.sort_unstable();
         for seq in due {
-            let lives = alive.contains(&seq);
+            let lives = alive.contains(&seq) && holds(Rule::Moved);
             if lives {
                 self.errors.push(format!(
                     "pack {} was to be deleted, but something lives in it: it is emptied again",
@@ -125,6 +126,9 @@ impl Upkeep {
 fn is_superseded(packs: &[Arc<PackRecord>], pack: &PackRecord, checkpoint: PackSeq, before_s: u64) -> bool {
     let later = || packs.iter().filter(|other| other.seq > pack.seq && !other.beside);
     let stands = |other: &&Arc<PackRecord>| matches!(other.state, PackState::Confirmed | PackState::Draining);
+    if !holds(Rule::Superseded) {
+        return true;
+    }
     let found = later()
         .filter(|other| other.seq >= checkpoint && other.kind == PackKind::Checkpoint)
         .filter(stands)

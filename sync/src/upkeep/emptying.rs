@@ -10,6 +10,7 @@ use super::{Upkeep, UpkeepError};
 use crate::builder::Moved;
 use crate::ledger::{Durable, PackState};
 use crate::limits::{MOVE_CHUNKS_MAX, MOVES_IN_FLIGHT};
+use crate::rules::{Rule, holds};
 use crate::store::StoreError;
 use cessfs_crypto::{ChunkId, PackSeq};
 use futures::StreamExt;
@@ -121,7 +122,10 @@ impl Upkeep {
             });
             let (stock, living, next) = page.await?;
             let living = living.ok_or(UpkeepError::NobodyKnows)?;
-            let live = stock.into_iter().filter(|(id, _)| living.contains(id)).collect();
+            let mut live: Vec<_> = stock.into_iter().filter(|(id, _)| living.contains(id)).collect();
+            if !holds(Rule::Moved) {
+                live.clear();
+            }
             self.move_chunks(live, leaving, None, &mut tally).await?;
             from = next;
         }
@@ -202,8 +206,9 @@ impl Upkeep {
 
     /// Draining packs with chunks that nobody gives: Lost, if too few columns are good. Else they are tried again.
     async fn give_up(self: &Arc<Self>, stuck: &HashSet<PackSeq>) -> Result<(), UpkeepError> {
+        let mut stuck: Vec<PackSeq> = stuck.iter().copied().collect();
+        stuck.sort_unstable();
         for seq in stuck {
-            let seq = *seq;
             if self.grade(seq) < Grade::Lost {
                 self.errors.push(format!(
                     "pack {}: not everything that lives in it can be read now; it is tried again",

@@ -1,5 +1,5 @@
 //! Who uses a machine: a writer that also renames, reads and makes things durable, the volume's own housekeeping, somebody who
-//! empties the cache, and somebody who waits for the network.
+//! empties the cache, somebody who waits for the network, and somebody who has packs looked at, repaired and collected.
 //!
 //! Each change is made in the volume and in the model, and nothing comes between.
 
@@ -9,7 +9,8 @@ use crate::dice::Dice;
 use crate::model::{FileId, Model, Node, differ};
 use crate::trace::Trace;
 use cessfs_sync::store::MemStore;
-use cessfs_sync::{ChunkStore, Clock};
+use cessfs_sync::upkeep::{Depth, UpkeepError};
+use cessfs_sync::{ChunkStore, Clock, StoreError};
 use cessfs_vfs::{Caller, Later, OpenFlags, RenameFlags, SetAttr, VfsError};
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -62,6 +63,7 @@ impl Stage<'_> {
             () = self.keeps_house() => {}
             () = self.empties_the_cache() => {}
             () = self.syncs() => {}
+            () = self.looks_after_packs() => {}
         }
     }
 
@@ -123,6 +125,57 @@ impl Stage<'_> {
                     self.trace.violation(format_args!("a sync failed: {why}"));
                 }
                 return std::future::pending().await;
+            }
+        }
+    }
+
+    /// `cessfs scrub`, `repair` and `gc`, beside what the volume does of itself.
+    async fn looks_after_packs(&self) {
+        loop {
+            self.clock.sleep(self.pause(Duration::from_secs(1800))).await;
+            let (what, engine) = (self.dice.borrow_mut().below(7), &self.life.engine);
+            let done = match what {
+                0 | 1 => {
+                    let depth = if what == 0 { Depth::Sample } else { Depth::Full };
+                    let looked = engine.scrub(depth, None).await;
+                    looked.map(|report| format!("scrub: {report:?}"))
+                }
+                2 | 3 => engine.repair().await.map(|report| format!("repair: {report:?}")),
+                4 => engine.collect(true).await.map(|report| format!("gc, dry: {report:?}")),
+                _ => self.collect().await,
+            };
+            match done {
+                Ok(told) => self.trace.note(told),
+                Err(why) => self.trace.note(format_args!("upkeep: {why}")),
+            }
+        }
+    }
+
+    /// `cessfs gc`.
+    ///
+    /// # Errors
+    /// It ended early.
+    pub async fn collect(&self) -> Result<String, UpkeepError> {
+        let report = self.life.engine.collect(false).await?;
+        self.trace.add("packs deleted by hand", report.deleted.len() as u64);
+        Ok(format!("gc: {report:?}"))
+    }
+
+    /// `cessfs repair`, then `cessfs gc`, until both are through.
+    ///
+    /// # Errors
+    /// They fail.
+    pub async fn tidy(&self) -> Result<String, String> {
+        loop {
+            let tidied = async {
+                self.life.engine.repair().await?;
+                self.collect().await
+            };
+            match tidied.await {
+                // The backlog is full: a real thread would wait until there is room.
+                Err(UpkeepError::Store(StoreError::Full)) => self.clock.sleep(Duration::from_secs(5)).await,
+                Err(error) => return Err(format!("tidying up: {error}")),
+                Ok(told) => return Ok(told),
             }
         }
     }

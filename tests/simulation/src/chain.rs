@@ -18,7 +18,7 @@ use cessfs_sync::chain::{ChainError, Miner, Territory, TerritoryState};
 use cessfs_sync::fragment_store::Fid;
 use cessfs_sync::fragment_store::Sha256Hash;
 use parking_lot::Mutex;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -178,6 +178,13 @@ impl SimChain {
         (state.height, state.best.clone())
     }
 
+    /// The files that there are, whichever head is asked.
+    pub fn stored(&self) -> BTreeSet<Fid> {
+        let state = self.settled();
+        let both = state.base.files.keys().filter(|fid| state.best.files.contains_key(fid));
+        both.copied().collect()
+    }
+
     /// A finalized state so many blocks back.
     fn finalized_before(&self, blocks: usize) -> At {
         let state = self.settled();
@@ -250,8 +257,7 @@ impl SimChain {
         let from = state.blocks.len() - depth;
         for index in from..state.blocks.len() {
             for mut transaction in std::mem::take(&mut state.blocks[index].transactions) {
-                let mortal = matches!(transaction.call, Call::Declare(_));
-                if mortal && lost_one_in > 0 && state.dice.one_in(lost_one_in) {
+                if transaction.call.is_mortal() && lost_one_in > 0 && state.dice.one_in(lost_one_in) {
                     self.trace.count("chain: transactions lost in forks");
                     continue;
                 }
@@ -270,8 +276,7 @@ impl SimChain {
         state.pool = later;
         let mut transactions = Vec::new();
         for transaction in ready {
-            let mortal = matches!(transaction.call, Call::Declare(_));
-            if mortal && transaction.dies_at < height {
+            if transaction.call.is_mortal() && transaction.dies_at < height {
                 self.trace.count("chain: transactions that died in the pool");
                 continue;
             }
@@ -291,15 +296,25 @@ impl SimChain {
                 let twice = state.base.declared_twice.len();
                 let outcome = Arc::make_mut(&mut state.base).apply(&transaction.call);
                 self.note_epoch(state, &transaction.call, block.height);
-                if let Call::Declare(declaration) = &transaction.call {
-                    self.trace.count("chain: declarations final");
-                    let fid = &declaration.fid.0[..4];
-                    self.trace
-                        .note(format_args!("chain: declaration {fid:02x?} final: {outcome:?}"));
-                    if state.base.declared_twice.len() > twice {
-                        self.trace.violation(format_args!("F4: {fid:02x?} was declared twice"));
+                match &transaction.call {
+                    Call::Declare(declaration) => {
+                        self.trace.count("chain: declarations final");
+                        let fid = &declaration.fid.0[..4];
+                        self.trace
+                            .note(format_args!("chain: declaration {fid:02x?} final: {outcome:?}"));
+                        if state.base.declared_twice.len() > twice {
+                            self.trace.violation(format_args!("F4: {fid:02x?} was declared twice"));
+                        }
+                        state.outcomes.insert(transaction.id, outcome);
                     }
-                    state.outcomes.insert(transaction.id, outcome);
+                    Call::Delete(fid) => {
+                        self.trace.count("chain: deletions final");
+                        let fid = &fid.0[..4];
+                        self.trace
+                            .note(format_args!("chain: deletion {fid:02x?} final: {outcome:?}"));
+                        state.outcomes.insert(transaction.id, outcome);
+                    }
+                    Call::Report { .. } => {}
                 }
             }
             if state.history.len() == HISTORY {

@@ -3,14 +3,14 @@
 use crate::chain::{ChainFaults, Link, RpcFaults, SimChain};
 use crate::clock::SimClock;
 use crate::dice::Dice;
-use crate::miners::{SimMiners, Toxic};
+use crate::miners::{ROTTEN_MAX, SimMiners, Toxic};
 use crate::trace::Trace;
 use cessfs_sync::Clock;
 use cessfs_sync::chain::TerritoryState;
 use std::time::Duration;
 
 /// Miners that misbehave at one time at most: whichever they are, every pack keeps four good columns.
-pub const ILL_MAX: usize = 8;
+const ILL_MAX: usize = 8;
 
 /// How bad a world is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +31,8 @@ pub struct Chaos {
     pub chain: SimChain,
     pub miners: SimMiners,
     pub links: Vec<Link>,
+    /// Miners lose columns for good, too.
+    pub rots: bool,
     pub dice: Dice,
 }
 
@@ -56,7 +58,11 @@ impl Chaos {
 
     fn a_miner(&mut self) {
         let number = self.dice.below(u64::from(self.miners.count())) as u8;
-        if self.dice.one_in(2) || self.miners.ill() >= ILL_MAX {
+        if self.rots && self.dice.one_in(3) {
+            return self.miners.rot(number);
+        }
+        let ill_max = if self.rots { ILL_MAX - ROTTEN_MAX } else { ILL_MAX };
+        if self.dice.one_in(2) || self.miners.ill() >= ill_max {
             return self.miners.set_toxic(number, None);
         }
         let (mut toxic, name) = *self.dice.pick(&Toxic::ALL);
@@ -89,7 +95,7 @@ impl Chaos {
             }
             _ => {
                 faults.declare_one_in = 1 + self.dice.below(3);
-                "rpc: declarations meet fates"
+                "rpc: calls meet fates"
             }
         };
         self.trace.count(name);

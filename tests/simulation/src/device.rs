@@ -11,6 +11,7 @@ use crate::trace::Trace;
 use cessfs_crypto::{AccountId, Entropy, LabelKey, Phrase, VolumeId, VolumeKeys};
 use cessfs_sync::erasure::geometry::segment_bytes;
 use cessfs_sync::store::MemStore;
+use cessfs_sync::upkeep::{Thresholds, UpkeepConfig};
 use cessfs_sync::{Clock, Config, Engine, MetaStore, Seams, StoreError, Tasks};
 use cessfs_vfs::{AtRest, FileKind, Later, OpenFlags, TreeStores, Vfs, VfsConfig, VfsError, VfsParts};
 use parking_lot::Mutex;
@@ -61,7 +62,7 @@ impl Secrets {
 }
 
 /// How the volume of a world is set up.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Settings {
     /// Segments of a full pack.
     pub pack_segments: u64,
@@ -73,6 +74,8 @@ pub struct Settings {
     pub sealed: bool,
     /// Packs that the backlog may hold.
     pub backlog_packs: u64,
+    /// How packs are looked after.
+    pub upkeep: UpkeepConfig,
 }
 
 impl Settings {
@@ -84,7 +87,41 @@ impl Settings {
             writeback_delay: dice.time(Duration::from_millis(200), Duration::from_secs(30)),
             sealed: dice.one_in(2),
             backlog_packs: 2 + dice.below(6),
+            upkeep: upkeep(dice),
         }
+    }
+
+    /// History is kept for longer than a world lasts. Otherwise a machine that was recovered from, and does not know yet, may
+    /// delete what the recovered tree still needs; with history kept only superseded trees lose anything.
+    pub fn keeps_history(&self) -> bool {
+        self.upkeep.keep_history >= HISTORY
+    }
+}
+
+/// Longer than any world lasts.
+const HISTORY: Duration = Duration::from_secs(7 * 86_400);
+
+fn upkeep(dice: &mut Dice) -> UpkeepConfig {
+    let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
+    let scrub_interval = dice.time(minute * 2, hour * 2);
+    let away = dice.time(minute, hour);
+    UpkeepConfig {
+        scrub: dice.below(4) > 0,
+        scrub_interval,
+        scrub_full_interval: scrub_interval * (1 + dice.below(5) as u32),
+        scrub_rate: 4 << 20,
+        repair: dice.below(4) > 0,
+        gc: dice.below(4) > 0,
+        gc_interval: dice.time(minute * 2, hour),
+        live_percent_max: 10 + dice.below(81) as u8,
+        keep_history: match dice.one_in(2) {
+            true => HISTORY,
+            false => Duration::from_secs(dice.below(1200)),
+        },
+        thresholds: Thresholds {
+            away,
+            ..UpkeepConfig::default().thresholds
+        },
     }
 }
 
@@ -132,10 +169,21 @@ impl Device {
         let death = Death::default();
         let opened = self.open(fuse, &death);
         match opened {
-            Ok(life) => Ok(Some(life)),
+            Ok(life) => {
+                life.engine.start();
+                Ok(Some(life))
+            }
             Err(_) if death.has_come() => Ok(None),
             Err(error) => Err(format!("the volume does not open: {error}")),
         }
+    }
+
+    /// A process that only reads: nothing is sealed, sent or looked after.
+    ///
+    /// # Errors
+    /// The volume cannot be opened.
+    pub fn start_idle(&mut self) -> Result<Life, String> {
+        self.open(None, &Death::default())
     }
 
     fn open(&mut self, fuse: Option<u64>, death: &Death) -> Result<Life, String> {
@@ -143,6 +191,7 @@ impl Device {
         let (miners, trace) = (outside.miners.clone(), outside.trace.clone());
         let confirmed: Confirmed = Arc::new(move |pack| {
             let fid = pack.encoded().fid;
+            miners.note_confirmed(fid);
             if pack.intent.is_some() && !miners.proven(fid) {
                 trace.violation(format_args!(
                     "I1: pack {} is Confirmed, and not all miners gave it back",
@@ -157,8 +206,7 @@ impl Device {
         config.pack_target_bytes = target;
         config.pack_age_max = outside.settings.pack_age;
         config.backlog_bound_bytes = outside.settings.backlog_packs * target;
-        // Deletions are not simulated yet, and so nothing is collected or rewritten.
-        (config.upkeep.scrub, config.upkeep.repair, config.upkeep.gc) = (false, false, false);
+        config.upkeep = outside.settings.upkeep.clone();
         let (clock, pauses) = (outside.clock.clone(), Arc::new(Mutex::new(self.fork("pauses"))));
         let pausing = clock.clone();
         let tasks = Tasks::inline(Handle::current(), move || {
@@ -197,7 +245,6 @@ impl Device {
         });
         let vfs = vfs.map_err(|error| error.to_string())?;
         engine.attach(vfs.delta_source());
-        engine.start();
         Ok(Life {
             vfs,
             engine,

@@ -8,10 +8,11 @@
 //! | zone | may | but |
 //! |---|---|---|
 //! | miners, 20 to 40 | refuse, stall, slow down, reset, corrupt a byte, lie on a range, drop what they accepted, report and forget, keep silent | at most eight at a time, so every pack keeps four good columns; all of them are well at the end, because a pack that a miner forgot is not placed anew yet |
-//! | columns | be destroyed for good | eight of each pack, at the very end |
+//! | columns, for good | be lost by their miner while the volume lives | two of each pack, and only six miners misbehave then; only of packs that are Confirmed |
+//! | columns, at the end | be destroyed | eight of each pack, with those lost before |
 //! | chain | fork what is not final, lose transactions in forks, lag in finality, pause the call | what is final stays |
 //! | RPC node | be away, lag by up to 20 blocks, reset, leave things out of one answer in twenty | who recovers asks an honest one: one node alone can hide the newest packs from a new machine, and that is not promised |
-//! | declarations | be lost, be included up to 31 blocks late, lose their answer, lose a nonce race | a transaction lives 32 blocks |
+//! | declarations, deletions | be lost, be included up to 31 blocks late, lose their answer, lose a nonce race | a transaction lives 32 blocks |
 //! | owner | run out of funds, let the territory freeze, expire or fill | pays in the end; expiry drops open deals, and stored files stay, as they do when it is given up and bought again before the purge |
 //! | process | die at any moment, and between any two journal batches | |
 //! | journal | lose any batches after the last barrier | an atomic prefix stays: that is its contract |

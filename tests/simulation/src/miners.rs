@@ -69,12 +69,25 @@ struct SimMiner {
     silent: Vec<(Fid, u8)>,
     /// Columns it gave back well.
     proven: BTreeSet<(Fid, u8)>,
+    /// Files of which it lost its column for good.
+    rotten: BTreeSet<Fid>,
 }
 
 struct State {
     miners: Vec<SimMiner>,
+    /// Files that a journal called Confirmed, and when.
+    confirmed: BTreeMap<Fid, Duration>,
     dice: Dice,
 }
+
+impl State {
+    fn rotten_columns(&self, fid: Fid) -> usize {
+        self.miners.iter().filter(|miner| miner.rotten.contains(&fid)).count()
+    }
+}
+
+/// Columns of one file that are lost for good while the volume lives, at most.
+pub const ROTTEN_MAX: usize = 2;
 
 /// See the module head. Endpoints are numbers: `sim:0`, `sim:1`, ... Cheap to clone.
 #[derive(Clone)]
@@ -101,6 +114,7 @@ impl SimMiners {
         }
         let state = State {
             miners: (0..count).map(|_| SimMiner::default()).collect(),
+            confirmed: BTreeMap::new(),
             dice: Dice::new(seed, "miners"),
         };
         SimMiners {
@@ -145,6 +159,36 @@ impl SimMiners {
         }
     }
 
+    /// A journal calls this file Confirmed.
+    pub fn note_confirmed(&self, fid: Fid) {
+        let now = self.clock.monotonic();
+        self.state.lock().confirmed.entry(fid).or_insert(now);
+    }
+
+    /// A miner loses its column of some file for good. Only of a file that is Confirmed, and durably so: one that never was is
+    /// not placed anew.
+    pub fn rot(&self, number: u8) {
+        let now = self.clock.monotonic();
+        let mut state = self.state.lock();
+        let settled = |fid: &Fid| {
+            let since = state.confirmed.get(fid);
+            since.is_some_and(|at| *at + Duration::from_secs(60) < now) && state.rotten_columns(*fid) < ROTTEN_MAX
+        };
+        let held = &state.miners[usize::from(number)].fragments;
+        let fids: BTreeSet<Fid> = held.keys().map(|(fid, _)| *fid).filter(settled).collect();
+        let fids: Vec<Fid> = fids.into_iter().collect();
+        if fids.is_empty() {
+            return;
+        }
+        let fid = *state.dice.pick(&fids);
+        let miner = &mut state.miners[usize::from(number)];
+        miner.fragments.retain(|(held, _), _| *held != fid);
+        miner.rotten.insert(fid);
+        self.trace.count("miner: loses a column for good");
+        self.trace
+            .note(format_args!("miner {number}: lost {:02x?} for good", &fid.0[..4]));
+    }
+
     /// Whether every column of a pack was given back well by the miner that the chain names.
     pub fn proven(&self, fid: Fid) -> bool {
         let (_, pallet) = self.chain.best();
@@ -159,13 +203,15 @@ impl SimMiners {
         })
     }
 
-    /// Destroys so many random columns of every file, for good.
+    /// Destroys random columns of every file, for good, until so many are gone.
     pub fn destroy_columns(&self, columns: usize) {
         let (_, pallet) = self.chain.best();
         let mut state = self.state.lock();
         for (fid, file) in &pallet.files {
             let mut holders = file.segments[0].1;
             state.dice.shuffle(&mut holders);
+            // What is gone already counts.
+            holders.sort_by_key(|holder| !state.miners[usize::from(number_of(*holder))].rotten.contains(fid));
             for holder in &holders[..columns] {
                 let miner = &mut state.miners[usize::from(number_of(*holder))];
                 miner.fragments.retain(|(held, _), _| held != fid);
@@ -289,6 +335,9 @@ impl SimMiners {
             miner.fragments.get(&(fid, fragment)).cloned()
         };
         let held = held.filter(|_| toxic != Some(Toxic::ReportsThenForgets));
+        // What the chain has no file and no deal of, miners clear away.
+        let (_, pallet) = self.chain.best();
+        let held = held.filter(|_| pallet.files.contains_key(&fid) || pallet.deals.contains_key(&fid));
         let Some(held) = held else {
             return Err(MinerError::Missing("404".into()));
         };

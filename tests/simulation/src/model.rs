@@ -32,7 +32,7 @@ struct Shot {
 pub type Found = BTreeMap<String, Option<(u64, Vec<u8>)>>;
 
 /// See the module head.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Model {
     /// The tree now.
     pub names: Names,
@@ -191,23 +191,7 @@ impl Model {
     /// # Errors
     /// It is no tree there was since the last sync.
     pub fn recovered(&mut self, found: &Found, records: usize) -> Result<(), String> {
-        let fitting = self
-            .shots
-            .iter()
-            .rev()
-            .find(|shot| self.misfits(shot, found).is_empty());
-        let Some(names) = fitting.map(|shot| shot.names.clone()) else {
-            let all = self
-                .shots
-                .iter()
-                .enumerate()
-                .map(|(index, shot)| (index, self.misfits(shot, found)));
-            let nearest = all.min_by_key(|(_, misfits)| misfits.len());
-            let many = self.shots.len();
-            return Err(format!(
-                "recovery gave none of the {many} trees since the last sync; nearest: {nearest:?}"
-            ));
-        };
+        let names = self.fitting(found)?;
         for (path, node) in &names {
             if let (Node::File(file), Some((_, content))) = (node, &found[path]) {
                 self.files.insert(*file, content.clone());
@@ -218,6 +202,38 @@ impl Model {
         self.journal.clear();
         self.done(records);
         Ok(())
+    }
+
+    /// The names of the newest tree that this is.
+    fn fitting(&self, found: &Found) -> Result<Names, String> {
+        let newest_first = self.shots.iter().rev();
+        let mut fitting = newest_first.filter(|shot| self.misfits(shot, found).is_empty());
+        if let Some(shot) = fitting.next() {
+            return Ok(shot.names.clone());
+        }
+        let all = self.shots.iter().enumerate();
+        let all = all.map(|(index, shot)| (index, self.misfits(shot, found)));
+        let nearest = all.min_by_key(|(_, misfits)| misfits.len());
+        let many = self.shots.len();
+        Err(format!(
+            "recovery gave none of the {many} trees since the last sync; nearest: {nearest:?}"
+        ))
+    }
+
+    /// Whether a recovery that began when the model was `before` and ended now may have given this.
+    ///
+    /// # Errors
+    /// It is no tree there was between the last sync before it began and now.
+    pub fn may_be(&self, before: &Model, found: &Found) -> Result<(), String> {
+        let mut both = before.clone();
+        let after = before.dropped + before.shots.len();
+        let fresh = self.shots.iter().skip(after.saturating_sub(self.dropped));
+        both.shots.extend(fresh.cloned());
+        for (file, versions) in &self.versions {
+            let known = both.versions.entry(*file).or_default();
+            known.extend(versions.iter().map(|(hash, content)| (*hash, content.clone())));
+        }
+        both.fitting(found).map(drop)
     }
 
     /// How many trees a recovery may give now.

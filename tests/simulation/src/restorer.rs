@@ -15,6 +15,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
+/// How the words begin that tell of a tree which is not whole.
+pub const MISTAKES: &str = "a tree with mistakes";
+
 /// Asks the network for a volume, and puts it on a fresh disk; `None` if nothing of it can be recovered yet, which
 /// `cessfs recover` refuses.
 ///
@@ -74,10 +77,7 @@ pub async fn restore(
     let has = |id| has_chunk(store.as_ref(), id);
     let restored = finish(store.as_ref(), &secrets.keys, &has).map_err(|error| error.to_string())?;
     if !restored.findings.is_empty() || restored.missing_files > 0 {
-        return Err(format!(
-            "a tree with mistakes: {:?} {:?}",
-            restored.findings, restored.missing
-        ));
+        return Err(format!("{MISTAKES}: {:?} {:?}", restored.findings, restored.missing));
     }
     store.barrier().map_err(|error| error.to_string())?;
     outside.trace.count("recoveries from the phrase");

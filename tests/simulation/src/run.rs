@@ -1,5 +1,7 @@
 //! One seed: a world is made, lives, ends, and is judged.
 
+mod witness;
+
 use crate::actors::Stage;
 use crate::chain::{Link, SimChain};
 use crate::chaos::{Chaos, Weather};
@@ -15,7 +17,7 @@ use crate::trace::Trace;
 use cessfs_sync::Clock;
 use cessfs_sync::erasure::{geometry, sha256};
 use cessfs_sync::rules::{Rule, forget_persisted, switch_off};
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -73,7 +75,7 @@ struct World {
     /// Machines that others took over from, still on.
     older: Vec<Life>,
     pace: Duration,
-    disks: u32,
+    disks: Cell<u32>,
 }
 
 /// Runs a seed from beginning to end, in a thread of its own.
@@ -167,7 +169,7 @@ impl World {
             devices: Vec::new(),
             older: Vec::new(),
             pace,
-            disks: 0,
+            disks: Cell::new(0),
         }
     }
 
@@ -185,9 +187,9 @@ impl World {
         self.dice.borrow_mut().time(from, to)
     }
 
-    fn next_root(&mut self) -> std::path::PathBuf {
-        self.disks += 1;
-        self.root.path().join(self.disks.to_string())
+    fn next_root(&self) -> std::path::PathBuf {
+        self.disks.set(self.disks.get() + 1);
+        self.root.path().join(self.disks.get().to_string())
     }
 
     fn machine(&mut self, disk: Disk, link: Link) {
@@ -215,6 +217,7 @@ impl World {
             chain: self.chain.clone(),
             miners: self.outside.miners.clone(),
             links: links.clone(),
+            rots: self.below(2) == 0,
             dice: Dice::new(self.dice.borrow_mut().word(), "chaos"),
         };
         let lived = tokio::select! {
@@ -231,7 +234,8 @@ impl World {
     async fn lives(&mut self, second: Link) -> Result<Life, String> {
         let clock = self.outside.clock.clone();
         let end = self.time(Duration::from_secs(600), Duration::from_secs(2 * 3600));
-        let mut takeover = (self.below(4) == 0).then(|| self.time(Duration::from_secs(300), end));
+        let taken_over = self.outside.settings.keeps_history() && self.below(2) == 0;
+        let mut takeover = taken_over.then(|| self.time(Duration::from_secs(300), end));
         let mut crashed = false;
         loop {
             let fuse = (self.below(3) == 0).then(|| 1 + self.below(80));
@@ -253,13 +257,12 @@ impl World {
             let until = clock.monotonic() + span;
             let crashes = until < end && takeover.is_none_or(|at| until < at) && self.below(5) > 0;
             let stage = self.stage(&life);
-            match crashes {
-                false => stage.everybody(until).await,
-                true => tokio::select! {
-                    biased;
-                    () = stage.everybody(Duration::MAX) => {}
-                    () = clock.sleep(span) => {}
-                },
+            let goes_on = if crashes { Duration::MAX } else { until };
+            tokio::select! {
+                biased;
+                () = stage.everybody(goes_on) => {}
+                () = clock.sleep(span), if crashes => {}
+                () = self.bears_witness() => unreachable!("it goes on"),
             }
             drop(stage);
             if crashes || life.death.has_come() {
@@ -416,36 +419,7 @@ impl World {
     async fn end(&mut self, life: Life) -> Result<(), String> {
         let clock = self.outside.clock.clone();
         if self.below(4) > 0 {
-            let stage = self.stage(&life);
-            let syncing = async {
-                tokio::select! {
-                    biased;
-                    () = life.death.wait() => Err("died".into()),
-                    synced = stage.sync() => synced,
-                    () = stage.keeps_house() => unreachable!("it goes on"),
-                }
-            };
-            let synced = patiently(&clock, "the last network sync", syncing).await;
-            let status = || {
-                let status = life.engine.status();
-                let stuck: Vec<_> = status
-                    .underway
-                    .iter()
-                    .map(|pack| (pack.seq, pack.state, &pack.blocked))
-                    .collect();
-                format!("{stuck:?}")
-            };
-            let synced = synced.map_err(|why| format!("{why}: {}", status()))?;
-            match synced {
-                Ok(()) => self.outside.trace.count("worlds that ended with a sync"),
-                // A fuse was still burning.
-                Err(_) if life.death.has_come() => {}
-                Err(why) => return Err(format!("the last network sync failed: {why}")),
-            }
-            drop(stage);
-            if let Some(found) = self.see(&life).await? {
-                self.model.borrow().compare(&found)?;
-            }
+            self.last_sync(&life).await?;
         }
         life.death.strike();
         bury(life).await;
@@ -480,6 +454,47 @@ impl World {
         self.outside.trace.add("files recovered", found.len() as u64);
         life.death.strike();
         bury(life).await;
+        Ok(())
+    }
+
+    /// Everything goes to the network. Perhaps it is tidied there, too: then nothing that the phrase needs may be gone.
+    async fn last_sync(&self, life: &Life) -> Result<(), String> {
+        let (clock, trace) = (&self.outside.clock, &self.outside.trace);
+        let stage = self.stage(life);
+        let tidies = self.below(2) == 0;
+        let syncing = async {
+            stage.sync().await?;
+            trace.count("worlds that ended with a sync");
+            if tidies {
+                trace.note(stage.tidy().await?);
+                trace.count("worlds that were tidied at their end");
+            }
+            Ok::<(), String>(())
+        };
+        let syncing = async {
+            tokio::select! {
+                biased;
+                () = life.death.wait() => Err("died".into()),
+                synced = syncing => synced,
+                () = stage.keeps_house() => unreachable!("it goes on"),
+            }
+        };
+        let synced = patiently(clock, "the last network sync", syncing).await;
+        let status = || {
+            let status = life.engine.status();
+            let underway = status.underway.iter();
+            let stuck: Vec<_> = underway.map(|pack| (pack.seq, pack.state, &pack.blocked)).collect();
+            format!("{stuck:?}")
+        };
+        match synced.map_err(|why| format!("{why}: {}", status()))? {
+            Ok(()) => {}
+            // A fuse was still burning.
+            Err(_) if life.death.has_come() => {}
+            Err(why) => return Err(format!("the last network sync failed: {why}")),
+        }
+        if let Some(found) = self.see(life).await? {
+            self.model.borrow().compare(&found)?;
+        }
         Ok(())
     }
 

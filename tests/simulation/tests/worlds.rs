@@ -51,10 +51,20 @@ fn a_journal_that_speaks_of_a_body_before_it_is_on_the_disk_is_found() {
 
 #[test]
 fn a_checkpoint_that_overtakes_what_it_builds_on_is_found() {
-    found(Rule::Order, "tree", 410..600);
+    found(Rule::Order, "tree", 1..1000);
 }
 
 #[test]
 fn a_writer_that_goes_on_after_another_took_over_is_found() {
     found(Rule::Fence, "I10", 1..120);
+}
+
+#[test]
+fn a_pack_deleted_before_what_lives_in_it_has_moved_is_found() {
+    found(Rule::Moved, "", 1..120);
+}
+
+#[test]
+fn a_pack_deleted_before_a_later_checkpoint_is_found() {
+    found(Rule::Superseded, "", 1..120);
 }

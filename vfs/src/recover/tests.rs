@@ -29,6 +29,29 @@ fn a_clean_chunk_that_was_written_turns_dirty() {
     }
 }
 
+/// Its hash is that of more than is left of it, and was taken to say nothing: the file read as it was written, here, and as it was
+/// before from the network.
+#[test]
+fn a_clean_chunk_that_was_cut_short_and_then_written_turns_dirty() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, MIB));
+        bench.settle();
+        bench.set_size(5, 500_000);
+        bench.settle();
+        bench.fsync(5).unwrap();
+        let (journaled, _) = bench.store.progress();
+        bench.write(5, 8192, &pattern(2, 10_000));
+        let mut expected = pattern(1, MIB)[..500_000].to_vec();
+        expected[8192..18192].copy_from_slice(&pattern(2, 10_000));
+        let bench = bench.crash_at(journaled);
+        assert_eq!(bench.content(5), expected);
+        bench.settle();
+        assert_eq!(bench.restore().content(5), expected);
+    }
+}
+
 #[test]
 fn a_content_that_changed_after_its_delta_travels_again() {
     for at_rest in BOTH {

@@ -25,7 +25,7 @@ pub struct RpcFaults {
     pub lag_blocks: usize,
     /// One answer in so many breaks off; 0: none.
     pub reset_one_in: u64,
-    /// One declaration in so many meets a fate of its own; 0: none.
+    /// One call of the account in so many meets a fate of its own; 0: none.
     pub declare_one_in: u64,
     /// Files and deals are left out of one answer in so many; 0: of none.
     pub omit_one_in: u64,
@@ -137,17 +137,17 @@ impl Link {
         }
         let late = dice.time(Duration::from_secs(1), BLOCK * 31);
         let (name, fate) = match dice.below(4) {
-            0 => ("declarations lost", Fate::Lost),
-            1 => ("declarations whose answer was lost", Fate::ReplyLost),
-            2 => ("declarations included late", Fate::Late(late)),
-            _ => ("declarations that lost a nonce race", Fate::Nonce),
+            0 => ("calls lost", Fate::Lost),
+            1 => ("calls whose answer was lost", Fate::ReplyLost),
+            2 => ("calls included late", Fate::Late(late)),
+            _ => ("calls that lost a nonce race", Fate::Nonce),
         };
         self.trace.count(name);
         fate
     }
 
     /// Signs, sends, and waits for a final answer, as the real client does.
-    async fn submit(self, declaration: Declaration) -> Result<(), ChainError> {
+    async fn submit(self, call: Call) -> Result<(), ChainError> {
         self.death.guard().await;
         let wait = self.dice.lock().time(Duration::from_millis(5), Duration::from_secs(2));
         self.clock.sleep(wait).await;
@@ -159,10 +159,7 @@ impl Link {
         if pallet.broke {
             return Err(ChainError::NoFunds("inability to pay some fees".into()));
         }
-        let fid = declaration.fid.0;
-        self.trace.note(format_args!("rpc: declare {:02x?}", &fid[..4]));
-        self.check_fence(&declaration, signed_at);
-        let call = Call::Declare(Arc::new(declaration));
+        self.note_call(&call, signed_at);
         let travel = self.dice.lock().time(Duration::from_millis(10), BLOCK);
         let id = match self.fate() {
             Fate::Counts => self.chain.send(call, travel, signed_at),
@@ -185,6 +182,18 @@ impl Link {
             if self.clock.monotonic() > until {
                 return Err(ChainError::Away("not finalized in time".into()));
             }
+        }
+    }
+
+    fn note_call(&self, call: &Call, signed_at: u32) {
+        match call {
+            Call::Declare(declaration) => {
+                let fid = declaration.fid.0;
+                self.trace.note(format_args!("rpc: declare {:02x?}", &fid[..4]));
+                self.check_fence(declaration, signed_at);
+            }
+            Call::Delete(fid) => self.trace.note(format_args!("rpc: delete {:02x?}", &fid.0[..4])),
+            Call::Report { .. } => unreachable!("miners report by themselves"),
         }
     }
 
@@ -293,11 +302,11 @@ impl Chain for Link {
     }
 
     fn declare(&self, declaration: Declaration) -> BoxFuture<'static, Result<(), ChainError>> {
-        self.clone().submit(declaration).boxed()
+        self.clone().submit(Call::Declare(Arc::new(declaration))).boxed()
     }
 
-    fn delete(&self, _: Fid) -> BoxFuture<'static, Result<(), ChainError>> {
-        not_here()
+    fn delete(&self, fid: Fid) -> BoxFuture<'static, Result<(), ChainError>> {
+        self.clone().submit(Call::Delete(fid)).boxed()
     }
 
     fn files(&self) -> BoxFuture<'static, Result<Vec<Fid>, ChainError>> {

@@ -13,8 +13,17 @@ use std::sync::Arc;
 pub enum Call {
     /// `upload_declaration` of the account.
     Declare(Arc<Declaration>),
+    /// `delete_file` of the account.
+    Delete(Fid),
     /// `transfer_report` of a miner.
     Report { fid: Fid, column: u8, miner: AccountId },
+}
+
+impl Call {
+    /// The account signed it: it dies if it is not included in time, and may be lost.
+    pub fn is_mortal(&self) -> bool {
+        !matches!(self, Call::Report { .. })
+    }
 }
 
 /// A declared pack that is no file yet.
@@ -43,6 +52,7 @@ impl Pallet {
     pub fn apply(&mut self, call: &Call) -> Result<(), ChainError> {
         match call {
             Call::Declare(declaration) => self.declare(declaration),
+            Call::Delete(fid) => self.delete(*fid),
             Call::Report { fid, column, miner } => {
                 self.report(*fid, *column, *miner);
                 Ok(())
@@ -82,6 +92,22 @@ impl Pallet {
             reported: Vec::new(),
         };
         self.deals.insert(fid, Arc::new(deal));
+        Ok(())
+    }
+
+    /// In any state of the territory, which gets its space back.
+    fn delete(&mut self, fid: Fid) -> Result<(), ChainError> {
+        if self.broke {
+            return Err(ChainError::NoFunds("inability to pay some fees".into()));
+        }
+        let Some(file) = self.files.remove(&fid) else {
+            return Err(ChainError::Refused("FileBank.NonExistent".into()));
+        };
+        let charge = file.segments.len() as u128 * u128::from(SEGMENT_CHARGE_BYTES);
+        if let Some(territory) = &mut self.territory {
+            territory.used_bytes = territory.used_bytes.saturating_sub(charge);
+            territory.remaining_bytes += charge;
+        }
         Ok(())
     }
 
