@@ -83,12 +83,12 @@ impl Shared {
     /// Takes the blocks out of a file that may be what they were before they were cut off. Ends the note.
     fn recover_unsure(&self, ino: u64) -> Result<(), VfsError> {
         let key = unsure::note_key(ino);
-        let (boot, chunks) = unsure::decode(&self.core.store.get(&key)?.unwrap_or_default())?;
-        let is_same_boot = boot != [0; 16] && boot == self.core.config.boot;
+        let note = unsure::decode(&self.core.store.get(&key)?.unwrap_or_default())?;
+        let is_same_boot = note.boot != [0; 16] && note.boot == self.core.config.boot;
         match self.core.inodes.get(&self.core, ino) {
             // What others wrote is to be believed, and began when nothing was unsure.
             Ok(inode) if !is_same_boot && !self.is_noted(ino)? => {
-                for (chunk, unsure) in chunks {
+                for (chunk, unsure) in note.chunks {
                     let _guard = self.core.marks.enter();
                     let mut state = inode.state.write();
                     let before = state.data.extent(&self.core, ino, chunk)?;

@@ -70,8 +70,16 @@ pub(super) fn encode(boot: &[u8; 16], chunks: &[(u64, BlockMap)]) -> Vec<u8> {
     out
 }
 
-/// The boot it was written in, and its blocks by chunk.
-pub(crate) fn decode(note: &[u8]) -> Result<([u8; 16], Vec<(u64, BlockMap)>), RecordError> {
+/// A note as stored.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Note {
+    /// The start of the machine it was written in.
+    pub(crate) boot: [u8; 16],
+    /// Unsure blocks by chunk.
+    pub(crate) chunks: Vec<(u64, BlockMap)>,
+}
+
+pub(crate) fn decode(note: &[u8]) -> Result<Note, RecordError> {
     let (&version, rest) = note.split_first().ok_or(RecordError::Short)?;
     if version != VERSION {
         return Err(RecordError::Version(version));
@@ -91,7 +99,7 @@ pub(crate) fn decode(note: &[u8]) -> Result<([u8; 16], Vec<(u64, BlockMap)>), Re
         }
         chunks.push((chunk, blocks));
     }
-    Ok((*boot, chunks))
+    Ok(Note { boot: *boot, chunks })
 }
 
 #[cfg(test)]
@@ -122,7 +130,8 @@ mod tests {
         let chunks = vec![(0, map(0)), (7, map(255))];
         let note = encode(&[9; 16], &chunks);
         assert_eq!(note.len(), 17 + 2 * CHUNK_ENTRY_BYTES);
-        assert_eq!(decode(&note).unwrap(), ([9; 16], chunks));
+        let boot = [9; 16];
+        assert_eq!(decode(&note).unwrap(), Note { boot, chunks });
         assert!(decode(&note[..note.len() - 1]).is_err());
         assert!(decode(&[&[2], &note[1..]].concat()).is_err());
         assert!(decode(&[]).is_err());
