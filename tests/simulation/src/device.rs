@@ -76,6 +76,8 @@ pub struct Settings {
     pub backlog_packs: u64,
     /// How packs are looked after.
     pub upkeep: UpkeepConfig,
+    /// Another machine takes the volume over.
+    pub second_machine: bool,
 }
 
 impl Settings {
@@ -88,18 +90,24 @@ impl Settings {
             sealed: dice.one_in(2),
             backlog_packs: 2 + dice.below(6),
             upkeep: upkeep(dice),
+            second_machine: false,
         }
+        .fitting_together(dice)
     }
 
-    /// History is kept for longer than a world lasts. Otherwise a machine that was recovered from, and does not know yet, may
-    /// delete what the recovered tree still needs; with history kept only superseded trees lose anything.
-    pub fn keeps_history(&self) -> bool {
-        self.upkeep.keep_history >= HISTORY
+    /// Perhaps another machine takes over. There, packs are not looked after: one that does not know yet that it was recovered from may
+    /// delete what the recovered tree still needs.
+    fn fitting_together(mut self, dice: &mut Dice) -> Settings {
+        // One file in three fills more than half of a pack of one segment. Chunks that are moved out of such packs take as many
+        // again, and collecting would never come to an end; a real segment has room for 31 chunks.
+        self.upkeep.gc &= self.pack_segments > 1;
+        self.second_machine = dice.one_in(4);
+        if self.second_machine {
+            self.upkeep = UpkeepConfig::by_hand();
+        }
+        self
     }
 }
-
-/// Longer than any world lasts.
-const HISTORY: Duration = Duration::from_secs(7 * 86_400);
 
 fn upkeep(dice: &mut Dice) -> UpkeepConfig {
     let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
@@ -114,10 +122,7 @@ fn upkeep(dice: &mut Dice) -> UpkeepConfig {
         gc: dice.below(4) > 0,
         gc_interval: dice.time(minute * 2, hour),
         live_percent_max: 10 + dice.below(81) as u8,
-        keep_history: match dice.one_in(2) {
-            true => HISTORY,
-            false => Duration::from_secs(dice.below(1200)),
-        },
+        keep_history: Duration::from_secs(dice.below(1200)),
         thresholds: Thresholds {
             away,
             ..UpkeepConfig::default().thresholds

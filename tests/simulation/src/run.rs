@@ -217,7 +217,7 @@ impl World {
             chain: self.chain.clone(),
             miners: self.outside.miners.clone(),
             links: links.clone(),
-            rots: self.below(2) == 0,
+            rots: !self.outside.settings.second_machine && self.below(2) == 0,
             dice: Dice::new(self.dice.borrow_mut().word(), "chaos"),
         };
         let lived = tokio::select! {
@@ -234,8 +234,11 @@ impl World {
     async fn lives(&mut self, second: Link) -> Result<Life, String> {
         let clock = self.outside.clock.clone();
         let end = self.time(Duration::from_secs(600), Duration::from_secs(2 * 3600));
-        let taken_over = self.outside.settings.keeps_history() && self.below(2) == 0;
-        let mut takeover = taken_over.then(|| self.time(Duration::from_secs(300), end));
+        let mut takeover = self
+            .outside
+            .settings
+            .second_machine
+            .then(|| self.time(Duration::from_secs(300), end));
         let mut crashed = false;
         loop {
             let fuse = (self.below(3) == 0).then(|| 1 + self.below(80));
@@ -288,6 +291,7 @@ impl World {
             clock: self.outside.clock.clone(),
             trace: self.outside.trace.clone(),
             pace: self.pace,
+            tended: !self.outside.settings.second_machine,
         }
     }
 
@@ -461,7 +465,7 @@ impl World {
     async fn last_sync(&self, life: &Life) -> Result<(), String> {
         let (clock, trace) = (&self.outside.clock, &self.outside.trace);
         let stage = self.stage(life);
-        let tidies = self.below(2) == 0;
+        let tidies = !self.outside.settings.second_machine && self.below(2) == 0;
         let syncing = async {
             stage.sync().await?;
             trace.count("worlds that ended with a sync");
