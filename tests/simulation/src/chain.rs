@@ -76,6 +76,20 @@ struct State {
     dice: Dice,
 }
 
+impl State {
+    /// What the blocks that are not final make of what is.
+    fn replayed(&self) -> Arc<Pallet> {
+        let mut best = Pallet::clone(&self.base);
+        for block in &self.blocks {
+            for transaction in &block.transactions {
+                // What failed on this branch before fails on it again, and changes nothing.
+                let _ = best.apply(&transaction.call);
+            }
+        }
+        Arc::new(best)
+    }
+}
+
 /// See the module head. Cheap to clone.
 #[derive(Clone)]
 pub struct SimChain {
@@ -143,11 +157,13 @@ impl SimChain {
         self.settled().faults = faults;
     }
 
-    /// Root, time or the owner's purse change something, from this block on and whatever forks.
+    /// Root, time or the owner's purse change something, whatever forks. It is final at once; what is not final comes after
+    /// it, and is judged anew. Changing both heads instead would let them part for ever: a declaration in a block between
+    /// them, gone from the newest head with an expired territory, would come true when its block is final.
     pub fn decree(&self, change: impl Fn(&mut Pallet)) {
         let mut state = self.settled();
         change(Arc::make_mut(&mut state.base));
-        change(Arc::make_mut(&mut state.best));
+        state.best = state.replayed();
     }
 
     /// The finalized state.
@@ -243,14 +259,7 @@ impl SimChain {
                 state.pool.push(transaction);
             }
         }
-        let mut best = Pallet::clone(&state.base);
-        for block in &state.blocks {
-            for transaction in &block.transactions {
-                // What failed on this branch before fails on it again, and changes nothing.
-                let _ = best.apply(&transaction.call);
-            }
-        }
-        state.best = Arc::new(best);
+        state.best = state.replayed();
     }
 
     fn build(&self, state: &mut State, height: u32, at: Duration) {
@@ -317,9 +326,14 @@ impl SimChain {
         state.epochs.range(own + 1..).map(|(_, height)| *height).min()
     }
 
-    /// Everything final, for comparing two runs.
+    /// Everything final, for comparing two runs. Also looks whether the two heads have parted, which no chain's ever do.
     pub fn fingerprint(&self) -> String {
         let state = self.settled();
+        let replayed = state.replayed();
+        if replayed.deals.keys().ne(state.best.deals.keys()) || replayed.files.keys().ne(state.best.files.keys()) {
+            self.trace
+                .violation("the simulated chain: its newest head does not follow from its final one");
+        }
         format!(
             "{} {:?} {:?} {:?}",
             state.base_height,

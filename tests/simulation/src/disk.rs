@@ -166,9 +166,16 @@ impl MetaStore for Lease {
         for (key, value) in &batch.ops {
             if let (Some(b'P'), Some(value)) = (key.first(), value)
                 && let Ok(pack) = PackRecord::decode(value)
-                && pack.state == PackState::Confirmed
             {
-                (self.confirmed)(&pack);
+                if pack.state == PackState::Confirmed {
+                    (self.confirmed)(&pack);
+                }
+                let PackRecord { seq, kind, state, .. } = &pack;
+                let (chunks, deltas) = (pack.chunks, pack.delta_bytes);
+                self.trace.note(format_args!(
+                    "journal: pack {} {kind:?} {state:?}, {chunks} chunks, {deltas} bytes of metadata",
+                    seq.0
+                ));
             }
         }
         self.trace.add("journal batches", 1);

@@ -15,7 +15,8 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-/// Asks the network for a volume, and puts it on a fresh disk.
+/// Asks the network for a volume, and puts it on a fresh disk; `None` if nothing of it can be recovered yet, which
+/// `cessfs recover` refuses.
 ///
 /// # Errors
 /// Something that must be there is not, in words.
@@ -25,7 +26,7 @@ pub async fn restore(
     miners: SimMiners,
     dice: &mut Dice,
     root: PathBuf,
-) -> Result<Disk, String> {
+) -> Result<Option<Disk>, String> {
     use cessfs_sync::Clock;
     let secrets = &outside.secrets;
     let clock = outside.clock.clone();
@@ -35,7 +36,7 @@ pub async fn restore(
     let found = survey.take(secrets.keys.volume());
     outside.trace.note(format_args!("restorer: {} packs", found.len()));
     if found.is_empty() {
-        return Ok(Disk::new(root));
+        return Ok(None);
     }
     let archive = Archive::new(ArchiveParts {
         chain: Arc::new(link),
@@ -49,8 +50,8 @@ pub async fn restore(
     let (plan, store) = loop {
         let plan = match packs.plan(At::Newest) {
             Ok(plan) => plan,
-            // The first packs are still on their way: as good as nothing, which is judged like any other tree.
-            Err(NoPlan::NothingComplete) if packs.lost.is_empty() => return Ok(Disk::new(root)),
+            // The first packs are still on their way.
+            Err(NoPlan::NothingComplete) if packs.lost.is_empty() => return Ok(None),
             Err(error) => return Err(error.to_string()),
         };
         let store = Arc::new(MemStore::new());
@@ -59,11 +60,14 @@ pub async fn restore(
             Some((seq, why)) => packs.lose_deltas(seq, why),
         }
     };
-    if !packs.lost.is_empty() || !plan.missing.is_empty() {
-        return Err(format!(
-            "packs cannot be read: {:?}, missing {:?}",
-            packs.lost, plan.missing
-        ));
+    if !packs.lost.is_empty() {
+        return Err(format!("packs cannot be read: {:?}", packs.lost));
+    }
+    outside.trace.note(format_args!("restorer: {:?}", plan));
+    if !plan.missing.is_empty() {
+        // Packs may overtake each other, and the writer died before this one was sent. Whether the tree is old enough for
+        // that is judged like that of any other.
+        outside.trace.count("recoveries before a pack that was never sent");
     }
     let continuation = Continuation::after(&packs, dice);
     install(store.as_ref(), &packs, &plan, continuation).map_err(|error| error.to_string())?;
@@ -77,7 +81,7 @@ pub async fn restore(
     }
     store.barrier().map_err(|error| error.to_string())?;
     outside.trace.count("recoveries from the phrase");
-    Ok(Disk::with_journal(root, store))
+    Ok(Some(Disk::with_journal(root, store)))
 }
 
 type Unreadable = Option<(cessfs_crypto::PackSeq, String)>;

@@ -244,7 +244,6 @@ impl World {
                 self.fall(Some(life)).await;
                 continue;
             }
-            crashed = false;
             let left = end.saturating_sub(clock.monotonic());
             let mut span = self.time(Duration::from_secs(5), Duration::from_secs(3600)).min(left);
             if let Some(at) = takeover {
@@ -268,7 +267,7 @@ impl World {
                 crashed = true;
             } else if takeover.is_some_and(|at| until >= at) {
                 takeover = None;
-                self.take_over(life, second.clone()).await?;
+                crashed = !self.take_over(life, second.clone()).await?;
             } else if until >= end {
                 return Ok(life);
             } else {
@@ -334,6 +333,14 @@ impl World {
                 clock.sleep(Duration::from_secs(60)).await;
             }
         };
+        // What the dead wait for never comes.
+        let looking = async {
+            tokio::select! {
+                biased;
+                () = life.death.wait() => None,
+                found = looking => found,
+            }
+        };
         patiently(clock, "the tree can be read", looking).await
     }
 
@@ -358,9 +365,9 @@ impl World {
         Ok(true)
     }
 
-    /// A second machine recovers the volume, and goes on; the first stays on and does not know.
-    async fn take_over(&mut self, life: Life, link: Link) -> Result<(), String> {
-        self.outside.trace.count("second machines");
+    /// A second machine recovers the volume, and goes on; the first stays on and does not know. Unless nothing of the volume can
+    /// be recovered yet: then there is no second machine. Whoever goes on was ended, false if that became a crash.
+    async fn take_over(&mut self, life: Life, link: Link) -> Result<bool, String> {
         let mut dice = Dice::new(self.dice.borrow_mut().word(), "second machine");
         let root = self.next_root();
         let clock = self.outside.clock.clone();
@@ -384,6 +391,11 @@ impl World {
             }
         };
         let disk = patiently(&clock, "a recovery while the world rages", restoring).await?;
+        let Some(disk) = disk else {
+            self.outside.trace.count("second machines that found nothing");
+            return self.close(life).await;
+        };
+        self.outside.trace.count("second machines");
         self.older.push(life);
         self.machine(disk, link);
         loop {
@@ -396,7 +408,7 @@ impl World {
                 .ok_or("nothing kills a process without a fuse")?;
             let records = self.device().disk.journal().progress().0;
             self.model.borrow_mut().recovered(&found, records)?;
-            return self.close(second).await.map(|_| ());
+            return self.close(second).await;
         }
     }
 
@@ -408,6 +420,7 @@ impl World {
             let syncing = async {
                 tokio::select! {
                     biased;
+                    () = life.death.wait() => Err("died".into()),
                     synced = stage.sync() => synced,
                     () = stage.keeps_house() => unreachable!("it goes on"),
                 }
@@ -449,9 +462,11 @@ impl World {
             node.clone(),
             self.outside.miners.clone(),
             &mut dice,
-            root,
+            root.clone(),
         );
         let disk = patiently(&clock, "the last recovery", restoring).await??;
+        // Nothing: as good as an empty tree, which is judged like any other.
+        let disk = disk.unwrap_or_else(|| Disk::new(root));
         self.machine(disk, node);
         let life = self
             .device()

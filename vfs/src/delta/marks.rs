@@ -34,7 +34,9 @@ pub(crate) const SAVED_PREFIX: &[u8] = b"v";
 
 /// Key of the last generation whose marks no longer count (with a second number, 0).
 pub(crate) const CLEARED_KEY: &[u8] = b"smarks-cleared";
-/// Key of the generation and the number of marks at the last clean close; there until the next mount.
+/// Key of the generation and the number of marks at the last clean close. It goes in the batch that takes away the note of
+/// that close, and is believed only by whoever takes it away: one that is left over knows nothing of later generations, and marks
+/// made in a generation that was cleared already would never travel.
 const TALLY_KEY: &[u8] = b"smarks-tally";
 
 /// Held while a change computes and commits its batch.
@@ -60,6 +62,8 @@ pub struct Marks {
     /// A value could not be saved: the running cut must fail.
     save_failed: AtomicBool,
     tally: Mutex<Tally>,
+    /// Generation and number of marks that a clean close left, from [`take_tally`](Marks::take_tally) on.
+    left: Mutex<Option<(u64, u64)>>,
     /// Marks of this generation that may be there.
     tried: Tried,
     /// Marks up to this generation no longer count, and marks up to that one are deleted.
@@ -90,6 +94,7 @@ impl Marks {
             saving: AtomicBool::new(false),
             save_failed: AtomicBool::new(false),
             tally: Mutex::new(Tally::default()),
+            left: Mutex::default(),
             tried: Tried::new(),
             cleared: AtomicU64::new(0),
             swept: AtomicU64::new(0),
@@ -104,10 +109,13 @@ impl Marks {
             let (cleared, _) = decode_pair(&value).map_err(damaged)?;
             self.cleared.store(cleared, Ordering::Release);
         }
-        let (newest, records) = match self.store.get(TALLY_KEY)? {
-            Some(value) => decode_pair(&value).map_err(damaged)?,
+        let left = self.left.lock().take();
+        let (newest, records) = match left {
+            Some(left) => left,
             None => self.survey()?,
         };
+        // Packs may have been sealed after the close, too.
+        let newest = newest.max(self.cleared.load(Ordering::Acquire));
         let _closed = self.gate.write();
         self.generation.store(newest + 1, Ordering::Release);
         self.tried.clear();
@@ -140,11 +148,12 @@ impl Marks {
         Ok((newest, records))
     }
 
-    /// Deletes what a clean close left, before anything is marked: after a crash marks are counted.
-    pub(crate) fn forget_tally(&self) -> Result<(), StoreError> {
-        let mut batch = Batch::new();
+    /// Takes what a clean close left, for [`open`](Marks::open). It is deleted by the batch that takes away the note of the close.
+    pub(crate) fn take_tally(&self, batch: &mut Batch) -> Result<(), StoreError> {
+        let value = self.store.get(TALLY_KEY)?;
+        *self.left.lock() = value.map(|value| decode_pair(&value).map_err(damaged)).transpose()?;
         batch.delete(TALLY_KEY);
-        self.store.commit(batch)
+        Ok(())
     }
 
     /// Adds the number of marks to the batch of a clean close.
@@ -286,6 +295,11 @@ impl Marks {
     pub(super) fn begin_cut<R>(&self, freeze: impl FnOnce() -> R) -> (u64, R) {
         let _closed = self.gate.write();
         let until = self.generation.fetch_add(1, Ordering::AcqRel);
+        let cleared = self.cleared.load(Ordering::Acquire);
+        assert!(
+            until > cleared,
+            "marks of generation {until} would not count: {cleared} is cleared"
+        );
         self.tried.clear();
         self.save_failed.store(false, Ordering::Release);
         self.saving.store(true, Ordering::Release);

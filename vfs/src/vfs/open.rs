@@ -32,12 +32,15 @@ impl Vfs {
             core.shelf.open(&core.snapshots.after(0))?;
         }
         start_counters(&core, was_clean)?;
-        if was_clean && !core.config.read_only {
+        if was_clean {
             let mut batch = Batch::new();
             batch.delete(records::CLEAN_KEY);
-            core.store.commit(batch)?;
-            // Content rests outside the store: it must not change while the disk still says "clean".
-            core.store.barrier()?;
+            core.marks.take_tally(&mut batch)?;
+            if !core.config.read_only {
+                core.store.commit(batch)?;
+                // Content rests outside the store: it must not change while the disk still says "clean".
+                core.store.barrier()?;
+            }
         }
         let vfs = Arc::new(Vfs {
             data: Data::open(core.clone())?,
@@ -47,9 +50,6 @@ impl Vfs {
             walks: RwLock::new(()),
             sweeper: super::trash::Sweeper::default(),
         });
-        if was_clean && !vfs.core.config.read_only {
-            vfs.core.marks.forget_tally()?;
-        }
         make_root(&vfs.core)?;
         vfs.data.tell_missing()?;
         if !vfs.core.config.read_only {

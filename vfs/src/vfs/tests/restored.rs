@@ -215,6 +215,39 @@ fn every_prefix_is_whole_also_when_files_are_cut_half_written() {
     }
 }
 
+/// The note of a clean close has a number of marks beside it. A crash while the next mount opened left that number without the
+/// note, and every later crash took it for true: marks were made in generations that were cleared already, and packs were sealed
+/// without metadata.
+#[test]
+fn a_crash_while_opening_never_keeps_later_changes_out_of_packs() {
+    for kept in 0.. {
+        let w = World::new();
+        w.touch_file("/early").unwrap();
+        seal(&w, CutCause::Forced, true);
+        w.touch_file("/unsealed").unwrap();
+        w.vfs.close().unwrap();
+        let closed = w.store.progress().0;
+        let again = |store: Arc<MemStore>| World::over(store, w.clock.clone(), w.dir.clone(), w.chunks.clone(), |_| {});
+        let crash = |w: &World, batches: usize| again(Arc::new(w.store.crashed_at(batches)));
+        let opened = again(w.store.clone());
+        if closed + kept > opened.store.progress().0 {
+            assert!(kept > 1, "opening writes something");
+            return;
+        }
+        let lived = crash(&opened, closed + kept);
+        for number in 0..4 {
+            lived.touch_file(&format!("/{number}")).unwrap();
+            seal(&lived, CutCause::Forced, true);
+        }
+        let last = crash(&lived, lived.store.progress().0);
+        last.touch_file("/last").unwrap();
+        seal(&last, CutCause::Forced, true);
+        let packs = last.chunks.packs().len();
+        let restored = restore(&last, &vec![CutCause::Forced; packs], packs);
+        assert_eq!(restored.list("/"), last.list("/"), "{kept} batches of the opening");
+    }
+}
+
 #[test]
 fn files_with_missing_chunks_are_named_and_the_rest_is_there() {
     let w = World::new();
