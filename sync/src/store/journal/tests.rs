@@ -1,6 +1,7 @@
 use super::*;
+use cessfs_crypto::Entropy;
 use proptest::prelude::*;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// A backend in memory whose writer can be held, and which can be told to fail.
 #[derive(Default)]
