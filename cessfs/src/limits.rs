@@ -56,10 +56,11 @@ pub const PROBES_AT_ONCE: usize = 16;
 /// How long `doctor` waits for one miner.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Event loops of the FUSE session: two per core within these, because a read of what nobody has in memory waits for the disk.
-pub const FUSE_THREADS_MIN: usize = 4;
+/// Event loops of the FUSE session: one per core within these. More would help cold random reads, which wait for the disk, and
+/// slow down everything else: the kernel wakes them in turn, wherever they ran last.
+pub const FUSE_THREADS_MIN: usize = 2;
 /// See [`FUSE_THREADS_MIN`].
-pub const FUSE_THREADS_MAX: usize = 8;
+pub const FUSE_THREADS_MAX: usize = 4;
 /// Largest WRITE the kernel may send: its default page limit (256 pages) is the same.
 pub const FUSE_WRITE_BYTES_MAX: u32 = 1 << 20;
 /// Largest READ: a part of the readahead, so that one sequential reader keeps every event loop busy.

@@ -198,6 +198,7 @@ fn vfs_config(dir: &VolumeDir, config: &VolumeConfig, options: Option<&OpenOptio
     vfs_config.cache_bytes_max = config.cache_size;
     vfs_config.trash_keep = config.trash.keep;
     vfs_config.trash_min_age = config.trash.min_age;
+    vfs_config.boot = boot_id().unwrap_or_default();
     if let Some(options) = options {
         vfs_config.read_only = options.read_only;
         vfs_config.atime = options.atime;
@@ -207,6 +208,14 @@ fn vfs_config(dir: &VolumeDir, config: &VolumeConfig, options: Option<&OpenOptio
     vfs_config.root_uid = nix::unistd::getuid().as_raw();
     vfs_config.root_gid = nix::unistd::getgid().as_raw();
     vfs_config
+}
+
+/// Which start of the machine this is; `None` if the kernel does not tell.
+fn boot_id() -> Option<[u8; 16]> {
+    let text = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    let id = u128::from_str_radix(&digits, 16).ok().filter(|_| digits.len() == 32)?;
+    Some(id.to_be_bytes())
 }
 
 /// Whether files of the volume can be handed to the kernel; the log says why not.

@@ -96,6 +96,9 @@ pub(crate) trait Backing: Send + Sync {
     fn copy(&self, from: BlockAt, to: BlockAt, blocks: usize) -> Result<bool, BackingError>;
     /// Gives the space of these blocks of a chunk back. They must be written before they are read again.
     fn punch(&self, ino: u64, chunk: u64, blocks: Range<usize>) -> Result<(), BackingError>;
+    /// Whether a power cut may leave in one of these blocks, none of which is in use, what it held before it was cut off or
+    /// punched out. After a sync of what is written there it no longer may.
+    fn may_hold_older(&self, ino: u64, chunk: u64, blocks: Range<usize>) -> Result<bool, BackingError>;
     /// Everything written to the inode before is durable when it returns.
     fn sync(&self, ino: u64) -> Result<(), BackingError>;
     /// The same for every inode.

@@ -55,6 +55,9 @@ pub struct VfsConfig {
     /// The kernel may read and write plain backing files itself. Ask [`passthrough_obstacle`](crate::passthrough_obstacle)
     /// first.
     pub passthrough: bool,
+    /// Which start of the machine this is (`/proc/sys/kernel/random/boot_id`); zeros: not known, and then what a crash of the
+    /// process left is looked at as if the power had been cut.
+    pub boot: [u8; 16],
     /// Owner of the root directory when it is made.
     pub root_uid: u32,
     /// Group of the root directory when it is made.
@@ -77,6 +80,7 @@ impl VfsConfig {
             trash_keep: Duration::ZERO,
             trash_min_age: Duration::ZERO,
             passthrough: false,
+            boot: [0; 16],
             root_uid: 0,
             root_gid: 0,
             background: true,

@@ -31,6 +31,7 @@ mod seek;
 pub(crate) mod size;
 mod space;
 pub(crate) mod state;
+pub(crate) mod unsure;
 mod write;
 
 use crate::backing::{self, Backing};
@@ -235,6 +236,8 @@ impl Data {
         self.0.persist_all()?;
         self.0.settle_submitted()?;
         self.0.reclaim()?;
+        // Nor is it known to the next mount what was punched out and could come back.
+        self.0.backing.sync_all()?;
         let mut batch = Batch::new();
         batch.put(CACHE_KEY, records::encode_counter(self.0.backing.used_bytes()));
         self.0.core.store.commit(batch)?;

@@ -10,13 +10,15 @@
 //! | clean | unreadable | absent: the network has it |
 //! | dirty | blocks torn | their last durable version (sealed layout) |
 //! | dirty | blocks that never reached the disk | holes there, and told in `errors` |
+//! | dirty | blocks noted as [unsure](crate::data::unsure), and the machine was started since | holes there, and told in `errors` |
 //!
 //! Dirty chunks are submitted again by writeback, and marked again, because a delta may have carried an older content of them.
 
 use crate::data::state::{DIRTY_PREFIX, SPILL_PREFIX, put_extent};
+use crate::data::unsure::{self, NOTE_PREFIX};
 use crate::data::{BLOCK, ChunkAt, HEARTBEAT_KEY, Shared};
 use crate::error::VfsError;
-use crate::inode::Inode;
+use crate::inode::{Inode, InodeState};
 use crate::limits::{BACKING_DIRS, HEARTBEAT_MARGIN, SCAN_PAGE};
 use crate::records::{self, Extent};
 use cessfs_sync::Batch;
@@ -29,6 +31,9 @@ impl Shared {
     pub(crate) fn recover(&self) -> Result<(), VfsError> {
         // What the kernel still holds of the last run is made durable, so that it counts as durable from here on.
         self.backing.sync_disk()?;
+        for ino in self.noted_inos(NOTE_PREFIX)? {
+            self.recover_unsure(ino)?;
+        }
         self.recover_spills()?;
         let heartbeat = match self.core.store.get(HEARTBEAT_KEY)? {
             Some(value) => Duration::from_secs(records::decode_counter(&value)?),
@@ -73,6 +78,32 @@ impl Shared {
             }
         }
         Ok(())
+    }
+
+    /// Takes the blocks out of a file that may be what they were before they were cut off. Ends the note.
+    fn recover_unsure(&self, ino: u64) -> Result<(), VfsError> {
+        let key = unsure::note_key(ino);
+        let note = unsure::decode(&self.core.store.get(&key)?.unwrap_or_default())?;
+        let is_same_boot = note.boot != [0; 16] && note.boot == self.core.config.boot;
+        match self.core.inodes.get(&self.core, ino) {
+            // What others wrote is to be believed, and began when nothing was unsure.
+            Ok(inode) if !is_same_boot && !self.is_noted(ino)? => {
+                for (chunk, unsure) in note.chunks {
+                    let _guard = self.core.marks.enter();
+                    let mut state = inode.state.write();
+                    let before = state.data.extent(&self.core, ino, chunk)?;
+                    if before.resident && before.dirty {
+                        let now = self.without_lost(ino, chunk, before, &before.blocks.common(&unsure));
+                        self.settle_recovered(ino, &mut state, chunk, (before, now))?;
+                    }
+                }
+            }
+            Ok(_) | Err(VfsError::Stale) => {}
+            Err(e) => return Err(e),
+        }
+        let mut batch = Batch::new();
+        batch.delete(key);
+        Ok(self.core.store.commit(batch)?)
     }
 
     fn recover_spills(&self) -> Result<(), VfsError> {
@@ -141,6 +172,17 @@ impl Shared {
         } else {
             self.reassess(ino, chunk, before)?
         };
+        self.settle_recovered(ino, &mut state, chunk, (before, now))
+    }
+
+    /// Journals what a chunk is found to be.
+    fn settle_recovered(
+        &self,
+        ino: u64,
+        state: &mut InodeState,
+        chunk: u64,
+        (before, now): (Extent, Extent),
+    ) -> Result<(), VfsError> {
         if now == before {
             return Ok(());
         }

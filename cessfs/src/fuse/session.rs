@@ -122,7 +122,7 @@ fn config(settings: &Settings) -> Config {
     } else {
         SessionACL::Owner
     };
-    config.n_threads = Some((2 * cores).clamp(limits::FUSE_THREADS_MIN, limits::FUSE_THREADS_MAX));
+    config.n_threads = Some(cores.clamp(limits::FUSE_THREADS_MIN, limits::FUSE_THREADS_MAX));
     config.clone_fd = true;
     config
 }

@@ -9,12 +9,13 @@
 //! Descriptors are few: the least recently used is closed, and opened again when needed. What was written and not synced
 //! is remembered by number, not by descriptor.
 
-use super::BackingFile;
+use super::{BackingFile, sparse};
 use crate::limits::{BACKING_DIRS, BACKING_PARTS_OPEN_MAX, SYNC_EACH_MAX};
 use lru::LruCache;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, copy_file_range, fallocate, posix_fadvise};
 use nix::sys::resource::{Resource, getrlimit};
+use nix::unistd::Whence;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -54,6 +55,10 @@ pub(crate) struct Files {
     pinned: Mutex<HashMap<u64, Arc<Part>>>,
     /// Parts written since their last sync, by inode; true: the part is new, so its directory has to be synced too.
     unsynced: Mutex<HashMap<u64, BTreeMap<u64, bool>>>,
+    /// Inodes of which something was punched out since their last sync: which of all cuts was the last. A power cut may give it
+    /// back, whatever the file shows now.
+    cut: Mutex<HashMap<u64, u64>>,
+    cuts: AtomicU64,
     /// Syncs of one inode run one after the other, or the second would report what the first has not done yet.
     sync_locks: Vec<Mutex<()>>,
     used: AtomicU64,
@@ -80,6 +85,8 @@ impl Files {
             open: Mutex::new(LruCache::unbounded()),
             pinned: Mutex::new(HashMap::new()),
             unsynced: Mutex::new(HashMap::new()),
+            cut: Mutex::new(HashMap::new()),
+            cuts: AtomicU64::new(0),
             sync_locks: (0..BACKING_DIRS).map(|_| Mutex::new(())).collect(),
             used: AtomicU64::new(0),
             open_max: descriptors_max(),
@@ -127,9 +134,13 @@ impl Files {
         let part = self
             .part(at.ino, at.part, true)?
             .expect("a part that was asked for is made");
-        let mut unsynced = self.unsynced.lock();
-        unsynced.entry(at.ino).or_default().entry(at.part).or_insert(false);
+        self.note_unsynced(at.ino, at.part);
         Ok(part)
+    }
+
+    fn note_unsynced(&self, ino: u64, part: u64) {
+        let mut unsynced = self.unsynced.lock();
+        unsynced.entry(ino).or_default().entry(part).or_insert(false);
     }
 
     /// Copies bytes as the disk does it, sharing its blocks where it can; false if it cannot copy all of them.
@@ -159,7 +170,29 @@ impl Files {
         };
         let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
         fallocate(&part.file, flags, at.offset as libc::off_t, bytes as libc::off_t)?;
+        // After it: a sync that ran meanwhile may not have had it.
+        self.note_unsynced(at.ino, at.part);
         self.account(&part)
+    }
+
+    /// Something of the inode was cut off or punched out, and that is not durable before the next sync.
+    pub(super) fn note_cut(&self, ino: u64) {
+        let number = self.cuts.fetch_add(1, Ordering::Relaxed);
+        self.cut.lock().insert(ino, number);
+    }
+
+    /// A power cut may give back what was punched out of the inode.
+    pub(super) fn is_cut(&self, ino: u64) -> bool {
+        self.cut.lock().contains_key(&ino)
+    }
+
+    /// Some of these bytes are not in a hole.
+    pub(super) fn holds_data(&self, at: PartAt, bytes: u64) -> io::Result<bool> {
+        let Some(part) = self.part(at.ino, at.part, false)? else {
+            return Ok(false);
+        };
+        let data = sparse::seek(&part.file, at.offset, Whence::SeekData)?;
+        Ok(data.is_some_and(|data| data < at.offset + bytes))
     }
 
     /// The first part, kept open until [`unpin`](Files::unpin); `None` if there is none and none shall be made.
@@ -189,7 +222,9 @@ impl Files {
     /// Notes that others wrote to the first part.
     pub(super) fn written_by_others(&self, ino: u64) -> io::Result<()> {
         if let Some(part) = self.part(ino, 0, false)? {
-            self.unsynced.lock().entry(ino).or_default().entry(0).or_insert(false);
+            self.note_unsynced(ino, 0);
+            // What others do is not known: perhaps they cut it.
+            self.note_cut(ino);
             self.account(&part)?;
         }
         Ok(())
@@ -198,14 +233,25 @@ impl Files {
     /// Everything written to `ino` before is durable when it returns.
     pub(super) fn sync(&self, ino: u64) -> io::Result<()> {
         let _turn = self.sync_locks[dir_of(ino)].lock();
+        // Before the parts are taken: a cut notes its part first.
+        let cut = self.cut.lock().get(&ino).copied();
         let Some(parts) = self.unsynced.lock().remove(&ino) else {
             return Ok(());
         };
         let result = self.sync_parts(ino, &parts);
-        if result.is_err() {
-            self.put_back(ino, parts);
+        match result {
+            Ok(()) => self.cut_is_durable(ino, cut),
+            Err(_) => self.put_back(ino, parts),
         }
         result
+    }
+
+    /// The last cut was this one when a sync began that has ended.
+    fn cut_is_durable(&self, ino: u64, cut: Option<u64>) {
+        let mut cuts = self.cut.lock();
+        if cut.is_some() && cuts.get(&ino).copied() == cut {
+            cuts.remove(&ino);
+        }
     }
 
     fn sync_parts(&self, ino: u64, parts: &BTreeMap<u64, bool>) -> io::Result<()> {
@@ -244,13 +290,14 @@ impl Files {
     /// Everything is durable that is on the filesystem of the cache, whoever wrote it.
     pub(super) fn sync_disk(&self) -> io::Result<()> {
         let _turns: Vec<_> = self.sync_locks.iter().map(|lock| lock.lock()).collect();
+        let cuts = self.cut.lock().clone();
         let taken = std::mem::take(&mut *self.unsynced.lock());
-        let dir = File::open(&self.dir)?;
-        let result = nix::unistd::syncfs(&dir).map_err(io::Error::from);
-        if result.is_err() {
-            for (ino, parts) in taken {
-                self.put_back(ino, parts);
-            }
+        let result = File::open(&self.dir).and_then(|dir| Ok(nix::unistd::syncfs(&dir)?));
+        match result {
+            Ok(()) => cuts
+                .into_iter()
+                .for_each(|(ino, cut)| self.cut_is_durable(ino, Some(cut))),
+            Err(_) => taken.into_iter().for_each(|(ino, parts)| self.put_back(ino, parts)),
         }
         result
     }
@@ -258,6 +305,7 @@ impl Files {
     /// Deletes all parts of `ino`.
     pub(super) fn remove(&self, ino: u64) -> io::Result<()> {
         self.unsynced.lock().remove(&ino);
+        self.cut.lock().remove(&ino);
         let mut freed = remove_file(&self.path(ino, 0))?;
         match fs::read_dir(self.parts_dir(ino)) {
             Ok(entries) => {

@@ -49,7 +49,15 @@ impl Backing for Plain {
     fn punch(&self, ino: u64, chunk: u64, blocks: Range<usize>) -> Result<(), BackingError> {
         let bytes = blocks.len() as u64 * BLOCK_BYTES;
         let block = blocks.start;
-        Ok(self.files.punch(place(BlockAt { ino, chunk, block }), bytes)?)
+        self.files.punch(place(BlockAt { ino, chunk, block }), bytes)?;
+        self.files.note_cut(ino);
+        Ok(())
+    }
+
+    fn may_hold_older(&self, ino: u64, chunk: u64, blocks: Range<usize>) -> Result<bool, BackingError> {
+        let (block, bytes) = (blocks.start, blocks.len() as u64 * BLOCK_BYTES);
+        let held = self.files.holds_data(place(BlockAt { ino, chunk, block }), bytes);
+        Ok(self.files.is_cut(ino) || held?)
     }
 
     fn sync(&self, ino: u64) -> Result<(), BackingError> {

@@ -386,6 +386,7 @@ impl Backing for Sealed {
         if blocks == (0..CHUNK_BLOCKS) {
             self.files.punch(table_place(ino, number), STRIDE_BYTES)?;
             *tags = TagTable::decode(&[0; TABLE_BYTES]);
+            self.files.note_cut(ino);
             return Ok(());
         }
         let mut runs = Vec::new();
@@ -394,7 +395,15 @@ impl Backing for Sealed {
                 push_run(&mut runs, slot, block);
             }
         }
-        self.drop_runs(&chunk, &mut tags, &runs)
+        self.drop_runs(&chunk, &mut tags, &runs)?;
+        self.files.note_cut(ino);
+        Ok(())
+    }
+
+    fn may_hold_older(&self, ino: u64, number: u64, mut blocks: Range<usize>) -> Result<bool, BackingError> {
+        let chunk = self.chunk(ino, number)?;
+        let tags = chunk.tags.lock();
+        Ok(self.files.is_cut(ino) || blocks.any(|block| tags.current(block).is_some()))
     }
 
     fn sync(&self, ino: u64) -> Result<(), BackingError> {

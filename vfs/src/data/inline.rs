@@ -75,7 +75,7 @@ impl Shared {
             let mut extent = state.data.extent(&self.core, inode_ino, 0)?;
             extent.resident = true;
             extent.dirty = true;
-            self.write_range(at, &mut extent, 0..bytes.len(), &bytes, None)?;
+            let unsure = self.write_range(at, &mut extent, 0..bytes.len(), &bytes, None)?;
             blocks = extent.allocated();
             let change = state.data.next_change();
             state.data.spill = Some(Spill { change, noted: false });
@@ -83,6 +83,7 @@ impl Shared {
                 slot.now = extent;
                 slot.needs_mark = true;
                 slot.changed = change;
+                state.data.set_unsure(slot, change, &unsure);
             })?;
             self.touch_dirty(inode_ino, 0, &extent);
         } else {
@@ -131,11 +132,13 @@ impl Shared {
                 extent.blocks.remove(0);
                 extent.turn_dirty();
                 extent.resident = true;
-                self.write_range(at, &mut extent, 0..len, &kept[..len], None)?;
+                let unsure = self.write_range(at, &mut extent, 0..len, &kept[..len], None)?;
                 state.record.blocks = state.record.blocks.saturating_sub(before) + extent.allocated();
+                let change = state.data.next_change();
                 state.data.with_slot(&self.core, ino, 0, |slot| {
                     slot.now = extent;
                     slot.needs_mark = true;
+                    state.data.set_unsure(slot, change, &unsure);
                 })?;
                 self.touch_dirty(ino, 0, &extent);
             }

@@ -61,7 +61,7 @@ impl Shared {
     pub(crate) fn persist(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
         let (change, needs_sync) = {
             let state = inode.state.read();
-            (state.data.last_change(), state.data.needs_sync())
+            (state.data.begin_sync(), state.data.needs_sync())
         };
         if !needs_sync {
             return self.journal(inode);
@@ -128,7 +128,7 @@ impl Shared {
             }
             let data = &state.data;
             let content_only = data_only && !state.record.inline && data.is_promised();
-            (data.last_change(), data.told(), data.needs_sync(), content_only)
+            (data.begin_sync(), data.told(), data.needs_sync(), content_only)
         };
         if content_only {
             // What a database does all day: pages over pages. Times follow with the journal.
@@ -177,7 +177,7 @@ impl Shared {
             .map(|inode| {
                 let state = inode.state.read();
                 (
-                    state.data.last_change(),
+                    state.data.begin_sync(),
                     state.data.needs_sync() && state.data.failure.is_none(),
                 )
             })

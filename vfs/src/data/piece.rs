@@ -7,7 +7,7 @@ use super::{BLOCK, Shared};
 use crate::backing::{BlockAt, Prepared};
 use crate::error::VfsError;
 use crate::limits::PREPARE_BYTES_MIN;
-use crate::records::Extent;
+use crate::records::{BlockMap, Extent};
 use std::ops::Range;
 
 /// A resident chunk of a file.
@@ -28,8 +28,9 @@ impl ChunkAt {
 }
 
 impl Shared {
-    /// Reads whole blocks of a resident chunk; `out` covers blocks from `first` on.
-    fn read_blocks(&self, at: ChunkAt, extent: &Extent, first: usize, out: &mut [u8]) -> Result<(), VfsError> {
+    /// Reads whole blocks of a resident chunk; `out` covers blocks from `first` on. True if the backing file holds more than
+    /// zeros where something was cut off.
+    fn read_blocks(&self, at: ChunkAt, extent: &Extent, first: usize, out: &mut [u8]) -> Result<bool, VfsError> {
         let last = first + out.len() / BLOCK;
         for (run, there) in extent.blocks.runs(first..last) {
             let out = &mut out[(run.start - first) * BLOCK..(run.end - first) * BLOCK];
@@ -39,11 +40,12 @@ impl Shared {
                 out.fill(0);
             }
         }
-        let valid = (extent.valid as usize).saturating_sub(first * BLOCK);
-        if valid < out.len() {
+        let valid = (extent.valid as usize).saturating_sub(first * BLOCK).min(out.len());
+        let hidden = out[valid..].iter().any(|byte| *byte != 0);
+        if hidden {
             out[valid..].fill(0);
         }
-        Ok(())
+        Ok(hidden)
     }
 
     /// Reads bytes of a resident chunk.
@@ -57,7 +59,8 @@ impl Shared {
         debug_assert_eq!(range.len(), out.len());
         let (first, last) = (range.start / BLOCK, range.end.div_ceil(BLOCK));
         if range.start.is_multiple_of(BLOCK) && range.end.is_multiple_of(BLOCK) {
-            return self.read_blocks(at, extent, first, out);
+            self.read_blocks(at, extent, first, out)?;
+            return Ok(());
         }
         let mut blocks = vec![0; (last - first) * BLOCK];
         self.read_blocks(at, extent, first, &mut blocks)?;
@@ -81,7 +84,9 @@ impl Shared {
         self.backing.prepare(at.block(range.start / BLOCK), bytes)
     }
 
-    /// Writes bytes of a resident chunk (with what was prepared for them, if it was) and brings `extent`'s blocks and valid bytes up to date.
+    /// Writes bytes of a resident chunk, with what was prepared for them, if it was, and brings `extent`'s blocks and valid bytes
+    /// up to date. Returns the blocks that had been cut off or punched out, and that a power cut may give back as they were
+    /// before.
     pub(super) fn write_range(
         &self,
         at: ChunkAt,
@@ -89,10 +94,16 @@ impl Shared {
         range: Range<usize>,
         bytes: &[u8],
         ready: Option<Prepared>,
-    ) -> Result<(), VfsError> {
+    ) -> Result<BlockMap, VfsError> {
         debug_assert_eq!(range.len(), bytes.len());
-        self.clear_tail(at, extent, range.start)?;
         let (first, last) = (range.start / BLOCK, range.end.div_ceil(BLOCK));
+        let tail = self.settle_tail(at, extent, &range)?;
+        let mut unsure = BlockMap::default();
+        for (run, named) in extent.blocks.runs(first..last) {
+            if !named && self.backing.may_hold_older(at.ino, at.chunk, run.clone())? {
+                unsure.insert_range(run);
+            }
+        }
         if range.start.is_multiple_of(BLOCK) && range.end.is_multiple_of(BLOCK) {
             match ready {
                 Some(ready) => self.backing.write_prepared(at.block(first), bytes, ready)?,
@@ -101,7 +112,10 @@ impl Shared {
         } else {
             let mut blocks = vec![0; (last - first) * BLOCK];
             if !range.start.is_multiple_of(BLOCK) {
-                self.read_blocks(at, extent, first, &mut blocks[..BLOCK])?;
+                match tail {
+                    Some((block, there)) if block == first => blocks[..BLOCK].copy_from_slice(&there),
+                    _ => self.read_blocks(at, extent, first, &mut blocks[..BLOCK]).map(|_| ())?,
+                }
             }
             let ends_inside = !range.end.is_multiple_of(BLOCK) && range.end < extent.valid as usize;
             if ends_inside && (last - 1 > first || range.start.is_multiple_of(BLOCK)) {
@@ -114,20 +128,35 @@ impl Shared {
         extent.blocks.insert_range(first..last);
         extent.reserved.remove_range(first..last);
         extent.valid = extent.valid.max(range.end as u32);
-        Ok(())
+        Ok(unsure)
     }
 
-    /// Before `valid` moves on past `start`: what lies between in the backing file must be the zeros it reads as.
-    fn clear_tail(&self, at: ChunkAt, extent: &Extent, start: usize) -> Result<(), VfsError> {
+    /// Before `range` is written, and `valid` perhaps moves on: what follows the valid bytes in their last block must be the
+    /// zeros it reads as, now and after a power cut. If not, they are made so and synced: once after a truncation into a block,
+    /// at the first write there. Returns the block, if the write comes to it or passes it.
+    fn settle_tail(
+        &self,
+        at: ChunkAt,
+        extent: &Extent,
+        range: &Range<usize>,
+    ) -> Result<Option<(usize, Vec<u8>)>, VfsError> {
         let valid = extent.valid as usize;
         let block = valid / BLOCK;
-        let partial = !valid.is_multiple_of(BLOCK) && extent.blocks.contains(block);
-        // The block of `start` itself is read through the same rules before it is written.
-        if !partial || start / BLOCK <= block {
-            return Ok(());
+        let is_partial = !valid.is_multiple_of(BLOCK) && extent.blocks.contains(block);
+        if !is_partial || range.end <= block * BLOCK {
+            return Ok(None);
         }
         let mut bytes = vec![0; BLOCK];
-        self.read_blocks(at, extent, block, &mut bytes)?;
-        Ok(self.backing.write(at.block(block), &bytes)?)
+        match self.read_blocks(at, extent, block, &mut bytes) {
+            Ok(false) => {}
+            Ok(true) => {
+                self.backing.write(at.block(block), &bytes)?;
+                self.backing.sync(at.ino)?;
+            }
+            // Damaged, and about to be replaced.
+            Err(_) if range.start <= block * BLOCK && range.end >= valid => return Ok(None),
+            Err(e) => return Err(e),
+        }
+        Ok(Some((block, bytes)))
     }
 }

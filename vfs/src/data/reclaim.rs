@@ -30,6 +30,13 @@ impl Shared {
         }
     }
 
+    fn is_queued(&self, ino: u64, chunk: u64) -> bool {
+        let queue = self.reclaim.lock();
+        queue
+            .iter()
+            .any(|entry| matches!(entry, Reclaim::Chunks(other, chunks) if *other == ino && chunks.contains(&chunk)))
+    }
+
     pub(super) fn give_back_file(&self, ino: u64) {
         let mut queue = self.reclaim.lock();
         queue.retain(|entry| !matches!(entry, Reclaim::Chunks(other, _) if *other == ino));
@@ -42,6 +49,7 @@ impl Shared {
         if queue.is_empty() {
             return Ok(());
         }
+        self.await_journal(&queue);
         let done = self.core.store.barrier().map_err(VfsError::from).and_then(|()| {
             queue.iter().try_for_each(|entry| match entry {
                 Reclaim::File(ino) => self.remove_file(*ino),
@@ -53,6 +61,16 @@ impl Shared {
             self.reclaim.lock().extend(queue);
         }
         done
+    }
+
+    /// Waits until those who queued something have journaled it: they do both under the inode's lock.
+    fn await_journal(&self, queue: &[Reclaim]) {
+        for entry in queue {
+            let (Reclaim::Chunks(ino, _) | Reclaim::File(ino) | Reclaim::Outgrown(ino)) = entry;
+            if let Some(inode) = self.core.inodes.peek(*ino) {
+                drop(inode.state.read());
+            }
+        }
     }
 
     fn remove_file(&self, ino: u64) -> Result<(), VfsError> {
@@ -87,6 +105,10 @@ impl Shared {
             return Ok(());
         }
         debug_assert!(chunk <= u64::MAX / CHUNK);
+        // Cut again since the barrier: what is not needed now may be what the journal on the disk still names.
+        if self.is_queued(ino, chunk) {
+            return Ok(());
+        }
         let extent = state.data.extent(&self.core, ino, chunk)?;
         if !extent.resident {
             return Ok(self.backing.punch(ino, chunk, 0..CHUNK_BLOCKS)?);

@@ -7,13 +7,15 @@
 //! replaced as a whole counts in the store as *absent, ask the network* until its bytes in the backing file are durable
 //! (`unsynced`). So a power cut gives back the old content or the new, never neither.
 
+use super::unsure::{self, Unsure};
 use crate::core::Core;
 use crate::error::VfsError;
 use crate::limits::{EXTENTS_CACHED_MAX, PENDING_BYTES_MAX, PENDING_CHUNKS_MAX, UNSYNCED_CHUNKS_MAX};
-use crate::records::{self, Extent};
+use crate::records::{self, BlockMap, Extent};
 use cessfs_sync::Batch;
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 /// First byte of the keys that name dirty chunks.
@@ -45,6 +47,10 @@ pub struct DataState {
     changes: u64,
     /// Changes up to this one are durable in the backing file.
     pub(crate) synced: u64,
+    /// The change up to which the sync covers that began last.
+    covered: AtomicU64,
+    /// The store has, or may have, a note of [unsure](super::unsure) blocks.
+    unsure_noted: AtomicBool,
     /// Changes of what the store says of size and chunks, made or to be made.
     told: u64,
     /// Those up to this one passed a barrier.
@@ -100,6 +106,8 @@ pub(crate) struct Slot {
     pub(crate) journaled: Extent,
     /// The change that brought the bytes the store must not speak of before they are durable.
     pub(crate) unsynced: Option<u64>,
+    /// Blocks that a power cut may give back as they were before they were cut off or punched out.
+    pub(crate) unsure: Unsure,
     /// The delta has to carry the chunk, and the store does not know yet.
     pub(crate) needs_mark: bool,
     /// Generation of the mark the store has.
@@ -117,6 +125,10 @@ impl Slot {
         self.marked != generation || !self.journaled.dirty
     }
 
+    fn awaits_sync(&self) -> bool {
+        self.unsynced.is_some() || !self.unsure.is_empty()
+    }
+
     fn is_ahead(&self) -> bool {
         self.needs_mark || self.now != self.journaled
     }
@@ -127,6 +139,7 @@ pub(crate) struct Staged {
     chunks: Vec<(u64, Extent)>,
     generation: u64,
     spill_noted: bool,
+    any_unsure: bool,
 }
 
 impl ChunkCache {
@@ -149,7 +162,7 @@ impl ChunkCache {
 
     /// Drops all but the most recently used half of what may be dropped.
     fn shrink(&mut self) {
-        let settled = |slot: &Slot| !slot.is_ahead() && slot.unsynced.is_none();
+        let settled = |slot: &Slot| !slot.is_ahead() && !slot.awaits_sync();
         let mut ages: Vec<u64> = self
             .slots
             .values()
@@ -162,6 +175,14 @@ impl ChunkCache {
         let keep = ages.len() - EXTENTS_CACHED_MAX;
         let (_, &mut oldest_kept, _) = ages.select_nth_unstable(keep);
         self.slots.retain(|_, slot| !settled(slot) || slot.used >= oldest_kept);
+    }
+
+    /// Blocks a power cut may give back as they were, by chunk, ascending.
+    fn unsure(&self) -> Vec<(u64, BlockMap)> {
+        let unsure = |(&chunk, slot): (&u64, &Slot)| (!slot.unsure.is_empty()).then(|| (chunk, slot.unsure.blocks()));
+        let mut found: Vec<_> = self.slots.iter().filter_map(unsure).collect();
+        found.sort_unstable_by_key(|(chunk, _)| *chunk);
+        found
     }
 
     /// Forgets the chunks from `first` on: they are no more.
@@ -226,6 +247,19 @@ impl DataState {
         self.changes + 1
     }
 
+    /// A sync of the backing file begins: tells up to which change it covers, to be told to
+    /// [`set_synced`](DataState::set_synced) when it has succeeded.
+    pub(crate) fn begin_sync(&self) -> u64 {
+        let change = self.last_change();
+        self.covered.fetch_max(change, Ordering::Relaxed);
+        change
+    }
+
+    /// Notes that a power cut may give back what these blocks of a chunk held before, until `change` is durable.
+    pub(crate) fn set_unsure(&self, slot: &mut Slot, change: u64, blocks: &BlockMap) {
+        slot.unsure.add(change, self.covered.load(Ordering::Relaxed), blocks);
+    }
+
     /// Notes that the store says, or will say, something else of size or chunks.
     pub(crate) fn will_tell(&mut self) {
         self.told += 1;
@@ -271,13 +305,13 @@ impl DataState {
             .lock()
             .slots
             .values()
-            .filter(|slot| slot.unsynced.is_some())
+            .filter(|slot| slot.awaits_sync())
             .count()
     }
 
     /// Something waits for a sync.
     pub(crate) fn needs_sync(&self) -> bool {
-        self.spill.is_some() || self.unsynced_chunks() > 0
+        self.spill.is_some() || self.unsure_noted.load(Ordering::Relaxed) || self.unsynced_chunks() > 0
     }
 
     /// Nothing is ahead of the store or waits for a sync: the state may be dropped.
@@ -295,6 +329,7 @@ impl DataState {
             if slot.unsynced.is_some_and(|since| since <= change) {
                 slot.unsynced = None;
             }
+            slot.unsure.settle(change);
         }
     }
 
@@ -309,6 +344,7 @@ impl DataState {
             .filter(|(_, slot)| slot.is_ahead() && slot.unsynced.is_none())
             .map(|(&chunk, slot)| (chunk, slot.clone()))
             .collect();
+        let unsure = cache.unsure();
         drop(cache);
         chunks.sort_unstable_by_key(|(chunk, _)| *chunk);
         for (chunk, slot) in &chunks {
@@ -326,7 +362,14 @@ impl DataState {
         if spill_noted {
             batch.put(spill_key(ino), records::encode_counter(0));
         }
+        if !unsure.is_empty() {
+            self.unsure_noted.store(true, Ordering::Relaxed);
+            batch.put(unsure::note_key(ino), unsure::encode(&core.config.boot, &unsure));
+        } else if self.unsure_noted.load(Ordering::Relaxed) {
+            batch.delete(unsure::note_key(ino));
+        }
         Staged {
+            any_unsure: !unsure.is_empty(),
             chunks: chunks.into_iter().map(|(chunk, slot)| (chunk, slot.now)).collect(),
             generation,
             spill_noted,
@@ -349,6 +392,7 @@ impl DataState {
             }
         }
         drop(cache);
+        self.unsure_noted.fetch_and(staged.any_unsure, Ordering::Relaxed);
         self.ahead = None;
         if let (true, Some(spill)) = (staged.spill_noted, &mut self.spill) {
             spill.noted = true;

@@ -6,6 +6,7 @@ use crate::fakes::bench::{BOTH, Bench, copy_dir, pattern, scratch, wait};
 use crate::limits::{BLOCK_BYTES, INLINE_BYTES_MAX, ROOM_WAIT_MAX};
 use cessfs_sync::{CutCause, MetaStore};
 
+mod cut;
 mod durable;
 mod model;
 mod passing;

@@ -212,7 +212,7 @@ impl Shared {
         let result = self.write_range(at, &mut extent, piece.range.clone(), bytes, ready);
         // Damage is found before anything is written.
         if matches!(result, Err(VfsError::Damaged { .. })) || (result.is_err() && replaces) {
-            return result;
+            return result.map(|_| ());
         }
         // A write that failed half-way may have changed what was there.
         let change = state.data.next_change();
@@ -224,11 +224,13 @@ impl Shared {
             // The store goes on saying that the network has the old content until the new one is durable.
             if replaces && before.stored.is_some() {
                 slot.unsynced = Some(change);
+            } else if let Ok(unsure) = &result {
+                state.data.set_unsure(slot, change, unsure);
             }
         })?;
         state.record.blocks = (state.record.blocks + extent.allocated()).saturating_sub(before.allocated());
         self.touch_dirty(ino, piece.chunk, &extent);
-        result
+        result.map(|_| ())
     }
 
     /// Size and times after a write that ended at `end`; journals if too much is ahead of the store.

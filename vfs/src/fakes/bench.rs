@@ -58,6 +58,7 @@ struct Setup {
     at_rest: AtRest,
     cache_bytes_max: u64,
     passthrough: bool,
+    boot: [u8; 16],
 }
 
 impl Bench {
@@ -72,7 +73,23 @@ impl Bench {
             at_rest: AtRest::Plain,
             cache_bytes_max: u64::MAX / 4,
             passthrough: true,
+            boot: [0; 16],
         })
+    }
+
+    /// An empty volume on a machine that tells which start it is.
+    pub fn in_boot(at_rest: AtRest, boot: [u8; 16]) -> Bench {
+        Bench::set_up(Setup {
+            at_rest,
+            cache_bytes_max: u64::MAX / 4,
+            passthrough: false,
+            boot,
+        })
+    }
+
+    /// The next mount is in another start of the machine.
+    pub fn reboot(&mut self, boot: [u8; 16]) {
+        self.setup.boot = boot;
     }
 
     /// An empty volume whose cache has this bound.
@@ -81,6 +98,7 @@ impl Bench {
             at_rest,
             cache_bytes_max,
             passthrough: false,
+            boot: [0; 16],
         })
     }
 
@@ -102,6 +120,7 @@ impl Bench {
         config.at_rest = setup.at_rest;
         config.cache_bytes_max = setup.cache_bytes_max;
         config.passthrough = setup.passthrough;
+        config.boot = setup.boot;
         let core = Arc::new(Core::new(VfsParts {
             store: store.clone(),
             clock: clock.clone(),

@@ -44,6 +44,15 @@ impl BlockMap {
         }
     }
 
+    /// Blocks that are in both sets.
+    pub fn common(&self, other: &BlockMap) -> BlockMap {
+        let mut common = *self;
+        for (word, there) in common.0.iter_mut().zip(other.0) {
+            *word &= there;
+        }
+        common
+    }
+
     /// The two sets share a block.
     pub fn intersects(&self, other: &BlockMap) -> bool {
         self.0.iter().zip(other.0).any(|(word, more)| word & more != 0)
@@ -102,6 +111,9 @@ mod tests {
         );
         let mut other = BlockMap::default();
         other.insert(255);
+        other.insert(64);
+        assert_eq!(map.common(&other).runs(0..256)[1], (64..65, true));
+        other.remove(64);
         map.insert_all(&other);
         assert!(map.contains(255));
         map.remove_all(&other);

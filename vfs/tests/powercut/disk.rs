@@ -110,6 +110,18 @@ impl Content {
         }
     }
 
+    /// Where data (or a hole) begins from `offset` on; `None` beyond the end, or if no data follows.
+    pub fn seek(&self, offset: u64, data: bool) -> Option<u64> {
+        let end_of_file = (offset < self.len).then_some(self.len)?;
+        let first = offset / PAGE as u64;
+        if data {
+            let (&page, _) = self.pages.range(first..).next()?;
+            return Some(offset.max(page * PAGE as u64)).filter(|found| *found < end_of_file);
+        }
+        let hole = (first..).find(|page| !self.pages.contains_key(page))?;
+        Some(offset.max(hole * PAGE as u64).min(end_of_file))
+    }
+
     pub fn blocks(&self) -> u64 {
         self.pages.len() as u64 * (PAGE / SECTOR) as u64
     }

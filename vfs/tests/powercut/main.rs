@@ -109,7 +109,7 @@ struct Verdict {
 fn cut_power(run: &Run, images: usize, runtime: &Handle) -> (usize, Vec<Verdict>) {
     let mut dice = Dice(run.seed ^ 0x00C0_FFEE);
     let mut platter = Platter::new();
-    let (mut reached, mut wrong, mut stale) = (0, Vec::new(), 0);
+    let (mut reached, mut wrong) = (0, Vec::new());
     let moments = moments(run, images, &mut dice);
     for (number, (at, mercy)) in moments.iter().enumerate() {
         for op in &run.log[reached..*at] {
@@ -119,25 +119,15 @@ fn cut_power(run: &Run, images: usize, runtime: &Handle) -> (usize, Vec<Verdict>
         let image = platter.image(*mercy, &mut dice);
         let dir = scratch();
         image.write_to(dir.path()).unwrap();
-        match examine(run, dir.path(), *at, runtime) {
-            Ok(0) => {}
-            Ok(_) => stale += 1,
-            Err(why) => {
-                keep(&image, run, number);
-                wrong.push(Verdict {
-                    at: *at,
-                    mercy: *mercy,
-                    number,
-                    why,
-                });
-            }
+        if let Err(why) = examine(run, dir.path(), *at, runtime) {
+            keep(&image, run, number);
+            wrong.push(Verdict {
+                at: *at,
+                mercy: *mercy,
+                number,
+                why,
+            });
         }
-    }
-    if stale > 0 {
-        println!(
-            "{stale} of {} disks held unsynced blocks with what had been cut off before",
-            moments.len()
-        );
     }
     (moments.len(), wrong)
 }
@@ -155,9 +145,7 @@ fn keep(image: &Image, run: &Run, number: usize) {
 
 /// Opens what a power cut left and compares it with the model; twice, because what was repaired must last. Every other time a
 /// check that repairs comes before. After each closing a check finds nothing.
-/// Tells how many sectors held what had been cut off before.
-fn examine(run: &Run, dir: &Path, at: usize, runtime: &Handle) -> Result<usize, String> {
-    let mut stale = 0;
+fn examine(run: &Run, dir: &Path, at: usize, runtime: &Handle) -> Result<(), String> {
     let allowed = run.history.allowed(at);
     let mut before = None;
     let _inside = runtime.enter();
@@ -170,7 +158,7 @@ fn examine(run: &Run, dir: &Path, at: usize, runtime: &Handle) -> Result<usize, 
         let vfs = Vfs::open(parts).map_err(|e| format!("opening {opening}: the volume does not open: {e}"))?;
         network.attach(vfs.delta_source());
         let (tree, content) = work::look(&vfs, runtime).map_err(|e| format!("opening {opening}: {e}"))?;
-        stale += allowed
+        allowed
             .judge(&tree, &content)
             .map_err(|why| format!("opening {opening}: {why}; told: {:?}", vfs.errors()))?;
         if before.as_ref().is_some_and(|before| *before != tree) {
@@ -182,7 +170,7 @@ fn examine(run: &Run, dir: &Path, at: usize, runtime: &Handle) -> Result<usize, 
         drop((vfs, network));
         check(run, dir, at, 4 + opening, false)?;
     }
-    Ok(stale)
+    Ok(())
 }
 
 fn parts(run: &Run, dir: &Path, at: usize, time: u64) -> Result<(Network, VfsParts), String> {

@@ -5,9 +5,6 @@ use cessfs_vfs::FileKind;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Sectors of a block of the cache.
-const BLOCK_SECTORS: u64 = 8;
-
 /// What can be seen of one name, apart from content.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Seen {
@@ -79,9 +76,7 @@ impl History {
 
 impl Allowed<'_> {
     /// Judges a tree: `Err` says why no state that is allowed looks like it.
-    ///
-    /// `Ok` tells how many sectors hold [what stood there before it was cut](Allowed::stood_before_it_was_cut).
-    pub fn judge(&self, found: &Listing, content: &BTreeMap<u64, Content>) -> Result<usize, String> {
+    pub fn judge(&self, found: &Listing, content: &BTreeMap<u64, Content>) -> Result<(), String> {
         let steps = self.first..=self.last;
         let fits = steps.clone().any(|step| *self.history.steps[step].tree == *found);
         if !fits {
@@ -95,40 +90,12 @@ impl Allowed<'_> {
                 differences.join("; ")
             ));
         }
-        let mut stale = 0;
-        for (ino, found) in content {
-            stale += self.judge_content(*ino, found)?;
-        }
-        Ok(stale)
-    }
-
-    /// Content that was cut off or punched out, in a block that was written to again and not synced since: the one thing that may
-    /// come back though no version that may be has it (docs/DURABILITY.md, what is not promised).
-    fn stood_before_it_was_cut(
-        &self,
-        versions: &[(usize, Content)],
-        may_be: &[&Content],
-        sector: u64,
-        there: &[u8],
-    ) -> bool {
-        let zero = |content: &Content| content.sector(sector).iter().all(|byte| *byte == 0);
-        let stood = versions
+        content
             .iter()
-            .position(|(_, version)| &version.sector(sector)[..there.len()] == there);
-        let cut = stood.is_some_and(|stood| {
-            let since = versions[stood..].iter().filter(|(step, _)| *step <= self.last);
-            since.map(|(_, version)| version).any(zero)
-        });
-        let block = sector / BLOCK_SECTORS * BLOCK_SECTORS..(sector / BLOCK_SECTORS + 1) * BLOCK_SECTORS;
-        let written = may_be.windows(2).any(|pair| {
-            block
-                .clone()
-                .any(|sector| pair[0].sector(sector) != pair[1].sector(sector))
-        });
-        cut && written
+            .try_for_each(|(ino, found)| self.judge_content(*ino, found))
     }
 
-    fn judge_content(&self, ino: u64, found: &Content) -> Result<usize, String> {
+    fn judge_content(&self, ino: u64, found: &Content) -> Result<(), String> {
         let syncs = self.history.syncs.get(&ino).map_or(&[][..], Vec::as_slice);
         let safe = |step: &&usize| self.history.steps[**step].done <= self.position;
         let safe = syncs.iter().rev().find(safe).copied();
@@ -150,7 +117,6 @@ impl Allowed<'_> {
                 found.len
             ));
         }
-        let mut stale = 0;
         for sector in 0..found.len.div_ceil(SECTOR as u64) {
             // Of its last sector only what lies within the file.
             let bytes = (found.len - sector * SECTOR as u64).min(SECTOR as u64) as usize;
@@ -160,10 +126,6 @@ impl Allowed<'_> {
             let of_some =
                 |(index, byte): (usize, &u8)| may_be.iter().any(|version| version.sector(sector)[index] == *byte);
             if !whole && !there.iter().enumerate().all(of_some) {
-                if self.stood_before_it_was_cut(versions, &may_be, sector, there) {
-                    stale += 1;
-                    continue;
-                }
                 let zeros = if there.iter().all(|byte| *byte == 0) {
                     " (zeros)"
                 } else {
@@ -175,7 +137,7 @@ impl Allowed<'_> {
                 ));
             }
         }
-        Ok(stale)
+        Ok(())
     }
 }
 

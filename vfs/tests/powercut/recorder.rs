@@ -9,8 +9,8 @@ use crate::disk::{Change, Content, Inode, Op, PAGE, ROOT};
 use fuser::{
     BackgroundSession, BsdFileFlags, Config, Errno, FileAttr, FileHandle, FileType, Filesystem, FopenFlags, Generation,
     INodeNo, InitFlags, KernelConfig, LockOwner, MountOption, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate,
-    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyOpen, ReplyStatfs, ReplyWrite, Request, TimeOrNow,
-    WriteFlags,
+    ReplyData, ReplyDirectory, ReplyEmpty, ReplyEntry, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, Request,
+    TimeOrNow, WriteFlags,
 };
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashMap};
@@ -302,6 +302,18 @@ impl Filesystem for Recording {
         }
         self.0.lock().change(ino.0, Change::Punch(offset, length));
         reply.ok();
+    }
+
+    fn lseek(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
+        let state = self.0.lock();
+        let found = match (state.inodes.get(&ino.0), u64::try_from(offset)) {
+            (Some(live), Ok(offset)) => live.inode.content.seek(offset, whence == libc::SEEK_DATA),
+            _ => None,
+        };
+        match found.and_then(|found| i64::try_from(found).ok()) {
+            Some(found) => reply.offset(found),
+            None => reply.error(Errno::ENXIO),
+        }
     }
 
     fn readdir(&self, _req: &Request, ino: INodeNo, _fh: FileHandle, offset: u64, mut reply: ReplyDirectory) {

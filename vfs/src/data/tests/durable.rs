@@ -160,13 +160,13 @@ fn an_fsync_survives_growing_out_of_the_record() {
     }
 }
 
-/// Backing files on a disk whose syncs can be made to fail.
-struct Faulty {
-    backing: Arc<dyn Backing>,
-    fail: Arc<AtomicBool>,
+/// Backing files of which somebody hears when an inode was synced, and may make that fail.
+pub(super) struct Watched {
+    pub(super) backing: Arc<dyn Backing>,
+    pub(super) synced: Box<dyn Fn() -> std::io::Result<()> + Send + Sync>,
 }
 
-impl Backing for Faulty {
+impl Backing for Watched {
     fn read(&self, at: BlockAt, out: &mut [u8]) -> Result<(), BackingError> {
         self.backing.read(at, out)
     }
@@ -185,11 +185,12 @@ impl Backing for Faulty {
     fn punch(&self, ino: u64, chunk: u64, blocks: Range<usize>) -> Result<(), BackingError> {
         self.backing.punch(ino, chunk, blocks)
     }
+    fn may_hold_older(&self, ino: u64, chunk: u64, blocks: Range<usize>) -> Result<bool, BackingError> {
+        self.backing.may_hold_older(ino, chunk, blocks)
+    }
     fn sync(&self, ino: u64) -> Result<(), BackingError> {
-        if self.fail.load(Ordering::Relaxed) {
-            return Err(BackingError::Io(std::io::Error::from_raw_os_error(libc::EIO)));
-        }
-        self.backing.sync(ino)
+        self.backing.sync(ino)?;
+        Ok((self.synced)()?)
     }
     fn sync_all(&self) -> Result<(), BackingError> {
         self.backing.sync_all()
@@ -226,10 +227,12 @@ fn a_sync_that_failed_in_the_background_fails_every_fsync() {
         let mut bench = Bench::new(at_rest);
         let fail = Arc::new(AtomicBool::new(false));
         let backing = bench.data.shared().backing.clone();
-        let faulty = Faulty {
-            backing,
-            fail: fail.clone(),
-        };
+        let failing = fail.clone();
+        let synced = Box::new(move || match failing.load(Ordering::Relaxed) {
+            true => Err(std::io::Error::from_raw_os_error(libc::EIO)),
+            false => Ok(()),
+        });
+        let faulty = Watched { backing, synced };
         bench.data = Data::over(bench.core.clone(), Arc::new(faulty)).unwrap();
         for ino in [5, 6] {
             bench.create(ino);

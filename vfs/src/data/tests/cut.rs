@@ -1,0 +1,212 @@
+//! What was cut off or punched out stays away, although the disk may still have it.
+
+use super::durable::Watched;
+use super::*;
+use crate::data::unsure::note_key;
+use crate::request::SpaceChange;
+use std::sync::Arc;
+
+const LEN: usize = 10 * BLOCK;
+
+/// A bench whose disk takes nothing before it is synced: what it has then is in `disk`.
+struct Lazy {
+    bench: Bench,
+    disk: Arc<tempfile::TempDir>,
+}
+
+impl Lazy {
+    fn new(at_rest: AtRest) -> Lazy {
+        let mut bench = Bench::new(at_rest);
+        let (backing, disk) = (bench.data.shared().backing.clone(), Arc::new(scratch()));
+        let (dir, target) = (bench.dir.clone(), disk.clone());
+        let synced = Box::new(move || {
+            std::fs::remove_dir_all(target.path())?;
+            std::fs::create_dir(target.path())?;
+            copy_dir(dir.path(), target.path());
+            Ok(())
+        });
+        bench.data = Data::over(bench.core.clone(), Arc::new(Watched { backing, synced })).unwrap();
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, LEN));
+        bench.fsync(5).unwrap();
+        Lazy { bench, disk }
+    }
+
+    /// The disk takes everything of the journal, and of the cache what was synced.
+    fn power_cut(self) -> Bench {
+        self.bench.data.released(&self.bench.file(5));
+        let (all, _) = self.bench.store.progress();
+        self.bench.power_cut(all, self.disk.path())
+    }
+}
+
+/// Ways to lose blocks 2..6 of the file.
+fn cuts() -> Vec<(&'static str, fn(&Bench))> {
+    fn punch(bench: &Bench) {
+        let range = 2 * BLOCK as u64..6 * BLOCK as u64;
+        bench.change_space(5, SpaceChange::Punch, range, false).unwrap();
+    }
+    vec![
+        ("truncated", |bench| bench.set_size(5, 2 * BLOCK as u64)),
+        ("truncated to nothing", |bench| bench.set_size(5, 0)),
+        ("punched out", punch),
+        ("punched out, the space given back", |bench| {
+            punch(bench);
+            bench.keep_house();
+        }),
+        ("truncated, the space given back", |bench| {
+            bench.set_size(5, 0);
+            bench.keep_house();
+        }),
+    ]
+}
+
+#[test]
+fn what_was_cut_off_does_not_come_back() {
+    for at_rest in BOTH {
+        for (what, cut) in cuts() {
+            let lazy = Lazy::new(at_rest);
+            cut(&lazy.bench);
+            lazy.bench.core.store.barrier().unwrap();
+            lazy.bench.write(5, 3 * BLOCK as u64, &pattern(2, 2 * BLOCK));
+            let after = lazy.power_cut();
+            let found = after.content(5);
+            let cut_off = &found[2 * BLOCK..5 * BLOCK];
+            assert!(cut_off.iter().all(|byte| *byte == 0), "{at_rest:?}, {what}");
+            assert_eq!(after.core.store.get(&note_key(5)).unwrap(), None, "{at_rest:?}, {what}");
+            assert!(
+                !after.data.0.errors.all().is_empty(),
+                "{at_rest:?}, {what}: nobody is told"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_was_synced_over_it_stays() {
+    for at_rest in BOTH {
+        for (what, cut) in cuts() {
+            let lazy = Lazy::new(at_rest);
+            cut(&lazy.bench);
+            lazy.bench.write(5, 3 * BLOCK as u64, &pattern(2, 2 * BLOCK));
+            lazy.bench.fsync(5).unwrap();
+            let synced = lazy.bench.content(5);
+            assert_eq!(lazy.bench.store.get(&note_key(5)).unwrap(), None, "{at_rest:?}, {what}");
+            // Cut and written again: only that is unsure.
+            let end = synced.len() as u64;
+            lazy.bench.write(5, end, &pattern(3, 2 * BLOCK));
+            let after = lazy.power_cut();
+            assert!(after.content(5).starts_with(&synced), "{at_rest:?}, {what}");
+        }
+    }
+}
+
+#[test]
+fn a_sync_that_begins_between_two_writes_promises_the_first() {
+    for at_rest in BOTH {
+        let lazy = Lazy::new(at_rest);
+        lazy.bench.set_size(5, 0);
+        lazy.bench.write(5, 0, &pattern(2, BLOCK));
+        let change = lazy.bench.file(5).state.read().data.begin_sync();
+        lazy.bench.data.0.backing.sync(5).unwrap();
+        lazy.bench.write(5, BLOCK as u64, &pattern(3, BLOCK));
+        let inode = lazy.bench.file(5);
+        lazy.bench
+            .data
+            .0
+            .journal_locked(5, &mut inode.state.write(), Some(change))
+            .unwrap();
+        let after = lazy.power_cut();
+        let found = after.content(5);
+        assert_eq!(found[..BLOCK], pattern(2, BLOCK), "{at_rest:?}");
+        assert!(found[BLOCK..].iter().all(|byte| *byte == 0), "{at_rest:?}");
+    }
+}
+
+#[test]
+fn the_rest_of_a_cut_block_does_not_come_back() {
+    let (cut, old) = (BLOCK + 100, pattern(1, LEN));
+    // Before the end, over it, behind it, and the whole block.
+    let writes = [
+        (BLOCK + 20, 10),
+        (BLOCK + 90, 300),
+        (BLOCK + 500, 100),
+        (BLOCK, BLOCK),
+        (4 * BLOCK, 9),
+    ];
+    for at_rest in BOTH {
+        for (offset, len) in writes {
+            let lazy = Lazy::new(at_rest);
+            lazy.bench.set_size(5, cut as u64);
+            lazy.bench.core.store.barrier().unwrap();
+            lazy.bench.write(5, offset as u64, &pattern(2, len));
+            // Once more: what was cleared by the first must be safe.
+            lazy.bench.write(5, (BLOCK + 700) as u64, b"more");
+            let new = lazy.bench.content(5);
+            let found = lazy.power_cut().content(5);
+            assert_eq!(found.len(), new.len());
+            for (at, byte) in found.iter().enumerate() {
+                let kept = at < cut && *byte == old[at];
+                assert!(
+                    kept || *byte == new[at] || *byte == 0,
+                    "{at_rest:?}, {offset}+{len}: byte {at}"
+                );
+            }
+            assert_eq!(found[..BLOCK], old[..BLOCK]);
+        }
+    }
+}
+
+#[test]
+fn a_killed_process_loses_nothing_that_the_kernel_had() {
+    for at_rest in BOTH {
+        for (same_boot, is_kept) in [(true, true), (false, false)] {
+            let mut bench = Bench::in_boot(at_rest, [7; 16]);
+            bench.create(5);
+            bench.write(5, 0, &pattern(1, LEN));
+            bench.fsync(5).unwrap();
+            bench.set_size(5, 0);
+            bench.write(5, 0, &pattern(2, LEN));
+            bench.data.released(&bench.file(5));
+            assert!(bench.store.get(&note_key(5)).unwrap().is_some());
+            if !same_boot {
+                bench.reboot([8; 16]);
+            }
+            let (all, _) = bench.store.progress();
+            let after = bench.crash_at(all);
+            let expected = if is_kept { pattern(2, LEN) } else { vec![0; LEN] };
+            assert_eq!(after.content(5), expected, "{at_rest:?}, same boot: {same_boot}");
+        }
+    }
+}
+
+#[test]
+fn housekeeping_makes_sure_of_it_and_takes_the_note_away() {
+    for at_rest in BOTH {
+        let lazy = Lazy::new(at_rest);
+        lazy.bench.set_size(5, 0);
+        lazy.bench.write(5, 0, &pattern(2, LEN));
+        lazy.bench.data.released(&lazy.bench.file(5));
+        assert!(lazy.bench.store.get(&note_key(5)).unwrap().is_some(), "{at_rest:?}");
+        lazy.bench.keep_house();
+        assert_eq!(lazy.bench.store.get(&note_key(5)).unwrap(), None, "{at_rest:?}");
+        assert_eq!(lazy.power_cut().content(5), pattern(2, LEN), "{at_rest:?}");
+    }
+}
+
+#[test]
+fn new_files_are_never_unsure() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(9, 2 * BLOCK));
+        bench.fsync(5).unwrap();
+        for block in 0..300_u64 {
+            bench.write(5, block * BLOCK as u64, &pattern(block, BLOCK));
+        }
+        bench.write(5, 0, &pattern(7, 3 * BLOCK));
+        bench.data.released(&bench.file(5));
+        assert_eq!(bench.store.get(&note_key(5)).unwrap(), None, "{at_rest:?}");
+        assert!(!bench.file(5).state.read().data.needs_sync(), "{at_rest:?}");
+    }
+}
