@@ -208,9 +208,6 @@ impl Signals {
 /// Allocations from this size on go back to the system when they are freed. glibc raises its own threshold to the largest
 /// block ever freed, up to 32 MiB, and then keeps freed chunk buffers: 371 MiB resident where 212 were measured with this.
 const MMAP_THRESHOLD_BYTES: i32 = 512 << 10;
-/// Free memory at the end of a thread's heap that stays with the process. With a threshold of ours glibc leaves it at 128 KiB,
-/// and would fault in the buffer of each read anew.
-const TRIM_THRESHOLD_BYTES: i32 = 2 << 20;
 
 /// A daemon's stderr is nowhere: where it panicked belongs into the log.
 fn log_panics() {
@@ -220,10 +217,7 @@ fn log_panics() {
 /// Makes the process fit to hold keys and many files.
 fn harden() {
     // SAFETY: mallopt takes two integers and touches only the allocator's own settings, under its own lock.
-    unsafe {
-        libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES);
-        libc::mallopt(libc::M_TRIM_THRESHOLD, TRIM_THRESHOLD_BYTES);
-    }
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) };
     // The daemon's memory has keys in it: no core dumps, no ptrace by others of the same user.
     if let Err(e) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!("cannot forbid core dumps: {e}");
