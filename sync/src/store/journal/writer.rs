@@ -187,13 +187,7 @@ impl<B: Backend> Shared<B> {
         (changes, last, bytes)
     }
 
-    fn write(
-        &self,
-        writer: &mut Writer,
-        changes: Changes,
-        last: u64,
-        flush: bool,
-    ) -> Result<(), StoreError> {
+    fn write(&self, writer: &mut Writer, changes: Changes, last: u64, flush: bool) -> Result<(), StoreError> {
         if writer.log.is_none() {
             return self.write_through(changes, last, flush);
         }
