@@ -8,6 +8,7 @@
 mod answers;
 mod convert;
 mod fault;
+mod labels;
 mod pages;
 mod passthrough;
 mod privileges;
@@ -30,6 +31,7 @@ use fuser::{
     ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyIoctl, ReplyLseek, ReplyOpen, ReplyStatfs, ReplyWrite, ReplyXattr,
     Request, TimeOrNow, WriteFlags,
 };
+use labels::Labels;
 use passthrough::{Asked, Passthrough, ttl_of};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -62,6 +64,7 @@ pub struct Adapter {
     kernel: Arc<OnceLock<Notifier>>,
     blocks: Arc<space::StaleBlocks>,
     passthrough: Arc<Passthrough>,
+    labels: Labels,
 }
 
 impl Adapter {
@@ -76,6 +79,7 @@ impl Adapter {
             kernel: Arc::default(),
             blocks: Arc::default(),
             passthrough,
+            labels: Labels::here(),
         }
     }
 
@@ -524,7 +528,7 @@ impl Filesystem for Adapter {
         }
         self.guard("getxattr", || {
             let value = self.vfs.getxattr(ino.0, name.as_bytes());
-            self.sized("getxattr", ino, value, size, reply);
+            self.attribute(ino, name, value, size, reply);
         });
     }
 

@@ -56,13 +56,16 @@ pub const PROBES_AT_ONCE: usize = 16;
 /// How long `doctor` waits for one miner.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Event loops of the FUSE session: one per core within these.
+/// Event loops of the FUSE session: one per core within these. More would help cold random reads, which wait for the disk, and
+/// slow down everything else: the kernel wakes them in turn, wherever they ran last.
 pub const FUSE_THREADS_MIN: usize = 2;
 /// See [`FUSE_THREADS_MIN`].
 pub const FUSE_THREADS_MAX: usize = 4;
-/// Largest WRITE and READ the kernel may send: its default page limit (256 pages) is the same.
+/// Largest WRITE the kernel may send: its default page limit (256 pages) is the same.
 pub const FUSE_WRITE_BYTES_MAX: u32 = 1 << 20;
-/// Readahead the kernel may do.
+/// Largest READ: a part of the readahead, so that one sequential reader keeps every event loop busy.
+pub const FUSE_READ_BYTES_MAX: u32 = 128 << 10;
+/// Readahead the kernel may do; beyond 128 KiB (what it offers a FUSE mount) it takes root.
 pub const FUSE_READAHEAD_BYTES: u32 = 1 << 20;
 /// Background requests (readahead, writeback) in flight.
 pub const FUSE_BACKGROUND_MAX: u16 = 64;

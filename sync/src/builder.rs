@@ -40,6 +40,8 @@ use tokio::sync::Notify;
 pub(crate) struct BuilderConfig {
     pub(crate) territory: String,
     pub(crate) target_bytes: u64,
+    /// As far as a pack goes on while an earlier one waits to be declared.
+    pub(crate) bytes_max: u64,
     pub(crate) age_max: Duration,
     pub(crate) backlog_bound_bytes: u64,
 }
@@ -186,7 +188,8 @@ impl Builder {
         let directory = directory_sealed_bytes(pack.chunks.len() as u64 + 1, 1);
         // A delta larger than half a pack grows the pack by segments; it must not starve the chunks.
         let delta = (gate.delta_reserve + pack.reserve).min(self.config.target_bytes / 2);
-        pack.len + frame_bytes as u64 + delta + directory + FOOTER_SEALED_BYTES as u64 <= self.config.target_bytes
+        let bytes = pack.len + frame_bytes as u64 + delta + directory + FOOTER_SEALED_BYTES as u64;
+        bytes <= self.config.target_bytes || bytes <= self.config.bytes_max && self.ledger.is_one_undeclared()
     }
 
     fn over_bound(&self, frame_bytes: usize) -> bool {
@@ -268,6 +271,11 @@ impl Builder {
         }
     }
 
+    /// Lets the sealer look again: a pack was declared, and the open one may have grown only because that took long.
+    pub(crate) fn wake_sealer(&self) {
+        self.wake.notify_one();
+    }
+
     /// Lets waiting submits look again: a pack was confirmed.
     pub(crate) fn wake_submitters(&self) {
         let _gate = self.gate.lock();
@@ -299,10 +307,14 @@ impl Builder {
         let delta_aged = pending.is_some_and(|(age, _)| age >= self.config.age_max);
         let content_aged = old(gate.pack.as_ref().map(|pack| pack.begun_at));
         let aged = delta_aged || content_aged || old(*self.changed_at.lock());
-        match aged && self.has_room_for_another() {
-            true => Some(CutCause::Forced),
-            false => gate.full.then_some(CutCause::Full),
+        if aged && self.has_room_for_another() {
+            return Some(CutCause::Forced);
         }
+        let grown = gate
+            .pack
+            .as_ref()
+            .is_some_and(|pack| pack.len > self.config.target_bytes);
+        (gate.full || grown && !self.ledger.is_one_undeclared()).then_some(CutCause::Full)
     }
 
     /// Whether the backlog stays within its bound if the open pack is sealed as it is. Beyond it an aged pack waits: it would

@@ -82,6 +82,7 @@ impl Engine {
             config: BuilderConfig {
                 territory: config.territory,
                 target_bytes: config.pack_target_bytes,
+                bytes_max: config.pack_bytes_max.max(config.pack_target_bytes),
                 age_max: config.pack_age_max,
                 backlog_bound_bytes: config.backlog_bound_bytes.max(2 * config.pack_target_bytes),
             },

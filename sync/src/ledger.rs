@@ -192,6 +192,11 @@ impl Ledger {
         on_their_way.cloned().collect()
     }
 
+    /// Whether a pack was sealed and not declared yet.
+    pub(crate) fn is_one_undeclared(&self) -> bool {
+        self.packs.read().values().any(|pack| pack.state < PackState::Placing)
+    }
+
     /// Bytes of the packs on their way.
     pub(crate) fn unsent_bytes(&self) -> u64 {
         self.unsent_bytes.load(Ordering::Relaxed)

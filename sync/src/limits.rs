@@ -66,6 +66,10 @@ pub const MINER_TEXT_CHARS_MAX: usize = 200;
 /// Bytes at which the open pack stops taking chunks: four segments. Larger packs amortise the declaration's fee and wait;
 /// four segments keep what a crash of the machine can take with it, and what must be read back at once, small.
 pub const PACK_TARGET_BYTES: u64 = 4 * SEGMENT_BYTES as u64;
+/// Bytes up to which it goes on while an earlier pack still waits to be declared. Declarations go one after the other, each
+/// until it is final: packs that did not grow would then send 128 MiB per wait, however fast the line. Recovery, collection
+/// and repair read or write whole packs, so there is a bound.
+pub const PACK_BYTES_MAX: u64 = 16 * SEGMENT_BYTES as u64;
 /// Plaintext bytes of one delta frame: the same bound as a chunk, so one buffer size fits every frame.
 pub const DELTA_FRAME_BYTES_MAX: usize = CHUNK_BYTES;
 /// Plaintext bytes of one directory frame.
@@ -165,14 +169,22 @@ pub const REBUILDS_IN_FLIGHT: usize = 1;
 pub const REBUILD_FRAGMENTS_MAX: usize = DATA_FRAGMENTS + 2;
 /// How long a rebuild waits for whole fragments before it asks one more miner.
 pub const REBUILD_HEDGE_DELAY: Duration = Duration::from_secs(3);
+/// Ranges of a segment decoded from other columns before the whole of it is rebuilt: its neighbours are then likely to be
+/// wanted too, and a range costs four times its bytes.
+pub const RANGES_BEFORE_REBUILD: u32 = 2;
+/// Segments of which that is counted.
+pub const DECODED_SEGMENTS_KEPT: usize = 64;
 /// Bytes of fetched chunks kept.
 pub const CHUNK_CACHE_BYTES: usize = 32 << 20;
 /// Rebuilt segments kept, 32 MiB each.
 pub const SEGMENT_CACHE_COUNT: usize = 1;
 /// Latencies remembered for the hedge delay.
 pub const LATENCIES_KEPT: usize = 128;
-/// Shortest hedge delay: below it jitter alone would hedge.
-pub const HEDGE_DELAY_MIN: Duration = Duration::from_millis(200);
+/// A ranged GET that takes so many times the median of the recent ones is hedged. Not a high quantile: where a third of the
+/// miners is slow, that would be theirs.
+pub const HEDGE_MEDIANS: u32 = 3;
+/// Shortest hedge delay: below it the scheduler's jitter alone would hedge.
+pub const HEDGE_DELAY_MIN: Duration = Duration::from_millis(10);
 /// Longest hedge delay: above it a person waits.
 pub const HEDGE_DELAY_MAX: Duration = Duration::from_secs(5);
 /// Hedge delay while no latency is known.
@@ -268,7 +280,8 @@ const MEMORY_BYTES: usize = FRAGMENTS_IN_FLIGHT * ROW_BYTES
     + SCRUB_FRAGMENTS_IN_FLIGHT * FRAGMENT_BYTES
     + LIVE_IDS_MAX * size_of::<u64>();
 const _: () = assert!(MEMORY_BYTES < 300 << 20);
-const _: () = assert!(PACK_TARGET_BYTES as usize <= PACK_SEGMENTS_MAX * SEGMENT_BYTES);
+const _: () = assert!(PACK_BYTES_MAX as usize <= PACK_SEGMENTS_MAX * SEGMENT_BYTES);
+const _: () = assert!(PACK_TARGET_BYTES <= PACK_BYTES_MAX);
 const _: () = assert!(DECLARE_MORTAL_BLOCKS as u64 >= 2 * TRANSACTION_LIFE_BLOCKS);
 const _: () = assert!(DELTA_RANGE_BYTES_MAX > DELTA_FRAME_BYTES_MAX as u64 + 28);
 const _: () = assert!(PREFETCHES_IN_FLIGHT < FETCHES_IN_FLIGHT);

@@ -99,6 +99,7 @@ impl World {
     pub fn config(&self, staging: &Path) -> Config {
         let mut config = Config::new(staging, "main");
         config.pack_target_bytes = SEGMENT_BYTES as u64;
+        config.pack_bytes_max = 0;
         config.pack_age_max = Duration::from_secs(86_400);
         config.backlog_bound_bytes = 0;
         config.upkeep = UpkeepConfig::by_hand();

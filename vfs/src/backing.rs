@@ -28,7 +28,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-pub(crate) use files::Files;
+pub(crate) use files::{Files, Readahead};
+pub(crate) use sealed::Prepared;
 
 /// The start of a run of blocks within one chunk of one file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,8 +79,18 @@ impl From<BackingError> for VfsError {
 pub(crate) trait Backing: Send + Sync {
     /// Reads whole blocks, all of which were written.
     fn read(&self, at: BlockAt, out: &mut [u8]) -> Result<(), BackingError>;
+    /// Blocks of the chunk are going to be read, one after the other: the disk may begin. Costs nothing that is waited for.
+    fn will_read(&self, _ino: u64, _chunk: u64) {}
     /// Writes whole blocks.
     fn write(&self, at: BlockAt, data: &[u8]) -> Result<(), BackingError>;
+    /// Does what of a write needs no lock, beside other writes of the inode. `None`: nothing to be gained.
+    fn prepare(&self, _at: BlockAt, _data: &[u8]) -> Option<Prepared> {
+        None
+    }
+    /// Writes whole blocks for which [`prepare`](Backing::prepare) was called, with the same place and data.
+    fn write_prepared(&self, at: BlockAt, data: &[u8], _ready: Prepared) -> Result<(), BackingError> {
+        self.write(at, data)
+    }
     /// Copies whole blocks, all of which were written, without reading them; false if this layout or this disk cannot, and
     /// then nothing was written that counts.
     fn copy(&self, from: BlockAt, to: BlockAt, blocks: usize) -> Result<bool, BackingError>;
@@ -146,10 +157,9 @@ pub(crate) fn open(
     keys: AtRestKeys,
     entropy: Arc<Mutex<dyn Entropy>>,
 ) -> Result<Arc<dyn Backing>, BackingError> {
-    let files = Files::open(dir)?;
     Ok(match at_rest {
-        AtRest::Plain => Arc::new(plain::Plain::new(files)),
-        AtRest::Sealed => Arc::new(sealed::Sealed::new(files, keys, entropy)),
+        AtRest::Plain => Arc::new(plain::Plain::new(Files::open(dir, Readahead::Disk)?)),
+        AtRest::Sealed => Arc::new(sealed::Sealed::new(Files::open(dir, Readahead::Asked)?, keys, entropy)),
     })
 }
 

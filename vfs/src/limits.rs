@@ -94,6 +94,10 @@ pub const BACKING_PART_CHUNKS: u64 = 1 << 20;
 pub const BACKING_PARTS_OPEN_MAX: usize = 512;
 /// Tag tables of sealed chunks kept in memory, about 17 KiB each.
 pub const TAG_TABLES_MAX: usize = 1024;
+/// Buffers of at most a chunk each that sealed blocks are written from, kept for the next write.
+pub const SEAL_BUFFERS_MAX: usize = 4;
+/// Bytes of a write that are worth being sealed before the inode is locked.
+pub const PREPARE_BYTES_MIN: usize = 32 << 10;
 /// Stale slots in a chunk that are worth a round of hole punching.
 pub const STALE_BLOCKS_MIN: usize = 16;
 /// Chunk states kept in memory per live inode, beside those that are ahead of the store; about 300 bytes each.
@@ -128,6 +132,8 @@ pub const RECENT_INODES_MAX: usize = 65_536;
 pub const ERRORS_KEPT_MAX: usize = 256;
 /// Reads in a row, each where the last one ended, that make a sequential reader.
 pub const PREFETCH_STREAK: u32 = 2;
+/// A read this far from where the last one ended still counts as the next.
+pub const PREFETCH_DISORDER_BYTES: u64 = 1 << 20;
 /// Chunks hinted at ahead of a sequential reader.
 pub const PREFETCH_CHUNKS: u64 = 8;
 /// Bytes that one copy within the volume takes on; whoever asked for more asks again, so that none lasts long.

@@ -5,6 +5,7 @@ use super::passthrough::ttl_of;
 use super::{Adapter, GENERATION, ttl};
 use cessfs_vfs::{Later, Vfs, VfsError};
 use fuser::{Errno, INodeNo, ReplyEmpty, ReplyEntry, ReplyXattr};
+use std::ffi::OsStr;
 
 impl Adapter {
     /// Answers with an entry of directory `ino`, or fails.
@@ -63,6 +64,21 @@ impl Adapter {
                 });
             }
             Err(e) => answer(Err(self.faults.errno(op, ino.0, &e))),
+        }
+    }
+
+    /// Answers with the value of an xattr, or fails; see [`Labels`](super::Labels).
+    pub(super) fn attribute(
+        &self,
+        ino: INodeNo,
+        name: &OsStr,
+        value: Result<Vec<u8>, VfsError>,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        match value {
+            Err(VfsError::NoAttribute) if self.labels.are_pointless(name) => reply.error(Errno::EOPNOTSUPP),
+            value => self.sized("getxattr", ino, value, size, reply),
         }
     }
 

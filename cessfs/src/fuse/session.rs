@@ -101,6 +101,7 @@ fn config(settings: &Settings) -> Config {
         MountOption::FSName(settings.source.clone()),
         MountOption::Subtype("cessfs".to_owned()),
         MountOption::DefaultPermissions,
+        MountOption::CUSTOM(format!("max_read={}", limits::FUSE_READ_BYTES_MAX)),
     ];
     for (wanted, option) in [
         (settings.read_only, MountOption::RO),
@@ -141,10 +142,11 @@ fn mount_directly(dir: &Path, settings: &Settings) -> Result<Option<OwnedFd>, Fa
     // Opening the root of an automount trigger is what the trigger waits for; every directory is a directory to mount on.
     let rootmode = if is_autofs(dir) { libc::S_IFDIR } else { mode_of(dir)? };
     let data = format!(
-        "fd={},rootmode={rootmode:o},user_id={},group_id={},default_permissions{}",
+        "fd={},rootmode={rootmode:o},user_id={},group_id={},max_read={},default_permissions{}",
         device.as_raw_fd(),
         nix::unistd::getuid(),
         nix::unistd::getgid(),
+        limits::FUSE_READ_BYTES_MAX,
         if settings.allow_other { ",allow_other" } else { "" },
     );
     match nix::mount::mount(

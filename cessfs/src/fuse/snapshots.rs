@@ -143,12 +143,12 @@ impl Adapter {
 
     pub(super) fn getxattr_in_snapshot(&self, ino: INodeNo, name: &OsStr, size: u32, reply: ReplyXattr) {
         if let Some((_, false)) = self.vfs.snapshot_root(ino.0) {
-            return self.sized("getxattr", ino, Err(VfsError::NoAttribute), size, reply);
+            return self.attribute(ino, name, Err(VfsError::NoAttribute), size, reply);
         }
         let name: OsString = name.to_owned();
         self.with_tree("getxattr", ino, move |fs, tree| {
             let value = tree.and_then(|tree| tree.getxattr(ino.0, name.as_bytes()));
-            fs.sized("getxattr", ino, value, size, reply);
+            fs.attribute(ino, &name, value, size, reply);
         });
     }
 

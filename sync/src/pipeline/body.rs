@@ -30,10 +30,9 @@ pub(super) fn read_column(body: &File, segment: u32, column: u8, range: Range<u3
     Ok(out)
 }
 
-/// One row of a segment: [`row_bytes`] of every column. Blocks on disk and processor.
-pub(super) fn read_row(body: &File, segment: u32, row: u32) -> io::Result<[Vec<u8>; COLUMNS]> {
+/// One row of a segment into `parts`: [`row_bytes`] of every column. Blocks on disk and processor.
+pub(super) fn read_row(body: &File, segment: u32, row: u32, parts: &mut [Vec<u8>; COLUMNS]) -> io::Result<()> {
     let base = u64::from(segment) * segment_bytes() as u64 + u64::from(row) * row_bytes() as u64;
-    let mut parts: [Vec<u8>; COLUMNS] = std::array::from_fn(|_| vec![0; row_bytes()]);
     let (data, parity) = parts.split_at_mut(DATA_FRAGMENTS);
     let stripe_bytes = STRIPE_BYTES.min(row_bytes());
     for start in (0..row_bytes()).step_by(stripe_bytes) {
@@ -48,5 +47,5 @@ pub(super) fn read_row(body: &File, segment: u32, row: u32) -> io::Result<[Vec<u
             std::array::from_fn(|_| &mut parity.next().expect("eight columns")[stripe.clone()]),
         );
     }
-    Ok(parts)
+    Ok(())
 }

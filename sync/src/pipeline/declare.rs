@@ -30,7 +30,11 @@ impl Pipeline {
     pub(super) async fn declare(&self, pack: &PackRecord) -> Result<(), Blocked> {
         let height = match self.reconcile(pack).await? {
             OnChain::File(file) => return self.enter_stored(pack, &file).await,
-            OnChain::Deal(deal) => return self.enter_placing(pack, &deal).await,
+            OnChain::Deal(deal) => {
+                self.enter_placing(pack, &deal).await?;
+                self.builder.wake_sealer();
+                return Ok(());
+            }
             OnChain::Nothing { height } => height,
         };
         self.assert_void(pack, height).await?;

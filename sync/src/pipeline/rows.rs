@@ -2,7 +2,8 @@
 //!
 //! A *row* is the same 1 MiB of all twelve fragments of a segment. The columns of a pack move at about the same pace, so a row
 //! is read and encoded once, when the first column wants its part of it, and handed out in twelve parts. Parity needs no place on
-//! the staging disk, and no fragment is ever whole in memory. A column that comes when its row is gone (a slow miner, or one that
+//! the staging disk, and no fragment is ever whole in memory. Buffers go round: a part that was sent gives its memory to the next
+//! row. A column that comes when its row is gone (a slow miner, or one that
 //! starts over) has its own part computed alone.
 
 use super::body::{read_column, read_row};
@@ -65,11 +66,49 @@ impl State {
     }
 }
 
+/// Buffers of [`row_bytes`] that nobody uses: at most those of [`ROWS_KEPT`] rows.
+#[derive(Default)]
+struct Pool(Mutex<Vec<Vec<u8>>>);
+
+impl Pool {
+    /// A buffer with anything in it.
+    fn take(&self) -> Vec<u8> {
+        let used = self.0.lock().pop();
+        used.unwrap_or_else(|| vec![0; row_bytes()])
+    }
+
+    fn give_back(&self, buffer: Vec<u8>) {
+        let mut free = self.0.lock();
+        if free.len() < ROWS_KEPT * COLUMNS {
+            free.push(buffer);
+        }
+    }
+}
+
+/// A buffer that goes back to its pool.
+struct Pooled {
+    buffer: Vec<u8>,
+    pool: Arc<Pool>,
+}
+
+impl AsRef<[u8]> for Pooled {
+    fn as_ref(&self) -> &[u8] {
+        &self.buffer
+    }
+}
+
+impl Drop for Pooled {
+    fn drop(&mut self) {
+        self.pool.give_back(std::mem::take(&mut self.buffer));
+    }
+}
+
 /// Rows of the packs that are being sent.
 pub(super) struct Rows {
     staging: Staging,
     tasks: Tasks,
     state: Mutex<State>,
+    pool: Arc<Pool>,
 }
 
 impl Rows {
@@ -78,6 +117,7 @@ impl Rows {
             staging,
             tasks,
             state: Mutex::default(),
+            pool: Arc::default(),
         }
     }
 
@@ -100,13 +140,18 @@ impl Rows {
     }
 
     async fn encode(&self, seq: PackSeq, (segment, row): Place) -> Result<Mutex<[Option<Bytes>; COLUMNS]>, StoreError> {
-        let staging = self.staging.clone();
+        let (staging, pool) = (self.staging.clone(), self.pool.clone());
         let parts = self.blocking(move || {
             let _span = stages::ROW_ENCODE.enter();
-            read_row(&staging.body(seq)?, segment, row)
+            let mut parts = std::array::from_fn(|_| pool.take());
+            read_row(&staging.body(seq)?, segment, row, &mut parts)?;
+            Ok(parts)
         });
-        let parts = parts.await?;
-        Ok(Mutex::new(parts.map(|part| Some(part.into()))))
+        let parts = parts.await?.map(|buffer| {
+            let pool = self.pool.clone();
+            Some(Bytes::from_owner(Pooled { buffer, pool }))
+        });
+        Ok(Mutex::new(parts))
     }
 
     async fn blocking<T: Send + 'static>(
@@ -122,6 +167,11 @@ impl Rows {
         let mut state = self.state.lock();
         state.kept.retain(|(s, _, _)| *s != seq);
         state.newest.remove(&seq);
+        if state.newest.is_empty() {
+            // Nothing is being sent: the memory is not needed.
+            drop(state);
+            self.pool.0.lock().clear();
+        }
     }
 }
 
@@ -171,7 +221,12 @@ mod tests {
             assert_eq!(rows.part(SEQ, (0, row), 9).await.unwrap(), plain(&staging, (0, row), 9));
         }
         assert!(rows.state.lock().kept.len() <= ROWS_KEPT);
+        assert!(
+            (COLUMNS..=ROWS_KEPT * COLUMNS).contains(&rows.pool.0.lock().len()),
+            "buffers go round"
+        );
         rows.forget(SEQ);
+        assert!(rows.pool.0.lock().is_empty());
         assert!(rows.state.lock().kept.is_empty() && rows.state.lock().newest.is_empty());
     }
 

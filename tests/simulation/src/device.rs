@@ -155,6 +155,7 @@ impl Device {
         let target = outside.settings.pack_segments * segment_bytes() as u64;
         let mut config = Config::new(self.disk.staging(), "main");
         config.pack_target_bytes = target;
+        config.pack_bytes_max = target;
         config.pack_age_max = outside.settings.pack_age;
         config.backlog_bound_bytes = outside.settings.backlog_packs * target;
         // Deletions are not simulated yet, and so nothing is collected or rewritten.

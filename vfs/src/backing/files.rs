@@ -13,7 +13,7 @@ use super::{BackingFile, sparse};
 use crate::limits::{BACKING_DIRS, BACKING_PARTS_OPEN_MAX, SYNC_EACH_MAX};
 use lru::LruCache;
 use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, copy_file_range, fallocate};
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, copy_file_range, fallocate, posix_fadvise};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Whence;
 use parking_lot::Mutex;
@@ -37,6 +37,16 @@ pub(super) struct PartAt {
     pub(super) offset: u64,
 }
 
+/// Who says what is read from the disk before it is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Readahead {
+    /// The disk's filesystem, which sees files read in order.
+    Disk,
+    /// Whoever calls [`will_read`](Files::will_read): what lies in order is half holes, which the filesystem would read as
+    /// pages of zeros.
+    Asked,
+}
+
 /// Every backing file of a volume.
 pub(crate) struct Files {
     dir: PathBuf,
@@ -54,6 +64,7 @@ pub(crate) struct Files {
     used: AtomicU64,
     /// Descriptors that may be kept open.
     open_max: usize,
+    readahead: Readahead,
 }
 
 struct Part {
@@ -63,7 +74,7 @@ struct Part {
 }
 
 impl Files {
-    pub(super) fn open(dir: &Path) -> io::Result<Files> {
+    pub(super) fn open(dir: &Path, readahead: Readahead) -> io::Result<Files> {
         make_dir(dir)?;
         for number in 0..BACKING_DIRS {
             make_dir(&dir.join(format!("{number:02x}")))?;
@@ -79,6 +90,7 @@ impl Files {
             sync_locks: (0..BACKING_DIRS).map(|_| Mutex::new(())).collect(),
             used: AtomicU64::new(0),
             open_max: descriptors_max(),
+            readahead,
         })
     }
 
@@ -101,6 +113,13 @@ impl Files {
             }
         }
         Ok(())
+    }
+
+    /// Has the disk begin to read. Advice: nobody hears of failure.
+    pub(super) fn will_read(&self, at: PartAt, bytes: u64) {
+        if let Ok(Some(part)) = self.part(at.ino, at.part, false) {
+            advise(&part.file, at.offset, bytes, PosixFadviseAdvice::POSIX_FADV_WILLNEED);
+        }
     }
 
     /// Writes all of `data`.
@@ -436,6 +455,9 @@ impl Files {
         if is_new {
             self.unsynced.lock().entry(ino).or_default().insert(number, true);
         }
+        if self.readahead == Readahead::Asked {
+            advise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
+        }
         let file = Arc::new(file);
         Ok(Some(Arc::new(Part { file, used })))
     }
@@ -451,6 +473,15 @@ impl Files {
         let shift = |used: u64| Some(used.saturating_add_signed(by));
         let shifted = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, shift);
         debug_assert!(shifted.is_ok());
+    }
+}
+
+fn advise(file: &File, offset: u64, bytes: u64, advice: PosixFadviseAdvice) {
+    let (Ok(offset), Ok(bytes)) = (libc::off_t::try_from(offset), libc::off_t::try_from(bytes)) else {
+        return;
+    };
+    if let Err(e) = posix_fadvise(file, offset, bytes, advice) {
+        tracing::trace!("no readahead: {e}");
     }
 }
 

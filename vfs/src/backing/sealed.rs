@@ -10,7 +10,10 @@
 use super::files::PartAt;
 use super::tags::{ENTRY_BYTES, Entry, Slot, TABLE_BYTES, TagTable};
 use super::{Backing, BackingError, BackingFile, BlockAt, Files};
-use crate::limits::{BACKING_DIRS, BACKING_PART_CHUNKS, BLOCK_BYTES, CHUNK_BLOCKS, STALE_BLOCKS_MIN, TAG_TABLES_MAX};
+use crate::limits::{
+    BACKING_DIRS, BACKING_PART_CHUNKS, BLOCK_BYTES, CHUNK_BLOCKS, SEAL_BUFFERS_MAX, SMALL_FILE_BYTES, STALE_BLOCKS_MIN,
+    TAG_TABLES_MAX,
+};
 use crate::records::BlockMap;
 use crate::stages;
 use cessfs_crypto::{AtRestKeys, Entropy, InodeKey};
@@ -37,6 +40,8 @@ pub(super) struct Sealed {
     tables: Mutex<LruCache<(u64, u64), Arc<Chunk>>>,
     /// Syncs of one inode take turns, or the end of one would call durable what another has only begun to sync.
     turns: Vec<Mutex<()>>,
+    /// Buffers that were sealed into, to be sealed into again: fresh ones of this size are faulted in page by page.
+    spare: Mutex<Vec<Vec<u8>>>,
 }
 
 /// A chunk in use.
@@ -48,6 +53,15 @@ struct Chunk {
     tags: Mutex<TagTable>,
     /// The table was read.
     is_read: AtomicBool,
+}
+
+/// Blocks sealed before they are written.
+pub(crate) struct Prepared {
+    /// Slot and version that each block was sealed for.
+    targets: Vec<(Slot, u32)>,
+    /// Their entries.
+    entries: Vec<Entry>,
+    bytes: Vec<u8>,
 }
 
 /// Neighbouring blocks in one slot.
@@ -64,6 +78,7 @@ impl Sealed {
             entropy,
             tables: Mutex::new(LruCache::unbounded()),
             turns: (0..BACKING_DIRS).map(|_| Mutex::new(())).collect(),
+            spare: Mutex::default(),
         }
     }
 
@@ -102,6 +117,11 @@ impl Sealed {
                 return Ok(None);
             }
             tables.put((ino, number), chunk.clone());
+        }
+        if number == 0 {
+            // All of a small file lies behind it: one trip to the disk.
+            self.files
+                .will_read(table_place(ino, number), TABLE_BYTES as u64 + SMALL_FILE_BYTES);
         }
         if let Err(e) = self.files.read(table_place(ino, number), &mut bytes) {
             self.tables.lock().pop(&(ino, number));
@@ -164,27 +184,65 @@ impl Sealed {
                 .is_ok()
     }
 
-    /// Seals a run into its slot, then writes its entries. The table is only changed when both are written.
-    fn write_run(&self, chunk: &Chunk, tags: &mut TagTable, run: &Run, data: &[u8]) -> Result<(), BackingError> {
-        let sealing = stages::SEAL_BLOCKS.enter();
-        let mut nonces = vec![0; 12 * run.blocks.len()];
+    /// Where the next version of each block goes.
+    fn targets(at: BlockAt, blocks: Range<usize>, tags: &TagTable) -> Result<Vec<(Slot, u32)>, BackingError> {
+        let next = |block| tags.next(block).ok_or(BackingError::WornOut(BlockAt { block, ..at }));
+        blocks.map(next).collect()
+    }
+
+    /// Seals blocks from `first` on as what `targets` says.
+    fn seal(&self, chunk: &Chunk, first: usize, targets: Vec<(Slot, u32)>, data: &[u8]) -> Prepared {
+        let _span = stages::SEAL_BLOCKS.enter();
+        let mut nonces = vec![0; 12 * targets.len()];
         self.entropy.lock().fill(&mut nonces);
         let (nonces, _) = nonces.as_chunks::<12>();
-        let mut sealed = data.to_vec();
-        let mut entries = Vec::with_capacity(run.blocks.len());
-        for ((block, nonce), data) in run.blocks.clone().zip(nonces).zip(sealed.chunks_exact_mut(BLOCK)) {
-            let at = chunk.at(block);
-            let (_, version) = tags.next(block).ok_or(BackingError::WornOut(at))?;
-            let tag = chunk.key.seal_block(at.in_file(), version, nonce, data);
-            let nonce = *nonce;
-            entries.push(Entry { nonce, tag, version });
+        let mut bytes = self.spare.lock().pop().unwrap_or_default();
+        bytes.clear();
+        bytes.extend_from_slice(data);
+        let mut entries = Vec::with_capacity(targets.len());
+        let places = (first..).zip(&targets).zip(nonces);
+        for (((block, (_, version)), nonce), data) in places.zip(bytes.chunks_exact_mut(BLOCK)) {
+            let number = chunk.at(block).in_file();
+            let tag = chunk.key.seal_block(number, *version, nonce, data);
+            entries.push(Entry {
+                nonce: *nonce,
+                tag,
+                version: *version,
+            });
         }
-        drop(sealing);
-        self.files
-            .write(slot_place(chunk.at(run.blocks.start), run.slot), &sealed)?;
-        self.write_entries(chunk, tags, run, &entries)?;
-        for block in run.blocks.clone() {
-            tags.set_fresh(block);
+        Prepared {
+            targets,
+            entries,
+            bytes,
+        }
+    }
+
+    /// Writes sealed blocks from `first` on, a run at a time: data, then entries. The table is only changed when both are
+    /// written.
+    fn write_sealed(
+        &self,
+        chunk: &Chunk,
+        tags: &mut TagTable,
+        first: usize,
+        ready: Prepared,
+    ) -> Result<(), BackingError> {
+        let mut runs = Vec::new();
+        for (block, (slot, _)) in (first..).zip(&ready.targets) {
+            push_run(&mut runs, *slot, block);
+        }
+        for run in &runs {
+            let within = run.blocks.start - first..run.blocks.end - first;
+            let bytes = &ready.bytes[within.start * BLOCK..within.end * BLOCK];
+            self.files
+                .write(slot_place(chunk.at(run.blocks.start), run.slot), bytes)?;
+            self.write_entries(chunk, tags, run, &ready.entries[within])?;
+            for block in run.blocks.clone() {
+                tags.set_fresh(block);
+            }
+        }
+        let mut spare = self.spare.lock();
+        if spare.len() < SEAL_BUFFERS_MAX {
+            spare.push(ready.bytes);
         }
         Ok(())
     }
@@ -282,21 +340,39 @@ impl Backing for Sealed {
         Ok(())
     }
 
+    fn will_read(&self, ino: u64, chunk: u64) {
+        // What was rewritten since lies in slot B, or a hole is read: advice need not be right.
+        self.files
+            .will_read(table_place(ino, chunk), (TABLE_BYTES + CHUNK_BYTES) as u64);
+    }
+
     fn write(&self, at: BlockAt, data: &[u8]) -> Result<(), BackingError> {
         debug_assert!(data.len().is_multiple_of(BLOCK) && at.block + data.len() / BLOCK <= CHUNK_BLOCKS);
         let chunk = self.chunk(at.ino, at.chunk)?;
         let blocks = at.block..at.block + data.len() / BLOCK;
         let mut tags = self.lock_to_write(&chunk, &blocks);
-        let mut runs = Vec::new();
-        for block in blocks {
-            let (slot, _) = tags.next(block).ok_or(BackingError::WornOut(BlockAt { block, ..at }))?;
-            push_run(&mut runs, slot, block);
+        let targets = Self::targets(at, blocks, &tags)?;
+        let ready = self.seal(&chunk, at.block, targets, data);
+        self.write_sealed(&chunk, &mut tags, at.block, ready)
+    }
+
+    fn prepare(&self, at: BlockAt, data: &[u8]) -> Option<Prepared> {
+        let chunk = self.chunk(at.ino, at.chunk).ok()?;
+        let targets = Self::targets(at, at.block..at.block + data.len() / BLOCK, &chunk.tags.lock()).ok()?;
+        Some(self.seal(&chunk, at.block, targets, data))
+    }
+
+    fn write_prepared(&self, at: BlockAt, data: &[u8], ready: Prepared) -> Result<(), BackingError> {
+        debug_assert_eq!(data.len(), ready.bytes.len());
+        let chunk = self.chunk(at.ino, at.chunk)?;
+        let blocks = at.block..at.block + data.len() / BLOCK;
+        let mut tags = self.lock_to_write(&chunk, &blocks);
+        // Another write or a sync came between: what was sealed belongs elsewhere, or has a version that is taken.
+        if Self::targets(at, blocks, &tags)? != ready.targets {
+            drop(tags);
+            return self.write(at, data);
         }
-        for run in &runs {
-            let data = &data[(run.blocks.start - at.block) * BLOCK..(run.blocks.end - at.block) * BLOCK];
-            self.write_run(&chunk, &mut tags, run, data)?;
-        }
-        Ok(())
+        self.write_sealed(&chunk, &mut tags, at.block, ready)
     }
 
     fn copy(&self, _from: BlockAt, _to: BlockAt, _blocks: usize) -> Result<bool, BackingError> {

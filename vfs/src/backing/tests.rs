@@ -395,3 +395,36 @@ fn what_cannot_be_read_is_read_once_it_can() {
         assert_eq!(read(&*again, at(5, 0, 0), 4).unwrap(), fill(3, 4));
     }
 }
+
+#[test]
+fn what_was_prepared_is_written_only_where_it_still_belongs() {
+    const SLOT_A: u64 = 16 << 10;
+    let dir = scratch();
+    let backing_1 = backing(dir.path(), AtRest::Sealed, 1);
+    let place = at(5, 0, 3);
+    let ready = backing_1.prepare(place, &fill(1, 8)).unwrap();
+    backing_1.write_prepared(place, &fill(1, 8), ready).unwrap();
+    assert_eq!(read(&*backing_1, place, 8).unwrap(), fill(1, 8));
+
+    // A write came between: a version of what was sealed is taken.
+    let late = backing_1.prepare(place, &fill(2, 8)).unwrap();
+    backing_1.write(at(5, 0, 5), &fill(9, 1)).unwrap();
+    backing_1.write_prepared(place, &fill(2, 8), late).unwrap();
+    assert_eq!(read(&*backing_1, place, 8).unwrap(), fill(2, 8));
+
+    // A sync came between: what was sealed for slot A must leave it alone now.
+    let late = backing_1.prepare(place, &fill(3, 8)).unwrap();
+    backing_1.sync(5).unwrap();
+    let slot_a = || {
+        let mut bytes = vec![0; 8 * BLOCK];
+        let file = fs::File::open(file_of(dir.path(), 5)).unwrap();
+        file.read_exact_at(&mut bytes, SLOT_A + 3 * BLOCK as u64).unwrap();
+        bytes
+    };
+    let durable = slot_a();
+    backing_1.write_prepared(place, &fill(3, 8), late).unwrap();
+    assert_eq!(slot_a(), durable);
+    drop(backing_1);
+    let backing_2 = backing(dir.path(), AtRest::Sealed, 2);
+    assert_eq!(read(&*backing_2, place, 8).unwrap(), fill(3, 8));
+}

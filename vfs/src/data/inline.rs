@@ -76,7 +76,7 @@ impl Shared {
             let mut extent = state.data.extent(&self.core, inode_ino, 0)?;
             extent.resident = true;
             extent.dirty = true;
-            let unsure = self.write_range(at, &mut extent, 0..bytes.len(), &bytes)?;
+            let unsure = self.write_range(at, &mut extent, 0..bytes.len(), &bytes, None)?;
             blocks = extent.allocated();
             let change = state.data.next_change();
             state.data.spill = Some(Spill { change, noted: false });
@@ -156,7 +156,7 @@ impl Shared {
                 extent.blocks.remove(0);
                 extent.turn_dirty();
                 extent.resident = true;
-                let unsure = self.write_range(at, &mut extent, 0..len, &kept[..len])?;
+                let unsure = self.write_range(at, &mut extent, 0..len, &kept[..len], None)?;
                 state.record.blocks = state.record.blocks.saturating_sub(before) + extent.allocated();
                 let change = state.data.next_change();
                 state.data.with_slot(&self.core, ino, 0, |slot| {

@@ -4,8 +4,9 @@
 //! Both rules are applied here, by everybody who reads or writes resident content.
 
 use super::{BLOCK, Shared};
-use crate::backing::BlockAt;
+use crate::backing::{BlockAt, Prepared};
 use crate::error::VfsError;
+use crate::limits::PREPARE_BYTES_MIN;
 use crate::records::{BlockMap, Extent};
 use std::ops::Range;
 
@@ -74,14 +75,25 @@ impl Shared {
         Ok(out)
     }
 
-    /// Writes bytes of a resident chunk and brings `extent`'s blocks and valid bytes up to date. Returns the blocks that had
-    /// been cut off or punched out, and that a power cut may give back as they were before.
+    /// Prepares a write of bytes of one chunk, if it covers whole blocks and is large enough to be worth it.
+    pub(super) fn prepare_range(&self, at: ChunkAt, range: &Range<usize>, bytes: &[u8]) -> Option<Prepared> {
+        let whole = range.start.is_multiple_of(BLOCK) && range.end.is_multiple_of(BLOCK);
+        if !whole || bytes.len() < PREPARE_BYTES_MIN {
+            return None;
+        }
+        self.backing.prepare(at.block(range.start / BLOCK), bytes)
+    }
+
+    /// Writes bytes of a resident chunk, with what was prepared for them, if it was, and brings `extent`'s blocks and valid bytes
+    /// up to date. Returns the blocks that had been cut off or punched out, and that a power cut may give back as they were
+    /// before.
     pub(super) fn write_range(
         &self,
         at: ChunkAt,
         extent: &mut Extent,
         range: Range<usize>,
         bytes: &[u8],
+        ready: Option<Prepared>,
     ) -> Result<BlockMap, VfsError> {
         debug_assert_eq!(range.len(), bytes.len());
         let (first, last) = (range.start / BLOCK, range.end.div_ceil(BLOCK));
@@ -93,7 +105,10 @@ impl Shared {
             }
         }
         if range.start.is_multiple_of(BLOCK) && range.end.is_multiple_of(BLOCK) {
-            self.backing.write(at.block(first), bytes)?;
+            match ready {
+                Some(ready) => self.backing.write_prepared(at.block(first), bytes, ready)?,
+                None => self.backing.write(at.block(first), bytes)?,
+            }
         } else {
             let mut blocks = vec![0; (last - first) * BLOCK];
             if !range.start.is_multiple_of(BLOCK) {

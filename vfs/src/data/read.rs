@@ -6,7 +6,7 @@ use super::{BLOCK, CHUNK, Piece, Shared, pieces};
 use crate::Later;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
-use crate::limits::{FETCH_ROUNDS_MAX, PREFETCH_CHUNKS, PREFETCH_STREAK};
+use crate::limits::{FETCH_ROUNDS_MAX, PREFETCH_CHUNKS, PREFETCH_DISORDER_BYTES, PREFETCH_STREAK};
 use crate::records::Extent;
 use crate::stages;
 use cessfs_sync::FetchError;
@@ -134,22 +134,21 @@ impl Shared {
         Ok(replaceable)
     }
 
-    /// Tells the chunk store what a sequential reader will want next.
+    /// Tells the chunk store, and the disk, what a sequential reader will want next.
     fn hint_ahead(&self, inode: &Inode, state: &InodeState, offset: u64, end: u64) {
         let hints = {
             let mut cursor = state.data.cursor.lock();
-            cursor.streak = if offset == cursor.next {
-                cursor.streak.saturating_add(1)
+            // What the kernel reads ahead comes as several requests, and not in order.
+            if offset.abs_diff(cursor.next) <= PREFETCH_DISORDER_BYTES {
+                cursor.streak = cursor.streak.saturating_add(1);
+                cursor.next = cursor.next.max(end);
             } else {
-                0
-            };
-            cursor.next = end;
-            if cursor.streak == 0 {
-                cursor.hinted = 0;
+                (cursor.streak, cursor.hinted, cursor.next) = (0, 0, end);
             }
             if cursor.streak < PREFETCH_STREAK {
                 return;
             }
+            let end = cursor.next;
             let first = cursor.hinted.max(end / CHUNK + 1);
             let last = (end / CHUNK + 1 + PREFETCH_CHUNKS).min(state.record.size.div_ceil(CHUNK));
             cursor.hinted = last.max(first);
@@ -159,7 +158,7 @@ impl Shared {
         for chunk in hints {
             match state.data.extent(&self.core, inode.ino, chunk) {
                 Ok(extent) if !extent.resident => ids.extend(extent.stored.map(|(id, _)| id)),
-                Ok(_) => {}
+                Ok(_) => self.backing.will_read(inode.ino, chunk),
                 Err(_) => return,
             }
         }

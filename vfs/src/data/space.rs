@@ -191,7 +191,7 @@ impl Shared {
                 written = true;
                 now.turn_dirty();
                 let zeros = vec![0; edge.len()];
-                match self.write_range(at, &mut now, edge, &zeros) {
+                match self.write_range(at, &mut now, edge, &zeros, None) {
                     Ok(unsure) => debug_assert!(unsure.is_empty(), "only blocks that hold data have edges"),
                     // Damage is found before anything is written.
                     Err(damaged @ VfsError::Damaged { .. }) => return Err(damaged),

@@ -4,12 +4,17 @@ use super::fetch::{Attempt, Fetched, Want};
 use super::piece::ChunkAt;
 use super::{BLOCK, CHUNK, Piece, Shared, pieces};
 use crate::Later;
+use crate::backing::Prepared;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
-use crate::limits::{BLOCK_BYTES, FILE_BYTES_MAX, INLINE_BYTES_MAX};
+use crate::limits::{BLOCK_BYTES, FILE_BYTES_MAX, INLINE_BYTES_MAX, PREPARE_BYTES_MIN};
 use crate::records::{BlockMap, Extent};
 use crate::stages;
+use std::collections::BTreeMap;
 use std::sync::Arc;
+
+/// What was prepared of a write, by chunk.
+type Ready = BTreeMap<u64, Prepared>;
 
 impl Shared {
     pub(super) fn write(self: Arc<Self>, inode: &Arc<Inode>, offset: u64, data: &[u8]) -> Result<Later<u32>, VfsError> {
@@ -25,16 +30,33 @@ impl Shared {
             return Err(VfsError::NoSpace("the cache disk is full"));
         }
         self.touch_recent(inode.ino);
-        match self.try_write(inode, offset, data, &Fetched::new())? {
+        let mut ready = self.prepare(inode.ino, offset, data);
+        match self.try_write(inode, offset, data, &Fetched::new(), &mut ready)? {
             Attempt::Done(written) => Ok(Later::Ready(written)),
             needs => {
                 let (inode, data) = (inode.clone(), data.to_vec());
                 Ok(Later::Wait(Box::pin(async move {
-                    let again = |fetched: &Fetched| self.try_write(&inode, offset, &data, fetched);
+                    let again = |fetched: &Fetched| self.try_write(&inode, offset, &data, fetched, &mut Ready::new());
                     self.until_done(&inode, offset, needs, again).await
                 })))
             }
         }
+    }
+
+    /// What of a large write can be done before the inode is locked, so that the kernel's writeback uses more than one core.
+    fn prepare(&self, ino: u64, offset: u64, data: &[u8]) -> Ready {
+        if data.len() < PREPARE_BYTES_MIN || !self.has_room() {
+            return Ready::new();
+        }
+        let prepared = pieces(offset, offset + data.len() as u64)
+            .into_iter()
+            .filter_map(|piece| {
+                let chunk = piece.chunk;
+                let start = (chunk * CHUNK + piece.range.start as u64 - offset) as usize;
+                let bytes = &data[start..start + piece.range.len()];
+                Some((chunk, self.prepare_range(ChunkAt { ino, chunk }, &piece.range, bytes)?))
+            });
+        prepared.collect()
     }
 
     fn try_write(
@@ -43,6 +65,7 @@ impl Shared {
         offset: u64,
         data: &[u8],
         fetched: &Fetched,
+        ready: &mut Ready,
     ) -> Result<Attempt<u32>, VfsError> {
         if !self.has_room() {
             return Ok(Attempt::Room);
@@ -52,7 +75,7 @@ impl Shared {
         let mut locked = inode.state.write();
         drop(waiting);
         locked.check_alive()?;
-        let result = self.write_locked(inode, &mut locked, offset, data, fetched);
+        let result = self.write_locked(inode, &mut locked, offset, data, fetched, ready);
         // Whatever came of it: a part may have been written.
         self.core.quotas.settle(inode, &locked.record);
         let must_sync = locked.data.must_sync();
@@ -72,6 +95,7 @@ impl Shared {
         offset: u64,
         data: &[u8],
         fetched: &Fetched,
+        ready: &mut Ready,
     ) -> Result<Attempt<u32>, VfsError> {
         let end = offset + data.len() as u64;
         if state.data.pass.is_some() {
@@ -95,7 +119,7 @@ impl Shared {
         let mut written = 0;
         for piece in pieces(offset, end) {
             let bytes = &data[written..written + piece.range.len()];
-            match self.write_piece(inode.ino, state, &piece, bytes) {
+            match self.write_piece(inode.ino, state, &piece, bytes, ready.remove(&piece.chunk)) {
                 Ok(()) => written += bytes.len(),
                 Err(VfsError::Damaged { .. }) if written == 0 && self.distrust(inode, state, piece.chunk)? => {
                     return Ok(Attempt::Fetch(self.bases(inode, state, offset, end, fetched)?));
@@ -164,7 +188,14 @@ impl Shared {
     }
 
     /// Writes bytes of one chunk that is resident, a hole, or replaced as a whole.
-    fn write_piece(&self, ino: u64, state: &mut InodeState, piece: &Piece, bytes: &[u8]) -> Result<(), VfsError> {
+    fn write_piece(
+        &self,
+        ino: u64,
+        state: &mut InodeState,
+        piece: &Piece,
+        bytes: &[u8],
+        ready: Option<Prepared>,
+    ) -> Result<(), VfsError> {
         let at = ChunkAt {
             ino,
             chunk: piece.chunk,
@@ -178,7 +209,7 @@ impl Shared {
             extent.valid = 0;
             extent.blocks = BlockMap::default();
         }
-        let result = self.write_range(at, &mut extent, piece.range.clone(), bytes);
+        let result = self.write_range(at, &mut extent, piece.range.clone(), bytes, ready);
         // Damage is found before anything is written.
         if matches!(result, Err(VfsError::Damaged { .. })) || (result.is_err() && replaces) {
             return result.map(|_| ());

@@ -208,7 +208,8 @@ impl Vfs {
                 change.erase(&mut locked, ino)?;
                 return change.commit(&mut locked);
             }
-            if state.lazy && self.core.check_writable().is_ok() {
+            // Of a reader's handle it is only an access time, and a batch for each file that is read would cost more than reading.
+            if state.lazy && handle.flags.write && self.core.check_writable().is_ok() {
                 let mut change = Change::new(&self.core, &self.data);
                 change.record(&locked, ino);
                 change.commit(&mut locked)?;

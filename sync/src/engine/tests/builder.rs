@@ -223,6 +223,37 @@ async fn full_packs_are_sealed_and_the_backlog_has_a_bound() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_grows_while_the_one_before_it_waits_to_be_declared_and_no_longer() {
+    let rig = Rig::new(12, 67);
+    rig.world.chain.set_away(true);
+    let mut config = rig.world.config(&rig.staging());
+    config.pack_bytes_max = 3 * SEGMENT_BYTES as u64;
+    config.backlog_bound_bytes = 8 * SEGMENT_BYTES as u64;
+    let engine = rig.world.engine(config, rig.store.clone()).expect("open");
+    engine.start();
+    let chunks = rig.chunks(170, 1 << 20);
+    rig.submit(&engine, &chunks[..75]);
+    let sealed = || engine.status().underway.len();
+    assert_eq!(
+        sealed(),
+        1,
+        "the first is full at a segment, the second goes on beyond one"
+    );
+    // Three segments, though nothing was declared.
+    rig.submit(&engine, &chunks[75..140]);
+    eventually("the second is full at its bound", || sealed() == 2).await;
+    // More than a segment waits in the third; it is sealed as soon as it waits for nobody.
+    rig.submit(&engine, &chunks[140..]);
+    rig.world.chain.set_away(false);
+    engine.poke();
+    eventually("the third does not wait for its age", || {
+        engine.status().packs.get(&PackState::Confirmed) == Some(&3)
+    })
+    .await;
+    rig.assert_fetch(&engine, &chunks[120..160]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn shutdown_lets_nobody_wait_and_the_next_start_goes_on() {
     let rig = Rig::new(12, 66);
     rig.world.chain.set_away(true);

@@ -1,7 +1,7 @@
 //! What an fsync promised, after the power went at the worst moment.
 
 use super::*;
-use crate::backing::{Backing, BackingError, BackingFile, BlockAt};
+use crate::backing::{Backing, BackingError, BackingFile, BlockAt, Prepared};
 use crate::fakes::bench::{copy_dir, scratch};
 use crate::records::BlockMap;
 use std::collections::BTreeSet;
@@ -172,6 +172,12 @@ impl Backing for Watched {
     }
     fn write(&self, at: BlockAt, data: &[u8]) -> Result<(), BackingError> {
         self.backing.write(at, data)
+    }
+    fn prepare(&self, at: BlockAt, data: &[u8]) -> Option<Prepared> {
+        self.backing.prepare(at, data)
+    }
+    fn write_prepared(&self, at: BlockAt, data: &[u8], ready: Prepared) -> Result<(), BackingError> {
+        self.backing.write_prepared(at, data, ready)
     }
     fn copy(&self, from: BlockAt, to: BlockAt, blocks: usize) -> Result<bool, BackingError> {
         self.backing.copy(from, to, blocks)

@@ -175,6 +175,34 @@ fn atime_is_relatime_and_costs_no_batch() {
 }
 
 #[test]
+fn reading_a_file_costs_no_batch_and_its_time_is_kept_at_the_end() {
+    let w = World::new();
+    w.touch_file("/f").unwrap();
+    let ino = w.stat("/f").ino;
+    let read = |write| {
+        let flags = OpenFlags {
+            read: true,
+            write,
+            ..OpenFlags::default()
+        };
+        let now = w.tick();
+        let batches = w.store.progress().0;
+        let fh = w.vfs.open_file(ino, flags).unwrap();
+        w.vfs.read(ino, fh, 0, 10).unwrap();
+        w.vfs.release(ino, fh).unwrap();
+        (now, w.store.progress().0 - batches)
+    };
+    let (now, batches) = read(false);
+    assert_eq!((w.stat("/f").atime, batches), (now, 0));
+    w.clock.advance(Duration::from_secs(24 * 60 * 60));
+    let (_, batches) = read(true);
+    assert_eq!(batches, 1, "what a writer leaves may be more than an access time");
+    w.clock.advance(Duration::from_secs(24 * 60 * 60));
+    let (now, _) = read(false);
+    assert_eq!(w.reopen().stat("/f").atime, now);
+}
+
+#[test]
 fn atime_follows_the_rule_of_the_mount() {
     for (rule, directories, moves, dir_moves) in [
         (AtimeRule::Never, true, false, false),
