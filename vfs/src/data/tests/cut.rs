@@ -234,7 +234,9 @@ fn a_record_that_was_outgrown_and_cut_does_not_come_back() {
             bench.write(5, 600, &pattern(3, 100));
             let found = lazy.power_cut().content(5);
             assert_eq!(found[..100.min(kept)], old[..100.min(kept)], "{at_rest:?}, {kept}");
-            assert!(found[100..200].iter().all(|byte| *byte == 0), "{at_rest:?}, {kept}");
+            // Of what was not cut off, a punch that was not synced may be lost as any write.
+            let (hole, stays) = (&found[100..200], kept > 200 && found[100..200] == old[100..200]);
+            assert!(stays || hole.iter().all(|byte| *byte == 0), "{at_rest:?}, {kept}");
             assert_eq!(
                 found[200.min(kept)..kept],
                 old[200.min(kept)..kept],
