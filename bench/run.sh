@@ -57,7 +57,7 @@ mounted() {
     [ -z "$baseline" ] || [ ! -e "$baseline/mount.json" ] || compare=(--baseline "$baseline/mount.json")
     printf '\n### The mount beside the disk underneath it\n\n'
     cessfs bench "$mount" --beside "$native" --reps "${REPS:-3}" --save "$save/mount.json" "${compare[@]}"
-    printf '\nPeak resident set of the daemon: %d MiB.\n' "$(awk '/VmHWM/ { print $2 / 1024 }' "/proc/$pid/status")"
+    printf '\nPeak resident set of the daemon: %d MiB.\n' "$(awk '/VmHWM/ { print int($2 / 1024) }' "/proc/$pid/status")"
     cessfs metrics bench --json >"$save/stages.json"
 }
 

@@ -285,16 +285,26 @@ const _: () = assert!(PACK_TARGET_BYTES <= PACK_BYTES_MAX);
 const _: () = assert!(DECLARE_MORTAL_BLOCKS as u64 >= 2 * TRANSACTION_LIFE_BLOCKS);
 const _: () = assert!(DELTA_RANGE_BYTES_MAX > DELTA_FRAME_BYTES_MAX as u64 + 28);
 const _: () = assert!(PREFETCHES_IN_FLIGHT < FETCHES_IN_FLIGHT);
+const _: () = assert!(JOURNAL_MERGE_BYTES_MAX as u64 <= JOURNAL_SEGMENT_BYTES);
+const _: () = assert!(JOURNAL_TABLE_BEHIND_BYTES_MAX + JOURNAL_MERGE_BYTES_MAX <= JOURNAL_BEHIND_BYTES_MAX / 2);
 /// How much the threads that send in the background step back (nice(2)): a third of the processor where others want it too.
 pub const BACKGROUND_NICE: i32 = 5;
-/// Memory that changes may take while they wait for the journal's writer, before `commit` blocks.
-pub const JOURNAL_QUEUE_BYTES_MAX: usize = 64 << 20;
-/// The same of those that the journal's writer merges into one atomic batch.
+/// Memory that changes may take that the journal's table does not have yet, before `commit` blocks.
+pub const JOURNAL_BEHIND_BYTES_MAX: usize = 64 << 20;
+/// The same of those that are in the log, before the table is brought up to date.
+pub const JOURNAL_TABLE_BEHIND_BYTES_MAX: usize = 24 << 20;
+/// The same of those that the journal's writer merges into one record.
 pub const JOURNAL_MERGE_BYTES_MAX: usize = 4 << 20;
-/// Memory that one waiting change takes beside its bytes: four allocations, two of them in a map.
+/// Memory that one waiting change takes beside its bytes: two allocations, and a place in two maps.
 pub const JOURNAL_OP_BYTES: usize = 200;
-/// After this long without work the journal flushes what no barrier asked for.
+/// So long the journal's writer lets changes gather that nobody waits for. A kill of the process costs these.
+pub const JOURNAL_GATHER: Duration = Duration::from_millis(2);
+/// After this long without work the journal's table is brought up to date, and made durable.
 pub const JOURNAL_IDLE_FLUSH: Duration = Duration::from_secs(2);
+/// Bytes of each of the two segments of the journal's log.
+pub const JOURNAL_SEGMENT_BYTES: u64 = 8 << 20;
+/// The least that a page of a scan looks at, since most of it may turn out to be deleted.
+pub const JOURNAL_SCAN_PAGE_MIN: usize = 64;
 /// Bytes that content leaves free on the local disk for the journal.
 pub const DISK_RESERVE_BYTES: u64 = 32 << 20;
 /// Content written between two looks at the disk's free room.

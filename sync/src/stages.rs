@@ -124,6 +124,10 @@ pub static STORE_APPLY: Stage = Stage::new("store", "apply");
 pub static STORE_FLUSH: Stage = Stage::new("disk", "journal_flush");
 /// Somebody waits for a barrier: queueing, applying and flushing.
 pub static STORE_BARRIER: Stage = Stage::new("store", "barrier");
+/// One record of the journal's log handed to the kernel.
+pub static STORE_LOG_APPEND: Stage = Stage::new("store", "log_append");
+/// The journal's log made durable.
+pub static STORE_LOG_SYNC: Stage = Stage::new("disk", "log_sync");
 /// Sealing the values of a merged batch.
 pub static SEAL_RECORDS: Stage = Stage::new("crypto", "seal_records");
 /// Opening one value.
@@ -163,6 +167,8 @@ pub static ALL: &[&Stage] = &[
     &STORE_APPLY,
     &STORE_FLUSH,
     &STORE_BARRIER,
+    &STORE_LOG_APPEND,
+    &STORE_LOG_SYNC,
     &SEAL_RECORDS,
     &OPEN_RECORD,
     &SEAL_CHUNK,

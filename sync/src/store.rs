@@ -9,7 +9,7 @@ mod mem;
 mod redb;
 mod sled;
 
-pub use self::journal::{Journal, Sealer};
+pub use self::journal::{Journal, LogSettings, Sealer};
 pub use self::mem::MemStore;
 pub use self::redb::RedbBackend;
 pub use self::sled::SledBackend;

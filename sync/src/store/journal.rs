@@ -1,149 +1,149 @@
 //! The write-behind journal: a [`Backend`] made into a [`MetaStore`].
 //!
 //! `commit` puts a batch into an ordered queue and into an overlay that every read looks at first, and returns: metadata
-//! operations run at memory speed. One writer thread takes what has queued up, merges it into a single atomic batch and
-//! applies it, so that a crash always leaves a prefix of the committed batches. `barrier` waits until everything
-//! committed before it is applied and flushed; callers that come together share one flush (group commit).
+//! operations run at memory speed. What has queued up is merged into one record of a [write-ahead log](log), by a writer thread
+//! soon afterwards or by whoever calls `barrier`, so that a crash always leaves a prefix of the committed batches. `barrier`
+//! makes the log durable; callers that come together share one flush (group commit). The backend, the *table*, is brought up to
+//! date behind the log, merged and in key order: when a segment of the log is full, when too much is in memory, after some time
+//! without work, and at the end. The overlay has what the table does not have yet.
 //!
-//! The queue is bounded: past [`JOURNAL_QUEUE_BYTES_MAX`] `commit` waits for the writer. After a failed write the journal is
+//! Without a log (none was asked for, or the disk has no room) each merged batch goes to the backend at once, and `barrier`
+//! flushes that.
+//!
+//! Memory is bounded: past [`JOURNAL_BEHIND_BYTES_MAX`] `commit` waits. After a failed write the journal is
 //! poisoned: reads still answer, changes and barriers fail, because memory is then ahead of the disk.
 //!
-//! Beside the backend lies a [mark](super::mark), so that a database that fell behind what was once safe is seen to have.
+//! Beside the backend lies a [mark](super::mark), so that a journal that fell behind what was once safe is seen to have.
 //!
 //! Values are sealed on their way down and opened on their way up when the volume seals what rests on disk.
 
+mod log;
+mod sealer;
+mod table;
+mod writer;
+
+pub use self::log::LogSettings;
+pub use self::sealer::Sealer;
+
+use self::log::{Changes, Key, LOG_KEY, Log, LogState, Value};
+use self::table::Table;
+use self::writer::{Marking, Writer};
 use super::mark::{MARK_KEY, Mark};
 use super::{Backend, BarrierBegun, Batch, MetaStore, Record, StoreError};
 use crate::limits::{
-    JOURNAL_IDLE_FLUSH, JOURNAL_MARK_EVERY, JOURNAL_MERGE_BYTES_MAX, JOURNAL_OP_BYTES, JOURNAL_QUEUE_BYTES_MAX,
+    JOURNAL_BEHIND_BYTES_MAX, JOURNAL_MERGE_BYTES_MAX, JOURNAL_OP_BYTES, JOURNAL_SCAN_PAGE_MIN, JOURNAL_SEGMENT_BYTES,
 };
 use crate::stages;
-use cessfs_crypto::{AtRestKeys, Entropy, RECORD_NONCE_BYTES};
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::ops::Bound;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
-
-/// Seals values on their way to the disk.
-pub struct Sealer {
-    keys: AtRestKeys,
-    entropy: Mutex<Box<dyn Entropy>>,
-}
-
-impl Sealer {
-    /// A sealer with the volume's at-rest keys.
-    pub fn new(keys: AtRestKeys, entropy: Box<dyn Entropy>) -> Sealer {
-        Sealer {
-            keys,
-            entropy: Mutex::new(entropy),
-        }
-    }
-
-    /// Seals every value. The nonces come from one call for randomness, which may be a system call.
-    fn seal_all(&self, ops: &mut [(Vec<u8>, Option<Vec<u8>>)]) {
-        let values = ops.iter().filter(|(_, value)| value.is_some()).count();
-        let mut nonces = Drawn(vec![0; values * RECORD_NONCE_BYTES]);
-        self.entropy.lock().fill(&mut nonces.0);
-        for (key, value) in ops {
-            if let Some(value) = value {
-                *value = self.keys.seal_record(key, value, &mut nonces);
-            }
-        }
-    }
-
-    fn open(&self, key: &[u8], sealed: &[u8]) -> Result<Vec<u8>, StoreError> {
-        let damaged = |_| StoreError::Corrupt(format!("record {} does not open", hex::encode(key)));
-        self.keys.open_record(key, sealed).map_err(damaged)
-    }
-}
-
-/// Random bytes drawn before they are needed; each is given out once.
-struct Drawn(Vec<u8>);
-
-impl Entropy for Drawn {
-    fn fill(&mut self, out: &mut [u8]) {
-        let rest = self
-            .0
-            .len()
-            .checked_sub(out.len())
-            .expect("as many were drawn as are needed");
-        out.copy_from_slice(&self.0[rest..]);
-        self.0.truncate(rest);
-    }
-}
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Keys taken out of the overlay at a time.
 const UNCOVER_KEYS: usize = 64;
 
-/// Changes of a range that wait for the writer.
-type WaitingRange = HashMap<Vec<u8>, Option<Arc<[u8]>>>;
+/// Changes of a range that wait for the table.
+type WaitingRange = HashMap<Key, Value>;
 
-/// A value that waits for the writer, and the number of the batch that brought it. `None` is a deletion.
-type Waiting = (u64, Option<Arc<[u8]>>);
+/// A value that waits for the table, and the number of the batch that brought it. `None` is a deletion.
+type Waiting = (u64, Value);
+
+/// A batch that waits for the writer.
+type Queued = Vec<(Key, Value)>;
 
 #[derive(Default)]
 struct Queue {
-    batches: VecDeque<(u64, Batch)>,
+    batches: VecDeque<(u64, Queued)>,
     bytes: usize,
-    /// Number of the last batch committed, applied to the backend, and flushed.
+    /// Number of the last batch committed, written (to the log, or to the backend if there is none), and durable.
     committed: u64,
-    applied: u64,
+    written: u64,
     durable: u64,
-    /// Highest batch number that a barrier waits for.
+    /// Highest batch number that the writer shall make durable.
     wanted: u64,
+    /// The table lacks something, or has something that is not durable.
+    behind: bool,
     failed: Option<StoreError>,
     stopping: bool,
-}
-
-/// The mark and when it was last set.
-struct Marking {
-    mark: Mark,
-    /// The number that the backend has.
-    number: u64,
-    set: Option<Instant>,
-    /// Something was applied since.
-    behind: bool,
+    /// The writer sleeps until there is work.
+    sleeps: bool,
 }
 
 struct Shared<B> {
     backend: B,
-    marking: Option<Mutex<Marking>>,
     sealer: Option<Sealer>,
-    overlay: RwLock<BTreeMap<Vec<u8>, Waiting>>,
+    overlay: RwLock<BTreeMap<Key, Waiting>>,
+    /// Memory that the overlay takes.
+    overlay_bytes: AtomicUsize,
     queue: Mutex<Queue>,
-    /// Wakes the writer.
+    /// Taken before `queue`, which is taken before `overlay`.
+    writer: Mutex<Writer>,
+    table: Table,
+    /// Wakes the writer thread.
     work: Condvar,
-    /// Wakes those who wait for room or for a barrier.
+    /// Wakes those who wait for room.
     done: Condvar,
+    log_bytes: u64,
 }
 
 /// A [`MetaStore`] over a [`Backend`], write-behind with group commit.
 pub struct Journal<B: Backend> {
     shared: Arc<Shared<B>>,
-    writer: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl<B: Backend> Journal<B> {
-    /// Starts the writer thread over `backend`, without a mark.
+    /// Starts the writer thread over `backend`, with neither a log nor a mark.
     pub fn new(backend: B, sealer: Option<Sealer>) -> Journal<B> {
-        Journal::start(backend, sealer, None)
+        Journal::start(backend, sealer, None, None)
     }
 
-    /// The same with a mark in `dir`.
+    /// The same with a log and a mark in `dir`; see [`logged`](Journal::logged).
     ///
     /// # Errors
-    /// `Corrupt` if the backend is behind its mark: it has lost what was safe.
+    /// See [`logged`](Journal::logged).
     pub fn marked(backend: B, sealer: Option<Sealer>, dir: &Path) -> Result<Journal<B>, StoreError> {
-        let mark = Mark::open(dir)?;
-        let stored = backend.get(MARK_KEY)?;
-        let stored = match (&sealer, stored) {
-            (Some(sealer), Some(sealed)) => Some(sealer.open(MARK_KEY, &sealed)?),
-            (_, stored) => stored,
+        let settings = LogSettings {
+            segment_bytes: JOURNAL_SEGMENT_BYTES,
+            synced: true,
         };
-        let number = match stored {
+        Journal::logged(backend, sealer, dir, settings)
+    }
+
+    /// The same with a log as wanted. What the log has and the backend lacks is brought into the backend first.
+    ///
+    /// # Errors
+    /// `Corrupt` if backend and log together are behind the mark: they have lost what was safe; then nothing was changed.
+    pub fn logged(
+        backend: B,
+        sealer: Option<Sealer>,
+        dir: &Path,
+        settings: LogSettings,
+    ) -> Result<Journal<B>, StoreError> {
+        let mark = Mark::open(dir)?;
+        let stored = |key| match (&sealer, backend.get(key)?) {
+            (Some(sealer), Some(sealed)) => sealer.open(key, &sealed).map(Some),
+            (_, stored) => Ok(stored),
+        };
+        let state = match stored(LOG_KEY)? {
+            Some(bytes) => LogState::decode(&bytes).ok_or_else(|| StoreError::Corrupt("state of the log".into()))?,
+            None => LogState::default(),
+        };
+        let replay = if state.in_use {
+            Some(log::read(dir, &state, sealer.as_ref())?)
+        } else {
+            None
+        };
+        let replayed = replay
+            .as_ref()
+            .and_then(|replay| replay.changes.get(MARK_KEY))
+            .cloned()
+            .flatten();
+        let number = match replayed.map(|bytes| bytes.to_vec()).or(stored(MARK_KEY)?) {
             Some(bytes) => {
                 let bytes = bytes.try_into().map_err(|_| StoreError::Corrupt("mark".into()))?;
                 u64::from_le_bytes(bytes)
@@ -156,53 +156,100 @@ impl<B: Backend> Journal<B> {
                 "it has lost changes that were safe once: it is at {number} and was at {told}"
             )));
         }
+        if let Some(replay) = replay {
+            let caught_up = LogState {
+                in_use: false,
+                applied: replay.last,
+                ..state
+            };
+            table::apply(&backend, sealer.as_ref(), replay.changes, Some(caught_up))?;
+        }
+        let log = Log::open(dir, settings, new_epoch(state.epoch))?;
+        match &log {
+            Some(log) => table::apply(&backend, sealer.as_ref(), Changes::new(), Some(log.state(true, 0)))?,
+            None => tracing::warn!("the disk has no room for the journal's log: fsync takes longer without it"),
+        }
         let marking = Marking {
             mark,
             number,
             set: None,
             behind: false,
         };
-        Ok(Journal::start(backend, sealer, Some(marking)))
+        Ok(Journal::start(
+            backend,
+            sealer,
+            Some(marking),
+            log.map(|log| (log, settings)),
+        ))
     }
 
-    fn start(backend: B, sealer: Option<Sealer>, marking: Option<Marking>) -> Journal<B> {
+    fn start(
+        backend: B,
+        sealer: Option<Sealer>,
+        marking: Option<Marking>,
+        log: Option<(Log, LogSettings)>,
+    ) -> Journal<B> {
+        let log_bytes = log.as_ref().map_or(0, |(_, settings)| Log::size_bytes(*settings));
+        let has_log = log.is_some();
         let shared = Arc::new(Shared {
             backend,
-            marking: marking.map(Mutex::new),
             sealer,
             overlay: RwLock::default(),
+            overlay_bytes: AtomicUsize::new(0),
             queue: Mutex::default(),
+            writer: Mutex::new(Writer {
+                marking,
+                log: log.map(|(log, _)| log),
+                fresh: Changes::new(),
+                fresh_bytes: 0,
+                last: 0,
+            }),
+            table: Table::default(),
             work: Condvar::new(),
             done: Condvar::new(),
+            log_bytes,
         });
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the writer behind; a simulation has a journal without one"
-        )]
-        let writer = std::thread::Builder::new().name("journal".into()).spawn({
-            let shared = shared.clone();
-            move || shared.write_behind()
-        });
-        Journal {
-            shared,
-            writer: Some(writer.expect("a thread can be started")),
+        let mut threads = vec![spawn("journal", &shared, Shared::write_behind)];
+        if has_log {
+            threads.push(spawn("journal-table", &shared, Shared::keep_up));
         }
+        Journal { shared, threads }
     }
 
-    /// Bytes the backend takes on disk.
+    /// Bytes that backend and log take on disk.
     pub fn size_bytes(&self) -> Result<u64, StoreError> {
-        self.shared.backend.size_bytes()
+        Ok(self.shared.backend.size_bytes()? + self.shared.log_bytes)
     }
 }
 
+fn spawn<B: Backend>(name: &str, shared: &Arc<Shared<B>>, work: fn(&Shared<B>)) -> JoinHandle<()> {
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "the writer behind; a simulation has a journal without one"
+    )]
+    let thread = std::thread::Builder::new().name(name.into()).spawn({
+        let shared = shared.clone();
+        move || work(&shared)
+    });
+    thread.expect("a thread can be started")
+}
+
+/// A name that no epoch had before: the time, or the next number if the clock stands behind the last.
+fn new_epoch(last: u64) -> u64 {
+    #[expect(clippy::disallowed_methods, reason = "only journals on a real disk have a log")]
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = since.map_or(0, |since| u64::try_from(since.as_nanos()).unwrap_or(u64::MAX - 1));
+    now.max(last + 1)
+}
+
 impl<B: Backend> Drop for Journal<B> {
-    /// Writes out what is queued, flushes, and stops the writer.
+    /// Writes out what is queued, brings the table up to date, and stops the threads.
     fn drop(&mut self) {
         self.shared.queue.lock().stopping = true;
         self.shared.work.notify_all();
-        if let Some(writer) = self.writer.take() {
-            // A panic of the writer has been printed by the panic hook; there is nobody left to tell.
-            let _ = writer.join();
+        for thread in self.threads.drain(..) {
+            // A panic of the thread has been printed by the panic hook; there is nobody left to tell.
+            let _ = thread.join();
         }
     }
 }
@@ -235,9 +282,15 @@ impl<B: Backend> MetaStore for Journal<B> {
 
     fn commit(&self, batch: Batch) -> Result<(), StoreError> {
         let _span = stages::STORE_COMMIT.enter();
-        let bytes = batch_bytes(&batch);
+        let batch: Queued = batch
+            .ops
+            .into_iter()
+            .map(|(key, value)| (Key::from(key), value.map(Arc::from)))
+            .collect();
+        let bytes = batch.iter().map(change_bytes).sum::<usize>();
         let mut queue = self.shared.queue.lock();
-        while queue.bytes > JOURNAL_QUEUE_BYTES_MAX && queue.failed.is_none() {
+        while self.shared.overlay_bytes.load(Ordering::Relaxed) > JOURNAL_BEHIND_BYTES_MAX && queue.failed.is_none() {
+            self.shared.work.notify_one();
             self.shared.done.wait(&mut queue);
         }
         if queue.failed.is_some() {
@@ -245,20 +298,18 @@ impl<B: Backend> MetaStore for Journal<B> {
         }
         queue.committed += 1;
         let number = queue.committed;
-        {
-            let mut overlay = self.shared.overlay.write();
-            for (key, value) in &batch.ops {
-                overlay.insert(key.clone(), (number, value.as_deref().map(Arc::from)));
-            }
-        }
+        self.shared.cover(&batch, number);
         queue.bytes += bytes;
         queue.batches.push_back((number, batch));
-        self.shared.work.notify_one();
+        if queue.sleeps || queue.bytes >= JOURNAL_MERGE_BYTES_MAX {
+            self.shared.work.notify_one();
+        }
         Ok(())
     }
 
     fn barrier(&self) -> Result<(), StoreError> {
-        self.end_barrier(self.begin_barrier())
+        let target = self.shared.queue.lock().committed;
+        self.shared.reach(target)
     }
 
     fn begin_barrier(&self) -> BarrierBegun {
@@ -270,17 +321,7 @@ impl<B: Backend> MetaStore for Journal<B> {
     }
 
     fn end_barrier(&self, begun: BarrierBegun) -> Result<(), StoreError> {
-        let _span = stages::STORE_BARRIER.enter();
-        let target = begun.0.expect("it was begun here");
-        let mut queue = self.shared.queue.lock();
-        while queue.durable < target {
-            if let Some(failed) = &queue.failed {
-                return Err(failed.clone());
-            }
-            self.shared.done.wait(&mut queue);
-        }
-        // A failure after this point concerns later batches only, but memory is ahead of the disk: say so now.
-        queue.failed.clone().map_or(Ok(()), Err)
+        self.shared.reach(begun.0.expect("it was begun here"))
     }
 }
 
@@ -306,181 +347,80 @@ impl<B: Backend> Shared<B> {
         out: &mut Vec<Record>,
     ) -> Result<Option<Vec<u8>>, StoreError> {
         let _span = stages::STORE_SCAN.enter();
-        let (waiting, waiting_end) = self.waiting(prefix, from, limit);
-        let stored = self.backend.scan(prefix, from, limit)?;
-        let stored_end = (stored.len() == limit).then(|| stored[limit - 1].0.clone());
+        let (waiting, waiting_end) = self.waiting(prefix, from, limit.max(JOURNAL_SCAN_PAGE_MIN));
+        // Each of those may hide one that is stored.
+        let page = limit.saturating_add(waiting.len());
+        let stored = self.backend.scan(prefix, from, page)?;
+        let stored_end = (stored.len() == page).then(|| stored[page - 1].0.clone());
         // Beyond the nearer of the two ends one side is unknown; both ends are inclusive.
         let end = match (waiting_end, stored_end) {
             (Some(a), Some(b)) => Some(a.min(b)),
             (a, b) => a.or(b),
         };
         let within = |key: &[u8]| end.as_deref().is_none_or(|end| key <= end);
-        let mut merged = BTreeMap::new();
-        for (key, value) in stored
+        let mut merged: BTreeMap<Vec<u8>, Option<Vec<u8>>> = stored
             .into_iter()
-            .filter(|(key, _)| within(key) && !waiting.contains_key(key))
-        {
-            let opened = self.open(&key, value)?;
-            merged.insert(key, opened);
-        }
-        let puts = waiting.into_iter().filter(|(key, _)| within(key));
-        merged.extend(puts.filter_map(|(key, value)| value.map(|value| (key, value.to_vec()))));
+            .filter(|(key, _)| within(key) && !waiting.contains_key(&key[..]))
+            .map(|(key, value)| (key, Some(value)))
+            .collect();
+        let puts = waiting.iter().filter(|(key, value)| within(key) && value.is_some());
+        merged.extend(puts.map(|(key, _)| (key.to_vec(), None)));
         let full = merged.len() > limit;
-        out.extend(merged.into_iter().take(limit));
+        for (key, stored) in merged.into_iter().take(limit) {
+            let value = match stored {
+                Some(value) => self.open(&key, value)?,
+                None => waiting[&key[..]].as_deref().expect("only puts were merged").to_vec(),
+            };
+            out.push((key, value));
+        }
         if full {
             return Ok(out.last().map(|(key, _)| after(key)));
         }
         Ok(end.map(|end| after(&end)))
     }
 
-    /// Waiting changes of the range: at most `limit` puts and the deletions between them; where they stop, if cut short.
+    /// Waiting changes of the range: at most `limit`, deletions included; where they stop, if cut short.
     fn waiting(&self, prefix: &[u8], from: &[u8], limit: usize) -> (WaitingRange, Option<Vec<u8>>) {
         let overlay = self.overlay.read();
         let range = overlay.range::<[u8], _>((Bound::Included(from), Bound::Unbounded));
         let mut taken = HashMap::new();
-        let mut puts = 0;
         for (key, (_, value)) in range.take_while(|(key, _)| key.starts_with(prefix)) {
             taken.insert(key.clone(), value.clone());
-            puts += usize::from(value.is_some());
-            if puts == limit {
-                return (taken, Some(key.clone()));
+            if taken.len() == limit {
+                return (taken, Some(key.to_vec()));
             }
         }
         (taken, None)
     }
 
-    fn write_behind(&self) {
-        while let Some((batch, last, flush)) = self.next_work() {
-            let bytes = batch_bytes(&batch);
-            let keys: Vec<Vec<u8>> = batch.ops.iter().map(|(key, _)| key.clone()).collect();
-            let result = self.write(batch, flush);
-            if result.is_ok() {
-                self.uncover(&keys, last);
+    /// Shows a batch to readers.
+    fn cover(&self, batch: &Queued, number: u64) {
+        let mut overlay = self.overlay.write();
+        for (key, value) in batch {
+            let bytes = change_bytes(&(key.clone(), value.clone()));
+            self.overlay_bytes.fetch_add(bytes, Ordering::Relaxed);
+            if let Some((_, old)) = overlay.insert(key.clone(), (number, value.clone())) {
+                self.overlay_bytes
+                    .fetch_sub(change_bytes(&(key.clone(), old)), Ordering::Relaxed);
             }
-            self.finish(bytes, last, flush, result);
-        }
-        // What was flushed within the last moments is not marked yet.
-        let behind = self.marking.as_ref().is_some_and(|marking| marking.lock().behind);
-        if behind && self.queue.lock().failed.is_none() {
-            // Whoever is interested in failure has asked for a barrier; a mark that stays behind only sees less.
-            let _the_mark_stays_behind = self.write(Batch::new(), true);
         }
     }
 
-    /// Waits for batches to apply or a barrier to serve; `None` when stopping with everything flushed.
-    fn next_work(&self) -> Option<(Batch, u64, bool)> {
-        let mut queue = self.queue.lock();
-        loop {
-            if queue.failed.is_some() && queue.stopping {
-                return None;
-            }
-            let idle = queue.batches.is_empty();
-            if queue.failed.is_none() && (!idle || queue.wanted > queue.durable) {
-                break;
-            }
-            if queue.stopping {
-                if queue.durable == queue.applied {
-                    return None;
-                }
-                break;
-            }
-            if self.work.wait_for(&mut queue, JOURNAL_IDLE_FLUSH).timed_out()
-                && queue.failed.is_none()
-                && queue.durable < queue.applied
-            {
-                break;
-            }
-        }
-        let mut merged = Batch::new();
-        let mut bytes = 0;
-        let mut last = queue.applied;
-        while bytes < JOURNAL_MERGE_BYTES_MAX
-            && let Some((number, batch)) = queue.batches.pop_front()
-        {
-            bytes += batch_bytes(&batch);
-            last = number;
-            merged.append(batch);
-        }
-        let caught_up = queue.batches.is_empty();
-        let idle = merged.is_empty();
-        let flush = queue.wanted > queue.durable && last >= queue.wanted || idle || queue.stopping && caught_up;
-        Some((merged, last, flush))
-    }
-
-    fn write(&self, mut batch: Batch, flush: bool) -> Result<(), StoreError> {
-        let marking = self.marking.as_ref().filter(|_| flush || !batch.is_empty());
-        let mut marking = marking.map(|marking| marking.lock());
-        let mut number = None;
-        if let Some(marking) = &mut marking {
-            marking.behind |= !batch.is_empty();
-            let due = self.queue.lock().stopping || marking.set.is_none_or(|set| set.elapsed() >= JOURNAL_MARK_EVERY);
-            if flush && due && marking.behind {
-                batch.put(MARK_KEY, (marking.number + 1).to_le_bytes());
-                number = Some(marking.number + 1);
-            }
-        }
-        self.write_through(batch, flush)?;
-        if let (Some(marking), Some(number)) = (&mut marking, number) {
-            marking.mark.set(number)?;
-            (marking.number, marking.behind) = (number, false);
-            #[expect(clippy::disallowed_methods, reason = "only journals on a real disk have a mark")]
-            let now = Instant::now();
-            marking.set = Some(now);
-        }
-        Ok(())
-    }
-
-    fn write_through(&self, batch: Batch, flush: bool) -> Result<(), StoreError> {
-        if batch.is_empty() {
-            let _span = stages::STORE_FLUSH.enter();
-            return if flush { self.backend.flush() } else { Ok(()) };
-        }
-        let batch = self.compact(batch);
-        if flush {
-            let _span = stages::STORE_FLUSH.enter();
-            return self.backend.apply_and_flush(batch);
-        }
-        let _span = stages::STORE_APPLY.enter();
-        self.backend.apply(batch)
-    }
-
-    /// Keeps the last change of each key, seals what remains, and puts it into the order of the backend's tree: neighbours
-    /// are then changed one after the other.
-    fn compact(&self, batch: Batch) -> Batch {
-        let _span = stages::SEAL_RECORDS.enter();
-        let changes: BTreeMap<Vec<u8>, Option<Vec<u8>>> = batch.ops.into_iter().collect();
-        let mut ops: Vec<_> = changes.into_iter().collect();
-        if let Some(sealer) = &self.sealer {
-            sealer.seal_all(&mut ops);
-        }
-        Batch { ops }
-    }
-
-    /// Lets reads see the backend's copy of what has been applied, unless a later batch waits for the same key.
-    fn uncover(&self, keys: &[Vec<u8>], last: u64) {
+    /// Lets reads see the table's copy of what it now has, unless a later batch waits for the same key.
+    fn uncover(&self, keys: &[Key], last: u64) {
         // Piece by piece: whoever waits for the overlay does not wait for thousands of keys.
         for keys in keys.chunks(UNCOVER_KEYS) {
             let mut overlay = self.overlay.write();
             for key in keys {
-                if overlay.get(key).is_some_and(|(number, _)| *number <= last) {
-                    overlay.remove(key);
+                if overlay.get(key).is_some_and(|(number, _)| *number <= last)
+                    && let Some((_, value)) = overlay.remove(key)
+                {
+                    self.overlay_bytes
+                        .fetch_sub(change_bytes(&(key.clone(), value)), Ordering::Relaxed);
                 }
             }
         }
-    }
-
-    fn finish(&self, bytes: usize, last: u64, flushed: bool, result: Result<(), StoreError>) {
-        let mut queue = self.queue.lock();
-        match result {
-            Ok(()) => {
-                queue.applied = last;
-                if flushed {
-                    queue.durable = last;
-                }
-                queue.bytes -= bytes;
-            }
-            Err(e) => queue.failed = Some(e),
-        }
+        let _queue = self.queue.lock();
         self.done.notify_all();
     }
 }
@@ -492,12 +432,13 @@ fn after(key: &[u8]) -> Vec<u8> {
     next
 }
 
-/// Bytes that a batch takes while it waits: here, and again in the overlay.
-fn batch_bytes(batch: &Batch) -> usize {
-    let op = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| {
-        2 * (key.len() + value.as_ref().map_or(0, Vec::len)) + JOURNAL_OP_BYTES
-    };
-    batch.ops.iter().map(op).sum()
+/// Memory that a change takes while the table lacks it.
+fn change_bytes((key, value): &(Key, Value)) -> usize {
+    size(key, value)
+}
+
+fn size(key: &Key, value: &Value) -> usize {
+    key.len() + value.as_ref().map_or(0, |value| value.len()) + JOURNAL_OP_BYTES
 }
 
 #[cfg(test)]

@@ -38,6 +38,8 @@ for_every_backend!(
     a_journal_over_it_behaves_like_a_map,
     the_size_tells_of_the_disk,
     a_database_behind_its_mark_is_refused,
+    with_a_log_a_crash_after_any_barrier_keeps_everything,
+    a_volume_from_before_the_log_gets_one,
 );
 
 fn put(key: &str, value: &str) -> Batch {
@@ -258,5 +260,72 @@ fn a_database_behind_its_mark_is_refused<B: OnDisk>() {
     assert_eq!(
         open(older.path()).unwrap().get(b"k").unwrap().as_deref(),
         Some(&b"one"[..])
+    );
+}
+
+/// Segments so small that they are written over and over, and batches that fit none; crashes while the table is behind.
+fn with_a_log_a_crash_after_any_barrier_keeps_everything<B: OnDisk>() {
+    let settings = LogSettings {
+        segment_bytes: 8192,
+        synced: true,
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let mut journal = Journal::logged(B::at(dir.path()), None, dir.path(), settings).unwrap();
+    let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
+    for round in 0..120u32 {
+        for step in 0..5 {
+            let number = round * 5 + step;
+            let key = format!("k{:03}", number.wrapping_mul(2_654_435_761) % 200).into_bytes();
+            let mut batch = Batch::new();
+            if number % 4 == 3 {
+                batch.delete(key.clone());
+                model.remove(&key);
+            } else {
+                let bytes = if number % 97 == 0 { 9000 } else { number as usize % 400 };
+                batch.put(key.clone(), vec![number as u8; bytes]);
+                model.insert(key, vec![number as u8; bytes]);
+            }
+            batch.put("last", number.to_le_bytes());
+            model.insert(b"last".to_vec(), number.to_le_bytes().to_vec());
+            journal.commit(batch).unwrap();
+        }
+        journal.barrier().unwrap();
+        let expected: Vec<Record> = model.iter().map(|(key, value)| (key.clone(), value.clone())).collect();
+        if round % 10 == 5 {
+            let image = crash_image(dir.path());
+            let after = Journal::logged(B::at(image.path()), None, image.path(), settings).unwrap();
+            assert!(
+                after.scan(b"", b"a", 1000).unwrap() == expected,
+                "round {round}: after a crash"
+            );
+        }
+        if round % 30 == 29 {
+            drop(journal);
+            journal = Journal::logged(B::at(dir.path()), None, dir.path(), settings).unwrap();
+        }
+        assert!(journal.scan(b"", b"a", 1000).unwrap() == expected, "round {round}");
+    }
+}
+
+fn a_volume_from_before_the_log_gets_one<B: OnDisk>() {
+    let dir = tempfile::tempdir().unwrap();
+    {
+        let journal = Journal::new(B::at(dir.path()), None);
+        journal.commit(put("k", "old")).unwrap();
+        journal.barrier().unwrap();
+    }
+    assert!(!dir.path().join("log").exists());
+    for value in ["new", "newer"] {
+        let journal = Journal::marked(B::at(dir.path()), None, dir.path()).unwrap();
+        assert!(dir.path().join("log").exists());
+        journal.commit(put("k", value)).unwrap();
+        journal.barrier().unwrap();
+        assert_eq!(journal.get(b"k").unwrap().as_deref(), Some(value.as_bytes()));
+    }
+    let plain = Journal::new(B::at(dir.path()), None);
+    assert_eq!(
+        plain.get(b"k").unwrap().as_deref(),
+        Some(&b"newer"[..]),
+        "the table has it"
     );
 }

@@ -3,7 +3,7 @@
 use crate::disk::Dice;
 use crate::network::{Machine, NoTrees};
 use cessfs_crypto::{Entropy, Phrase, VolumeId, VolumeKeys};
-use cessfs_sync::store::{Journal, RedbBackend, Sealer, SledBackend};
+use cessfs_sync::store::{Journal, LogSettings, RedbBackend, Sealer, SledBackend};
 use cessfs_sync::{ChunkStore, MetaStore, StoreError};
 use cessfs_vfs::{AtRest, VfsConfig, VfsParts};
 use parking_lot::Mutex;
@@ -15,10 +15,13 @@ use std::time::{Duration, Instant};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Database {
     Sled,
-    /// sled, its log not made durable after its flush: what the barrier of the journal is there to prevent.
+    /// sled, neither its log nor the journal's made durable: what the barrier of the journal is there to prevent.
     SledWithoutBarrier,
     Redb,
 }
+
+/// So small that a run writes each segment of the journal's log many times, and has batches that fit none.
+const SEGMENT_BYTES: u64 = 16 << 10;
 
 /// How a volume is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,12 +66,17 @@ pub fn journal(dir: &Path, setup: Setup, nonces: u64) -> Result<Arc<dyn MetaStor
         AtRest::Plain => None,
     };
     let dir = dir.join("journal");
+    let log = LogSettings {
+        segment_bytes: SEGMENT_BYTES,
+        synced: setup.database != Database::SledWithoutBarrier,
+    };
     Ok(match setup.database {
-        Database::Sled => Arc::new(Journal::marked(SledBackend::open(&dir)?, sealer, &dir)?),
+        Database::Sled => Arc::new(Journal::logged(SledBackend::open(&dir)?, sealer, &dir, log)?),
         Database::SledWithoutBarrier => {
-            Arc::new(Journal::marked(SledBackend::open_without_barrier(&dir)?, sealer, &dir)?)
+            let backend = SledBackend::open_without_barrier(&dir)?;
+            Arc::new(Journal::logged(backend, sealer, &dir, log)?)
         }
-        Database::Redb => Arc::new(Journal::marked(RedbBackend::open(&dir)?, sealer, &dir)?),
+        Database::Redb => Arc::new(Journal::logged(RedbBackend::open(&dir)?, sealer, &dir, log)?),
     })
 }
 

@@ -1,6 +1,7 @@
 use super::*;
+use cessfs_crypto::Entropy;
 use proptest::prelude::*;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::AtomicBool;
 
 /// A backend in memory whose writer can be held, and which can be told to fail.
 #[derive(Default)]
@@ -194,5 +195,178 @@ proptest! {
             }
         }
         fake.hold(false);
+    }
+}
+
+const SMALL: LogSettings = LogSettings {
+    segment_bytes: 4096,
+    synced: true,
+};
+
+/// The backend and the files beside it, as a kill of the process leaves them.
+fn killed(fake: &Fake, dir: &Path) -> (Arc<Fake>, tempfile::TempDir) {
+    let image = tempfile::tempdir().unwrap();
+    // The log first: the table may be brought up to date meanwhile, and then needs nothing that the copy of the log lacks.
+    for name in ["log", "mark"] {
+        std::fs::copy(dir.join(name), image.path().join(name)).unwrap();
+    }
+    let map = Mutex::new(fake.map.lock().clone());
+    let fake = Fake { map, ..Fake::default() };
+    (Arc::new(fake), image)
+}
+
+#[test]
+fn what_a_barrier_promised_outlives_a_kill_while_the_table_has_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Arc::new(Fake::default());
+    let journal = Journal::logged(fake.clone(), None, dir.path(), SMALL).unwrap();
+    fake.hold(true);
+    let before = fake.map.lock().clone();
+    for i in 0..20 {
+        journal.commit(put(&format!("k{i}"), &format!("v{i}"))).unwrap();
+        journal.barrier().unwrap();
+    }
+    assert_eq!(*fake.map.lock(), before, "no barrier waited for the table");
+    let (after, image) = killed(&fake, dir.path());
+    let again = Journal::logged(after, None, image.path(), SMALL).unwrap();
+    for i in 0..20 {
+        let value = again.get(format!("k{i}").as_bytes()).unwrap();
+        assert_eq!(value, Some(format!("v{i}").into_bytes()));
+    }
+    fake.hold(false);
+}
+
+#[test]
+fn the_table_follows_when_a_segment_is_full_and_at_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Arc::new(Fake::default());
+    let journal = Journal::logged(fake.clone(), None, dir.path(), SMALL).unwrap();
+    let mut model = BTreeMap::new();
+    for i in 0..300u32 {
+        let (key, value) = (format!("k{}", i % 40), "x".repeat(i as usize));
+        journal.commit(put(&key, &value)).unwrap();
+        model.insert(key.into_bytes(), value.into_bytes());
+        if i % 3 == 0 {
+            journal.barrier().unwrap();
+        }
+        if i % 50 == 0 {
+            let large = "y".repeat(10_000);
+            journal.commit(put("large", &large)).unwrap();
+            model.insert(b"large".to_vec(), large.into_bytes());
+        }
+    }
+    let applies = fake.applies.load(Ordering::SeqCst);
+    assert!(applies > 5, "the table was never brought up to date");
+    assert!(applies < 100, "the table was brought up to date {applies} times");
+    drop(journal);
+    let mut map = fake.map.lock().clone();
+    let state = LogState::decode(&map.remove(LOG_KEY).unwrap()).unwrap();
+    assert!(!state.in_use);
+    map.remove(MARK_KEY).unwrap();
+    assert_eq!(map, model);
+}
+
+#[test]
+fn a_failed_append_fails_the_barrier_and_everything_before_it_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Arc::new(Fake::default());
+    let journal = Journal::logged(fake.clone(), None, dir.path(), SMALL).unwrap();
+    journal.commit(put("a", "1")).unwrap();
+    journal.barrier().unwrap();
+    journal
+        .shared
+        .writer
+        .lock()
+        .log
+        .as_mut()
+        .unwrap()
+        .break_file(dir.path());
+    journal.commit(put("a", "2")).unwrap();
+    assert!(matches!(journal.barrier(), Err(StoreError::Io(_))));
+    assert!(matches!(journal.commit(put("a", "3")), Err(StoreError::Poisoned)));
+    assert!(journal.barrier().is_err());
+    drop(journal);
+    let again = Journal::logged(fake, None, dir.path(), SMALL).unwrap();
+    assert_eq!(again.get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
+}
+
+#[test]
+fn what_the_table_refused_is_still_in_the_log() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Arc::new(Fake::default());
+    let journal = Journal::logged(fake.clone(), None, dir.path(), SMALL).unwrap();
+    fake.fails.store(true, Ordering::SeqCst);
+    let mut told = 0;
+    for i in 0..10_000u32 {
+        let committed = journal.commit(put(&format!("k{i}"), "a value"));
+        if committed.and_then(|()| journal.barrier()).is_err() {
+            break;
+        }
+        told = i;
+    }
+    assert!(
+        told > 10 && told < 9_999,
+        "the table's failure has to be noticed: {told}"
+    );
+    drop(journal);
+    fake.fails.store(false, Ordering::SeqCst);
+    let again = Journal::logged(fake, None, dir.path(), SMALL).unwrap();
+    for i in 0..=told {
+        assert!(again.get(format!("k{i}").as_bytes()).unwrap().is_some(), "k{i}");
+    }
+}
+
+#[test]
+fn a_log_that_lost_what_was_marked_is_refused_and_nothing_is_changed() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Arc::new(Fake::default());
+    let journal = Journal::logged(fake.clone(), None, dir.path(), SMALL).unwrap();
+    fake.hold(true);
+    journal.commit(put("a", "1")).unwrap();
+    journal.barrier().unwrap();
+    for damage in [&b"\0\0\0\0"[..], b"CFSL\xff\xff\xff\xff"] {
+        let (after, image) = killed(&fake, dir.path());
+        let path = image.path().join("log");
+        let mut bytes = std::fs::read(&path).unwrap();
+        bytes[..damage.len()].copy_from_slice(damage);
+        std::fs::write(&path, &bytes).unwrap();
+        let before = after.map.lock().clone();
+        let opened = Journal::logged(after.clone(), None, image.path(), SMALL);
+        assert!(matches!(opened, Err(StoreError::Corrupt(why)) if why.contains("safe once")));
+        assert_eq!(*after.map.lock(), before);
+        assert_eq!(std::fs::read(&path).unwrap(), bytes);
+        std::fs::remove_file(&path).unwrap();
+        let opened = Journal::logged(after, None, image.path(), SMALL);
+        assert!(matches!(opened, Err(StoreError::Corrupt(why)) if why.contains("not there")));
+    }
+    fake.hold(false);
+}
+
+#[test]
+fn many_threads_share_flushes_and_each_finds_its_own_after_a_kill() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Arc::new(Fake::default());
+    let journal = Journal::logged(fake.clone(), None, dir.path(), SMALL).unwrap();
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let journal = &journal;
+            scope.spawn(move || {
+                for i in 0..200 {
+                    journal.commit(put(&format!("{thread}/{i}"), "v")).unwrap();
+                    match i % 4 {
+                        0 => journal.barrier().unwrap(),
+                        1 => journal.end_barrier(journal.begin_barrier()).unwrap(),
+                        _ => {}
+                    }
+                }
+                journal.barrier().unwrap();
+            });
+        }
+    });
+    let (after, image) = killed(&fake, dir.path());
+    let again = Journal::logged(after, None, image.path(), SMALL).unwrap();
+    for thread in 0..4 {
+        let found = again.scan(format!("{thread}/").as_bytes(), b"", usize::MAX).unwrap();
+        assert_eq!(found.len(), 200);
     }
 }
