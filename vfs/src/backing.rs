@@ -125,6 +125,8 @@ pub(crate) trait Backing: Send + Sync {
     fn written_by_others(&self, _ino: u64) -> Result<(), BackingError> {
         Ok(())
     }
+    /// A power cut may give back what was cut off or punched out of the inode since its last sync.
+    fn is_cut(&self, ino: u64) -> bool;
     /// Nobody else has the whole file open any more.
     fn let_go(&self, _ino: u64) {}
     /// Copies what others wrote beyond the end of the first part to where it belongs, durably; tells which blocks of which

@@ -100,6 +100,10 @@ impl Backing for Plain {
         Ok(self.files.written_by_others(ino)?)
     }
 
+    fn is_cut(&self, ino: u64) -> bool {
+        self.files.is_cut(ino)
+    }
+
     fn let_go(&self, ino: u64) {
         self.files.unpin(ino);
     }

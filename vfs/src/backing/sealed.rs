@@ -406,6 +406,10 @@ impl Backing for Sealed {
         Ok(self.files.is_cut(ino) || blocks.any(|block| tags.current(block).is_some()))
     }
 
+    fn is_cut(&self, ino: u64) -> bool {
+        self.files.is_cut(ino)
+    }
+
     fn sync(&self, ino: u64) -> Result<(), BackingError> {
         let _turn = self.turn(ino).lock();
         self.sync_tables(|chunk| chunk.ino == ino, || self.files.sync(ino))

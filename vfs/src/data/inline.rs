@@ -8,6 +8,7 @@ use crate::inode::{Inode, InodeState};
 use crate::limits::INLINE_BYTES_MAX;
 use crate::records;
 use cessfs_sync::Batch;
+use std::ops::Range;
 use std::sync::Arc;
 
 impl Shared {
@@ -96,6 +97,29 @@ impl Shared {
         state.record.inline = false;
         state.record.blocks = blocks;
         state.data.set_ahead(self.core.clock.monotonic(), bytes.len() as u64);
+        Ok(())
+    }
+
+    /// Takes `range`, which was cut off or punched out, also from the record that an outgrown file still has: it must not come
+    /// back with it.
+    pub(super) fn cut_spilled(
+        &self,
+        ino: u64,
+        state: &InodeState,
+        range: Range<u64>,
+        batch: &mut Batch,
+    ) -> Result<(), VfsError> {
+        if state.data.spill.is_none() || range.start >= INLINE_BYTES_MAX as u64 {
+            return Ok(());
+        }
+        let mut kept = self.core.store.get(&records::inline_key(ino))?.unwrap_or_default();
+        let start = kept.len().min(range.start as usize);
+        match usize::try_from(range.end) {
+            Ok(end) if end < kept.len() => kept[start..end].fill(0),
+            _ if start < kept.len() => kept.truncate(start),
+            _ => return Ok(()),
+        }
+        self.put_inline(ino, &kept, batch);
         Ok(())
     }
 

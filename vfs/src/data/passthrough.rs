@@ -261,6 +261,10 @@ impl Shared {
             set_times(&pass.file, None, Some(record.mtime))?;
             pass.seen = Stamp::of(&pass.file)?;
         }
+        // Once noted it is believed: what it is like now must be what it is like after a power cut.
+        if self.backing.is_cut(ino) {
+            self.backing.sync(ino)?;
+        }
         pass.changed = pass.seen.is_young(&self.core);
         pass.noted = true;
         pass.durable = record.size == 0;
@@ -343,11 +347,13 @@ impl Shared {
                     self.backing.punch(ino, chunk, run)?;
                 }
                 file.write_all_at(&vec![0; tail], chunk * CHUNK + u64::from(extent.valid))?;
+                self.backing.written_by_others(ino)?;
             }
             state.data.exact = true;
         }
         if file.metadata()?.len() != state.record.size {
             file.set_len(state.record.size)?;
+            self.backing.written_by_others(ino)?;
         }
         Ok(true)
     }

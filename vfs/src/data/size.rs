@@ -42,6 +42,7 @@ impl Shared {
         } else if size <= state.record.size {
             // Also to the same size: blocks reserved beyond the end are given back, as other filesystems do.
             self.truncate(ino, state, size, batch)?;
+            self.cut_spilled(ino, state, size..u64::MAX, batch)?;
         }
         state.record.size = size;
         Ok(())

@@ -95,6 +95,11 @@ impl Shared {
         state.record.mtime = now;
         state.record.ctime = now;
         state.data.set_ahead(self.core.clock.monotonic(), 0);
+        if call.what != SpaceChange::Reserve {
+            let mut batch = Batch::new();
+            self.cut_spilled(inode.ino, state, call.range.clone(), &mut batch)?;
+            self.core.store.commit(batch)?;
+        }
         // Before any space is given back: the journal must not promise what is no longer there.
         self.journal_locked(inode.ino, state, None)?;
         if call.what != SpaceChange::Reserve {

@@ -7,6 +7,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
@@ -315,6 +316,25 @@ impl Image {
         self.lay_out(ROOT, dir)
     }
 
+    /// Of everything that would be laid out.
+    pub fn digest(&self) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        self.digest_of(ROOT, &mut hasher);
+        hasher.finish()
+    }
+
+    fn digest_of(&self, ino: u64, hasher: &mut DefaultHasher) {
+        for (name, child) in &self.inodes[&ino].names {
+            let inode = &self.inodes[child];
+            (name, inode.dir, inode.mode, inode.content.len).hash(hasher);
+            for (number, page) in &inode.content.pages {
+                (number, page).hash(hasher);
+            }
+            self.digest_of(*child, hasher);
+            hasher.write_u8(0xFF);
+        }
+    }
+
     fn lay_out(&self, ino: u64, at: &Path) -> std::io::Result<()> {
         for (name, child) in &self.inodes[&ino].names {
             let path = at.join(std::ffi::OsStr::from_bytes(name));
@@ -329,4 +349,23 @@ impl Image {
         }
         Ok(())
     }
+}
+
+/// Of names and contents below a directory.
+pub fn digest_dir(dir: &Path) -> std::io::Result<u64> {
+    let mut hasher = DefaultHasher::new();
+    let mut pending = vec![dir.to_path_buf()];
+    while let Some(dir) = pending.pop() {
+        let mut entries = fs::read_dir(&dir)?.collect::<std::io::Result<Vec<_>>>()?;
+        entries.sort_by_key(fs::DirEntry::file_name);
+        for entry in entries {
+            entry.path().hash(&mut hasher);
+            if entry.file_type()?.is_dir() {
+                pending.push(entry.path());
+            } else {
+                fs::read(entry.path())?.hash(&mut hasher);
+            }
+        }
+    }
+    Ok(hasher.finish())
 }

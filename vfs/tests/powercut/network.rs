@@ -88,6 +88,15 @@ impl Network {
         }
     }
 
+    /// Only what the journal knows of the network, for a check that must touch nothing: a real engine would clear its staging
+    /// directory.
+    pub fn on_paper(&self, position: usize, store: Arc<dyn MetaStore>) -> Arc<dyn ChunkStore> {
+        Arc::new(match self {
+            Network::Paper(paper) => paper.at(position, store),
+            Network::Staged(_) => Paper::new(store),
+        })
+    }
+
     pub fn chunks(&self) -> Arc<dyn ChunkStore> {
         match self {
             Network::Paper(paper) => Arc::new(paper.clone()),

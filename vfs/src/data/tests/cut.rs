@@ -16,7 +16,14 @@ struct Lazy {
 
 impl Lazy {
     fn new(at_rest: AtRest) -> Lazy {
-        let mut bench = Bench::new(at_rest);
+        let lazy = Lazy::over(Bench::new(at_rest));
+        lazy.bench.create(5);
+        lazy.bench.write(5, 0, &pattern(1, LEN));
+        lazy.bench.fsync(5).unwrap();
+        lazy
+    }
+
+    fn over(mut bench: Bench) -> Lazy {
         let (backing, disk) = (bench.data.shared().backing.clone(), Arc::new(scratch()));
         let (dir, target) = (bench.dir.clone(), disk.clone());
         let synced = Box::new(move || {
@@ -26,9 +33,6 @@ impl Lazy {
             Ok(())
         });
         bench.data = Data::over(bench.core.clone(), Arc::new(Watched { backing, synced })).unwrap();
-        bench.create(5);
-        bench.write(5, 0, &pattern(1, LEN));
-        bench.fsync(5).unwrap();
         Lazy { bench, disk }
     }
 
@@ -40,8 +44,11 @@ impl Lazy {
     }
 }
 
+/// In words, and as it is done.
+type Cut = (&'static str, fn(&Bench));
+
 /// Ways to lose blocks 2..6 of the file.
-fn cuts() -> Vec<(&'static str, fn(&Bench))> {
+fn cuts() -> Vec<Cut> {
     fn punch(bench: &Bench) {
         let range = 2 * BLOCK as u64..6 * BLOCK as u64;
         bench.change_space(5, SpaceChange::Punch, range, false).unwrap();
@@ -208,5 +215,65 @@ fn new_files_are_never_unsure() {
         bench.data.released(&bench.file(5));
         assert_eq!(bench.store.get(&note_key(5)).unwrap(), None, "{at_rest:?}");
         assert!(!bench.file(5).state.read().data.needs_sync(), "{at_rest:?}");
+    }
+}
+
+#[test]
+fn a_record_that_was_outgrown_and_cut_does_not_come_back() {
+    for at_rest in BOTH {
+        for kept in [0, 500] {
+            let lazy = Lazy::over(Bench::new(at_rest));
+            let (bench, old) = (&lazy.bench, pattern(1, 3000));
+            bench.create(5);
+            bench.write(5, 0, &old);
+            bench.fsync(5).unwrap();
+            bench.write(5, 10_000, &pattern(2, 300));
+            bench.data.released(&bench.file(5));
+            bench.set_size(5, kept as u64);
+            bench.change_space(5, SpaceChange::Punch, 100..200, false).unwrap();
+            bench.write(5, 600, &pattern(3, 100));
+            let found = lazy.power_cut().content(5);
+            assert_eq!(found[..100.min(kept)], old[..100.min(kept)], "{at_rest:?}, {kept}");
+            // Of what was not cut off, a punch that was not synced may be lost as any write.
+            let (hole, stays) = (&found[100..200], kept > 200 && found[100..200] == old[100..200]);
+            assert!(stays || hole.iter().all(|byte| *byte == 0), "{at_rest:?}, {kept}");
+            assert_eq!(
+                found[200.min(kept)..kept],
+                old[200.min(kept)..kept],
+                "{at_rest:?}, {kept}"
+            );
+            assert!(found[kept..600].iter().all(|byte| *byte == 0), "{at_rest:?}, {kept}");
+        }
+    }
+}
+
+/// The backing file is believed from the moment somebody may write to it: what it is like then must be safe.
+#[test]
+fn what_was_cut_off_before_the_kernel_writes_does_not_come_back() {
+    let cuts: [Cut; 2] = [
+        ("truncated", |bench| bench.set_size(5, 150_000)),
+        ("punched out", |bench| {
+            bench.change_space(5, SpaceChange::Punch, 8192..16384, false).unwrap();
+        }),
+    ];
+    for (what, cut) in cuts {
+        let lazy = Lazy::over(Bench::passing());
+        let bench = &lazy.bench;
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, 200_000));
+        bench.fsync(5).unwrap();
+        bench.keep_house();
+        cut(bench);
+        bench.core.store.barrier().unwrap();
+        let expected = bench.content(5);
+        let file = bench.open(5, true).expect("it is large enough to pass");
+        std::os::unix::fs::FileExt::write_all_at(&file, b"lost", 4096).unwrap();
+        drop(file);
+        let (all, _) = bench.store.progress();
+        let after = lazy.bench.power_cut(all, lazy.disk.path());
+        assert!(
+            after.content(5) == expected,
+            "{what}: the backing file is not what the file was"
+        );
     }
 }

@@ -216,6 +216,21 @@ impl Backing for Watched {
     fn expect_used(&self, bytes: u64) {
         self.backing.expect_used(bytes);
     }
+    fn whole_file(&self, ino: u64, make: bool) -> Result<Option<Arc<File>>, BackingError> {
+        self.backing.whole_file(ino, make)
+    }
+    fn written_by_others(&self, ino: u64) -> Result<(), BackingError> {
+        self.backing.written_by_others(ino)
+    }
+    fn is_cut(&self, ino: u64) -> bool {
+        self.backing.is_cut(ino)
+    }
+    fn let_go(&self, ino: u64) {
+        self.backing.let_go(ino);
+    }
+    fn copy_overhang(&self, ino: u64) -> Result<Vec<(u64, BlockMap)>, BackingError> {
+        self.backing.copy_overhang(ino)
+    }
     fn inodes_in(&self, number: usize) -> Result<BTreeSet<u64>, BackingError> {
         self.backing.inodes_in(number)
     }
