@@ -98,9 +98,9 @@ impl Settings {
     /// Perhaps another machine takes over. There, packs are not looked after: one that does not know yet that it was recovered from may
     /// delete what the recovered tree still needs.
     fn fitting_together(mut self, dice: &mut Dice) -> Settings {
-        // One file in three fills more than half of a pack of one segment. Chunks that are moved out of such packs take as many
-        // again, and collecting would never come to an end; a real segment has room for 31 chunks.
-        self.upkeep.gc &= self.pack_segments > 1;
+        // Collected by hand only. In simulated networks a chunk may fill half of a pack, chunks that are moved out of such packs
+        // take as many again, and collecting in the background would never come to an end; a real segment has room for 31.
+        self.upkeep.gc = false;
         self.second_machine = dice.one_in(4);
         if self.second_machine {
             self.upkeep = UpkeepConfig::by_hand();
