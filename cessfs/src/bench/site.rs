@@ -1,6 +1,6 @@
 //! One directory that is measured: where the work is done, and what it is done with.
 
-use super::workloads::{Step, Workload};
+use super::workloads::{Step, Workload, large};
 use super::{Plan, Taken};
 use crate::exit::Failure;
 use crate::wiring::OsEntropy;
@@ -68,6 +68,7 @@ impl Site {
                 nix::unistd::sync();
                 Ok(fs::write("/proc/sys/vm/drop_caches", "3").is_ok())
             }
+            Step::Warm => large(self),
         }
     }
 }

@@ -18,6 +18,8 @@ pub enum Step {
     Quiet,
     /// The kernel's caches are dropped.
     Cold,
+    /// The large file is read: whoever's turn came between may have dropped the kernel's caches.
+    Warm,
 }
 
 /// One kind of work.
@@ -56,7 +58,7 @@ macro_rules! workloads {
 workloads! {
     seq_write: &[Step::Quiet], "";
     seq_read_cold: &[Step::Cold], ROOT;
-    seq_read_warm: &[], "";
+    seq_read_warm: &[Step::Warm], "";
     rand_read_4k: &[Step::Cold], ROOT;
     rand_write_4k: &[Step::Quiet], "";
     write_fsync_4k: &[Step::Quiet], "";
@@ -93,7 +95,7 @@ fn read_through(path: &Path, buffer: &mut [u8]) -> io::Result<u64> {
     }
 }
 
-fn large(site: &Site) -> io::Result<bool> {
+pub(super) fn large(site: &Site) -> io::Result<bool> {
     let read = read_through(&site.dir.join("large"), &mut vec![0; MIB])?;
     if read != (site.mib * MIB) as u64 {
         return Err(io::Error::other(format!("the large file has {read} bytes")));
