@@ -25,7 +25,7 @@ fn sealer() -> Sealer {
 }
 
 fn change(number: u64) -> Changes {
-    let value = (number % 3 > 0).then(|| vec![number as u8; number as usize * 7].into());
+    let value = (!number.is_multiple_of(3)).then(|| vec![number as u8; number as usize * 7].into());
     Changes::from([(format!("key {}", number % 5).into_bytes().into(), value)])
 }
 
