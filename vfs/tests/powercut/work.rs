@@ -471,7 +471,9 @@ impl<'r> Worker<'r> {
         self.vfs.fsync(ino, handle, data_only).expect("fsync");
         let step = self.history.steps.len();
         self.history.syncs.entry(ino).or_default().push(step);
-        self.note(format!("fsync {ino}"), begun, true);
+        // fdatasync may make content alone durable (docs/decisions/0013): it is no barrier for the rest of the tree.
+        let call = if data_only { "fdatasync" } else { "fsync" };
+        self.note(format!("{call} {ino}"), begun, !data_only);
         self.vfs.release(ino, handle).expect("release");
     }
 }
