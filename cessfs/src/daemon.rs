@@ -205,9 +205,14 @@ impl Signals {
     }
 }
 
-/// Allocations from this size on go back to the system when they are freed. glibc raises its own threshold to the largest
-/// block ever freed, up to 32 MiB, and then keeps freed chunk buffers: 371 MiB resident where 212 were measured with this.
-const MMAP_THRESHOLD_BYTES: i32 = 512 << 10;
+/// What glibc's allocator is told. Pieces of a MiB (chunks, rows, frames) come and go all the time: mapped each for itself, the
+/// kernel would clear their pages each time, a quarter of the processor time of an upload (docs/PERFORMANCE.md). Left to
+/// itself, glibc makes eight heaps per processor and keeps in each what its threads once had.
+const ALLOCATOR: [(i32, i32); 3] = [
+    (libc::M_MMAP_THRESHOLD, 8 << 20),
+    (libc::M_TRIM_THRESHOLD, 8 << 20),
+    (libc::M_ARENA_MAX, 2),
+];
 
 /// A daemon's stderr is nowhere: where it panicked belongs into the log.
 fn log_panics() {
@@ -216,8 +221,10 @@ fn log_panics() {
 
 /// Makes the process fit to hold keys and many files.
 fn harden() {
-    // SAFETY: mallopt takes two integers and touches only the allocator's own settings, under its own lock.
-    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MMAP_THRESHOLD_BYTES) };
+    for (what, value) in ALLOCATOR {
+        // SAFETY: mallopt takes two integers and touches only the allocator's own settings, under its own lock.
+        unsafe { libc::mallopt(what, value) };
+    }
     // The daemon's memory has keys in it: no core dumps, no ptrace by others of the same user.
     if let Err(e) = nix::sys::prctl::set_dumpable(false) {
         tracing::warn!("cannot forbid core dumps: {e}");

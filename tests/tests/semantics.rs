@@ -78,7 +78,9 @@ fn every_example_of_the_document_is_true() -> Result<()> {
     let document = std::fs::read_to_string(path)?;
     let examples = examples(&document);
     assert!(examples.len() >= 17, "only {} examples", examples.len());
-    on_each_mount(&["dev", "suid"], |mount| {
+    // Which files the kernel reads and writes itself is a guess; where that shows (alignment of O_DIRECT, blocks reserved by a
+    // disk of its own), the document says so, and tests/passthrough.rs looks.
+    on_each_mount(&["dev", "suid", "passthrough=off"], |mount| {
         let mut wrong = Vec::new();
         for (line, steps) in &examples {
             let dir = mount.path().join(format!("line-{line}"));
