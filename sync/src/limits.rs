@@ -169,22 +169,14 @@ pub const REBUILDS_IN_FLIGHT: usize = 1;
 pub const REBUILD_FRAGMENTS_MAX: usize = DATA_FRAGMENTS + 2;
 /// How long a rebuild waits for whole fragments before it asks one more miner.
 pub const REBUILD_HEDGE_DELAY: Duration = Duration::from_secs(3);
-/// Ranges of a segment decoded from other columns before the whole of it is rebuilt: its neighbours are then likely to be
-/// wanted too, and a range costs four times its bytes.
-pub const RANGES_BEFORE_REBUILD: u32 = 2;
-/// Segments of which that is counted.
-pub const DECODED_SEGMENTS_KEPT: usize = 64;
 /// Bytes of fetched chunks kept.
 pub const CHUNK_CACHE_BYTES: usize = 32 << 20;
 /// Rebuilt segments kept, 32 MiB each.
 pub const SEGMENT_CACHE_COUNT: usize = 1;
 /// Latencies remembered for the hedge delay.
 pub const LATENCIES_KEPT: usize = 128;
-/// A ranged GET that takes so many times the median of the recent ones is hedged. Not a high quantile: where a third of the
-/// miners is slow, that would be theirs.
-pub const HEDGE_MEDIANS: u32 = 3;
-/// Shortest hedge delay: below it the scheduler's jitter alone would hedge.
-pub const HEDGE_DELAY_MIN: Duration = Duration::from_millis(10);
+/// Shortest hedge delay: below it jitter alone would hedge.
+pub const HEDGE_DELAY_MIN: Duration = Duration::from_millis(200);
 /// Longest hedge delay: above it a person waits.
 pub const HEDGE_DELAY_MAX: Duration = Duration::from_secs(5);
 /// Hedge delay while no latency is known.

@@ -207,36 +207,18 @@ impl Miners {
         });
     }
 
-    /// How long a ranged GET may take before others are asked too: some times the median of the recent ones, within bounds.
+    /// How long a ranged GET may take before others are asked too: the p95 of the recent ones, within bounds.
     pub(crate) fn hedge_delay(&self) -> Duration {
         self.state.lock().latencies.hedge_delay()
     }
 
-    /// Books that a ranged GET has taken so long and is not over. It may be given up before its time is known.
-    pub(crate) fn overdue(&self, account: AccountId, waited: Duration) {
-        self.reputation(account, |reputation| {
-            let at_least = waited * 2;
-            reputation.latency = Some(reputation.latency.map_or(at_least, |old| old.max(at_least)));
-        });
-    }
-
-    /// It failed when it was asked last, or takes longer than one waits for before asking others.
-    pub(crate) fn lags(&self, account: AccountId) -> bool {
-        let state = self.state.lock();
-        let delay = state.latencies.hedge_delay();
-        let reputation = state.reputations.get(&account).copied().unwrap_or_default();
-        reputation.failures > 0 || reputation.latency.is_some_and(|latency| latency > delay)
-    }
-
-    /// One time in [`EXPLORE_ONE_IN`]: a miner that once was slow is to be asked although nobody waits for it, or it would
-    /// never get a chance to do better.
-    pub(crate) fn explores(&self) -> bool {
-        self.dice.below(EXPLORE_ONE_IN) == 0
-    }
-
-    /// Puts holders into the order in which to ask them: healthy before failing, fast before slow.
+    /// Puts holders into the order in which to ask them: healthy before failing, fast before slow. One choice in
+    /// [`EXPLORE_ONE_IN`] is random: a miner that once was slow would otherwise never get a chance to do better.
     pub(crate) fn rank<T>(&self, holders: &mut [(AccountId, T)]) {
         self.dice.shuffle(holders);
+        if self.dice.below(EXPLORE_ONE_IN) == 0 {
+            return;
+        }
         let state = self.state.lock();
         holders.sort_by_key(|(account, _)| {
             let reputation = state.reputations.get(account).copied().unwrap_or_default();

@@ -1,12 +1,10 @@
 //! Ranges of packs that the network holds, from their miners.
 //!
-//! A range is asked of the miners that hold its data columns. If that is slow, fails or is not what it should be, it is decoded
-//! from the same range of any four columns, which costs four times its bytes; hashes say nothing about ranges, so there the
-//! tag alone decides. If that fails too, or a segment's ranges had to be decoded again and again and its neighbours are
-//! wanted, the whole segment is rebuilt from any four fragments that match their hash on chain. Who asks says what it should
-//! be: nothing is handed out that the asker's check (an AEAD tag) has not accepted (I9).
-//!
-//! Nobody waits for a miner that is known to be slow or failing: the way round it is taken at once.
+//! A range is asked of the miners that hold its data columns; if that is slow, fails or is not what it should be, the whole
+//! segment is rebuilt from any four fragments that match their hash on chain. A range whose neighbours nobody will want is
+//! first decoded from the same range of any four columns, which is 32 MiB cheaper; hashes say nothing about ranges, so
+//! there the tag alone decides, and whole fragments are still the last resort. Who asks says what it should be: nothing is
+//! handed out that the asker's check (an AEAD tag) has not accepted (I9).
 
 mod rebuild;
 
@@ -15,9 +13,7 @@ use crate::chunk_store::FetchError;
 use crate::clock::Clock;
 use crate::fragment_store::Fid;
 use crate::ledger::PackRecord;
-use crate::limits::{
-    COLUMNS, DECODED_SEGMENTS_KEPT, HOLDERS_KEPT, RANGES_BEFORE_REBUILD, REBUILDS_IN_FLIGHT, SEGMENT_CACHE_COUNT,
-};
+use crate::limits::{COLUMNS, HOLDERS_KEPT, REBUILDS_IN_FLIGHT, SEGMENT_CACHE_COUNT};
 use crate::miners::Miners;
 use crate::pack::pieces;
 use crate::tasks::Tasks;
@@ -30,7 +26,6 @@ use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
 use tokio::sync::Semaphore;
 
 /// What ranges are read with.
@@ -47,17 +42,15 @@ pub(crate) struct Ranges {
     segments: Mutex<LruCache<(Fid, u32), Bytes>>,
     /// Holders asked of the chain again because those in the journal did not answer, by segment.
     holders: Mutex<LruCache<Fid, Arc<Vec<[AccountId; COLUMNS]>>>>,
-    /// How often ranges of a segment were decoded from other columns.
-    decoded: Mutex<LruCache<(Fid, u32), u32>>,
     rebuilds: Semaphore,
 }
 
 /// What to do when the holders of the data columns do not give a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Neighbours {
-    /// Rebuild the segment once that has happened a few times: the bytes beside it are likely to be asked for next.
+    /// Rebuild the segment: the bytes beside it are likely to be asked for next.
     Wanted,
-    /// Decode just the range.
+    /// Decode just the range first.
     Unwanted,
 }
 
@@ -73,7 +66,6 @@ impl Ranges {
             parts,
             segments: Mutex::new(LruCache::new(count(SEGMENT_CACHE_COUNT))),
             holders: Mutex::new(LruCache::new(count(HOLDERS_KEPT))),
-            decoded: Mutex::new(LruCache::new(count(DECODED_SEGMENTS_KEPT))),
             rebuilds: Semaphore::new(REBUILDS_IN_FLIGHT),
         }
     }
@@ -92,60 +84,21 @@ impl Ranges {
         if let Some(got) = self.rebuilt_before(pack, range.clone(), &accept) {
             return Ok(got);
         }
-        if self.lags(pack, &range) {
-            let round = self.degraded(pack, range.clone(), neighbours, &accept).await;
-            return match round {
-                Err(error) => self.direct(pack, range, &accept).await.map_err(|_| error),
-                got => got,
-            };
-        }
         let mut direct = pin!(self.direct(pack, range.clone(), &accept));
-        let delay = self.parts.miners.hedge_delay();
         let early = tokio::select! {
             biased;
             got = &mut direct => Some(got),
-            () = self.parts.clock.sleep(delay) => None,
+            () = self.parts.clock.sleep(self.parts.miners.hedge_delay()) => None,
         };
         match early {
-            Some(Ok(got)) => return Ok(got),
-            Some(Err(_)) => return self.degraded(pack, range, neighbours, &accept).await,
-            None => self.overdue(pack, &range, delay),
-        }
-        // Slow: whoever comes first. If the first to come has failed, the other one decides.
-        match select(direct, pin!(self.degraded(pack, range, neighbours, &accept))).await {
-            Either::Left((Ok(got), _)) | Either::Right((Ok(got), _)) => Ok(got),
-            Either::Left((Err(_), rebuilt)) => rebuilt.await,
-            Either::Right((Err(error), direct)) => direct.await.map_err(|_| error),
-        }
-    }
-
-    /// Whether one of those who hold the range is not worth waiting for. Now and then it is asked all the same, by nobody.
-    fn lags(&self, pack: &PackRecord, range: &Range<u64>) -> bool {
-        let encoded = pack.encoded();
-        let mut lags = false;
-        for piece in pieces(range.start, (range.end - range.start) as u32) {
-            let holder = self.holders(pack, piece.segment)[usize::from(piece.column)];
-            if !self.parts.miners.lags(holder) {
-                continue;
-            }
-            lags = true;
-            if self.parts.miners.explores() {
-                let hash = encoded.segments[piece.segment as usize].fragments[usize::from(piece.column)];
-                let (miners, fid) = (self.parts.miners.clone(), encoded.fid);
-                self.parts.tasks.spawn(async move {
-                    // What it says is booked as its reputation; the bytes are nobody's.
-                    let _ = miners.get(holder, fid, hash, piece.range).await;
-                });
-            }
-        }
-        lags
-    }
-
-    /// The holders of the range have taken so long.
-    fn overdue(&self, pack: &PackRecord, range: &Range<u64>, waited: Duration) {
-        for piece in pieces(range.start, (range.end - range.start) as u32) {
-            let holder = self.holders(pack, piece.segment)[usize::from(piece.column)];
-            self.parts.miners.overdue(holder, waited);
+            Some(Ok(got)) => Ok(got),
+            Some(Err(_)) => self.degraded(pack, range, neighbours, &accept).await,
+            // Slow: whoever comes first. If the first to come has failed, the other one decides.
+            None => match select(direct, pin!(self.degraded(pack, range, neighbours, &accept))).await {
+                Either::Left((Ok(got), _)) | Either::Right((Ok(got), _)) => Ok(got),
+                Either::Left((Err(_), rebuilt)) => rebuilt.await,
+                Either::Right((Err(error), direct)) => direct.await.map_err(|_| error),
+            },
         }
     }
 
@@ -188,25 +141,12 @@ impl Ranges {
         neighbours: Neighbours,
         accept: &impl Accept<T>,
     ) -> Result<T, FetchError> {
-        if (neighbours == Neighbours::Unwanted || !self.often_decoded(pack, &range))
+        if neighbours == Neighbours::Unwanted
             && let Some(got) = self.decoded(pack, range.clone(), accept).await
         {
             return Ok(got);
         }
         self.rebuilt(pack, range, accept).await
-    }
-
-    /// Counts that ranges of these segments are decoded; true if that was done often enough.
-    fn often_decoded(&self, pack: &PackRecord, range: &Range<u64>) -> bool {
-        let fid = pack.encoded().fid;
-        let mut counts = self.decoded.lock();
-        let mut often = false;
-        for piece in pieces(range.start, (range.end - range.start) as u32) {
-            let count = counts.get_or_insert_mut((fid, piece.segment), || 0);
-            *count += 1;
-            often |= *count > RANGES_BEFORE_REBUILD;
-        }
-        often
     }
 
     /// Out of the same range of any four columns; `None` if fewer than four answered, or one of them lied.

@@ -1,6 +1,6 @@
 //! Recent latencies of ranged GETs and the hedge delay they suggest.
 
-use crate::limits::{HEDGE_DELAY_MAX, HEDGE_DELAY_MIN, HEDGE_DELAY_UNKNOWN, HEDGE_MEDIANS, LATENCIES_KEPT};
+use crate::limits::{HEDGE_DELAY_MAX, HEDGE_DELAY_MIN, HEDGE_DELAY_UNKNOWN, LATENCIES_KEPT};
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -23,8 +23,8 @@ impl Latencies {
         }
         let mut sorted: Vec<Duration> = self.recent.iter().copied().collect();
         sorted.sort_unstable();
-        let median = sorted[(sorted.len() - 1) / 2];
-        (median * HEDGE_MEDIANS).clamp(HEDGE_DELAY_MIN, HEDGE_DELAY_MAX)
+        let p95 = sorted[(sorted.len() - 1) * 95 / 100];
+        p95.clamp(HEDGE_DELAY_MIN, HEDGE_DELAY_MAX)
     }
 }
 
@@ -33,15 +33,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hedge_delay_is_a_multiple_of_the_median_within_bounds() {
+    fn the_hedge_delay_is_the_p95_within_bounds() {
         let mut latencies = Latencies::default();
         assert_eq!(latencies.hedge_delay(), HEDGE_DELAY_UNKNOWN);
         for ms in 1..=100 {
             latencies.add(Duration::from_millis(ms * 10));
         }
-        assert_eq!(latencies.hedge_delay(), Duration::from_millis(1500));
-        for slow in [false, false, true].into_iter().cycle().take(LATENCIES_KEPT) {
-            latencies.add(Duration::from_millis(if slow { 2000 } else { 1 }));
+        assert_eq!(latencies.hedge_delay(), Duration::from_millis(950));
+        for _ in 0..LATENCIES_KEPT {
+            latencies.add(Duration::from_millis(1));
         }
         assert_eq!(latencies.hedge_delay(), HEDGE_DELAY_MIN);
         latencies = Latencies::default();

@@ -67,55 +67,28 @@ impl Ranges {
     }
 
     /// Asks four miners, another one for each that fails, and one more whenever all of them take long. The number of good
-    /// fragments if that was not enough. Now and then one is asked beyond the four, whoever it is (see
-    /// [`explores`](crate::miners::Miners::explores)).
+    /// fragments if that was not enough.
     async fn gather(&self, pack: &PackRecord, segment: u32, range: Range<u32>) -> Result<Quorum, usize> {
-        let miners = &self.parts.miners;
-        let is_whole = range.len() == fragment_bytes();
         let holders = self.holders(pack, segment);
         let mut order: Vec<(AccountId, u8)> = holders.into_iter().zip(0..).collect();
-        miners.rank(&mut order);
-        let mut wanted = DATA_FRAGMENTS;
-        if miners.explores() {
-            wanted += 1;
-            order[DATA_FRAGMENTS..].rotate_right(1);
-        }
+        self.parts.miners.rank(&mut order);
         let mut order = order.into_iter();
         let mut asked = FuturesUnordered::new();
-        let mut waited_for: Vec<AccountId> = Vec::new();
         let mut good: Vec<(u8, Bytes)> = Vec::with_capacity(DATA_FRAGMENTS);
+        let mut wanted = DATA_FRAGMENTS;
         while good.len() < DATA_FRAGMENTS {
             while good.len() + asked.len() < wanted
                 && let Some((holder, column)) = order.next()
             {
-                waited_for.push(holder);
-                let fragment = self.fragment(pack, segment, column, holder, range.clone());
-                asked.push(async move { (holder, fragment.await) });
+                asked.push(self.fragment(pack, segment, column, holder, range.clone()));
             }
             if asked.is_empty() {
                 return Err(good.len());
             }
-            let delay = if is_whole {
-                REBUILD_HEDGE_DELAY
-            } else {
-                miners.hedge_delay()
-            };
             tokio::select! {
                 biased;
-                Some((holder, answer)) = asked.next() => {
-                    waited_for.retain(|other| *other != holder);
-                    good.extend(answer.ok());
-                }
-                () = self.parts.clock.sleep(delay) => {
-                    if !is_whole {
-                        waited_for.iter().for_each(|holder| miners.overdue(*holder, delay));
-                    }
-                    // All four may be slow at once: ask for as many again, within the limit.
-                    wanted = match is_whole {
-                        true => (wanted + 1).min(REBUILD_FRAGMENTS_MAX),
-                        false => (wanted + waited_for.len()).min(COLUMNS),
-                    };
-                }
+                Some(answer) = asked.next() => good.extend(answer.ok()),
+                () = self.parts.clock.sleep(REBUILD_HEDGE_DELAY) => wanted = (wanted + 1).min(REBUILD_FRAGMENTS_MAX),
             }
         }
         Ok(good.try_into().expect("the loop ends at four"))
