@@ -104,6 +104,12 @@ impl Network {
 
 impl Drop for Network {
     fn drop(&mut self) {
+        // Without its directory nobody could stop it any more, and `down` would say that none runs.
+        assert!(
+            self.dir.is_dir() || std::thread::panicking(),
+            "the devnet outlives its directory {}",
+            self.dir.display()
+        );
         if let Err(e) = self.stop() {
             eprintln!("devnet in {} did not stop: {e:#}", self.dir.display());
         }

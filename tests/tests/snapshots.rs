@@ -238,11 +238,12 @@ fn snapshots_survive_a_kill_and_the_machine() -> Result<()> {
     let first = held(scene.mount.path())?;
     change_everything(scene.mount.path())?;
     snapshot(&scene.volume, &["create", "two"])?;
+    // What is bound first goes last: the network is taken down through its socket in `dir`.
     let Scene {
-        mount,
-        volume,
-        network,
         dir,
+        network,
+        volume,
+        mount,
     } = scene;
     // Nothing had to be synced: what create returned is on this disk.
     mount.kill()?;
