@@ -11,7 +11,7 @@
 //! | clean | unreadable | absent: the network has it |
 //! | dirty | blocks torn | their last durable version (sealed layout) |
 //! | dirty | blocks that never reached the disk | holes there, and told in `errors` |
-//! | dirty | blocks noted as [unsure](crate::data::unsure), and the machine was started since | holes there, and told in `errors` |
+//! | dirty | blocks noted as [unsure], and the machine was started since | holes there, and told in `errors` |
 //!
 //! Dirty chunks are submitted again by writeback, and marked again, because a delta may have carried an older content of them.
 
