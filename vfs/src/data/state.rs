@@ -49,7 +49,7 @@ pub struct DataState {
     pub(crate) synced: u64,
     /// The change up to which the sync covers that began last.
     covered: AtomicU64,
-    /// The store has, or may have, a note of [unsure](super::unsure) blocks.
+    /// The store has, or may have, a note of [unsure] blocks.
     unsure_noted: AtomicBool,
     /// Changes of what the store says of size and chunks, made or to be made.
     told: u64,

@@ -1,6 +1,6 @@
 //! A snapshot's tree, as the kernel asks for it. Nothing in it ever changes, so nothing is locked and nothing is counted.
 //!
-//! Inode numbers, given and taken, are those of [`number`](super::number).
+//! Inode numbers, given and taken, are those of [`number`].
 
 use super::number;
 use super::shelf::OnShelf;

@@ -8,7 +8,7 @@
 //!
 //! Promises: what was appended before a [`sync`](Log::sync) that succeeded is read back after a power cut; what is read back
 //! is every record up to some point, none after it. Refuses: to know when a segment may be written over; see
-//! [`applied`](Log::applied).
+//! [`may_turn`](Log::may_turn).
 
 use super::Sealer;
 use crate::limits::DISK_RESERVE_BYTES;

@@ -1,4 +1,4 @@
-//! The writing half: from the queue into the log, and what the table lacks to the [table](super::table).
+//! The writing half: from the queue into the log, and what the table lacks to the [table].
 //!
 //! Whoever holds the [`Writer`] writes: a thread for what nobody waits for, and everybody who waits for a barrier for himself and
 //! for those who came before.
