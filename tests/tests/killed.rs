@@ -122,7 +122,7 @@ impl Programs {
         if let Some(n) = self.acked("rsync") {
             let copy = mount.join(format!("copy-{}", n.parse::<u64>()? % 3));
             let (source, mut copied) = (tree::manifest(&self.source)?, tree::manifest(&copy)?);
-            // What a later rsync into the same copy was just writing when the mount died: `.NAME.XXXXXX`, until it is renamed.
+            // What a later rsync into the same copy was just writing when the mount died: its temporary file, whose name begins with a dot.
             copied.retain(|path, _| {
                 let name = path.file_name().unwrap_or_default().as_encoded_bytes();
                 !name.starts_with(b".") || source.contains_key(path)
