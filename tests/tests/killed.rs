@@ -27,8 +27,8 @@ struct Programs {
     source: PathBuf,
 }
 
-// Each is started in the mount, by whoever knows that it is there: what it does after the daemon died fails, and does not land
-// beneath, however late it gets the processor.
+// Each is started in the mount, by whoever knows that it is there, and ends before the dead mount goes away: what it does after the
+// daemon died fails, and does not land beneath, however late it gets the processor.
 
 /// How SQLite commits, and how it syncs: a write-ahead log by an fsync; the others by removing a file, by truncating it, by writing over
 /// its head. `EXTRA` syncs the directory too, unless it can no longer open it.
@@ -371,12 +371,12 @@ fn programs_keep_what_was_acknowledged_however_often_the_daemon_is_killed() -> R
             }
         });
         std::thread::sleep(Duration::from_millis(700 + cycle * 377 % 1900));
-        mount.kill()?;
-        stop.store(true, Ordering::Relaxed);
+        mount.kill_under(|| {
+            stop.store(true, Ordering::Relaxed);
+            children.iter_mut().try_for_each(|child| child.wait().map(drop))?;
+            Ok(())
+        })?;
         patched = patcher.join().expect("the patcher does not panic");
-        for child in &mut children {
-            child.wait()?;
-        }
     }
     let mount = volume.mount(&at)?;
     let mut whole = |what: &str| -> Result<()> {
