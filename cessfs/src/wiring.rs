@@ -164,6 +164,7 @@ impl Closed {
         let mut engine_config = EngineConfig::new(dir.staging(), &config.territory);
         engine_config.uplink_bytes_per_second_max = config.uplink_max;
         engine_config.upkeep = config.upkeep(options.is_none_or(|options| options.read_only));
+        engine_config.claims = options.is_some_and(|options| !options.read_only);
         let engine = Engine::open(
             engine_config,
             Seams {

@@ -54,6 +54,7 @@ pub struct Engine {
     reader: Arc<Reader>,
     upkeep: Arc<Upkeep>,
     watches: bool,
+    claims: bool,
     miners: Arc<Miners>,
     deltas: Arc<Deltas>,
     errors: Arc<Errors>,
@@ -136,6 +137,7 @@ impl Engine {
         Ok(Engine {
             upkeep,
             watches,
+            claims: config.claims,
             store: seams.store,
             ledger,
             builder,
@@ -165,6 +167,13 @@ impl Engine {
         ];
         if self.watches {
             running.push(self.tasks.spawn(self.upkeep.clone().watch()));
+        }
+        match self.ledger.is_unclaimed() {
+            Ok(true) if self.claims => running.push(self.tasks.spawn(self.upkeep.clone().claim())),
+            Ok(_) => {}
+            Err(error) => self
+                .errors
+                .push(format!("the journal does not say whether it was recovered: {error}")),
         }
         *self.running.lock() = running;
     }

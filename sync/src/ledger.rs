@@ -26,6 +26,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 pub(crate) const LAST_SEQ_KEY: &[u8] = b"Slast_seq";
 /// The newer epoch that was seen on the network: once seen, this writer never sends again.
 const FENCED_KEY: &[u8] = b"Sfenced";
+/// Key of the note that a recovered volume is to make itself known (value: version, 1).
+pub(crate) const CLAIM_KEY: &[u8] = b"Sclaim";
 /// Records read per scan.
 const SCAN_RECORDS: usize = 256;
 
@@ -168,6 +170,14 @@ impl Ledger {
         since_packs >= CHECKPOINT_PACKS_MAX
             || since_bytes >= checkpoint_bytes.max(CHECKPOINT_BYTES_MIN)
             || (since_packs >= CHECKPOINT_PACKS_MIN && checkpoint_bytes + since_bytes <= CHECKPOINT_SMALL_BYTES)
+    }
+
+    /// This volume was recovered, to go on from where it was, and no pack of its epoch is sealed yet: whoever wrote here before
+    /// cannot know.
+    pub(crate) fn is_unclaimed(&self) -> Result<bool, StoreError> {
+        let epoch = self.epoch();
+        let is_first = self.packs.read().values().all(|pack| pack.epoch < epoch);
+        Ok(is_first && self.store.get(CLAIM_KEY)?.is_some())
     }
 
     /// At most so many bytes a checkpoint takes, apart from what no pack carried yet.

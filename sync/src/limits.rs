@@ -247,6 +247,9 @@ pub const GC_LIVE_PERCENT_MAX: u8 = 50;
 pub const GC_ROUND_BYTES: u64 = 4 * PACK_TARGET_BYTES;
 /// Segments of 96 MiB that a round in the background has to gain: the checkpoint it needs costs one.
 pub const GC_GAIN_SEGMENTS_MIN: u64 = 4;
+/// How long a dead pack stays at the least, once a later checkpoint is known to be on the network (`gc.grace`): in that time
+/// whoever recovered the volume elsewhere, and needs the pack, makes himself known.
+pub const GC_GRACE: Duration = Duration::from_secs(3600);
 /// How long points of the past stay recoverable (`gc.keep_history`), while the territory has room.
 pub const KEEP_HISTORY: Duration = Duration::from_secs(7 * 86_400);
 /// Percent of the territory that have to be free for history to be kept.

@@ -22,6 +22,8 @@ pub enum Rule {
     Moved,
     /// A later checkpoint tells a tree without a pack before the pack is deleted (I4).
     Superseded,
+    /// A dead pack stays until whoever recovered the volume elsewhere must have made himself known.
+    Grace,
 }
 
 #[cfg(any(test, feature = "sim"))]

@@ -104,6 +104,8 @@ impl World {
         config.backlog_bound_bytes = 0;
         config.upkeep = UpkeepConfig::by_hand();
         config.upkeep.keep_history = Duration::ZERO;
+        config.upkeep.grace = Duration::ZERO;
+        config.claims = false;
         config
     }
 

@@ -38,8 +38,8 @@ use crate::dice::Dice;
 use crate::engine::Errors;
 use crate::ledger::{Blocked, Durable, Ledger, PackRecord, PackState, stopped};
 use crate::limits::{
-    AWAY_PATIENCE, GC_INTERVAL, GC_LIVE_PERCENT_MAX, KEEP_HISTORY, REPAIR_BELOW, SCRUB_FULL_INTERVAL, SCRUB_INTERVAL,
-    SCRUB_RATE, URGENT_BELOW,
+    AWAY_PATIENCE, GC_GRACE, GC_INTERVAL, GC_LIVE_PERCENT_MAX, KEEP_HISTORY, REPAIR_BELOW, SCRUB_FULL_INTERVAL,
+    SCRUB_INTERVAL, SCRUB_RATE, URGENT_BELOW,
 };
 use crate::miners::Miners;
 use crate::pipeline::Pipeline;
@@ -75,6 +75,8 @@ pub struct UpkeepConfig {
     pub live_percent_max: u8,
     /// How long points of the past stay recoverable, while the territory has room.
     pub keep_history: Duration,
+    /// How long a dead pack stays at the least, however little room there is.
+    pub grace: Duration,
 }
 
 impl Default for UpkeepConfig {
@@ -94,6 +96,7 @@ impl Default for UpkeepConfig {
             gc_interval: GC_INTERVAL,
             live_percent_max: GC_LIVE_PERCENT_MAX,
             keep_history: KEEP_HISTORY,
+            grace: GC_GRACE,
         }
     }
 }

@@ -18,6 +18,7 @@ fn forgetful(dir: &Path, network: &Network) -> Result<Volume> {
     let volume = Volume::init(dir, &network.ws, &InitOptions::default())?;
     volume.configure(&[
         ("keep_history = \"7d\"", "keep_history = \"0s\""),
+        ("grace = \"1h\"", "grace = \"0s\""),
         ("keep = \"7d\"", "keep = \"0s\""),
     ])?;
     Ok(volume)

@@ -34,7 +34,8 @@ use std::sync::Arc;
 ///
 /// Reads the account's packs from the network, restores the tree as of the newest complete one (or of --at), and makes a volume
 /// that can be mounted at once: contents are fetched when they are read. Another machine that still writes to this volume stops
-/// sending once this one has sent something; what it sent meanwhile is beside the history, and no later recovery will see it.
+/// sending once this one is mounted (but not with `-o ro`); what it sent meanwhile is beside the history, and no later recovery will
+/// see it. Mount within an hour: until then such a machine deletes nothing that is needed here.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   cessfs recover photos --phrase-file ~/photos.phrase --rpc wss://t2-rpc.cess.network
@@ -300,7 +301,10 @@ async fn build(
         }
     };
     waiting.say("looking the tree over");
-    let continuation = Continuation::after(&packs, &mut OsEntropy);
+    let continuation = Continuation {
+        claims: matches!(at, At::Newest),
+        ..Continuation::after(&packs, &mut OsEntropy)
+    };
     install(store.as_ref(), &packs, &plan, continuation)?;
     let restored = restore::finish(store.as_ref(), &source.keys, &|id| has_chunk(store.as_ref(), id))?;
     if let Some(told) = report::lost_history(&packs, &plan) {

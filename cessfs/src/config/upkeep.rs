@@ -4,7 +4,7 @@ use super::{VolumeConfig, read_bytes, read_duration, write_bytes, write_duration
 use crate::exit::{Exit, Failure};
 use crate::limits::SCRUB_RATE_MIN;
 use cessfs_sync::limits::{
-    AWAY_PATIENCE, COLUMNS, DATA_FRAGMENTS, GC_INTERVAL, GC_LIVE_PERCENT_MAX, KEEP_HISTORY, REPAIR_BELOW,
+    AWAY_PATIENCE, COLUMNS, DATA_FRAGMENTS, GC_GRACE, GC_INTERVAL, GC_LIVE_PERCENT_MAX, KEEP_HISTORY, REPAIR_BELOW,
     SCRUB_FULL_INTERVAL, SCRUB_INTERVAL, SCRUB_RATE, URGENT_BELOW,
 };
 use cessfs_sync::upkeep::{Thresholds, UpkeepConfig};
@@ -82,6 +82,9 @@ pub struct GcConfig {
     /// How long points of the past stay recoverable.
     #[serde(serialize_with = "write_duration", deserialize_with = "read_duration")]
     pub keep_history: Duration,
+    /// How long a dead pack stays at the least, so that a machine which recovered the volume can make itself known.
+    #[serde(serialize_with = "write_duration", deserialize_with = "read_duration")]
+    pub grace: Duration,
 }
 
 impl Default for GcConfig {
@@ -91,6 +94,7 @@ impl Default for GcConfig {
             interval: GC_INTERVAL,
             live_percent: GC_LIVE_PERCENT_MAX,
             keep_history: KEEP_HISTORY,
+            grace: GC_GRACE,
         }
     }
 }
@@ -134,6 +138,7 @@ impl VolumeConfig {
             gc_interval: self.gc.interval,
             live_percent_max: self.gc.live_percent,
             keep_history: self.gc.keep_history,
+            grace: self.gc.grace,
         }
     }
 }

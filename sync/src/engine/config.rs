@@ -31,6 +31,8 @@ pub struct Config {
     pub uplink_bytes_per_second_max: u64,
     /// What happens to packs that the network holds.
     pub upkeep: UpkeepConfig,
+    /// In a volume that was recovered, the first pack is sealed at once, so that other writers come to know.
+    pub claims: bool,
 }
 
 impl Config {
@@ -45,6 +47,7 @@ impl Config {
             backlog_bound_bytes: BACKLOG_BOUND_BYTES,
             uplink_bytes_per_second_max: 0,
             upkeep: UpkeepConfig::default(),
+            claims: true,
         }
     }
 }

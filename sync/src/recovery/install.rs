@@ -1,7 +1,7 @@
 //! A journal in which an engine finds the packs of the network, and from which it goes on without confusing anybody.
 
 use super::{Packs, Plan};
-use crate::ledger::{LAST_SEQ_KEY, Lineage, Place, pack_key};
+use crate::ledger::{CLAIM_KEY, LAST_SEQ_KEY, Lineage, Place, pack_key};
 use crate::limits::{EPOCH_SEQS, EPOCH_STEPS, INSTALL_BATCH_RECORDS};
 use crate::store::{Batch, MetaStore, StoreError};
 use cessfs_crypto::{ChunkId, Entropy, PackSeq};
@@ -14,6 +14,9 @@ pub struct Continuation {
     pub epoch: u32,
     /// Its packs have higher numbers than this.
     pub base: PackSeq,
+    /// It takes the volume over: its first pack is sealed as soon as it is mounted, so that other writers come to know. Not so
+    /// what goes back to an earlier point, perhaps only to look.
+    pub claims: bool,
 }
 
 impl Continuation {
@@ -35,6 +38,7 @@ impl Continuation {
                     .saturating_add(EPOCH_SEQS * EPOCH_STEPS)
                     .saturating_add(steps * EPOCH_SEQS),
             ),
+            claims: true,
         }
     }
 }
@@ -71,6 +75,9 @@ pub fn install(
         head: plan.head,
     };
     lineage.write(&mut batch);
+    if continuation.claims {
+        batch.put(CLAIM_KEY, [1]);
+    }
     store.commit(batch)
 }
 

@@ -205,6 +205,59 @@ async fn a_lost_pack_ends_the_history_until_a_checkpoint_begins_it_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_recovered_volume_makes_itself_known_at_once_unless_it_only_looks() {
+    let rig = Rig::new(29);
+    let old_store = Arc::new(MemStore::new());
+    let old = rig.engine(&old_store, "old");
+    rig.packs(&old, 0..2).await;
+    let (_, packs) = rig.open().await;
+    let plan = packs.plan(At::Newest).expect("plan");
+    let begin = |name: &str, store: &Arc<MemStore>, claims: bool| {
+        let mut config = rig.world.config(&rig.dir.path().join(name));
+        config.claims = claims;
+        let engine = rig.world.engine(config, store.clone()).expect("open");
+        engine.attach(Arc::new(Talker));
+        engine.start();
+        engine
+    };
+    for (claims, looks) in [(false, false), (true, true), (true, false)] {
+        let store = Arc::new(MemStore::new());
+        let continuation = Continuation {
+            claims,
+            ..Continuation::after(&packs, &mut SimEntropy::new(1))
+        };
+        install(&*store, &packs, &plan, continuation).expect("install");
+        let engine = begin(&format!("{claims}-{looks}"), &store, !looks);
+        let claimed = || async { rig.found().await.iter().any(|found| found.label.epoch == 2) };
+        if !claims || looks {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            assert!(!claimed().await && engine.status().underway.is_empty());
+            continue;
+        }
+        // Nobody writes anything.
+        while !claimed().await {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let newest = rig.found().await.into_iter().max_by_key(|found| found.label.seq);
+        let label = newest.expect("it was found").label;
+        assert_eq!((label.epoch, label.kind), (2, PackKind::Checkpoint));
+        let (id, bytes) = rig.chunk(30);
+        old.submit(id, &bytes).expect("submit");
+        assert!(
+            tokio::time::timeout(Duration::from_millis(500), old.settle())
+                .await
+                .is_err()
+        );
+        assert_eq!(old.fenced(), Some(2));
+        engine.shutdown().await.expect("shutdown");
+        // Once is enough.
+        let again = begin("true-false", &store, true);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        assert!(again.status().underway.is_empty());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_recovered_volume_goes_on_in_an_epoch_of_its_own() {
     let rig = Rig::new(23);
     let old_store = Arc::new(MemStore::new());

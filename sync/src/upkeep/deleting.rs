@@ -2,6 +2,11 @@
 //!
 //! The later checkpoint is also where history begins: nothing that this volume can still be recovered to is older. So a pack
 //! stays until that checkpoint is as old as history is to be kept, or less while the territory has little room.
+//!
+//! Never less than the *grace*, counted from when everything up to that checkpoint was known to be on the network. Whoever
+//! recovered the volume elsewhere did it before that, and needs the pack; or after, and does not. The former makes himself
+//! known within the grace, by a pack of a newer epoch, and then nothing is deleted here any more
+//! (`docs/decisions/0020-two-machines.md`).
 
 use super::{Upkeep, UpkeepError};
 use crate::ledger::{Blocked, PackRecord, PackState};
@@ -116,14 +121,27 @@ impl Upkeep {
             };
             pack.state == PackState::Draining
                 && !super::is_pinned(pack, pinned)
-                && is_superseded(&packs, pack, PackSeq(checkpoint), now_s.saturating_sub(keep.as_secs()))
+                && is_superseded(
+                    &packs,
+                    pack,
+                    PackSeq(checkpoint),
+                    now_s.saturating_sub(keep.as_secs()),
+                    now_s.saturating_sub(self.config.grace.as_secs()),
+                )
         });
         due.map(|pack| pack.seq).collect()
     }
 }
 
-/// From a checkpoint on that was sealed at `before_s` or earlier, everything is Confirmed and tells a tree without this pack.
-fn is_superseded(packs: &[Arc<PackRecord>], pack: &PackRecord, checkpoint: PackSeq, before_s: u64) -> bool {
+/// From a checkpoint on that was sealed at `before_s` or earlier, everything is Confirmed and tells a tree without this pack;
+/// up to that checkpoint it is so since `settled_s` at the latest.
+fn is_superseded(
+    packs: &[Arc<PackRecord>],
+    pack: &PackRecord,
+    checkpoint: PackSeq,
+    before_s: u64,
+    settled_s: u64,
+) -> bool {
     let later = || packs.iter().filter(|other| other.seq > pack.seq && !other.beside);
     let stands = |other: &&Arc<PackRecord>| matches!(other.state, PackState::Confirmed | PackState::Draining);
     if !holds(Rule::Superseded) {
@@ -134,7 +152,13 @@ fn is_superseded(packs: &[Arc<PackRecord>], pack: &PackRecord, checkpoint: PackS
         .filter(stands)
         .find(|other| other.sealed_at_s <= before_s);
     let Some(found) = found else { return false };
+    // One that drains was Confirmed before that; of one that goes, nobody needs anything.
+    let is_settled = |other: &PackRecord| {
+        other.changed_at_s <= settled_s || other.state >= PackState::Deleting || !holds(Rule::Grace)
+    };
     // What moved may have gone into any pack up to that checkpoint, and on from there into later ones.
     later().all(|other| other.state != PackState::Lost)
-        && later().all(|other| other.seq > found.seq || other.state >= PackState::Confirmed)
+        && later()
+            .filter(|other| other.seq <= found.seq)
+            .all(|other| other.state >= PackState::Confirmed && is_settled(other))
 }

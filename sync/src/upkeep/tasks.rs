@@ -87,6 +87,20 @@ impl Upkeep {
         }
     }
 
+    /// Makes this machine known: seals a checkpoint as the first pack of its epoch, and has it sent before anything else. When it
+    /// is final, whoever wrote here before stops sending and deleting.
+    pub(crate) async fn claim(self: Arc<Self>) {
+        loop {
+            let builder = self.builder.clone();
+            match self.blocking(move || builder.seal_checkpoint()).await {
+                Ok(Some(seq)) => return self.pipeline.prefer(seq),
+                Ok(None) => return self.trouble("claim", Some(UpkeepError::NobodyKnows)),
+                Err(error) => self.trouble("claim", Some(error)),
+            }
+            self.clock.sleep(UPKEEP_TICK).await;
+        }
+    }
+
     /// Repairs, empties, deletes and collects. Runs until it is aborted.
     pub(crate) async fn keep(self: Arc<Self>) {
         let mut collected_at = self.clock.monotonic();

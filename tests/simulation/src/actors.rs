@@ -47,8 +47,6 @@ pub struct Stage<'a> {
     pub trace: Trace,
     /// Pause between two changes at most.
     pub pace: Duration,
-    /// Somebody has packs looked after.
-    pub tended: bool,
 }
 
 fn split(path: &str) -> (&str, &str) {
@@ -133,9 +131,6 @@ impl Stage<'_> {
 
     /// `cessfs scrub`, `repair` and `gc`, beside what the volume does of itself.
     async fn looks_after_packs(&self) {
-        if !self.tended {
-            return std::future::pending().await;
-        }
         loop {
             self.clock.sleep(self.pause(Duration::from_secs(1800))).await;
             let (what, engine) = (self.dice.borrow_mut().below(7), &self.life.engine);

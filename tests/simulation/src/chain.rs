@@ -215,6 +215,11 @@ impl SimChain {
         self.settled().outcomes.get(&id).cloned()
     }
 
+    /// How many epochs have a file that is final.
+    pub fn epochs(&self) -> usize {
+        self.settled().epochs.len()
+    }
+
     /// The column that a fragment of an open deal belongs to, and all fragments of that column.
     pub fn column_of(&self, fid: Fid, fragment: Sha256Hash) -> Option<Column> {
         let (_, pallet) = self.best();

@@ -7,6 +7,8 @@ use crate::miners::{ROTTEN_MAX, SimMiners, Toxic};
 use crate::trace::Trace;
 use cessfs_sync::Clock;
 use cessfs_sync::chain::TerritoryState;
+use std::cell::Cell;
+use std::rc::Rc;
 use std::time::Duration;
 
 /// Miners that misbehave at one time at most: whichever they are, every pack keeps four good columns.
@@ -23,16 +25,53 @@ pub enum Weather {
     Storm,
 }
 
-/// The world that misbehaves.
-pub struct Chaos {
-    pub weather: Weather,
-    pub clock: SimClock,
+/// What can go wrong, and be well again. Cheap to clone: all of them are of one world.
+#[derive(Clone)]
+pub struct Outsiders {
     pub trace: Trace,
     pub chain: SimChain,
     pub miners: SimMiners,
     pub links: Vec<Link>,
+    /// Nothing goes wrong now.
+    pub calm: Rc<Cell<bool>>,
+}
+
+impl Outsiders {
+    /// Everything is well again, until [`calm`](Outsiders::calm) says otherwise.
+    pub fn calm_down(&self) {
+        self.calm.set(true);
+        self.trace.note("calm");
+        self.pay();
+        self.chain.set_faults(ChainFaults::default());
+        for link in &self.links {
+            link.set_faults(RpcFaults::default());
+        }
+        for number in 0..self.miners.count() {
+            self.miners.set_toxic(number, None);
+        }
+    }
+
+    fn pay(&self) {
+        self.chain.decree(|pallet| {
+            pallet.broke = false;
+            pallet.paused = false;
+            if let Some(territory) = &mut pallet.territory {
+                territory.state = TerritoryState::Active;
+                territory.remaining_bytes = territory.remaining_bytes.max(1 << 38);
+            }
+        });
+    }
+}
+
+/// The world that misbehaves.
+pub struct Chaos {
+    pub weather: Weather,
+    pub clock: SimClock,
+    pub outsiders: Outsiders,
     /// Miners lose columns for good, too.
     pub rots: bool,
+    /// Nodes leave things out. Not once another machine has taken over: a node that hides that from the older one is believed.
+    pub omits: Rc<Cell<bool>>,
     pub dice: Dice,
 }
 
@@ -47,6 +86,9 @@ impl Chaos {
         loop {
             let pause = self.dice.time(Duration::from_secs(1), longest);
             self.clock.sleep(pause).await;
+            if self.outsiders.calm.get() {
+                continue;
+            }
             match self.dice.below(10) {
                 0..5 => self.a_miner(),
                 5..7 => self.a_node(),
@@ -57,20 +99,20 @@ impl Chaos {
     }
 
     fn a_miner(&mut self) {
-        let number = self.dice.below(u64::from(self.miners.count())) as u8;
+        let number = self.dice.below(u64::from(self.outsiders.miners.count())) as u8;
         if self.rots && self.dice.one_in(3) {
-            return self.miners.rot(number);
+            return self.outsiders.miners.rot(number);
         }
         let ill_max = if self.rots { ILL_MAX - ROTTEN_MAX } else { ILL_MAX };
-        if self.dice.one_in(2) || self.miners.ill() >= ill_max {
-            return self.miners.set_toxic(number, None);
+        if self.dice.one_in(2) || self.outsiders.miners.ill() >= ill_max {
+            return self.outsiders.miners.set_toxic(number, None);
         }
         let (mut toxic, name) = *self.dice.pick(&Toxic::ALL);
         if let Toxic::Slow(rate) = &mut toxic {
             *rate += self.dice.below(20_000);
         }
-        self.trace.count(name);
-        self.miners.set_toxic(number, Some(toxic));
+        self.outsiders.trace.count(name);
+        self.outsiders.miners.set_toxic(number, Some(toxic));
     }
 
     fn a_node(&mut self) {
@@ -89,7 +131,7 @@ impl Chaos {
                 faults.reset_one_in = 2 + self.dice.below(8);
                 "rpc: resets"
             }
-            5 => {
+            5 if self.omits.get() => {
                 faults.omit_one_in = 20;
                 "rpc: lies by omission"
             }
@@ -98,10 +140,10 @@ impl Chaos {
                 "rpc: calls meet fates"
             }
         };
-        self.trace.count(name);
-        self.trace.note(format_args!("{name} {faults:?}"));
-        let link = self.dice.below(self.links.len() as u64) as usize;
-        self.links[link].set_faults(faults);
+        self.outsiders.trace.count(name);
+        self.outsiders.trace.note(format_args!("{name} {faults:?}"));
+        let link = self.dice.below(self.outsiders.links.len() as u64) as usize;
+        self.outsiders.links[link].set_faults(faults);
     }
 
     fn the_chain(&mut self) {
@@ -121,13 +163,13 @@ impl Chaos {
             }
             _ => {
                 let paused = self.dice.one_in(2);
-                self.chain.decree(|pallet| pallet.paused = paused);
+                self.outsiders.chain.decree(|pallet| pallet.paused = paused);
                 "chain: TxPause"
             }
         };
-        self.trace.count(name);
-        self.trace.note(format_args!("{name} {faults:?}"));
-        self.chain.set_faults(faults);
+        self.outsiders.trace.count(name);
+        self.outsiders.trace.note(format_args!("{name} {faults:?}"));
+        self.outsiders.chain.set_faults(faults);
     }
 
     /// Money and territory. They come back: without them nothing can go on.
@@ -142,65 +184,43 @@ impl Chaos {
         let short = self.dice.time(Duration::from_secs(10), Duration::from_secs(1200));
         match self.dice.below(4) {
             0 => {
-                self.trace.count("owner: out of funds");
-                self.chain.decree(|pallet| pallet.broke = true);
+                self.outsiders.trace.count("owner: out of funds");
+                self.outsiders.chain.decree(|pallet| pallet.broke = true);
                 self.clock.sleep(short).await;
             }
             1 => {
-                self.trace.count("owner: territory frozen");
-                self.chain.decree(state(TerritoryState::Frozen));
+                self.outsiders.trace.count("owner: territory frozen");
+                self.outsiders.chain.decree(state(TerritoryState::Frozen));
                 self.clock.sleep(short).await;
             }
             2 => {
-                self.trace.count("owner: territory frozen, then expired");
-                self.chain.decree(state(TerritoryState::Frozen));
+                self.outsiders.trace.count("owner: territory frozen, then expired");
+                self.outsiders.chain.decree(state(TerritoryState::Frozen));
                 self.clock.sleep(short).await;
-                self.chain.decree(crate::chain::Pallet::expire);
-                self.clock.sleep(short).await;
+                if !self.outsiders.calm.get() {
+                    self.outsiders.chain.decree(crate::chain::Pallet::expire);
+                    self.clock.sleep(short).await;
+                }
             }
             _ => {
-                self.trace.count("owner: territory full");
+                self.outsiders.trace.count("owner: territory full");
                 let mut left = 0;
-                if let Some(territory) = &self.chain.best().1.territory {
+                if let Some(territory) = &self.outsiders.chain.best().1.territory {
                     left = territory.remaining_bytes;
                 }
-                self.chain.decree(move |pallet| {
+                self.outsiders.chain.decree(move |pallet| {
                     if let Some(territory) = &mut pallet.territory {
                         territory.remaining_bytes = 1;
                     }
                 });
                 self.clock.sleep(short).await;
-                self.chain.decree(move |pallet| {
+                self.outsiders.chain.decree(move |pallet| {
                     if let Some(territory) = &mut pallet.territory {
                         territory.remaining_bytes = left;
                     }
                 });
             }
         }
-        self.pay();
-    }
-
-    fn pay(&self) {
-        self.chain.decree(|pallet| {
-            pallet.broke = false;
-            pallet.paused = false;
-            if let Some(territory) = &mut pallet.territory {
-                territory.state = TerritoryState::Active;
-                territory.remaining_bytes = territory.remaining_bytes.max(1 << 38);
-            }
-        });
-    }
-
-    /// Everything is well again.
-    pub fn end(&self) {
-        self.trace.note("calm");
-        self.pay();
-        self.chain.set_faults(ChainFaults::default());
-        for link in &self.links {
-            link.set_faults(RpcFaults::default());
-        }
-        for number in 0..self.miners.count() {
-            self.miners.set_toxic(number, None);
-        }
+        self.outsiders.pay();
     }
 }

@@ -95,19 +95,23 @@ impl Settings {
         .fitting_together(dice)
     }
 
-    /// Perhaps another machine takes over. There, packs are not looked after: one that does not know yet that it was recovered from may
-    /// delete what the recovered tree still needs.
+    /// Perhaps another machine takes over. Then dead packs stay long enough for it to make itself known.
     fn fitting_together(mut self, dice: &mut Dice) -> Settings {
         // Collected by hand only. In simulated networks a chunk may fill half of a pack, chunks that are moved out of such packs
         // take as many again, and collecting in the background would never come to an end; a real segment has room for 31.
         self.upkeep.gc = false;
         self.second_machine = dice.one_in(4);
-        if self.second_machine {
-            self.upkeep = UpkeepConfig::by_hand();
-        }
+        let minute = Duration::from_secs(60);
+        self.upkeep.grace = match self.second_machine {
+            true => dice.time(GRACE_MIN, GRACE_MIN * 2),
+            false => dice.time(Duration::ZERO, minute * 10),
+        };
         self
     }
 }
+
+/// In worlds: within this whoever took over has made himself known.
+pub const GRACE_MIN: Duration = Duration::from_secs(45 * 60);
 
 fn upkeep(dice: &mut Dice) -> UpkeepConfig {
     let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
@@ -123,6 +127,7 @@ fn upkeep(dice: &mut Dice) -> UpkeepConfig {
         gc_interval: dice.time(minute * 2, hour),
         live_percent_max: 10 + dice.below(81) as u8,
         keep_history: Duration::from_secs(dice.below(1200)),
+        grace: Duration::ZERO,
         thresholds: Thresholds {
             away,
             ..UpkeepConfig::default().thresholds

@@ -4,10 +4,10 @@ mod witness;
 
 use crate::actors::Stage;
 use crate::chain::{Link, SimChain};
-use crate::chaos::{Chaos, Weather};
+use crate::chaos::{Chaos, Outsiders, Weather};
 use crate::clock::SimClock;
 use crate::death::Death;
-use crate::device::{Device, Life, Outside, Secrets, Settings, bury, patiently, walk};
+use crate::device::{Device, GRACE_MIN, Life, Outside, Secrets, Settings, bury, patiently, walk};
 use crate::dice::Dice;
 use crate::disk::{Crash, Disk, dump};
 use crate::miners::SimMiners;
@@ -17,9 +17,11 @@ use crate::trace::Trace;
 use cessfs_sync::Clock;
 use cessfs_sync::erasure::{geometry, sha256};
 use cessfs_sync::rules::{Rule, forget_persisted, switch_off};
+use futures::FutureExt;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -74,6 +76,8 @@ struct World {
     devices: Vec<Device>,
     /// Machines that others took over from, still on.
     older: Vec<Life>,
+    /// Nodes may leave things out.
+    omits: Rc<Cell<bool>>,
     pace: Duration,
     disks: Cell<u32>,
 }
@@ -168,6 +172,7 @@ impl World {
             root: scratch(),
             devices: Vec::new(),
             older: Vec::new(),
+            omits: Rc::new(Cell::new(true)),
             pace,
             disks: Cell::new(0),
         }
@@ -210,28 +215,33 @@ impl World {
             1 | 2 => Weather::Mixed,
             _ => Weather::Storm,
         };
-        let mut chaos = Chaos {
-            weather,
-            clock: self.outside.clock.clone(),
+        let outsiders = Outsiders {
             trace: self.outside.trace.clone(),
             chain: self.chain.clone(),
             miners: self.outside.miners.clone(),
             links: links.clone(),
+            calm: Rc::default(),
+        };
+        let mut chaos = Chaos {
+            weather,
+            clock: self.outside.clock.clone(),
+            outsiders: outsiders.clone(),
             rots: !self.outside.settings.second_machine && self.below(2) == 0,
+            omits: self.omits.clone(),
             dice: Dice::new(self.dice.borrow_mut().word(), "chaos"),
         };
         let lived = tokio::select! {
             biased;
-            lived = self.lives(links[1].clone()) => lived,
+            lived = self.lives(links[1].clone(), &outsiders) => lived,
             () = chaos.rage() => unreachable!("it goes on"),
         };
         let life = lived?;
-        chaos.end();
+        outsiders.calm_down();
         self.end(life).await
     }
 
     /// Lives of the machine, and perhaps of a second one, until it is time; the last is still on.
-    async fn lives(&mut self, second: Link) -> Result<Life, String> {
+    async fn lives(&mut self, second: Link, outsiders: &Outsiders) -> Result<Life, String> {
         let clock = self.outside.clock.clone();
         let end = self.time(Duration::from_secs(600), Duration::from_secs(2 * 3600));
         let mut takeover = self
@@ -273,7 +283,10 @@ impl World {
                 crashed = true;
             } else if takeover.is_some_and(|at| until >= at) {
                 takeover = None;
+                // Who takes over looks to it that his first pack gets through.
+                outsiders.calm_down();
                 crashed = !self.take_over(life, second.clone()).await?;
+                outsiders.calm.set(false);
             } else if until >= end {
                 return Ok(life);
             } else {
@@ -291,7 +304,6 @@ impl World {
             clock: self.outside.clock.clone(),
             trace: self.outside.trace.clone(),
             pace: self.pace,
-            tended: !self.outside.settings.second_machine,
         }
     }
 
@@ -403,20 +415,58 @@ impl World {
             return self.close(life).await;
         };
         self.outside.trace.count("second machines");
+        self.omits.set(false);
+        let trace = self.outside.trace.clone();
+        let elder = match self.below(2) {
+            0 => life.engine.collect(false),
+            _ => std::future::pending().boxed(),
+        };
         self.older.push(life);
         self.machine(disk, link);
-        loop {
-            let Some(second) = self.device().start(None)? else {
-                continue;
-            };
-            let found = self
-                .see(&second)
-                .await?
-                .ok_or("nothing kills a process without a fuse")?;
-            let records = self.device().disk.journal().progress().0;
-            self.model.borrow_mut().recovered(&found, records)?;
-            return self.close(second).await;
+        // The first machine does not know, and collects what is dead.
+        let collecting = async {
+            let collected = elder.await;
+            trace.note(format_args!("the older machine collected: {collected:?}"));
+            std::future::pending().await
+        };
+        tokio::select! {
+            biased;
+            () = collecting => unreachable!("it goes on"),
+            taken = self.goes_on(clock) => taken,
         }
+    }
+
+    /// The second machine is used for the first time, and left on until it has made itself known.
+    async fn goes_on(&mut self, clock: SimClock) -> Result<bool, String> {
+        let epochs = self.chain.epochs();
+        let second = self
+            .device()
+            .start(None)?
+            .ok_or("nothing kills a process without a fuse")?;
+        let known_by = clock.monotonic() + GRACE_MIN / 2;
+        let found = self
+            .see(&second)
+            .await?
+            .ok_or("nothing kills a process without a fuse")?;
+        let records = self.device().disk.journal().progress().0;
+        self.model.borrow_mut().recovered(&found, records)?;
+        while self.chain.epochs() == epochs && clock.monotonic() < known_by {
+            clock.sleep(Duration::from_secs(10)).await;
+        }
+        if self.chain.epochs() == epochs {
+            return Err("the second machine has not made itself known in time".into());
+        }
+        // What the first one may still do of what it began has happened by then.
+        clock.sleep(GRACE_MIN / 4).await;
+        if let Err(error) = second.vfs.evict_all() {
+            self.outside.trace.note(format_args!("eviction: {error}"));
+        }
+        let found = self
+            .see(&second)
+            .await?
+            .ok_or("nothing kills a process without a fuse")?;
+        self.model.borrow().compare(&found)?;
+        self.close(second).await
     }
 
     /// The world is calm. Perhaps everything goes to the network; then everything here is lost, and two thirds of what is there.
@@ -465,7 +515,7 @@ impl World {
     async fn last_sync(&self, life: &Life) -> Result<(), String> {
         let (clock, trace) = (&self.outside.clock, &self.outside.trace);
         let stage = self.stage(life);
-        let tidies = !self.outside.settings.second_machine && self.below(2) == 0;
+        let tidies = self.below(2) == 0;
         let syncing = async {
             stage.sync().await?;
             trace.count("worlds that ended with a sync");

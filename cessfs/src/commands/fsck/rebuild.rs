@@ -318,12 +318,12 @@ async fn build(
             }
         }
     };
-    install(
-        store.as_ref(),
-        &packs,
-        &plan,
-        Continuation::after(&packs, &mut OsEntropy),
-    )?;
+    let continuation = Continuation {
+        // It is where it was.
+        claims: false,
+        ..Continuation::after(&packs, &mut OsEntropy)
+    };
+    install(store.as_ref(), &packs, &plan, continuation)?;
     let restored = restore::finish(store.as_ref(), keys, &|id| has_chunk(store.as_ref(), id))?;
     store.barrier()?;
     drop(store);

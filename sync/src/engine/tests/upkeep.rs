@@ -258,6 +258,27 @@ async fn crash_until_deleted(
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_pack_waits_for_whoever_may_have_recovered_the_volume() {
+    let rig = Rig::new(12, 311);
+    let owner = Arc::new(Owner::default());
+    let patient = |upkeep: &mut UpkeepConfig| upkeep.grace = Duration::from_secs(1 << 30);
+    let engine = open_on(&rig, rig.store.clone(), &owner, patient);
+    let packs = packs(&rig, &engine, 3, 2).await;
+    name(&owner, &packs[0]);
+    let done = engine.collect(false).await.expect("collect");
+    assert!(done.deleted.is_empty() && done.kept.len() == 3, "too early: {done:?}");
+    drop(engine);
+    let engine = open_on(&rig, rig.store.clone(), &owner, patient);
+    let done = engine.collect(false).await.expect("collect");
+    assert!(done.deleted.is_empty(), "a restart makes it no older: {done:?}");
+    drop(engine);
+    let engine = open(&rig, &owner);
+    let done = engine.collect(false).await.expect("collect");
+    assert!(done.deleted.len() >= 3, "no grace now: {done:?}");
+    rig.assert_fetch(&engine, &packs[0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn content_that_comes_again_while_its_pack_drains_is_sent_again() {
     let rig = Rig::new(12, 305);
     let owner = Arc::new(Owner::default());
@@ -423,6 +444,7 @@ async fn in_the_background_packs_are_looked_at_and_rewritten_unasked() {
             scrub_interval: Duration::from_secs(60),
             scrub_rate: u64::MAX,
             keep_history: Duration::ZERO,
+            grace: Duration::ZERO,
             ..UpkeepConfig::default()
         };
     });
