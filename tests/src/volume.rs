@@ -297,10 +297,13 @@ impl Mount {
         succeed(&mut umount).map(drop)
     }
 
-    /// SIGKILL to the daemon; the dead mount is detached.
+    /// SIGKILL to the daemon, if it is still there; the dead mount is detached.
     pub fn kill(mut self) -> Result<()> {
         self.gone = true;
-        kill(self.pid, Signal::SIGKILL)?;
+        match kill(self.pid, Signal::SIGKILL) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+            Err(e) => return Err(e.into()),
+        }
         detach(&self.at)?;
         let dead = || Ok(kill(self.pid, None).is_err());
         crate::network::eventually("the killed daemon to be gone", Duration::from_secs(20), dead)
