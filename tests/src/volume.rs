@@ -297,7 +297,7 @@ impl Mount {
         succeed(&mut umount).map(drop)
     }
 
-    /// SIGKILL to the daemon; the dead mount is detached.
+    /// SIGKILL to the daemon, if it is still there; the dead mount is detached.
     pub fn kill(self) -> Result<()> {
         self.kill_under(|| Ok(()))
     }
@@ -306,7 +306,10 @@ impl Mount {
     /// its directory by an absolute path, as SQLite does, would go on beneath the mount.
     pub fn kill_under(mut self, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
         self.gone = true;
-        kill(self.pid, Signal::SIGKILL)?;
+        match kill(self.pid, Signal::SIGKILL) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+            Err(e) => return Err(e.into()),
+        }
         let done = meanwhile();
         detach(&self.at)?;
         done?;
