@@ -302,7 +302,8 @@ async fn build(
     };
     waiting.say("looking the tree over");
     let continuation = Continuation {
-        claims: matches!(at, At::Newest),
+        // Who goes back, or cannot have what is newest, may only want to look.
+        claims: matches!(at, At::Newest) && plan.beyond.is_empty(),
         ..Continuation::after(&packs, &mut OsEntropy)
     };
     install(store.as_ref(), &packs, &plan, continuation)?;

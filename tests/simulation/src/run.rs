@@ -439,6 +439,8 @@ impl World {
     /// The second machine is used for the first time, and left on until it has made itself known.
     async fn goes_on(&mut self, clock: SimClock) -> Result<bool, String> {
         let epochs = self.chain.epochs();
+        // Whoever recovered it mounts it a little later.
+        clock.sleep(self.time(Duration::ZERO, GRACE_MIN / 3)).await;
         let second = self
             .device()
             .start(None)?
