@@ -8,6 +8,7 @@ use cessfs_sync::{CutCause, MetaStore};
 
 mod cut;
 mod durable;
+mod logged;
 mod model;
 mod passing;
 mod space;

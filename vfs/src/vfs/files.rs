@@ -225,14 +225,6 @@ impl Vfs {
         if self.core.config.read_only {
             return Ok(());
         }
-        let behind = !data_only && handle.inode.state.read().lazy;
-        if behind {
-            let _change = self.core.marks.enter();
-            let mut locked = lock_many([&handle.inode]);
-            let mut change = Change::new(&self.core, &self.data);
-            change.record(&locked, ino);
-            change.commit(&mut locked)?;
-        }
         self.data.fsync(&handle.inode, data_only)
     }
 
