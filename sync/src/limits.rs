@@ -175,12 +175,22 @@ pub const CHUNK_CACHE_BYTES: usize = 32 << 20;
 pub const SEGMENT_CACHE_COUNT: usize = 1;
 /// Latencies remembered for the hedge delay.
 pub const LATENCIES_KEPT: usize = 128;
+/// Ranges of fewer bytes say nothing about how long a chunk may take.
+pub const LATENCY_BYTES_MIN: usize = 256 << 10;
 /// Shortest hedge delay: below it jitter alone would hedge.
-pub const HEDGE_DELAY_MIN: Duration = Duration::from_millis(200);
+pub const HEDGE_DELAY_MIN: Duration = Duration::from_millis(10);
 /// Longest hedge delay: above it a person waits.
 pub const HEDGE_DELAY_MAX: Duration = Duration::from_secs(5);
 /// Hedge delay while no latency is known.
 pub const HEDGE_DELAY_UNKNOWN: Duration = Duration::from_secs(1);
+/// Hedged reads that ask other columns at the same time: where everything is slow, asking four times as much does not help.
+pub const HEDGES_IN_FLIGHT: usize = 4;
+/// Bytes that a miner is asked for to see whether it still is slow or away.
+pub const TRIAL_BYTES: u32 = 4096;
+/// So often a miner that is slow or away is tried while others stand in for it.
+pub const TRIAL_INTERVAL: Duration = Duration::from_millis(500);
+/// Segments of which is remembered how far they were read round a miner.
+pub const DETOURS_KEPT: usize = 64;
 /// One in so many choices ignores the ranking: a miner that was slow once would otherwise never be asked again.
 pub const EXPLORE_ONE_IN: u64 = 10;
 /// The list of miners is asked for at most this often.

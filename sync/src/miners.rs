@@ -10,7 +10,8 @@ use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::fragment_store::{Fid, FragmentBody, FragmentStore, MinerError, Sha256Hash};
 use crate::limits::{
-    EXPLORE_ONE_IN, GET_DEADLINE, MINERS_REFRESH_MIN, PROBE_DEADLINE, PROBES_IN_FLIGHT, PUT_DEADLINE, fragment_bytes,
+    EXPLORE_ONE_IN, GET_DEADLINE, LATENCY_BYTES_MIN, MINERS_REFRESH_MIN, PROBE_DEADLINE, PROBES_IN_FLIGHT,
+    PUT_DEADLINE, TRIAL_INTERVAL, fragment_bytes,
 };
 use crate::stages;
 use bytes::Bytes;
@@ -31,6 +32,12 @@ struct Reputation {
     latency: Option<Duration>,
     /// Failures since the last success.
     failures: u32,
+    /// The last ranged GET took longer than one may, or was given up after that time.
+    slow: bool,
+    /// When it was last tried, while slow or failing (monotonic).
+    tried_at: Option<Duration>,
+    /// A trial is on its way.
+    on_trial: bool,
 }
 
 #[derive(Default)]
@@ -182,10 +189,17 @@ impl Miners {
     ) -> Result<Bytes, MinerError> {
         let endpoint = self.endpoint(account).await?;
         let whole = range.len() == fragment_bytes();
-        let began = self.clock.monotonic();
+        let waiting = Waiting {
+            miners: self,
+            account,
+            began: self.clock.monotonic(),
+            over: whole,
+        };
         let _span = stages::MINER_GET.enter();
         let request = self.fragments.get(&endpoint, fid, fragment, range.clone());
-        let body = self.request(account, GET_DEADLINE, request).await?;
+        let answer = self.request(account, GET_DEADLINE, request).await;
+        let took = waiting.over();
+        let body = answer?;
         if body.len() != range.len() {
             self.failed(account);
             return Err(MinerError::Wrong(format!(
@@ -195,34 +209,79 @@ impl Miners {
             )));
         }
         if !whole {
-            self.took(account, self.clock.monotonic().saturating_sub(began));
+            self.took(account, took, range.len());
         }
         Ok(body)
     }
 
-    fn took(&self, account: AccountId, latency: Duration) {
-        self.state.lock().latencies.add(latency);
+    fn took(&self, account: AccountId, latency: Duration, bytes: usize) {
+        let slow = latency > self.hedge_delay();
+        if bytes >= LATENCY_BYTES_MIN {
+            self.state.lock().latencies.add(latency);
+        }
         self.reputation(account, |reputation| {
             reputation.latency = Some(reputation.latency.map_or(latency, |old| (old * 3 + latency) / 4));
+            reputation.slow = slow;
         });
     }
 
-    /// How long a ranged GET may take before others are asked too: the p95 of the recent ones, within bounds.
+    /// A ranged GET was given up after this time, because others answered.
+    fn given_up(&self, account: AccountId, waited: Duration) {
+        if waited >= self.hedge_delay() {
+            self.reputation(account, |reputation| {
+                reputation.slow = true;
+                reputation.latency = reputation.latency.max(Some(waited));
+            });
+        }
+    }
+
+    /// How long a ranged GET may take before others are asked too: twice the p95 of the recent ones, within bounds.
     pub(crate) fn hedge_delay(&self) -> Duration {
         self.state.lock().latencies.hedge_delay()
     }
 
-    /// Puts holders into the order in which to ask them: healthy before failing, fast before slow. One choice in
-    /// [`EXPLORE_ONE_IN`] is random: a miner that once was slow would otherwise never get a chance to do better.
-    pub(crate) fn rank<T>(&self, holders: &mut [(AccountId, T)]) {
+    /// Whether it made somebody wait, or failed, when it was asked last: others are asked first then.
+    pub(crate) fn is_to_be_avoided(&self, account: AccountId) -> bool {
+        let state = self.state.lock();
+        let reputation = state.reputations.get(&account);
+        reputation.is_some_and(|reputation| reputation.slow || reputation.failures > 0)
+    }
+
+    /// Whether it is time to see if a miner that is avoided does better; the caller then does, and says when it is
+    /// [`over`](Miners::trial_over). One at a time, and not too often.
+    pub(crate) fn may_try(&self, account: AccountId) -> bool {
+        let now = self.clock.monotonic();
+        let mut state = self.state.lock();
+        let Some(reputation) = state.reputations.get_mut(&account) else {
+            return false;
+        };
+        let due = reputation
+            .tried_at
+            .is_none_or(|at| now.saturating_sub(at) >= TRIAL_INTERVAL);
+        let avoided = reputation.slow || reputation.failures > 0;
+        let begins = avoided && due && !reputation.on_trial;
+        if begins {
+            reputation.on_trial = true;
+            reputation.tried_at = Some(now);
+        }
+        begins
+    }
+
+    pub(crate) fn trial_over(&self, account: AccountId) {
+        self.reputation(account, |reputation| reputation.on_trial = false);
+    }
+
+    /// Puts holders into the order in which to ask them: healthy before failing, fast before slow. With `explore`, one choice in
+    /// [`EXPLORE_ONE_IN`] is random: of what is asked for whole no latency is known.
+    pub(crate) fn rank<T>(&self, holders: &mut [(AccountId, T)], explore: bool) {
         self.dice.shuffle(holders);
-        if self.dice.below(EXPLORE_ONE_IN) == 0 {
+        if explore && self.dice.below(EXPLORE_ONE_IN) == 0 {
             return;
         }
         let state = self.state.lock();
         holders.sort_by_key(|(account, _)| {
             let reputation = state.reputations.get(account).copied().unwrap_or_default();
-            (reputation.failures, reputation.latency)
+            (reputation.failures, reputation.slow, reputation.latency)
         });
     }
 
@@ -270,5 +329,32 @@ impl Miners {
         let request = self.fragments.probe(&miner.endpoint);
         self.request(miner.account, PROBE_DEADLINE, request).await.ok()?;
         Some(miner.account)
+    }
+}
+
+/// A ranged GET on its way. Dropped before its end, it was given up: the miner has taken at least so long.
+struct Waiting<'a> {
+    miners: &'a Miners,
+    account: AccountId,
+    began: Duration,
+    over: bool,
+}
+
+impl Waiting<'_> {
+    fn elapsed(&self) -> Duration {
+        self.miners.clock.monotonic().saturating_sub(self.began)
+    }
+
+    fn over(mut self) -> Duration {
+        self.over = true;
+        self.elapsed()
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.over {
+            self.miners.given_up(self.account, self.elapsed());
+        }
     }
 }

@@ -1,11 +1,15 @@
 //! Ranges of packs that the network holds, from their miners.
 //!
-//! A range is asked of the miners that hold its data columns; if that is slow, fails or is not what it should be, the whole
-//! segment is rebuilt from any four fragments that match their hash on chain. A range whose neighbours nobody will want is
-//! first decoded from the same range of any four columns, which is 32 MiB cheaper; hashes say nothing about ranges, so
-//! there the tag alone decides, and whole fragments are still the last resort. Who asks says what it should be: nothing is
-//! handed out that the asker's check (an AEAD tag) has not accepted (I9).
+//! A range is asked of the miners that hold its data columns. If that is slow, fails or is not what it should be, it is decoded
+//! from the same range of any four other columns; hashes say nothing about ranges, so there the tag alone decides. If that
+//! fails too, or one range after the other was read this way, the whole segment is rebuilt from any four fragments that match
+//! their hash on chain. Who asks says what it should be: nothing is handed out that the asker's check (an AEAD tag) has not
+//! accepted (I9).
+//!
+//! A miner that was slow or failed when it was asked last is gone round at once, and tried beside that with a small range: the
+//! first answer in time makes it one that is asked again.
 
+mod detours;
 mod rebuild;
 
 use crate::chain::{Chain, StoredFile};
@@ -13,12 +17,15 @@ use crate::chunk_store::FetchError;
 use crate::clock::Clock;
 use crate::fragment_store::Fid;
 use crate::ledger::PackRecord;
-use crate::limits::{COLUMNS, HOLDERS_KEPT, REBUILDS_IN_FLIGHT, SEGMENT_CACHE_COUNT};
+use crate::limits::{
+    COLUMNS, HEDGES_IN_FLIGHT, HOLDERS_KEPT, REBUILDS_IN_FLIGHT, SEGMENT_CACHE_COUNT, TRIAL_BYTES,
+};
 use crate::miners::Miners;
-use crate::pack::pieces;
+use crate::pack::{Piece, pieces};
 use crate::tasks::Tasks;
 use bytes::Bytes;
 use cessfs_crypto::AccountId;
+use detours::Detours;
 use futures::future::{Either, select, try_join_all};
 use lru::LruCache;
 use parking_lot::Mutex;
@@ -43,14 +50,16 @@ pub(crate) struct Ranges {
     /// Holders asked of the chain again because those in the journal did not answer, by segment.
     holders: Mutex<LruCache<Fid, Arc<Vec<[AccountId; COLUMNS]>>>>,
     rebuilds: Semaphore,
+    hedges: Semaphore,
+    detours: Mutex<Detours>,
 }
 
 /// What to do when the holders of the data columns do not give a range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Neighbours {
-    /// Rebuild the segment: the bytes beside it are likely to be asked for next.
+    /// The bytes beside it may be asked for next: if they are, the segment is rebuilt.
     Wanted,
-    /// Decode just the range first.
+    /// Only this range is decoded, whatever was read before.
     Unwanted,
 }
 
@@ -67,6 +76,8 @@ impl Ranges {
             segments: Mutex::new(LruCache::new(count(SEGMENT_CACHE_COUNT))),
             holders: Mutex::new(LruCache::new(count(HOLDERS_KEPT))),
             rebuilds: Semaphore::new(REBUILDS_IN_FLIGHT),
+            hedges: Semaphore::new(HEDGES_IN_FLIGHT),
+            detours: Mutex::default(),
         }
     }
 
@@ -84,22 +95,60 @@ impl Ranges {
         if let Some(got) = self.rebuilt_before(pack, range.clone(), &accept) {
             return Ok(got);
         }
+        if self.goes_round(pack, &range) {
+            return match self.degraded(pack, range.clone(), neighbours, &accept).await {
+                Ok(got) => Ok(got),
+                Err(error) => self.direct(pack, range, &accept).await.map_err(|_| error),
+            };
+        }
         let mut direct = pin!(self.direct(pack, range.clone(), &accept));
         let early = tokio::select! {
             biased;
             got = &mut direct => Some(got),
             () = self.parts.clock.sleep(self.parts.miners.hedge_delay()) => None,
         };
-        match early {
-            Some(Ok(got)) => Ok(got),
-            Some(Err(_)) => self.degraded(pack, range, neighbours, &accept).await,
+        let others = async {
+            let _permit = self.hedges.acquire().await.expect("the semaphore is never closed");
+            self.degraded(pack, range.clone(), neighbours, &accept).await
+        };
+        let got = match early {
+            Some(Ok(got)) => return Ok(got),
+            Some(Err(_)) => self.degraded(pack, range.clone(), neighbours, &accept).await,
             // Slow: whoever comes first. If the first to come has failed, the other one decides.
-            None => match select(direct, pin!(self.degraded(pack, range, neighbours, &accept))).await {
+            None => match select(direct, pin!(others)).await {
                 Either::Left((Ok(got), _)) | Either::Right((Ok(got), _)) => Ok(got),
-                Either::Left((Err(_), rebuilt)) => rebuilt.await,
+                Either::Left((Err(_), others)) => others.await,
                 Either::Right((Err(error), direct)) => direct.await.map_err(|_| error),
             },
+        };
+        self.goes_round(pack, &range);
+        got
+    }
+
+    /// Whether a holder of the range is to be gone round; each that is gets its chance to show that it does better.
+    fn goes_round(&self, pack: &PackRecord, range: &Range<u64>) -> bool {
+        let encoded = pack.encoded();
+        let mut avoids = false;
+        for piece in pieces(range.start, (range.end - range.start) as u32) {
+            let Piece { segment, column, range } = piece;
+            let holder = self.holders(pack, segment)[usize::from(column)];
+            let miners = &self.parts.miners;
+            if !miners.is_to_be_avoided(holder) {
+                continue;
+            }
+            avoids = true;
+            if miners.may_try(holder) {
+                let (miners, fid) = (miners.clone(), encoded.fid);
+                let fragment = encoded.segments[segment as usize].fragments[usize::from(column)];
+                let bytes = range.start..range.end.min(range.start + TRIAL_BYTES);
+                self.parts.tasks.spawn(async move {
+                    // What comes of it is booked with the miner; the bytes are nobody's.
+                    let _ = miners.get(holder, fid, fragment, bytes).await;
+                    miners.trial_over(holder);
+                });
+            }
         }
+        avoids
     }
 
     /// As ranges from the holders of the data columns.
@@ -141,7 +190,8 @@ impl Ranges {
         neighbours: Neighbours,
         accept: &impl Accept<T>,
     ) -> Result<T, FetchError> {
-        if neighbours == Neighbours::Unwanted
+        let goes_on = self.detours.lock().goes_on(pack.encoded().fid, &range);
+        if (neighbours == Neighbours::Unwanted || !goes_on)
             && let Some(got) = self.decoded(pack, range.clone(), accept).await
         {
             return Ok(got);

@@ -55,7 +55,7 @@ use parking_lot::Mutex;
 use passthrough::{Births, Stamp};
 use reclaim::Reclaim;
 use space::SpaceCall;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -89,6 +89,8 @@ pub(crate) struct Shared {
     pub(crate) dirty: Mutex<DirtyQueue>,
     /// Inodes with content that is ahead of the store; kept alive by being here.
     pending: Mutex<BTreeMap<u64, Arc<Inode>>>,
+    /// Fetched chunks that somebody is putting into the cache: no more than there are readers.
+    filling: Mutex<HashSet<(u64, u64)>>,
     /// Space to give back once the journal is durable.
     reclaim: Mutex<Vec<Reclaim>>,
     /// Last use of inodes, for eviction.
@@ -137,6 +139,7 @@ impl Data {
             backing,
             dirty: Mutex::new(DirtyQueue::default()),
             pending: Mutex::new(BTreeMap::new()),
+            filling: Mutex::default(),
             reclaim: Mutex::new(Vec::new()),
             recent: Mutex::new(LruCache::new(remembered)),
             errors: ErrorLog::default(),

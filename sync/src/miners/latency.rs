@@ -1,4 +1,5 @@
-//! Recent latencies of ranged GETs and the hedge delay they suggest.
+//! Recent latencies of ranged GETs and the hedge delay they suggest: twice the 95th percentile, so that one in twenty may take
+//! its time and still is not given up.
 
 use crate::limits::{HEDGE_DELAY_MAX, HEDGE_DELAY_MIN, HEDGE_DELAY_UNKNOWN, LATENCIES_KEPT};
 use std::collections::VecDeque;
@@ -24,7 +25,7 @@ impl Latencies {
         let mut sorted: Vec<Duration> = self.recent.iter().copied().collect();
         sorted.sort_unstable();
         let p95 = sorted[(sorted.len() - 1) * 95 / 100];
-        p95.clamp(HEDGE_DELAY_MIN, HEDGE_DELAY_MAX)
+        (p95 * 2).clamp(HEDGE_DELAY_MIN, HEDGE_DELAY_MAX)
     }
 }
 
@@ -33,13 +34,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hedge_delay_is_the_p95_within_bounds() {
+    fn the_hedge_delay_is_twice_the_p95_within_bounds() {
         let mut latencies = Latencies::default();
         assert_eq!(latencies.hedge_delay(), HEDGE_DELAY_UNKNOWN);
         for ms in 1..=100 {
             latencies.add(Duration::from_millis(ms * 10));
         }
-        assert_eq!(latencies.hedge_delay(), Duration::from_millis(950));
+        assert_eq!(latencies.hedge_delay(), Duration::from_millis(1900));
         for _ in 0..LATENCIES_KEPT {
             latencies.add(Duration::from_millis(1));
         }

@@ -71,7 +71,9 @@ impl Ranges {
     async fn gather(&self, pack: &PackRecord, segment: u32, range: Range<u32>) -> Result<Quorum, usize> {
         let holders = self.holders(pack, segment);
         let mut order: Vec<(AccountId, u8)> = holders.into_iter().zip(0..).collect();
-        self.parts.miners.rank(&mut order);
+        let is_whole = range.len() == fragment_bytes();
+        self.parts.miners.rank(&mut order, is_whole);
+        let patience = if is_whole { REBUILD_HEDGE_DELAY } else { self.parts.miners.hedge_delay() };
         let mut order = order.into_iter();
         let mut asked = FuturesUnordered::new();
         let mut good: Vec<(u8, Bytes)> = Vec::with_capacity(DATA_FRAGMENTS);
@@ -88,7 +90,7 @@ impl Ranges {
             tokio::select! {
                 biased;
                 Some(answer) = asked.next() => good.extend(answer.ok()),
-                () = self.parts.clock.sleep(REBUILD_HEDGE_DELAY) => wanted = (wanted + 1).min(REBUILD_FRAGMENTS_MAX),
+                () = self.parts.clock.sleep(patience) => wanted = (wanted + 1).min(REBUILD_FRAGMENTS_MAX),
             }
         }
         Ok(good.try_into().expect("the loop ends at four"))

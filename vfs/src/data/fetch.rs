@@ -2,9 +2,11 @@
 
 use super::piece::ChunkAt;
 use super::{BLOCK, Shared};
+use crate::backing::Prepared;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
 use crate::limits::{FETCH_ROUNDS_MAX, ROOM_POLL, ROOM_WAIT_MAX};
+use crate::records::Extent;
 use bytes::Bytes;
 use cessfs_crypto::ChunkId;
 use cessfs_sync::FetchError;
@@ -77,21 +79,28 @@ impl Shared {
     }
 
     /// Puts fetched chunks that the operation did not put there itself into the cache. Failing to is no error: the bytes were
-    /// delivered, the next reader fetches again.
+    /// delivered, the next reader fetches again. Of several readers of a chunk one does it.
     pub(super) fn fill(&self, inode: &Arc<Inode>, fetched: &Fetched) {
         if !self.has_room() {
             return;
         }
-        let mut state = inode.state.write();
+        let mut must_sync = false;
         for (&chunk, (id, bytes)) in fetched {
-            if let Err(e) = self.fill_chunk(inode, &mut state, chunk, *id, bytes) {
-                self.errors
-                    .add(format!("inode {}: a fetched chunk cannot be cached: {e}", inode.ino));
-                return;
+            let at = ChunkAt { ino: inode.ino, chunk };
+            if !self.filling.lock().insert((at.ino, chunk)) {
+                continue;
+            }
+            let filled = self.fill_ahead(inode, at, *id, bytes);
+            self.filling.lock().remove(&(at.ino, chunk));
+            match filled {
+                Ok(needs) => must_sync |= needs,
+                Err(e) => {
+                    self.errors
+                        .add(format!("inode {}: a fetched chunk cannot be cached: {e}", inode.ino));
+                    return;
+                }
             }
         }
-        let must_sync = state.data.must_sync();
-        drop(state);
         if must_sync && let Err(e) = self.persist(inode) {
             self.errors.add(format!(
                 "inode {}: fetched chunks cannot be made durable: {e}",
@@ -100,7 +109,23 @@ impl Shared {
         }
     }
 
-    /// Makes an absent chunk resident, unless it is no longer the chunk that was fetched.
+    /// Fills a chunk, and seals it before the inode is locked. Whether the inode has to be synced then.
+    fn fill_ahead(&self, inode: &Arc<Inode>, at: ChunkAt, id: ChunkId, bytes: &Bytes) -> Result<bool, VfsError> {
+        let extent = inode.state.read().data.extent(&self.core, at.ino, at.chunk)?;
+        if !awaits(&extent, id) {
+            return Ok(false);
+        }
+        let is_whole = bytes.len() == extent.valid as usize && extent.blocks.count() == bytes.len().div_ceil(BLOCK) as u64;
+        let ready = match is_whole {
+            true => self.prepare_range(at, &(0..bytes.len()), bytes),
+            false => None,
+        };
+        let mut state = inode.state.write();
+        self.fill_chunk(inode, &mut state, at.chunk, id, bytes, ready)?;
+        Ok(state.data.must_sync())
+    }
+
+    /// Makes an absent chunk resident, unless it is no longer the chunk that was fetched. `ready`: all of it, prepared.
     pub(super) fn fill_chunk(
         &self,
         inode: &Arc<Inode>,
@@ -108,11 +133,11 @@ impl Shared {
         chunk: u64,
         id: ChunkId,
         bytes: &Bytes,
+        mut ready: Option<Prepared>,
     ) -> Result<(), VfsError> {
         let at = ChunkAt { ino: inode.ino, chunk };
         let extent = state.data.extent(&self.core, inode.ino, chunk)?;
-        let same = extent.stored.is_some_and(|(stored, _)| stored == id);
-        if state.gone || !same || extent.resident || extent.dirty {
+        if state.gone || !awaits(&extent, id) {
             return Ok(());
         }
         let valid = bytes.len().min(extent.valid as usize);
@@ -121,13 +146,16 @@ impl Shared {
                 continue;
             }
             let (start, end) = (run.start * BLOCK, run.end * BLOCK);
-            if end <= valid {
-                self.backing.write(at.block(run.start), &bytes[start..end])?;
-            } else {
-                let mut padded = vec![0; end - start];
-                let there = valid.saturating_sub(start);
-                padded[..there].copy_from_slice(&bytes[start..start + there]);
-                self.backing.write(at.block(run.start), &padded)?;
+            let ready = ready.take().filter(|_| (start, end) == (0, bytes.len()));
+            match ready {
+                Some(ready) if end <= valid => self.backing.write_prepared(at.block(0), bytes, ready)?,
+                _ if end <= valid => self.backing.write(at.block(run.start), &bytes[start..end])?,
+                _ => {
+                    let mut padded = vec![0; end - start];
+                    let there = valid.saturating_sub(start);
+                    padded[..there].copy_from_slice(&bytes[start..start + there]);
+                    self.backing.write(at.block(run.start), &padded)?;
+                }
             }
         }
         let change = state.data.next_change();
@@ -155,4 +183,10 @@ impl Shared {
         }
         Ok(())
     }
+}
+
+/// Whether a chunk is still the one that was fetched, and not here.
+fn awaits(extent: &Extent, id: ChunkId) -> bool {
+    let same = extent.stored.is_some_and(|(stored, _)| stored == id);
+    same && !extent.resident && !extent.dirty
 }

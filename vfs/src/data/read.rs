@@ -10,6 +10,7 @@ use crate::limits::{FETCH_ROUNDS_MAX, PREFETCH_CHUNKS, PREFETCH_DISORDER_BYTES, 
 use crate::records::Extent;
 use crate::stages;
 use cessfs_sync::FetchError;
+use futures::FutureExt;
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -18,12 +19,14 @@ impl Shared {
         self.touch_recent(inode.ino);
         match self.try_read(inode, offset, len, &Fetched::new())? {
             Attempt::Done(bytes) => Ok(Later::Ready(bytes)),
-            Attempt::Fetch(wants) => Ok(Later::Wait(Box::pin(self.read_later(
-                inode.clone(),
-                offset,
-                len,
-                wants,
-            )))),
+            Attempt::Fetch(wants) => {
+                let mut reading = self.read_later(inode.clone(), offset, len, wants).boxed();
+                // Fetched ahead: it is here, and no other thread need be woken for it.
+                Ok(match reading.as_mut().now_or_never() {
+                    Some(bytes) => Later::Ready(bytes?),
+                    None => Later::Wait(reading),
+                })
+            }
             Attempt::Room => unreachable!("a read takes no room"),
         }
     }

@@ -168,7 +168,7 @@ impl Shared {
             }
             let chunk = piece.chunk;
             match fetched.get(&chunk).filter(|(got, _)| *got == id) {
-                Some((_, bytes)) => self.fill_chunk(inode, state, chunk, id, bytes)?,
+                Some((_, bytes)) => self.fill_chunk(inode, state, chunk, id, bytes, None)?,
                 None => wants.push(Want { chunk, id, len }),
             }
         }

@@ -176,7 +176,7 @@ impl Shared {
                 continue;
             }
             match fetched.get(&piece.chunk).filter(|(got, _)| *got == id) {
-                Some((_, bytes)) => self.fill_chunk(inode, state, piece.chunk, id, bytes)?,
+                Some((_, bytes)) => self.fill_chunk(inode, state, piece.chunk, id, bytes, None)?,
                 None => wants.push(Want {
                     chunk: piece.chunk,
                     id,

@@ -1,7 +1,9 @@
 //! What the daemon itself does to a file that passes: to the backing file, as anybody else would.
 
 use super::super::space::SpaceCall;
-use super::super::{BLOCK, CHUNK, Shared, pieces};
+use super::super::{BLOCK, CHUNK, Shared, chunk_len, pieces};
+use super::PASS_BYTES_MAX;
+use super::look::as_found;
 use crate::backing::sparse;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
@@ -98,6 +100,7 @@ impl Shared {
         self.check_space(state, call)?;
         let file = self.will_change(ino, state)?;
         allocate(&file, call).map_err(disk)?;
+        self.leave_record(ino, state)?;
         for piece in pieces(call.range.start, call.range.end) {
             let before = state.data.extent(&self.core, ino, piece.chunk)?;
             let mut now = before;
@@ -105,9 +108,15 @@ impl Shared {
                 now.reserved
                     .remove_range(piece.range.start.div_ceil(BLOCK)..piece.range.end / BLOCK);
             } else {
+                // What the records call data may have been cut, punched or zeroed since the last look.
+                let data = match piece.chunk * CHUNK < PASS_BYTES_MAX {
+                    true => sparse::data_blocks(&file, piece.chunk)?,
+                    false => before.blocks,
+                };
+                now = as_found(&before, data, chunk_len(state.record.size, piece.chunk));
                 now.reserved
                     .insert_range(piece.range.start / BLOCK..piece.range.end.div_ceil(BLOCK));
-                now.reserved.remove_all(&now.blocks);
+                now.reserved.remove_all(&data);
             }
             if now != before {
                 self.set_extent(ino, state, piece.chunk, &now)?;

@@ -172,14 +172,8 @@ impl Shared {
         Ok(())
     }
 
-    fn take_blocks(
-        &self,
-        ino: u64,
-        state: &mut InodeState,
-        file: &File,
-        size: u64,
-        last: bool,
-    ) -> Result<Vec<u64>, VfsError> {
+    /// What passes and was counted as a record has extents from now on.
+    pub(super) fn leave_record(&self, ino: u64, state: &mut InodeState) -> Result<(), VfsError> {
         if state.record.inline {
             let mut batch = Batch::new();
             self.put_inline(ino, &[], &mut batch);
@@ -188,6 +182,18 @@ impl Shared {
             self.core.put_inode(&mut batch, ino, &state.record);
             self.core.store.commit(batch)?;
         }
+        Ok(())
+    }
+
+    fn take_blocks(
+        &self,
+        ino: u64,
+        state: &mut InodeState,
+        file: &File,
+        size: u64,
+        last: bool,
+    ) -> Result<Vec<u64>, VfsError> {
+        self.leave_record(ino, state)?;
         // What lies beyond the first part is moved when nobody writes any more, and not part of the file before.
         let overhang: BTreeMap<u64, BlockMap> = match last && size > PASS_BYTES_MAX {
             true => self.backing.copy_overhang(ino)?.into_iter().collect(),
@@ -368,7 +374,7 @@ fn end_of(blocks: &BlockMap) -> u32 {
 
 /// What an extent becomes whose backing file has data in `blocks`, in a chunk of `len` bytes. Clean if it may still be what
 /// the network has.
-fn as_found(before: &Extent, mut blocks: BlockMap, len: u32) -> Extent {
+pub(super) fn as_found(before: &Extent, mut blocks: BlockMap, len: u32) -> Extent {
     blocks.remove_range((len as usize).div_ceil(BLOCK)..CHUNK_BLOCKS);
     let mut now = *before;
     let mut gone = before.blocks;

@@ -1,6 +1,7 @@
 //! Files that others write past the daemon: what is found of it, when, and what a crash leaves.
 
 use super::*;
+use crate::request::SpaceChange;
 use crate::data::passthrough::PASS_PREFIX;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -252,4 +253,55 @@ fn an_unlinked_file_goes_with_its_last_close() {
     bench.delete(5);
     bench.keep_house();
     assert_eq!((notes(&bench), bench.data.cache_bytes()), (0, 0));
+}
+
+/// Blocks are counted right whatever becomes of them: each is a hole, reserved or data, and the model knows which.
+#[test]
+fn reserved_blocks_are_counted_whatever_became_of_them_before() {
+    const BLOCKS: u64 = 512;
+    const BLOCK: u64 = 4096;
+    for seed in 1..40_u64 {
+        let bench = Bench::passing();
+        let file = bench.create_open(5).unwrap();
+        file.set_len(BLOCKS * BLOCK).unwrap();
+        let (mut random, mut model) = (seed.wrapping_mul(0x9e37_79b9_7f4a_7c15), [false; BLOCKS as usize]);
+        let mut did = Vec::new();
+        for _ in 0..12 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let start = (random >> 8) % BLOCKS;
+            let end = start + 1 + (random >> 24) % (BLOCKS - start);
+            let (range, blocks) = (start * BLOCK..end * BLOCK, start as usize..end as usize);
+            let change = |what| bench.change_space(5, what, range.clone(), false).unwrap();
+            let taken = match random % 6 {
+                0 => bench.data.shared().look_at_all().map(|()| None).unwrap(),
+                1 => {
+                    let ones = vec![1; (range.end - range.start) as usize];
+                    file.write_all_at(&ones, range.start).unwrap();
+                    Some((blocks, true))
+                }
+                2 => Some((blocks, true)).inspect(|_| change(SpaceChange::Reserve)),
+                3 => Some((blocks, true)).inspect(|_| change(SpaceChange::Zero)),
+                4 => Some((blocks, false)).inspect(|_| change(SpaceChange::Punch)),
+                _ => {
+                    bench.set_size(5, range.start);
+                    bench.set_size(5, BLOCKS * BLOCK);
+                    Some((start as usize..BLOCKS as usize, false))
+                }
+            };
+            did.push((random % 6, start, end));
+            if let Some((blocks, taken)) = taken {
+                model[blocks].fill(taken);
+            }
+        }
+        drop(file);
+        bench.close(5);
+        bench.data.shared().tend_passes().unwrap();
+        assert!(!bench.passes(5), "seed {seed}");
+        let expected = model.iter().filter(|taken| **taken).count() as u64;
+        assert_eq!(bench.file(5).state.read().record.blocks, expected, "seed {seed}: {did:?}");
+        let data: u64 = bench.data_ranges(5).iter().map(|run| run.end - run.start).sum();
+        assert!(data <= expected * BLOCK, "seed {seed}");
+    }
 }
