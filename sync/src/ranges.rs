@@ -17,9 +17,7 @@ use crate::chunk_store::FetchError;
 use crate::clock::Clock;
 use crate::fragment_store::Fid;
 use crate::ledger::PackRecord;
-use crate::limits::{
-    COLUMNS, HEDGES_IN_FLIGHT, HOLDERS_KEPT, REBUILDS_IN_FLIGHT, SEGMENT_CACHE_COUNT, TRIAL_BYTES,
-};
+use crate::limits::{COLUMNS, HEDGES_IN_FLIGHT, HOLDERS_KEPT, REBUILDS_IN_FLIGHT, SEGMENT_CACHE_COUNT, TRIAL_BYTES};
 use crate::miners::Miners;
 use crate::pack::{Piece, pieces};
 use crate::tasks::Tasks;

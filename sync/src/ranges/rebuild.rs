@@ -73,7 +73,11 @@ impl Ranges {
         let mut order: Vec<(AccountId, u8)> = holders.into_iter().zip(0..).collect();
         let is_whole = range.len() == fragment_bytes();
         self.parts.miners.rank(&mut order, is_whole);
-        let patience = if is_whole { REBUILD_HEDGE_DELAY } else { self.parts.miners.hedge_delay() };
+        let patience = if is_whole {
+            REBUILD_HEDGE_DELAY
+        } else {
+            self.parts.miners.hedge_delay()
+        };
         let mut order = order.into_iter();
         let mut asked = FuturesUnordered::new();
         let mut good: Vec<(u8, Bytes)> = Vec::with_capacity(DATA_FRAGMENTS);

@@ -115,7 +115,8 @@ impl Shared {
         if !awaits(&extent, id) {
             return Ok(false);
         }
-        let is_whole = bytes.len() == extent.valid as usize && extent.blocks.count() == bytes.len().div_ceil(BLOCK) as u64;
+        let is_whole =
+            bytes.len() == extent.valid as usize && extent.blocks.count() == bytes.len().div_ceil(BLOCK) as u64;
         let ready = match is_whole {
             true => self.prepare_range(at, &(0..bytes.len()), bytes),
             false => None,

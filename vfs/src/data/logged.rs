@@ -17,6 +17,7 @@
 //! Refuses: files of which something has to be durable *before* the store may speak of it
 //! ([`has_order`](super::DataState::has_order)), and those of which something was punched out since their last sync.
 
+use super::state::spill_key;
 use super::{BLOCK, Shared};
 use crate::backing::BlockAt;
 use crate::error::VfsError;
@@ -156,6 +157,10 @@ impl Shared {
             return Ok(false);
         };
         let change = state.data.begin_sync();
+        // It outgrew a record that was empty: with the copies there is nothing left to wait for.
+        if state.data.spill.take().is_some_and(|spill| spill.noted) {
+            batch.delete(spill_key(inode.ino));
+        }
         if data_only && !state.record.inline && state.data.is_promised() {
             if !batch.is_empty() {
                 self.core.store.commit(batch)?;

@@ -362,14 +362,14 @@ fn a_power_cut_loses_nothing_that_was_promised_redb_plain() {
 }
 
 /// Something is taken out that keeps the promise: the same test finds losses.
-fn something_is_lost(setup: Setup, what: &str) {
+fn something_is_lost(setup: Setup, images: usize, what: &str) {
     if !can_record() {
         return;
     }
     let runtime = runtime();
     let _inside = runtime.enter();
     let run = work::run(number("POWERCUT_SEED", 137), setup, STEPS, runtime.handle()).unwrap();
-    let Outcome { cuts, wrong, .. } = cut_power(&run, IMAGES / 2, runtime.handle());
+    let Outcome { cuts, wrong, .. } = cut_power(&run, images, runtime.handle());
     for verdict in &wrong {
         let _not_worth_keeping = std::fs::remove_dir_all(kept_at(&run, verdict.number));
     }
@@ -380,7 +380,7 @@ fn something_is_lost(setup: Setup, what: &str) {
 #[test]
 fn without_the_barrier_of_the_journal_the_recorder_finds_losses() {
     let setup = on_paper(Database::SledWithoutBarrier, AtRest::Sealed);
-    something_is_lost(setup, "the barrier");
+    something_is_lost(setup, IMAGES / 2, "the barrier");
 }
 
 #[test]
@@ -389,5 +389,5 @@ fn without_the_copies_of_blocks_in_the_journal_the_recorder_finds_losses() {
         forgets_copies: true,
         ..on_paper(Database::Redb, AtRest::Sealed)
     };
-    something_is_lost(setup, "the copies in the journal");
+    something_is_lost(setup, IMAGES, "the copies in the journal");
 }

@@ -1,8 +1,8 @@
 //! Files that others write past the daemon: what is found of it, when, and what a crash leaves.
 
 use super::*;
-use crate::request::SpaceChange;
 use crate::data::passthrough::PASS_PREFIX;
+use crate::request::SpaceChange;
 use std::fs::File;
 use std::os::unix::fs::FileExt;
 
@@ -300,7 +300,11 @@ fn reserved_blocks_are_counted_whatever_became_of_them_before() {
         bench.data.shared().tend_passes().unwrap();
         assert!(!bench.passes(5), "seed {seed}");
         let expected = model.iter().filter(|taken| **taken).count() as u64;
-        assert_eq!(bench.file(5).state.read().record.blocks, expected, "seed {seed}: {did:?}");
+        assert_eq!(
+            bench.file(5).state.read().record.blocks,
+            expected,
+            "seed {seed}: {did:?}"
+        );
         let data: u64 = bench.data_ranges(5).iter().map(|run| run.end - run.start).sum();
         assert!(data <= expected * BLOCK, "seed {seed}");
     }
