@@ -163,7 +163,7 @@ impl Filesystem for Adapter {
             if set.perm.is_none() && (set.size.is_some() || changes_no_time) {
                 set.perm = self.loses_set_id(req, ino);
             }
-            match self.vfs.setattr(ino.0, set, caller(req)) {
+            match self.kept(self.vfs.setattr(ino.0, set, caller(req))) {
                 Ok(attr) => reply.attr(&ttl_of(&attr), &file_attr(&attr)),
                 Err(e) => reply.error(self.faults.errno("setattr", ino.0, &e)),
             }
@@ -194,7 +194,7 @@ impl Filesystem for Adapter {
                         creator(req, umask),
                     )
                 });
-            self.entry("mknod", parent, made, reply);
+            self.entry("mknod", parent, self.kept(made), reply);
         });
     }
 
@@ -203,31 +203,29 @@ impl Filesystem for Adapter {
             let made = self
                 .vfs
                 .mkdir(parent.0, name.as_bytes(), convert::perm(mode), creator(req, umask));
-            self.entry("mkdir", parent, made, reply);
+            self.entry("mkdir", parent, self.kept(made), reply);
         });
     }
 
     fn unlink(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.guard("unlink", || {
-            self.empty("unlink", parent, self.vfs.unlink(parent.0, name.as_bytes()), reply)
+            let removed = self.vfs.unlink(parent.0, name.as_bytes());
+            self.empty("unlink", parent, self.kept(removed), reply)
         });
     }
 
     fn rmdir(&self, _req: &Request, parent: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.guard("rmdir", || {
-            self.empty("rmdir", parent, self.vfs.rmdir(parent.0, name.as_bytes()), reply)
+            let removed = self.vfs.rmdir(parent.0, name.as_bytes());
+            self.empty("rmdir", parent, self.kept(removed), reply)
         });
     }
 
     fn symlink(&self, req: &Request, parent: INodeNo, name: &OsStr, target: &Path, reply: ReplyEntry) {
         self.guard("symlink", || {
             let target = target.as_os_str().as_bytes();
-            self.entry(
-                "symlink",
-                parent,
-                self.vfs.symlink(parent.0, name.as_bytes(), target, caller(req)),
-                reply,
-            );
+            let made = self.vfs.symlink(parent.0, name.as_bytes(), target, caller(req));
+            self.entry("symlink", parent, self.kept(made), reply);
         });
     }
 
@@ -244,18 +242,14 @@ impl Filesystem for Adapter {
         self.guard("rename", || {
             let (old, new) = (name.as_bytes(), newname.as_bytes());
             let renamed = self.vfs.rename(parent.0, old, newparent.0, new, rename_flags(flags));
-            self.empty("rename", parent, renamed, reply);
+            self.empty("rename", parent, self.kept(renamed), reply);
         });
     }
 
     fn link(&self, _req: &Request, ino: INodeNo, newparent: INodeNo, newname: &OsStr, reply: ReplyEntry) {
         self.guard("link", || {
-            self.entry(
-                "link",
-                ino,
-                self.vfs.link(ino.0, newparent.0, newname.as_bytes()),
-                reply,
-            );
+            let made = self.vfs.link(ino.0, newparent.0, newname.as_bytes());
+            self.entry("link", ino, self.kept(made), reply);
         });
     }
 
@@ -518,7 +512,7 @@ impl Filesystem for Adapter {
                 }
                 None => self.vfs.setxattr(ino.0, name, value, mode),
             };
-            self.empty("setxattr", ino, set, reply);
+            self.empty("setxattr", ino, self.kept(set), reply);
         });
     }
 
@@ -558,7 +552,8 @@ impl Filesystem for Adapter {
 
     fn removexattr(&self, _req: &Request, ino: INodeNo, name: &OsStr, reply: ReplyEmpty) {
         self.guard("removexattr", || {
-            self.empty("removexattr", ino, self.vfs.removexattr(ino.0, name.as_bytes()), reply);
+            let removed = self.vfs.removexattr(ino.0, name.as_bytes());
+            self.empty("removexattr", ino, self.kept(removed), reply);
         });
     }
 }

@@ -81,6 +81,11 @@ pub trait MetaStore: Send + Sync + 'static {
     fn commit(&self, batch: Batch) -> Result<(), StoreError>;
     /// Returns when everything committed before the call would survive a power cut (F11). Concurrent callers share one.
     fn barrier(&self) -> Result<(), StoreError>;
+    /// Returns when everything committed before the call outlives this process, however it ends; says nothing of the power. Waits
+    /// for no disk. A store for which that costs a barrier does nothing.
+    fn put_down(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
     /// Begins a barrier without waiting for it: what the caller does before [`end_barrier`](MetaStore::end_barrier) goes on
     /// beside it. A store that cannot does everything at the end.
     fn begin_barrier(&self) -> BarrierBegun {

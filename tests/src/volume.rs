@@ -297,11 +297,22 @@ impl Mount {
         succeed(&mut umount).map(drop)
     }
 
-    /// SIGKILL to the daemon; the dead mount is detached.
-    pub fn kill(mut self) -> Result<()> {
+    /// SIGKILL to the daemon, if it is still there; the dead mount is detached.
+    pub fn kill(self) -> Result<()> {
+        self.kill_under(|| Ok(()))
+    }
+
+    /// The same; `meanwhile` runs while the dead mount still covers its place. Programs that work in it end then: one that knows
+    /// its directory by an absolute path, as SQLite does, would go on beneath the mount.
+    pub fn kill_under(mut self, meanwhile: impl FnOnce() -> Result<()>) -> Result<()> {
         self.gone = true;
-        kill(self.pid, Signal::SIGKILL)?;
+        match kill(self.pid, Signal::SIGKILL) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let done = meanwhile();
         detach(&self.at)?;
+        done?;
         let dead = || Ok(kill(self.pid, None).is_err());
         crate::network::eventually("the killed daemon to be gone", Duration::from_secs(20), dead)
     }

@@ -1,15 +1,23 @@
-//! Ends that come at a bad moment, and resources that run out: a backlog that cannot be sent, few file descriptors, a lock that
-//! a dead daemon left.
+//! Ends that come at a bad moment, and resources that run out: a backlog that cannot be sent, few file descriptors, little
+//! memory, a lock that a dead daemon left.
 
 use anyhow::{Context, Result, ensure};
 use cessfs_tests::network::eventually;
 use cessfs_tests::{InitOptions, Network, Volume, can_mount, process, tree};
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(120);
+/// Memory that is enough for any work, the kernel's pages of the cache and of what is staged among it.
+const MEMORY_BYTES: u64 = 320 << 20;
+/// What goes through meanwhile.
+const LARGE_MIB: usize = 400;
+/// Memory that is not enough for anything.
+const NO_MEMORY_BYTES: u64 = 4 << 20;
 
 fn scene() -> Result<(tempfile::TempDir, Network, Volume)> {
     let dir = tempfile::tempdir()?;
@@ -120,4 +128,95 @@ fn few_descriptors_are_enough_for_many_files() -> Result<()> {
     let mut umount = volume.cessfs()?;
     process::succeed(umount.arg("umount").arg(&at))?;
     read
+}
+
+/// A control group for a daemon, with a limit of its memory; either version of the kernel's control groups.
+struct MemoryGroup {
+    dir: PathBuf,
+    limit: PathBuf,
+}
+
+impl MemoryGroup {
+    /// `None` where no control group can be made.
+    fn around(pid: Pid, bytes: u64) -> Option<MemoryGroup> {
+        let name = format!("cessfs-test-{pid}");
+        let candidates = [
+            ("/sys/fs/cgroup/memory", "memory.limit_in_bytes"),
+            ("/sys/fs/cgroup", "memory.max"),
+        ];
+        candidates.into_iter().find_map(|(top, limit)| {
+            let dir = Path::new(top).join(&name);
+            fs::create_dir(&dir).ok()?;
+            let group = MemoryGroup {
+                limit: dir.join(limit),
+                dir,
+            };
+            let joined = group.allow(bytes).and_then(|()| {
+                fs::write(group.dir.join("cgroup.procs"), pid.to_string())?;
+                Ok(())
+            });
+            joined.ok().map(|()| group)
+        })
+    }
+
+    /// Version 1 refuses a limit below what is taken and cannot be given back; version 2 kills for it.
+    fn allow(&self, bytes: u64) -> Result<()> {
+        fs::write(&self.limit, bytes.to_string()).with_context(|| format!("{}", self.limit.display()))
+    }
+}
+
+impl Drop for MemoryGroup {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.dir);
+    }
+}
+
+/// With little memory everything works, only slower; with none the kernel kills the daemon, which costs what any kill does.
+#[test]
+fn little_memory_is_enough_and_none_is_a_kill_like_any_other() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, _network, volume) = scene()?;
+    let at = dir.path().join("mnt");
+    let mount = volume.mount(&at)?;
+    let Some(group) = MemoryGroup::around(mount.pid, MEMORY_BYTES) else {
+        println!("SKIPPED: no control group with a limit of memory can be made here");
+        return mount.umount();
+    };
+    tree::write_many(&at.join("many"), 500)?;
+    tree::write_noise(&at.join("large"), 9, LARGE_MIB)?;
+    let expected = tree::manifest(&at)?;
+    volume.sync(PATIENCE)?;
+    volume.evict()?;
+    process::drop_kernel_caches()?;
+    let differences = tree::differences(&expected, &tree::manifest(&at)?);
+    ensure!(differences.is_empty(), "with little memory: {differences:?}");
+
+    fs::write(at.join("synced"), tree::noise(3, 100_000))?;
+    fs::File::open(at.join("synced"))?.sync_all()?;
+    let pid = mount.pid;
+    let refused = group.allow(NO_MEMORY_BYTES).is_err();
+    let worked = fs::write(at.join("last-straw"), tree::noise(4, 8 << 20)).is_ok();
+    let killer = match refused || worked {
+        true => kill(pid, Signal::SIGKILL).map(|()| "this test")?,
+        false => "the kernel, for want of memory",
+    };
+    eventually("the daemon to be gone", PATIENCE, || Ok(kill(pid, None).is_err()))?;
+    println!("killed by {killer}");
+    drop(group);
+    mount.kill()?;
+    let mount = volume.mount(&at)?;
+    ensure!(
+        fs::read(at.join("synced"))? == tree::noise(3, 100_000),
+        "an fsynced file is not what it was"
+    );
+    fs::remove_file(at.join("synced"))?;
+    match fs::remove_file(at.join("last-straw")) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(e.into()),
+        _ => {}
+    }
+    let differences = tree::differences(&expected, &tree::manifest(&at)?);
+    ensure!(differences.is_empty(), "after the kill: {differences:?}");
+    mount.umount()
 }

@@ -24,6 +24,10 @@ const CROWD_MIB: usize = 72;
 const CROWD_STEP_MIB: usize = 24;
 /// How long sending something may take.
 const PATIENCE: Duration = Duration::from_secs(180);
+/// Pause between two evictions of a long run: each sends a segment of 96 MiB.
+const LONG_RUN_PAUSE: Duration = Duration::from_secs(10);
+/// Evictions of a long run after which what nobody needs any more is collected.
+const LONG_RUN_ROUNDS: u32 = 10;
 
 /// Every operation there is, of at least one byte: fsx takes the EINVAL of an empty `posix_fallocate` for a failure. Files of
 /// three chunks and a bit, so that chunk borders are crossed all the time.
@@ -171,7 +175,7 @@ fn fsx_finds_nothing() -> Result<()> {
     for at_rest in AT_REST {
         let options = InitOptions {
             at_rest,
-            gib: 8,
+            gib: if operations.is_some() { 64 } else { 8 },
             ..InitOptions::default()
         };
         let volume = Volume::init(&dir.path().join(at_rest), &network.ws, &options)?;
@@ -256,9 +260,18 @@ fn exercise(program: &Path, volume: &Volume, on: &Path, artifacts: &Path, seed: 
     };
     let (evicted, read) = std::thread::scope(|scope| {
         let evictor = scope.spawn(|| {
+            let mut round = 0;
             at_least_once(&done, || {
                 volume.sync(PATIENCE)?;
-                volume.evict()
+                volume.evict()?;
+                round += 1;
+                if let Goal::Operations(_) = goal {
+                    if round % LONG_RUN_ROUNDS == 0 {
+                        volume.run(&["gc"])?;
+                    }
+                    std::thread::sleep(LONG_RUN_PAUSE);
+                }
+                Ok(())
             })
         });
         let reader = scope.spawn(|| at_least_once(&done, || crowd.read()));

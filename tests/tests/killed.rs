@@ -6,8 +6,10 @@
 
 use anyhow::{Context, Result, ensure};
 use cessfs_tests::{InitOptions, Network, Volume, can_mount, process, tree};
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::os::unix::fs::FileExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -25,22 +27,32 @@ struct Programs {
     source: PathBuf,
 }
 
-// Each works in its own directory: what it does after the daemon died fails, and does not land beneath the mount.
+// Each is started in the mount, by whoever knows that it is there, and ends before the dead mount goes away: what it does after the
+// daemon died fails, and does not land beneath, however late it gets the processor.
 
-/// Rows go in one transaction each; a number is noted once SQLite said that it is safe. That is so only with a write-ahead log: it
-/// commits by an fsync. With a rollback journal it commits by removing a file (docs/DURABILITY.md, what is not promised).
+/// How SQLite commits, and how it syncs: a write-ahead log by an fsync; the others by removing a file, by truncating it, by writing over
+/// its head. `EXTRA` syncs the directory too, unless it can no longer open it.
+const SQLITE_MODES: [(&str, &str); 5] = [
+    ("WAL", "FULL"),
+    ("DELETE", "FULL"),
+    ("DELETE", "EXTRA"),
+    ("TRUNCATE", "FULL"),
+    ("PERSIST", "FULL"),
+];
+
+/// Rows go in one transaction each; a number is noted once SQLite said that it is safe.
 const SQLITE: &str = r#"
-cd "$M" || exit 0
-sqlite3 data.db 'PRAGMA journal_mode=WAL; CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, x BLOB);' >/dev/null || exit 0
-n=$(cat "$A/sqlite" 2>/dev/null || echo 0)
+set -- "$MODE" "$SYNC"; db="data-$1-$2.db"; ack="$A/sqlite-$1-$2"
+how="PRAGMA journal_mode=$1; PRAGMA synchronous=$2;"
+sqlite3 "$db" "$how CREATE TABLE IF NOT EXISTS t (n INTEGER PRIMARY KEY, x BLOB);" >/dev/null || exit 0
+n=$(cat "$ack" 2>/dev/null || echo 0)
 while :; do
   n=$((n + 1))
-  sqlite3 data.db "PRAGMA synchronous=FULL; INSERT OR REPLACE INTO t VALUES ($n, randomblob(3000));" >/dev/null 2>&1 || exit 0
-  echo $n >"$A/sqlite.new" && mv "$A/sqlite.new" "$A/sqlite"
+  sqlite3 "$db" "$how INSERT OR REPLACE INTO t VALUES ($n, randomblob(3000));" >/dev/null 2>&1 || exit 0
+  echo $n >"$ack.new" && mv "$ack.new" "$ack"
 done"#;
 
 const GIT: &str = r#"
-cd "$M" || exit 0
 [ -d repo/.git ] || git init -q repo 2>/dev/null || exit 0
 cd repo || exit 0
 rm -f .git/index.lock .git/HEAD.lock .git/refs/heads/*.lock
@@ -54,7 +66,6 @@ while :; do
 done"#;
 
 const RSYNC: &str = r#"
-cd "$M" || exit 0
 n=$(cat "$A/rsync" 2>/dev/null || echo 0)
 while :; do
   n=$((n + 1))
@@ -65,23 +76,24 @@ done"#;
 
 impl Programs {
     fn start(&self, mount: &Path) -> Result<Vec<Child>> {
-        let start = |script: &str| {
+        let start = |script: &str, mode: (&str, &str)| {
             let mut shell = Command::new("bash");
             shell
                 .args(["-c", script])
-                .env("M", mount)
+                .current_dir(mount)
                 .env("A", &self.acks)
-                .env("S", &self.source);
+                .env("S", &self.source)
+                .env("MODE", mode.0)
+                .env("SYNC", mode.1);
             shell
                 .stdin(Stdio::null())
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
         };
-        [SQLITE, GIT, RSYNC]
-            .into_iter()
-            .map(|script| Ok(start(script)?))
-            .collect()
+        let sqlite = SQLITE_MODES.into_iter().map(|mode| start(SQLITE, mode));
+        let others = [GIT, RSYNC].into_iter().map(|script| start(script, ("", "")));
+        sqlite.chain(others).map(|started| Ok(started?)).collect()
     }
 
     fn acked(&self, program: &str) -> Option<String> {
@@ -89,25 +101,31 @@ impl Programs {
         Some(text.trim().to_owned())
     }
 
+    fn check_sqlite(&self, mount: &Path, which: &str) -> Result<()> {
+        let Some(acked) = self.acked(&format!("sqlite-{which}")) else {
+            return Ok(());
+        };
+        let mut sqlite = Command::new("sqlite3");
+        sqlite
+            .arg(mount.join(format!("data-{which}.db")))
+            .arg("PRAGMA integrity_check; SELECT count(*), max(n) FROM t;");
+        let said = process::succeed(&mut sqlite)?;
+        let mut lines = said.lines();
+        ensure!(lines.next() == Some("ok"), "{which}: integrity_check: {said}");
+        let counts = lines.next().and_then(|line| line.split_once('|'));
+        let (count, max) = counts.context("no counts")?;
+        let (count, max, acked): (u64, u64, u64) = (count.parse()?, max.parse()?, acked.parse()?);
+        ensure!(
+            max >= acked && count == max,
+            "SQLite ({which}) said {acked} is safe; it has {count} rows up to {max}"
+        );
+        Ok(())
+    }
+
     /// What was acknowledged is there, and every program finds its own in order.
     fn check(&self, mount: &Path) -> Result<()> {
-        if let Some(n) = self.acked("sqlite") {
-            let mut sqlite = Command::new("sqlite3");
-            sqlite
-                .arg(mount.join("data.db"))
-                .arg("PRAGMA integrity_check; SELECT count(*), max(n) FROM t;");
-            let said = process::succeed(&mut sqlite)?;
-            let mut lines = said.lines();
-            ensure!(lines.next() == Some("ok"), "integrity_check: {said}");
-            let (count, max) = lines
-                .next()
-                .and_then(|line| line.split_once('|'))
-                .context("no counts")?;
-            let (count, max, acked): (u64, u64, u64) = (count.parse()?, max.parse()?, n.parse()?);
-            ensure!(
-                max >= acked && count == max,
-                "SQLite said {acked} is safe; it has {count} rows up to {max}"
-            );
+        for (mode, sync) in SQLITE_MODES {
+            self.check_sqlite(mount, &format!("{mode}-{sync}"))?;
         }
         if let Some(commit) = self.acked("git") {
             let repo = mount.join("repo");
@@ -158,10 +176,7 @@ impl Patched {
     }
 
     /// Patches until it is told to stop, or the mount is gone.
-    fn work(&mut self, path: &Path, stop: &AtomicBool) {
-        let Ok(file) = OpenOptions::new().write(true).create(true).truncate(false).open(path) else {
-            return;
-        };
+    fn work(&mut self, file: &File, stop: &AtomicBool) {
         while !stop.load(Ordering::Relaxed) {
             let first = self.next(self.may_be.len());
             let pieces = 1 + self.next(40).min(self.may_be.len() - first - 1);
@@ -203,6 +218,122 @@ impl Patched {
     }
 }
 
+/// A name in a directory, as far as the program knows, and what it is trying to make of it.
+#[derive(Default)]
+struct Names {
+    /// Name and permissions.
+    are: BTreeMap<String, u32>,
+    /// What they are if the operation that the kill interrupted was done after all.
+    may_be: BTreeMap<String, u32>,
+}
+
+impl Names {
+    /// Makes, renames, removes and changes until it is told to stop, or the mount is gone. Nothing is ever synced. Works relative
+    /// to `dir`, so that nothing lands beneath a mount that is gone.
+    fn work(&mut self, dir: &File, seed: u64, stop: &AtomicBool) -> u64 {
+        let path = |name: &str| format!("/proc/self/fd/{}/{name}", dir.as_raw_fd());
+        for number in 0.. {
+            let names: Vec<String> = self.are.keys().cloned().collect();
+            let random = tree::noise(seed ^ number, 2);
+            let old = names.get(usize::from(random[0]) % names.len().max(1)).cloned();
+            let fresh = format!("{seed}-{number}");
+            self.may_be = self.are.clone();
+            let done = match (random[1] % 5, old) {
+                (0, Some(old)) if names.len() > 20 => {
+                    self.may_be.remove(&old);
+                    fs::remove_file(path(&old))
+                }
+                (1, Some(old)) => {
+                    let mode = self.may_be.remove(&old).expect("it was chosen among them");
+                    self.may_be.insert(fresh.clone(), mode);
+                    fs::rename(path(&old), path(&fresh))
+                }
+                (2, Some(old)) => {
+                    self.may_be.insert(old.clone(), 0o600 | u32::from(random[0] & 0o77));
+                    fs::set_permissions(path(&old), PermissionsExt::from_mode(self.may_be[&old]))
+                }
+                _ => {
+                    self.may_be.insert(fresh.clone(), 0o640);
+                    let mut new = OpenOptions::new();
+                    new.write(true)
+                        .create_new(true)
+                        .mode(0o640)
+                        .open(path(&fresh))
+                        .map(drop)
+                }
+            };
+            if done.is_err() || stop.load(Ordering::Relaxed) {
+                return number;
+            }
+            self.are = self.may_be.clone();
+        }
+        unreachable!("there is always another number")
+    }
+
+    fn check(&mut self, dir: &Path) -> Result<()> {
+        let mut found = BTreeMap::new();
+        for entry in fs::read_dir(dir)? {
+            let entry = entry?;
+            let mode = entry.metadata()?.permissions().mode() & 0o777;
+            found.insert(entry.file_name().to_string_lossy().into_owned(), mode);
+        }
+        let differ = |expected: &BTreeMap<String, u32>| {
+            let lost = expected.iter().filter(|(name, mode)| found.get(*name) != Some(mode));
+            let come = found.keys().filter(|name| !expected.contains_key(*name));
+            (
+                lost.map(|(name, _)| name.clone()).collect::<Vec<_>>(),
+                come.cloned().collect::<Vec<_>>(),
+            )
+        };
+        ensure!(
+            found == self.are || found == self.may_be,
+            "lost or changed, and come back: {:?}",
+            differ(&self.are)
+        );
+        self.are = found;
+        Ok(())
+    }
+}
+
+#[test]
+fn every_name_that_was_answered_outlives_the_daemon() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 16)?;
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
+    let at = dir.path().join("mnt");
+    let mut names = Names::default();
+    let mut operations = 0;
+    for kill in 0..4 {
+        let mount = volume.mount(&at)?;
+        if kill > 0 {
+            names.check(&at.join("names"))?;
+        } else {
+            fs::create_dir(at.join("names"))?;
+        }
+        let names_dir = File::open(at.join("names"))?;
+        let stop = Arc::new(AtomicBool::new(false));
+        let worker = std::thread::spawn({
+            let stop = stop.clone();
+            move || {
+                let done = names.work(&names_dir, kill, &stop);
+                (names, done)
+            }
+        });
+        std::thread::sleep(Duration::from_millis(150 + kill * 61));
+        mount.kill()?;
+        stop.store(true, Ordering::Relaxed);
+        let (worked, done) = worker.join().expect("the worker does not panic");
+        (names, operations) = (worked, operations + done);
+    }
+    ensure!(operations > 40, "only {operations} operations");
+    let mount = volume.mount(&at)?;
+    names.check(&at.join("names"))?;
+    mount.umount()
+}
+
 #[test]
 fn programs_keep_what_was_acknowledged_however_often_the_daemon_is_killed() -> Result<()> {
     if !can_mount() {
@@ -227,20 +358,25 @@ fn programs_keep_what_was_acknowledged_however_often_the_daemon_is_killed() -> R
         check.with_context(|| format!("after {cycle} kills"))?;
         let mut children = programs.start(&at)?;
         let stop = Arc::new(AtomicBool::new(false));
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(at.join("patched"))?;
         let patcher = std::thread::spawn({
-            let (stop, path) = (stop.clone(), at.join("patched"));
+            let stop = stop.clone();
             move || {
-                patched.work(&path, &stop);
+                patched.work(&file, &stop);
                 patched
             }
         });
         std::thread::sleep(Duration::from_millis(700 + cycle * 377 % 1900));
-        mount.kill()?;
-        stop.store(true, Ordering::Relaxed);
+        mount.kill_under(|| {
+            stop.store(true, Ordering::Relaxed);
+            children.iter_mut().try_for_each(|child| child.wait().map(drop))?;
+            Ok(())
+        })?;
         patched = patcher.join().expect("the patcher does not panic");
-        for child in &mut children {
-            child.wait()?;
-        }
     }
     let mount = volume.mount(&at)?;
     let mut whole = |what: &str| -> Result<()> {
@@ -248,7 +384,8 @@ fn programs_keep_what_was_acknowledged_however_often_the_daemon_is_killed() -> R
         check.with_context(|| format!("{what} (after {cycles} kills)"))
     };
     whole("from the cache")?;
-    for program in ["sqlite", "git", "rsync"] {
+    let sqlite = SQLITE_MODES.map(|(mode, sync)| format!("sqlite-{mode}-{sync}"));
+    for program in sqlite.iter().map(String::as_str).chain(["git", "rsync"]) {
         ensure!(programs.acked(program).is_some(), "{program} never got anything done");
     }
     File::open(&at)?.sync_all()?;
@@ -256,10 +393,12 @@ fn programs_keep_what_was_acknowledged_however_often_the_daemon_is_killed() -> R
     volume.evict()?;
     process::drop_kernel_caches()?;
     whole("from the network")?;
-    println!(
-        "{cycles} kills, 0 losses; SQLite got to {}, rsync to {}",
-        programs.acked("sqlite").unwrap_or_default(),
-        programs.acked("rsync").unwrap_or_default()
-    );
+    let got_to = |program: &str| format!("{program} {}", programs.acked(program).unwrap_or_default());
+    let got_to: Vec<String> = sqlite
+        .iter()
+        .map(|program| got_to(program))
+        .chain([got_to("rsync")])
+        .collect();
+    println!("{cycles} kills, 0 losses; they got to: {}", got_to.join(", "));
     mount.umount()
 }

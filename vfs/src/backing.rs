@@ -112,8 +112,10 @@ pub(crate) trait Backing: Send + Sync {
     fn restore(&self, at: BlockAt, version: u32, data: &[u8]) -> Result<(), BackingError>;
     /// The same for whatever an earlier process wrote.
     fn sync_disk(&self) -> Result<(), BackingError>;
-    /// Deletes the inode's files.
+    /// Deletes the files of an inode that is no more.
     fn remove(&self, ino: u64) -> Result<(), BackingError>;
+    /// Deletes the files of an inode that may want new ones: a power cut may bring the old ones back, before the next sync.
+    fn empty(&self, ino: u64) -> Result<(), BackingError>;
     /// After an unclean end: falls back to the last durable version of blocks whose newest one was torn. Returns the blocks
     /// of `written` of which no version is left.
     fn repair(&self, ino: u64, chunk: u64, written: &BlockMap) -> Result<BlockMap, BackingError>;

@@ -57,12 +57,13 @@ impl Shared {
                 // To be believed, and looked at later.
                 Ok(_) if self.is_noted(ino)? => {}
                 // Its content is a record, and this was not yet gone from here.
-                Ok(inode) if inode.state.read().record.inline => self.backing.remove(ino)?,
+                Ok(inode) if inode.state.read().record.inline => self.backing.empty(ino)?,
                 Ok(inode) => self.recover_file(&inode)?,
                 Err(VfsError::Stale) => self.backing.remove(ino)?,
                 Err(e) => return Err(e),
             }
         }
+        self.backing.sync_all()?;
         *self.strays.lock() = 0..BACKING_DIRS;
         self.mark_dirty_again()?;
         self.persist_all()?;

@@ -8,6 +8,14 @@ use fuser::{Errno, INodeNo, ReplyEmpty, ReplyEntry, ReplyXattr};
 use std::ffi::OsStr;
 
 impl Adapter {
+    /// A change of names or attributes is answered once it outlives this process: who is told that a name is gone may build on
+    /// it, as SQLite does when it commits by removing a file.
+    pub(super) fn kept<T>(&self, changed: Result<T, VfsError>) -> Result<T, VfsError> {
+        let value = changed?;
+        self.vfs.put_down()?;
+        Ok(value)
+    }
+
     /// Answers with an entry of directory `ino`, or fails.
     pub(super) fn entry(
         &self,

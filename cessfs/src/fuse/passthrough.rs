@@ -165,7 +165,7 @@ impl Adapter {
                 made.map(|(attr, fh)| (attr, past_nobody(fh)))
             }
         };
-        let (attr, Opened { fh, through, waits }) = match created {
+        let (attr, Opened { fh, through, waits }) = match self.kept(created) {
             Ok(created) => created,
             Err(e) => return reply.error(self.faults.errno("create", parent.0, &e)),
         };

@@ -80,6 +80,8 @@ struct Shared<B> {
     /// Memory that the overlay takes.
     overlay_bytes: AtomicUsize,
     queue: Mutex<Queue>,
+    /// Held by whoever flushes; taken before `writer`.
+    marking: Mutex<Option<Marking>>,
     /// Taken before `queue`, which is taken before `overlay`.
     writer: Mutex<Writer>,
     table: Table,
@@ -173,7 +175,6 @@ impl<B: Backend> Journal<B> {
             mark,
             number,
             set: None,
-            behind: false,
         };
         Ok(Journal::start(
             backend,
@@ -197,8 +198,9 @@ impl<B: Backend> Journal<B> {
             overlay: RwLock::default(),
             overlay_bytes: AtomicUsize::new(0),
             queue: Mutex::default(),
+            marking: Mutex::new(marking),
             writer: Mutex::new(Writer {
-                marking,
+                unmarked: false,
                 log: log.map(|(log, _)| log),
                 fresh: Changes::new(),
                 fresh_bytes: 0,
@@ -310,6 +312,11 @@ impl<B: Backend> MetaStore for Journal<B> {
     fn barrier(&self) -> Result<(), StoreError> {
         let target = self.shared.queue.lock().committed;
         self.shared.reach(target)
+    }
+
+    fn put_down(&self) -> Result<(), StoreError> {
+        let target = self.shared.queue.lock().committed;
+        self.shared.put_down(target)
     }
 
     fn begin_barrier(&self) -> BarrierBegun {

@@ -302,6 +302,15 @@ impl Files {
         result
     }
 
+    /// The same for an inode that may get new parts: that the names of the old ones are gone is durable after the next sync.
+    pub(super) fn empty(&self, ino: u64) -> io::Result<()> {
+        self.remove(ino)?;
+        let mut unsynced = self.unsynced.lock();
+        unsynced.entry(ino).or_default().insert(0, true);
+        self.note_cut(ino);
+        Ok(())
+    }
+
     /// Deletes all parts of `ino`.
     pub(super) fn remove(&self, ino: u64) -> io::Result<()> {
         self.unsynced.lock().remove(&ino);

@@ -81,6 +81,10 @@ impl Backing for Plain {
         Ok(self.files.remove(ino)?)
     }
 
+    fn empty(&self, ino: u64) -> Result<(), BackingError> {
+        Ok(self.files.empty(ino)?)
+    }
+
     fn repair(&self, _ino: u64, _chunk: u64, _written: &BlockMap) -> Result<BlockMap, BackingError> {
         Ok(BlockMap::default())
     }

@@ -450,6 +450,11 @@ impl Backing for Sealed {
         Ok(self.files.remove(ino)?)
     }
 
+    fn empty(&self, ino: u64) -> Result<(), BackingError> {
+        self.remove(ino)?;
+        Ok(self.files.empty(ino)?)
+    }
+
     fn repair(&self, ino: u64, number: u64, written: &BlockMap) -> Result<BlockMap, BackingError> {
         let chunk = self.chunk(ino, number)?;
         let mut tags = chunk.tags.lock();

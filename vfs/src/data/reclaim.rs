@@ -53,7 +53,11 @@ impl Shared {
         let done = self.core.store.barrier().map_err(VfsError::from).and_then(|()| {
             queue.iter().try_for_each(|entry| match entry {
                 Reclaim::File(ino) => self.remove_file(*ino),
-                Reclaim::Outgrown(ino) => self.remove_outgrown(*ino),
+                Reclaim::Outgrown(ino) => {
+                    self.remove_outgrown(*ino)?;
+                    // Until then whatever the file grows to again is unsure. Rare: small files mostly are records from the start.
+                    Ok(self.backing.sync(*ino)?)
+                }
                 Reclaim::Chunks(ino, chunks) => chunks.clone().try_for_each(|chunk| self.punch_unneeded(*ino, chunk)),
             })
         });
@@ -87,7 +91,7 @@ impl Shared {
         };
         let state = inode.state.write();
         if state.record.inline && state.data.pass.is_none() && !state.gone {
-            self.backing.remove(ino)?;
+            self.backing.empty(ino)?;
         }
         Ok(())
     }

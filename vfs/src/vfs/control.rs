@@ -9,6 +9,12 @@ use crate::restore::MissingFile;
 use std::sync::atomic::Ordering;
 
 impl Vfs {
+    /// Returns when every change of names and attributes made so far outlives this process, however it ends. Says nothing of the
+    /// power, nor of content. To be called before a change is answered; the caller holds no lock.
+    pub fn put_down(&self) -> Result<(), VfsError> {
+        Ok(self.core.store.put_down()?)
+    }
+
     /// Room in the territory, or, while nothing was heard of it, on the disk of the cache. What can be written now is limited by
     /// that disk, less what the cache can give up for it; it is nothing while the backlog of unsent bytes is at its bound.
     pub fn statfs(&self) -> StatFs {

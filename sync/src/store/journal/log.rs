@@ -6,7 +6,7 @@
 //! whatever else a segment still holds, or a power cut left of a record, is not taken for the next one
 //! (`docs/FORMAT-log.md`, `docs/decisions/0015-write-ahead-log.md`).
 //!
-//! Promises: what was appended before a [`sync`](Log::sync) that succeeded is read back after a power cut; what is read back
+//! Promises: what was appended before a [`sync`](LogSync::sync) that succeeded is read back after a power cut; what is read back
 //! is every record up to some point, none after it. Refuses: to know when a segment may be written over; see
 //! [`may_turn`](Log::may_turn).
 
@@ -107,7 +107,7 @@ pub(super) enum Append {
 
 /// A log that is open.
 pub(super) struct Log {
-    file: File,
+    file: Arc<File>,
     settings: LogSettings,
     epoch: u64,
     /// The last record.
@@ -140,7 +140,7 @@ impl Log {
             },
         };
         Ok(Some(Log {
-            file,
+            file: Arc::new(file),
             settings,
             epoch,
             last: 0,
@@ -166,7 +166,7 @@ impl Log {
         self.last
     }
 
-    /// Appends a record with these changes. It outlives the process from here on; the power only after [`sync`](Log::sync).
+    /// Appends a record with these changes. It outlives the process from here on; the power only after a [`sync`](LogSync::sync).
     pub(super) fn append(&mut self, changes: &Changes, sealer: Option<&Sealer>) -> Result<Append, StoreError> {
         let payload = encode(changes);
         let bytes = (HEADER_BYTES + payload.len() + if sealer.is_some() { SEAL_BYTES } else { CHECK_BYTES }) as u64;
@@ -208,25 +208,33 @@ impl Log {
         self.offset = 0;
     }
 
-    /// Everything appended before survives a power cut once this returns.
-    pub(super) fn sync(&mut self) -> Result<(), StoreError> {
-        if self.unsynced && self.settings.synced {
-            let _span = stages::STORE_LOG_SYNC.enter();
-            self.file.sync_data().map_err(from_io)?;
-        }
-        self.unsynced = false;
-        Ok(())
+    /// What is to be synced so that everything appended before survives a power cut; `None`: it does already. After a sync that
+    /// failed nobody may rely on the next.
+    pub(super) fn begin_sync(&mut self) -> Option<LogSync> {
+        let unsynced = std::mem::take(&mut self.unsynced) && self.settings.synced;
+        unsynced.then(|| LogSync(self.file.clone()))
     }
 
     /// Lets every later write fail.
     #[cfg(test)]
     pub(super) fn break_file(&mut self, dir: &Path) {
-        self.file = File::open(dir.join(Log::FILE)).unwrap();
+        self.file = Arc::new(File::open(dir.join(Log::FILE)).unwrap());
     }
 
     /// Bytes on the disk.
     pub(super) fn size_bytes(settings: LogSettings) -> u64 {
         settings.segment_bytes * SEGMENTS as u64
+    }
+}
+
+/// A sync that is due; others may append meanwhile.
+pub(super) struct LogSync(Arc<File>);
+
+impl LogSync {
+    /// Everything appended before it was begun survives a power cut once this returns.
+    pub(super) fn sync(&self) -> Result<(), StoreError> {
+        let _span = stages::STORE_LOG_SYNC.enter();
+        self.0.sync_data().map_err(from_io)
     }
 }
 

@@ -237,6 +237,39 @@ fn what_a_barrier_promised_outlives_a_kill_while_the_table_has_nothing() {
 }
 
 #[test]
+fn what_was_put_down_outlives_a_kill_without_a_flush_or_a_wait_for_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let fake = Arc::new(Fake::default());
+    let journal = Journal::logged(fake.clone(), None, dir.path(), SMALL).unwrap();
+    fake.hold(true);
+    journal.barrier().unwrap();
+    // Somebody is in the middle of a flush.
+    let flushing = journal.shared.marking.lock();
+    for i in 0..20 {
+        journal.commit(put(&format!("k{i}"), &format!("v{i}"))).unwrap();
+        journal.put_down().unwrap();
+        let (after, image) = killed(&fake, dir.path());
+        let again = Journal::logged(after, None, image.path(), SMALL).unwrap();
+        let value = again.get(format!("k{i}").as_bytes()).unwrap();
+        assert_eq!(value, Some(format!("v{i}").into_bytes()));
+    }
+    drop(flushing);
+    assert!(journal.shared.queue.lock().durable < 20, "nobody asked for the disk");
+    journal
+        .shared
+        .writer
+        .lock()
+        .log
+        .as_mut()
+        .unwrap()
+        .break_file(dir.path());
+    journal.commit(put("a", "2")).unwrap();
+    assert!(matches!(journal.put_down(), Err(StoreError::Io(_))));
+    assert!(matches!(journal.put_down(), Err(StoreError::Io(_))));
+    fake.hold(false);
+}
+
+#[test]
 fn the_table_follows_when_a_segment_is_full_and_at_the_end() {
     let dir = tempfile::tempdir().unwrap();
     let fake = Arc::new(Fake::default());

@@ -1,10 +1,11 @@
 //! The writing half: from the queue into the log, and what the table lacks to the [table].
 //!
-//! Whoever holds the [`Writer`] writes: a thread for what nobody waits for, and everybody who waits for a barrier for himself and
-//! for those who came before.
+//! Whoever holds the [`Writer`] appends: a thread for what nobody waits for, and everybody who waits, for himself and for those who
+//! came before. Whoever holds the [`Marking`] flushes. It is taken before the writer, which is not held during a flush: who only wants
+//! his change to outlive the process does not wait for the disk.
 
 use super::log::{Append, Changes, Key, Log};
-use super::{Shared, change_bytes, size, table};
+use super::{Queue, Shared, change_bytes, size, table};
 use crate::limits::{
     JOURNAL_GATHER, JOURNAL_IDLE_FLUSH, JOURNAL_MARK_EVERY, JOURNAL_MERGE_BYTES_MAX, JOURNAL_TABLE_BEHIND_BYTES_MAX,
 };
@@ -19,13 +20,12 @@ pub(super) struct Marking {
     /// The number that the journal has.
     pub(super) number: u64,
     pub(super) set: Option<Instant>,
-    /// Something was written since.
-    pub(super) behind: bool,
 }
 
 /// What whoever writes has to itself.
 pub(super) struct Writer {
-    pub(super) marking: Option<Marking>,
+    /// Something was written since the mark's number last was.
+    pub(super) unmarked: bool,
     pub(super) log: Option<Log>,
     /// In the log, and not handed to the table yet.
     pub(super) fresh: Changes,
@@ -34,10 +34,19 @@ pub(super) struct Writer {
     pub(super) last: u64,
 }
 
+/// How far the log, or without one the backend, is.
+struct Written {
+    /// The last batch.
+    last: u64,
+    /// The mark's number that was put with it.
+    marked: Option<u64>,
+}
+
 /// What the writer thread has to do next.
 enum Work {
     Write,
-    Flush,
+    /// Make everything up to this batch durable.
+    Flush(u64),
     /// Nothing was written for a while, and the table is behind.
     CatchUp,
     Stop,
@@ -46,15 +55,13 @@ enum Work {
 impl<B: Backend> Shared<B> {
     pub(super) fn write_behind(&self) {
         loop {
-            let work = self.next_work();
-            let mut writer = self.writer.lock();
             // Whoever asked for a barrier is told of a failure; so is everybody who comes later.
-            let _told_to_others = match work {
-                Work::Write => self.write_queued(&mut writer, false),
-                Work::Flush => self.write_queued(&mut writer, true),
-                Work::CatchUp => self.catch_up(&mut writer),
+            let _told_to_others = match self.next_work() {
+                Work::Write => self.write_queued(&mut self.writer.lock(), None).map(|_| ()),
+                Work::Flush(target) => self.reach(target),
+                Work::CatchUp => self.catch_up(),
                 Work::Stop => {
-                    let _the_rest_is_in_the_log = self.close(&mut writer);
+                    let _the_rest_is_in_the_log = self.close();
                     self.table.stop();
                     return;
                 }
@@ -72,7 +79,7 @@ impl<B: Backend> Shared<B> {
             }
             let works = queue.failed.is_none();
             if works && queue.wanted > queue.durable {
-                return Work::Flush;
+                return Work::Flush(queue.wanted);
             }
             if works && !queue.batches.is_empty() {
                 if gathered || queue.bytes >= JOURNAL_MERGE_BYTES_MAX {
@@ -100,31 +107,38 @@ impl<B: Backend> Shared<B> {
     /// Returns when batch `target` would survive a power cut: the caller does itself what is left to do for that.
     pub(super) fn reach(&self, target: u64) -> Result<(), StoreError> {
         let _span = stages::STORE_BARRIER.enter();
-        let is_there = || {
-            let queue = self.queue.lock();
-            // A failure may concern later batches only, but memory is ahead of the disk: say so now.
-            match &queue.failed {
-                Some(failed) => Err(failed.clone()),
-                None => Ok(queue.durable >= target),
-            }
-        };
-        if is_there()? {
+        if self.is_past(target, |queue| queue.durable)? {
+            return Ok(());
+        }
+        let mut marking = self.marking.lock();
+        if self.is_past(target, |queue| queue.durable)? {
+            return Ok(());
+        }
+        let flushed = self.flush_queued(&mut marking);
+        flushed.inspect_err(|e| self.fail(e))
+    }
+
+    /// Returns when batch `target` is in the log, and so outlives the process. Without a log it does nothing: there only a flush
+    /// makes sure of that.
+    pub(super) fn put_down(&self, target: u64) -> Result<(), StoreError> {
+        if self.log_bytes == 0 || self.is_past(target, |queue| queue.written)? {
             return Ok(());
         }
         let mut writer = self.writer.lock();
-        if is_there()? {
+        // Whoever wrote meanwhile may have taken it along.
+        if self.is_past(target, |queue| queue.written)? {
             return Ok(());
         }
-        self.write_queued(&mut writer, true)
+        self.write_queued(&mut writer, None).map(|_| ())
     }
 
-    /// Writes what has been committed, and makes it durable if asked to. A failure poisons the journal.
-    fn write_queued(&self, writer: &mut Writer, flush: bool) -> Result<(), StoreError> {
-        let result = self.try_write_queued(writer, flush);
-        if let Err(e) = &result {
-            self.fail(e);
+    fn is_past(&self, target: u64, reached: impl Fn(&Queue) -> u64) -> Result<bool, StoreError> {
+        let queue = self.queue.lock();
+        // A failure may concern later batches only, but memory is ahead of the disk: say so now.
+        match &queue.failed {
+            Some(failed) => Err(failed.clone()),
+            None => Ok(reached(&queue) >= target),
         }
-        result
     }
 
     pub(super) fn fail(&self, error: &StoreError) {
@@ -133,7 +147,32 @@ impl<B: Backend> Shared<B> {
         self.done.notify_all();
     }
 
-    fn try_write_queued(&self, writer: &mut Writer, flush: bool) -> Result<(), StoreError> {
+    /// Writes what has been committed and makes it durable.
+    fn flush_queued(&self, marking: &mut Option<Marking>) -> Result<(), StoreError> {
+        let (written, log) = {
+            let mut writer = self.writer.lock();
+            let written = self.write_queued(&mut writer, Some(marking))?;
+            (written, writer.log.as_mut().and_then(Log::begin_sync))
+        };
+        // Others append meanwhile; what they do is the next flush's.
+        if let Some(log) = log {
+            log.sync()?;
+        }
+        if let (Some(number), Some(marking)) = (written.marked, marking) {
+            marking.set(number)?;
+        }
+        self.queue.lock().durable = written.last;
+        Ok(())
+    }
+
+    /// Writes what has been committed. `flush`: it is to be made durable, by the caller, or here if there is no log; the mark's
+    /// next number goes along if it is time. A failure poisons the journal.
+    fn write_queued(&self, writer: &mut Writer, flush: Option<&Option<Marking>>) -> Result<Written, StoreError> {
+        let result = self.try_write_queued(writer, flush);
+        result.inspect_err(|e| self.fail(e))
+    }
+
+    fn try_write_queued(&self, writer: &mut Writer, flush: Option<&Option<Marking>>) -> Result<Written, StoreError> {
         let (until, failed) = {
             let queue = self.queue.lock();
             (queue.committed, queue.failed.clone())
@@ -143,30 +182,25 @@ impl<B: Backend> Shared<B> {
         }
         loop {
             let (mut changes, last, bytes) = self.take_queued();
-            let flush = flush && last >= until;
-            let marked = if flush {
-                writer.mark_due(!changes.is_empty(), &mut changes, false)
-            } else {
-                None
-            };
-            if let Some(marking) = &mut writer.marking {
-                marking.behind |= !changes.is_empty();
-            }
-            self.write(writer, changes, last, flush)?;
-            if let (Some(number), Some(marking)) = (marked, &mut writer.marking) {
-                marking.set(number)?;
+            writer.unmarked |= !changes.is_empty();
+            let flush = flush.filter(|_| last >= until);
+            let marked = flush.and_then(|marking| writer.mark_due(marking.as_ref(), &mut changes, false));
+            if writer.log.is_none() {
+                self.write_through(changes, last, flush.is_some())?;
+            } else if !changes.is_empty() {
+                self.append(writer, changes, last)?;
             }
             let mut queue = self.queue.lock();
-            queue.behind |= last > queue.written && (writer.log.is_some() || !flush);
-            queue.behind &= writer.log.is_some() || !flush;
+            if writer.log.is_some() || flush.is_none() {
+                queue.behind |= last > queue.written;
+            } else {
+                queue.behind = false;
+            }
             queue.written = last;
             queue.bytes -= bytes;
-            if flush {
-                queue.durable = last;
-            }
             self.done.notify_all();
             if last >= until {
-                return Ok(());
+                return Ok(Written { last, marked });
             }
         }
     }
@@ -185,19 +219,6 @@ impl<B: Backend> Shared<B> {
             changes.extend(batch);
         }
         (changes, last, bytes)
-    }
-
-    fn write(&self, writer: &mut Writer, changes: Changes, last: u64, flush: bool) -> Result<(), StoreError> {
-        if writer.log.is_none() {
-            return self.write_through(changes, last, flush);
-        }
-        if !changes.is_empty() {
-            self.append(writer, changes, last)?;
-        }
-        match (flush, &mut writer.log) {
-            (true, Some(log)) => log.sync(),
-            _ => Ok(()),
-        }
     }
 
     /// Straight to the backend.
@@ -260,10 +281,12 @@ impl<B: Backend> Shared<B> {
     }
 
     /// Has the table brought up to date after a time without work.
-    fn catch_up(&self, writer: &mut Writer) -> Result<(), StoreError> {
-        if writer.log.is_none() {
-            return self.write_queued(writer, true);
+    fn catch_up(&self) -> Result<(), StoreError> {
+        if self.log_bytes == 0 {
+            let written = self.queue.lock().written;
+            return self.reach(written);
         }
+        let mut writer = self.writer.lock();
         if self.table.is_idle() {
             self.queue.lock().behind = false;
             if !writer.fresh.is_empty() {
@@ -274,27 +297,33 @@ impl<B: Backend> Shared<B> {
     }
 
     /// Writes out everything; the log is not needed any more.
-    fn close(&self, writer: &mut Writer) -> Result<(), StoreError> {
+    fn close(&self) -> Result<(), StoreError> {
+        let mut marking = self.marking.lock();
         if self.queue.lock().failed.is_some() {
             return Ok(());
         }
-        if writer.log.is_none() {
+        let number = if self.log_bytes == 0 {
+            self.flush_queued(&mut marking).inspect_err(|e| self.fail(e))?;
+            let mut writer = self.writer.lock();
             let mut changes = Changes::new();
-            self.write_queued(writer, true)?;
             // What was flushed within the last moments is not marked yet.
-            if let Some(number) = writer.mark_due(false, &mut changes, true) {
+            let number = writer.mark_due(marking.as_ref(), &mut changes, true);
+            if number.is_some() {
                 self.write_through(changes, writer.last, true)?;
-                return writer.marking.as_mut().map_or(Ok(()), |marking| marking.set(number));
             }
-            return Ok(());
-        }
-        self.write_queued(writer, false)?;
-        self.table.wait()?;
-        let mut job = writer.hand_over();
-        job.state.in_use = false;
-        let number = writer.mark_due(!job.changes.is_empty(), &mut job.changes, true);
-        self.apply(job)?;
-        match (number, &mut writer.marking) {
+            number
+        } else {
+            let mut writer = self.writer.lock();
+            self.write_queued(&mut writer, None)?;
+            self.table.wait()?;
+            let mut job = writer.hand_over();
+            job.state.in_use = false;
+            writer.unmarked |= !job.changes.is_empty();
+            let number = writer.mark_due(marking.as_ref(), &mut job.changes, true);
+            self.apply(job)?;
+            number
+        };
+        match (number, marking.as_mut()) {
             (Some(number), Some(marking)) => marking.set(number),
             _ => Ok(()),
         }
@@ -302,15 +331,17 @@ impl<B: Backend> Shared<B> {
 }
 
 impl Writer {
-    /// Adds the mark's next number to `changes`, if it is time; `more`: something else is in them.
-    fn mark_due(&self, more: bool, changes: &mut Changes, closing: bool) -> Option<u64> {
-        let marking = self.marking.as_ref()?;
+    /// Adds the mark's next number to `changes`, if it is time and there was something new.
+    fn mark_due(&mut self, marking: Option<&Marking>, changes: &mut Changes, closing: bool) -> Option<u64> {
+        let marking = marking?;
         let due = closing || marking.set.is_none_or(|set| set.elapsed() >= JOURNAL_MARK_EVERY);
-        if !due || !(more || marking.behind) {
+        if !due || !self.unmarked {
             return None;
         }
         let number = marking.number + 1;
         changes.insert(MARK_KEY.into(), Some(number.to_le_bytes()[..].into()));
+        // Whatever comes after it will want a number of its own; if this one is not set, the journal is poisoned.
+        self.unmarked = false;
         Some(number)
     }
 
@@ -330,7 +361,7 @@ impl Marking {
     /// The journal is durable with this number.
     fn set(&mut self, number: u64) -> Result<(), StoreError> {
         self.mark.set(number)?;
-        (self.number, self.behind) = (number, false);
+        self.number = number;
         #[expect(clippy::disallowed_methods, reason = "only journals on a real disk have a mark")]
         let now = Instant::now();
         self.set = Some(now);

@@ -277,3 +277,41 @@ fn what_was_cut_off_before_the_kernel_writes_does_not_come_back() {
         );
     }
 }
+
+/// A file that passed and became a record loses its backing file. What the disk still has of that is not its content, however it
+/// grows again.
+#[test]
+fn a_backing_file_that_was_removed_does_not_come_back() {
+    let removals: [Cut; 2] = [
+        ("removed", |bench| bench.keep_house()),
+        ("removed, and not safely yet", |bench| {
+            bench.data.shared().backing.empty(5).unwrap();
+        }),
+    ];
+    for (what, remove) in removals {
+        for grown in [30_000, 300_000] {
+            let lazy = Lazy::over(Bench::passing());
+            let bench = &lazy.bench;
+            let file = bench.create_open(5).expect("new files pass");
+            std::os::unix::fs::FileExt::write_all_at(&file, &pattern(1, 200_000), 0).unwrap();
+            bench.fsync(5).unwrap();
+            bench.set_size(5, 100);
+            drop(file);
+            bench.close(5);
+            assert!(!bench.passes(5) && bench.file(5).state.read().record.inline);
+            bench.core.store.barrier().unwrap();
+            remove(bench);
+            bench.write(5, grown - 10, &pattern(3, 10));
+            bench.core.store.barrier().unwrap();
+            let expected = bench.content(5);
+            let found = lazy.power_cut().content(5);
+            assert_eq!(found[..100], expected[..100], "{what}, {grown}");
+            let is_old = |(at, byte): (usize, &u8)| *byte != 0 && expected.get(at) != Some(byte);
+            let old = found.iter().enumerate().position(is_old);
+            assert_eq!(
+                old, None,
+                "{what}, {grown}: a byte is as it was before the file was cut"
+            );
+        }
+    }
+}

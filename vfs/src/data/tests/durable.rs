@@ -207,6 +207,9 @@ impl Backing for Watched {
     fn remove(&self, ino: u64) -> Result<(), BackingError> {
         self.backing.remove(ino)
     }
+    fn empty(&self, ino: u64) -> Result<(), BackingError> {
+        self.backing.empty(ino)
+    }
     fn repair(&self, ino: u64, chunk: u64, written: &BlockMap) -> Result<BlockMap, BackingError> {
         self.backing.repair(ino, chunk, written)
     }

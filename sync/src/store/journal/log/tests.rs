@@ -41,7 +41,8 @@ fn fill(dir: &Path, records: u64, sealer: Option<&Sealer>) -> Vec<u64> {
         log.offset
     });
     let ends = ends.collect();
-    log.sync().unwrap();
+    log.begin_sync().expect("something was appended").sync().unwrap();
+    assert!(log.begin_sync().is_none());
     ends
 }
 

@@ -7,8 +7,12 @@
 //! `--keep DIR` leaves the volumes in DIR, as they are when their daemon is killed after the operations; what is there already
 //! is only mounted again. So the machine can be given over to the mounts once the files are made.
 //!
+//! `--recover N,N` measures something else: how long so many files take to come back from the phrase alone.
+//!
 //! Operations are timed from one thread, so that a rate is a latency. What the kernel could answer alone is made to come
 //! through: attributes are asked for with `AT_STATX_FORCE_SYNC`, names looked up after the kernel forgot them.
+
+mod recovery;
 
 use anyhow::{Context, Result, ensure};
 use cessfs_tests::network::{Network, eventually};
@@ -80,6 +84,7 @@ fn main() -> Result<()> {
     let mut counts = vec![10_000, 100_000, 1_000_000];
     let mut at_rest = "sealed".to_owned();
     let mut keep = None;
+    let mut recovered: Vec<u64> = Vec::new();
     let mut arguments = std::env::args().skip(1);
     while let Some(argument) = arguments.next() {
         let value = arguments.next().with_context(|| format!("{argument} needs a value"))?;
@@ -87,17 +92,22 @@ fn main() -> Result<()> {
             "--stores" => stores = value.split(',').map(String::from).collect(),
             "--files" => counts = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
             "--at-rest" => at_rest = value,
+            "--recover" => recovered = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
             "--keep" => keep = Some(PathBuf::from(value)),
             _ => {
                 anyhow::bail!(
-                    "usage: cessfs-scale [--stores sled,redb] [--files N,N] [--at-rest sealed|plain] [--keep DIR]"
+                    "usage: cessfs-scale [--stores sled,redb] [--files N,N] [--at-rest sealed|plain] [--keep DIR] | --recover N,N"
                 )
             }
         }
     }
     ensure!(cessfs_tests::can_mount(), "this needs root and /dev/fuse");
     let mut columns = Vec::new();
-    for store in &stores {
+    for count in &recovered {
+        eprintln!("recovery of {count} files");
+        columns.push(recovery::measure(*count)?);
+    }
+    for store in stores.iter().filter(|_| recovered.is_empty()) {
         for count in &counts {
             eprintln!("{store}, {count} files, {at_rest}");
             columns.push(measure(store, *count, &at_rest, keep.as_deref())?);
@@ -346,10 +356,19 @@ fn mounts(volume: &Volume, count: u64, column: &mut Column) -> Result<()> {
         std::fs::write(dir.join(format!("last-{i}")), i.to_string())?;
     }
     File::open(&dir)?.sync_all()?;
-    let peak = rss_bytes(pid, "VmHWM")?;
+    let mut peak = rss_bytes(pid, "VmHWM")?;
     volume.kill(pid)?;
     let (crashed, pid) = volume.mount()?;
     column.mount("mount after kill -9, little done", crashed, DEMANDS.mount_crashed);
+    peak = peak.max(rss_bytes(pid, "VmHWM")?);
+    volume.kill(pid)?;
+    drop_kernel_caches()?;
+    let (crashed, pid) = volume.mount()?;
+    column.mount(
+        "the same, nothing in the kernel's memory",
+        crashed,
+        DEMANDS.mount_crashed,
+    );
     let listed = std::fs::read_dir(&dir)?.count() as u64;
     ensure!(
         listed == count + LAST_FILES,
