@@ -55,10 +55,15 @@ impl Shared {
     pub(crate) fn journal(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
         {
             let state = inode.state.read();
-            if state.data.ahead.is_none() && !state.lazy {
+            if state.data.ahead.is_none() {
                 return Ok(());
             }
         }
+        self.journal_now(inode)
+    }
+
+    /// The same, also if only an access time is ahead.
+    fn journal_now(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
         let _guard = self.core.marks.enter_unseen();
         let mut state = inode.state.write();
         self.journal_locked(inode.ino, &mut state, None)?;
@@ -136,6 +141,9 @@ impl Shared {
     pub(super) fn fsync(&self, inode: &Arc<Inode>, data_only: bool) -> Result<(), VfsError> {
         if self.fsync_by_log(inode, data_only)? {
             return Ok(());
+        }
+        if !data_only && inode.state.read().lazy {
+            self.journal_now(inode)?;
         }
         let (change, told, ordered, content_only) = {
             let state = inode.state.read();
