@@ -365,6 +365,14 @@ impl Data {
         self.0.fsync(inode, data_only)
     }
 
+    /// The same if one flush of the journal is enough for it; false if not, and then nothing was done.
+    ///
+    /// # Errors
+    /// See [`fsync`](Data::fsync).
+    pub fn fsync_soon(&self, inode: &Arc<Inode>, data_only: bool) -> Result<bool, VfsError> {
+        self.0.fsync_by_log(inode, data_only)
+    }
+
     /// Last link and last handle are gone: adds the deletion of the content's records to `batch`. The backing file goes once
     /// that is durable.
     ///
