@@ -8,8 +8,9 @@ mod rig;
 mod upkeep;
 
 use crate::chunk_store::{ChunkStore, FetchError, Standing};
+use crate::clock::Clock;
 use crate::ledger::PackState;
-use crate::limits::COLUMNS;
+use crate::limits::{COLUMNS, GET_DEADLINE, TRIAL_INTERVAL};
 use crate::sim::{Fault, SimMiners};
 use rig::{Rig, eventually};
 
@@ -91,6 +92,38 @@ async fn wrong_and_slow_miners_cost_time_but_never_wrong_bytes() {
     }
     rig.world.miners.set_fault(SimMiners::number(first), Some(Fault::Gone));
     rig.assert_fetch(&engine, &chunks).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_miner_that_stalls_is_gone_round_until_it_answers_again() {
+    let rig = Rig::new(12, 4);
+    // All of them in the first fragment of their segment, so with one miner.
+    let chunks = rig.chunks(7, 1 << 20);
+    let engine = rig.open();
+    rig.submit(&engine, &chunks);
+    engine.settle().await.expect("settle");
+    let located = engine.locate(chunks[0].0).expect("locate").expect("known");
+    let first = SimMiners::number(located.miners[0].as_ref().expect("confirmed").0);
+    drop(engine);
+
+    let engine = rig.open();
+    rig.world.miners.set_fault(first, Some(Fault::Stalls));
+    let before = rig.world.miners.asked(first);
+    rig.assert_fetch(&engine, &chunks[..5]).await;
+    // Once by the first reader, and tried once beside: that try does not come back either.
+    assert!(rig.world.miners.asked(first) - before <= 2);
+
+    rig.world.miners.set_fault(first, None);
+    // What stalled is given up after a minute; then it is tried again, and asked as before.
+    let clock = rig.world.clock.clone();
+    clock.sleep(GET_DEADLINE + TRIAL_INTERVAL).await;
+    rig.assert_fetch(&engine, &chunks[5..6]).await;
+    clock.sleep(TRIAL_INTERVAL).await;
+    let others = |miners: &SimMiners| (0..12).filter(|n| *n != first).map(|n| miners.asked(n)).sum::<usize>();
+    let (its, theirs) = (rig.world.miners.asked(first), others(&rig.world.miners));
+    rig.assert_fetch(&engine, &chunks[6..]).await;
+    assert_eq!(rig.world.miners.asked(first) - its, 1);
+    assert_eq!(others(&rig.world.miners) - theirs, 0);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -37,6 +37,7 @@ pub enum Fault {
 struct SimMiner {
     fragments: HashMap<(Fid, Sha256Hash), Bytes>,
     fault: Option<Fault>,
+    asked: usize,
 }
 
 /// See the module head. Endpoints are numbers: `sim:0`, `sim:1`, ...
@@ -91,6 +92,11 @@ impl SimMiners {
     /// Makes a miner misbehave, or good again.
     pub fn set_fault(&self, number: u8, fault: Option<Fault>) {
         self.miners.lock()[usize::from(number)].fault = fault;
+    }
+
+    /// How often a miner was asked for something it may hold.
+    pub fn asked(&self, number: u8) -> usize {
+        self.miners.lock()[usize::from(number)].asked
     }
 
     /// Drops everything a miner holds of one file.
@@ -199,8 +205,9 @@ impl FragmentStore for SimMiners {
         fragment: Sha256Hash,
         range: Range<u32>,
     ) -> BoxFuture<'static, Result<Bytes, MinerError>> {
-        let miners = self.miners.lock();
-        let miner = &miners[usize::from(number_of(endpoint))];
+        let mut miners = self.miners.lock();
+        let miner = &mut miners[usize::from(number_of(endpoint))];
+        miner.asked += 1;
         match miner.fault {
             Some(Fault::Gone) => return gone(),
             Some(Fault::Stalls) => return pending().boxed(),
