@@ -45,7 +45,7 @@ network() {
     chmod 600 "$scratch/passphrase"
     local devnet
     # A network is elsewhere: what it costs here gives way.
-    devnet=$(nice -n 19 cessfs-devnet up --dir "$scratch/net" --miners 16 --daemon | tail -n 1)
+    devnet=$(chrt --idle 0 cessfs-devnet up --dir "$scratch/net" --miners 16 --daemon | tail -n 1)
     cessfs init bench --rpc "$devnet" --new-phrase-file "$scratch/phrase" --passphrase-file "$scratch/passphrase" \
         --territory bench --gib 64 --days 30 --at-rest "${AT_REST:-sealed}" ${STORE:+--store "$STORE"} >/dev/null
     cessfs mount bench "$mount" -o "passphrase-file=$scratch/passphrase"

@@ -32,6 +32,7 @@ use fuser::{
     Request, TimeOrNow, WriteFlags,
 };
 use labels::Labels;
+use parking_lot::Mutex;
 use passthrough::{Asked, Passthrough, ttl_of};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -63,6 +64,8 @@ pub struct Adapter {
     /// The way to tell the kernel things unasked; there once the session is.
     kernel: Arc<OnceLock<Notifier>>,
     blocks: Arc<space::StaleBlocks>,
+    /// Held by the event loop that waits for a flush.
+    syncing: Arc<Mutex<()>>,
     passthrough: Arc<Passthrough>,
     labels: Labels,
 }
@@ -78,6 +81,7 @@ impl Adapter {
             kernel_cache,
             kernel: Arc::default(),
             blocks: Arc::default(),
+            syncing: Arc::default(),
             passthrough,
             labels: Labels::here(),
         }
@@ -358,7 +362,17 @@ impl Filesystem for Adapter {
         if is_snapshot(ino.0) {
             return self.nothing_to_do(reply);
         }
-        self.blocking("fsync", ino, reply, move |vfs| vfs.fsync(ino.0, fh.0, datasync));
+        self.guard("fsync", || {
+            // One of the event loops may wait for a flush: it need not be handed to another thread.
+            let soon = self.syncing.try_lock();
+            match soon.map(|_turn| self.vfs.fsync_soon(ino.0, fh.0, datasync)) {
+                Some(Ok(true)) => reply.ok(),
+                Some(Err(e)) => reply.error(self.faults.errno("fsync", ino.0, &e)),
+                Some(Ok(false)) | None => {
+                    self.blocking("fsync", ino, reply, move |vfs| vfs.fsync(ino.0, fh.0, datasync));
+                }
+            }
+        });
     }
 
     fn fallocate(

@@ -23,6 +23,7 @@ mod errors;
 mod fetch;
 mod inline;
 mod journal;
+pub(crate) mod logged;
 pub(crate) mod passthrough;
 mod piece;
 mod read;
@@ -59,6 +60,7 @@ use std::fs::File;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 pub(crate) use journal::HEARTBEAT_KEY;
@@ -109,6 +111,8 @@ pub(crate) struct Shared {
     cutter: Cutter,
     workers: Workers,
     disk: DiskRoom,
+    /// Blocks of all inodes of which the store has [copies](logged).
+    logged_blocks: AtomicUsize,
 }
 
 impl Data {
@@ -148,6 +152,7 @@ impl Data {
             cutter: Cutter::default(),
             workers: Workers::default(),
             disk: DiskRoom::new(&core.config.cache_dir),
+            logged_blocks: AtomicUsize::new(0),
             core,
         }));
         data.0.load_dirty()?;
@@ -161,6 +166,14 @@ impl Data {
     /// The cache or the store cannot be read. Damage found is repaired or told in [`errors`](Data::errors), not returned.
     pub fn recover(&self) -> Result<(), VfsError> {
         self.0.recover()
+    }
+
+    /// The same for a volume that must not change: content that was promised can be read.
+    ///
+    /// # Errors
+    /// The cache or the store cannot be read.
+    pub(crate) fn recover_content(&self) -> Result<(), VfsError> {
+        self.0.put_copies_back().map(|_| ())
     }
 
     /// Believes the backing files that the last mount left open to others. After [`recover`](Data::recover), if that is due.
@@ -350,6 +363,14 @@ impl Data {
     /// fsync of the inode fails.
     pub fn fsync(&self, inode: &Arc<Inode>, data_only: bool) -> Result<(), VfsError> {
         self.0.fsync(inode, data_only)
+    }
+
+    /// The same if one flush of the journal is enough for it; false if not, and then nothing was done.
+    ///
+    /// # Errors
+    /// See [`fsync`](Data::fsync).
+    pub fn fsync_soon(&self, inode: &Arc<Inode>, data_only: bool) -> Result<bool, VfsError> {
+        self.0.fsync_by_log(inode, data_only)
     }
 
     /// Last link and last handle are gone: adds the deletion of the content's records to `batch`. The backing file goes once

@@ -7,6 +7,7 @@
 //! The order is: the journal says *absent*; that is made durable; then the hole is punched. The other way round a power cut
 //! could leave a chunk that counts as resident and is not.
 
+use crate::data::logged::blocks_of;
 use crate::data::state::put_extent;
 use crate::data::{ChunkAt, Shared};
 use crate::error::VfsError;
@@ -212,6 +213,7 @@ impl Shared {
                 continue;
             }
             if evict {
+                state.data.logged.void(ino, blocks_of(*chunk), &mut batch);
                 now.resident = false;
             } else {
                 now.turn_dirty();

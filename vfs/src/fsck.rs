@@ -11,12 +11,14 @@
 //! | a dirty chunk without its note, a note without a dirty chunk | the note follows the chunk |
 //! | blocks, links or attributes miscounted, the counters of inodes behind | counted again |
 //! | a backing file of no inode | removed |
+//! | copies of blocks in the journal after a clean close | removed |
 //! | everything else | told: what is missing cannot be proven |
 
 use crate::attr::FileKind;
 use crate::backing::{self, Backing};
 use crate::check::check_names;
 use crate::core::{Core, VfsParts};
+use crate::data::logged::LOGGED_PREFIX;
 use crate::data::size::deletion_key;
 use crate::data::state::{DIRTY_PREFIX, dirty_key, spill_key};
 use crate::error::VfsError;
@@ -113,6 +115,7 @@ pub fn fsck(parts: VfsParts, repair: bool) -> Result<FsckReport, VfsError> {
     if fsck.report.closed {
         fsck.content()?;
         fsck.notes()?;
+        fsck.copies()?;
         fsck.leftovers()?;
     }
     fsck.counters()?;
@@ -307,6 +310,28 @@ impl Fsck {
             })?;
         }
         Ok(())
+    }
+
+    /// Copies of blocks that a clean close should have ended: the cache has what they hold, or something newer.
+    fn copies(&mut self) -> Result<(), VfsError> {
+        let core = self.core.clone();
+        let mut left = Vec::new();
+        each(&*core.store, LOGGED_PREFIX, |key, _| {
+            left.push(key.to_vec());
+            Ok(())
+        })?;
+        if left.is_empty() {
+            return Ok(());
+        }
+        let what = format!(
+            "{} blocks have a copy in the journal that nothing needs any more",
+            left.len()
+        );
+        self.mend(what, |core| {
+            let mut batch = Batch::new();
+            left.into_iter().for_each(|key| batch.delete(key));
+            Ok(core.store.commit(batch)?)
+        })
     }
 
     /// Backing files of inodes that are no more.

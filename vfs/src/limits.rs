@@ -110,6 +110,12 @@ pub const PENDING_BYTES_MAX: u64 = 8 << 20;
 pub const PENDING_AGE_MAX: Duration = Duration::from_secs(1);
 /// Chunks of one inode that may wait for a sync before they are journaled.
 pub const UNSYNCED_CHUNKS_MAX: usize = 64;
+/// Blocks that one fsync puts into the store instead of syncing the backing file.
+pub const FSYNC_LOG_BLOCKS_MAX: usize = 32;
+/// Blocks of all inodes that are in the store for that: after a crash so many are read back before the mount.
+pub const LOGGED_BLOCKS_MAX: usize = 1024;
+/// How long they may be there before their backing file is synced.
+pub const LOGGED_AGE_MAX: Duration = Duration::from_secs(5);
 /// Inodes synced one by one; more are synced by one call for the whole filesystem.
 pub const SYNC_EACH_MAX: usize = 16;
 /// Fetches that one read or write tries when the content changes under it.

@@ -9,6 +9,7 @@
 //! | clean | readable, another hash | dirty: it was written and the journal did not hear of it |
 //! | clean, cut short since it was sent | readable | dirty: no hash tells whether it was written |
 //! | clean | unreadable | absent: the network has it |
+//! | any | blocks older than their copies in the journal ([logged](crate::data::logged)) | the copies |
 //! | dirty | blocks torn | their last durable version (sealed layout) |
 //! | dirty | blocks that never reached the disk | holes there, and told in `errors` |
 //! | dirty | blocks noted as [unsure], and the machine was started since | holes there, and told in `errors` |
@@ -32,6 +33,7 @@ impl Shared {
     pub(crate) fn recover(&self) -> Result<(), VfsError> {
         // What the kernel still holds of the last run is made durable, so that it counts as durable from here on.
         self.backing.sync_disk()?;
+        let copied = self.put_copies_back()?;
         for ino in self.noted_inos(NOTE_PREFIX)? {
             self.recover_unsure(ino)?;
         }
@@ -46,7 +48,7 @@ impl Shared {
         let mut nameless = self.dirty_inos()?;
         self.backing.survey(&mut |file| {
             nameless.remove(&file.ino);
-            if file.modified >= since {
+            if file.modified >= since || copied.contains(&file.ino) {
                 suspects.push(file.ino);
             }
         })?;
@@ -64,7 +66,9 @@ impl Shared {
         self.backing.sync_all()?;
         *self.strays.lock() = 0..BACKING_DIRS;
         self.mark_dirty_again()?;
-        self.persist_all()
+        self.persist_all()?;
+        // What was dropped, cut or removed here does not come back: versions of blocks may begin anew where it was.
+        Ok(self.backing.sync_disk()?)
     }
 
     /// Removes what is left of inodes that are no more, from the next of the directories that may hold any. That a file was not

@@ -14,6 +14,8 @@ pub static CACHE_READ: Stage = Stage::new("disk", "cache_read");
 pub static CACHE_WRITE: Stage = Stage::new("disk", "cache_write");
 /// Making backing files durable.
 pub static CACHE_SYNC: Stage = Stage::new("disk", "cache_sync");
+/// Copying blocks into the store for an fsync.
+pub static LOG_BLOCKS: Stage = Stage::new("store", "log_blocks");
 /// Sealing a run of blocks.
 pub static SEAL_BLOCKS: Stage = Stage::new("crypto", "seal_blocks");
 /// Opening a run of blocks.
@@ -31,6 +33,7 @@ pub static ALL: &[&Stage] = &[
     &CACHE_READ,
     &CACHE_WRITE,
     &CACHE_SYNC,
+    &LOG_BLOCKS,
     &SEAL_BLOCKS,
     &OPEN_BLOCKS,
     &HASH_CHUNK,

@@ -7,6 +7,8 @@
 //! In normal running only the highest version counts: if it does not open, the block is damaged, never silently an older
 //! one. Only [`repair`](Backing::repair), after an unclean end, falls back.
 
+mod durable;
+
 use super::files::PartAt;
 use super::tags::{ENTRY_BYTES, Entry, Slot, TABLE_BYTES, TagTable};
 use super::{Backing, BackingError, BackingFile, BlockAt, Files};
@@ -38,6 +40,8 @@ pub(super) struct Sealed {
     entropy: Arc<Mutex<dyn Entropy>>,
     /// Tag tables of chunks used lately, by inode and chunk.
     tables: Mutex<LruCache<(u64, u64), Arc<Chunk>>>,
+    /// Those of them, by inode and chunk, with blocks that are not known to be durable. Changed while a chunk's table is held.
+    fresh: Mutex<BTreeSet<(u64, u64)>>,
     /// Syncs of one inode take turns, or the end of one would call durable what another has only begun to sync.
     turns: Vec<Mutex<()>>,
     /// Buffers that were sealed into, to be sealed into again: fresh ones of this size are faulted in page by page.
@@ -77,6 +81,7 @@ impl Sealed {
             keys,
             entropy,
             tables: Mutex::new(LruCache::unbounded()),
+            fresh: Mutex::default(),
             turns: (0..BACKING_DIRS).map(|_| Mutex::new(())).collect(),
             spare: Mutex::default(),
         }
@@ -239,6 +244,7 @@ impl Sealed {
             for block in run.blocks.clone() {
                 tags.set_fresh(block);
             }
+            self.fresh.lock().insert((chunk.ino, chunk.number));
         }
         let mut spare = self.spare.lock();
         if spare.len() < SEAL_BUFFERS_MAX {
@@ -412,17 +418,25 @@ impl Backing for Sealed {
 
     fn sync(&self, ino: u64) -> Result<(), BackingError> {
         let _turn = self.turn(ino).lock();
-        self.sync_tables(|chunk| chunk.ino == ino, || self.files.sync(ino))
+        self.sync_tables(self.fresh_chunks((ino, 0)..=(ino, u64::MAX)), || self.files.sync(ino))
     }
 
     fn sync_all(&self) -> Result<(), BackingError> {
         let _turns: Vec<_> = self.turns.iter().map(|turn| turn.lock()).collect();
-        self.sync_tables(|_| true, || self.files.sync_all())
+        self.sync_tables(self.fresh_chunks(..), || self.files.sync_all())
+    }
+
+    fn unsynced(&self, ino: u64, max: usize) -> Option<Vec<(BlockAt, u32)>> {
+        self.unsynced_blocks(ino, max)
+    }
+
+    fn restore(&self, at: BlockAt, version: u32, data: &[u8]) -> Result<(), BackingError> {
+        self.restore_block(at, version, data)
     }
 
     fn sync_disk(&self) -> Result<(), BackingError> {
         let _turns: Vec<_> = self.turns.iter().map(|turn| turn.lock()).collect();
-        self.sync_tables(|_| true, || self.files.sync_disk())
+        self.sync_tables(self.fresh_chunks(..), || self.files.sync_disk())
     }
 
     fn remove(&self, ino: u64) -> Result<(), BackingError> {
@@ -430,6 +444,7 @@ impl Backing for Sealed {
         let gone: Vec<_> = tables.iter().map(|(&key, _)| key).filter(|key| key.0 == ino).collect();
         for key in gone {
             tables.pop(&key);
+            self.fresh.lock().remove(&key);
         }
         drop(tables);
         Ok(self.files.remove(ino)?)
@@ -499,30 +514,6 @@ impl Backing for Sealed {
 
     fn inodes_in(&self, number: usize) -> Result<BTreeSet<u64>, BackingError> {
         Ok(self.files.inodes_in(number)?)
-    }
-}
-
-impl Sealed {
-    /// Runs `sync` and then knows that what was fresh before it is durable.
-    fn sync_tables(
-        &self,
-        covers: impl Fn(&Chunk) -> bool,
-        sync: impl FnOnce() -> std::io::Result<()>,
-    ) -> Result<(), BackingError> {
-        let covered: Vec<Arc<Chunk>> = self
-            .tables
-            .lock()
-            .iter()
-            .map(|(_, chunk)| chunk)
-            .filter(|chunk| covers(chunk))
-            .cloned()
-            .collect();
-        let covered: Vec<_> = covered.iter().filter(|chunk| chunk.tags.lock().begin_sync()).collect();
-        let result = sync();
-        for chunk in covered {
-            chunk.tags.lock().end_sync(result.is_ok());
-        }
-        Ok(result?)
     }
 }
 

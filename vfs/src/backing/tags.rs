@@ -121,7 +121,8 @@ impl TagTable {
         Some((slot, version))
     }
 
-    fn is_fresh(&self, block: usize) -> bool {
+    /// The newest version is not known to be durable.
+    pub(super) fn is_fresh(&self, block: usize) -> bool {
         self.fresh.contains(block) || self.syncing.contains(block)
     }
 

@@ -79,7 +79,11 @@ impl Shared {
             let unsure = self.write_range(at, &mut extent, 0..bytes.len(), &bytes, None)?;
             blocks = extent.allocated();
             let change = state.data.next_change();
-            state.data.spill = Some(Spill { change, noted: false });
+            state.data.spill = Some(Spill {
+                change,
+                noted: false,
+                of_nothing: false,
+            });
             state.data.with_slot(&self.core, inode_ino, 0, |slot| {
                 slot.now = extent;
                 slot.needs_mark = true;
@@ -92,6 +96,7 @@ impl Shared {
             state.data.spill = Some(Spill {
                 change: 0,
                 noted: false,
+                of_nothing: bytes.is_empty(),
             });
         }
         state.record.inline = false;
@@ -168,7 +173,11 @@ impl Shared {
             }
         }
         let change = state.data.last_change();
-        state.data.spill = Some(Spill { change, noted: true });
+        state.data.spill = Some(Spill {
+            change,
+            noted: true,
+            of_nothing: false,
+        });
         state.data.set_ahead(self.core.clock.monotonic(), 0);
         self.keep_pending(inode);
         Ok(())

@@ -15,6 +15,17 @@ impl Shared {
     /// Commits one batch with everything about the inode that is ahead of the store and may be journaled. `synced`: changes
     /// up to this one are durable. The caller holds the mutation guard.
     pub(crate) fn journal_locked(&self, ino: u64, state: &mut InodeState, synced: Option<u64>) -> Result<(), VfsError> {
+        self.journal_with(ino, state, synced, Batch::new())
+    }
+
+    /// The same after what is in `batch` already.
+    pub(super) fn journal_with(
+        &self,
+        ino: u64,
+        state: &mut InodeState,
+        synced: Option<u64>,
+        mut batch: Batch,
+    ) -> Result<(), VfsError> {
         if state.gone {
             return Ok(());
         }
@@ -23,7 +34,6 @@ impl Shared {
         if let Some(change) = synced {
             state.data.set_synced(change);
         }
-        let mut batch = Batch::new();
         let staged = state.data.stage(&self.core, ino, &mut batch);
         let spill_ended = synced.is_some_and(|change| self.end_spill(ino, state, change, &mut batch));
         if state.data.ahead.is_some() || state.lazy {
@@ -49,6 +59,11 @@ impl Shared {
                 return Ok(());
             }
         }
+        self.journal_now(inode)
+    }
+
+    /// The same, also if only an access time is ahead.
+    fn journal_now(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
         let _guard = self.core.marks.enter_unseen();
         let mut state = inode.state.write();
         self.journal_locked(inode.ino, &mut state, None)?;
@@ -74,7 +89,11 @@ impl Shared {
     fn journal_synced(&self, inode: &Arc<Inode>, change: u64) -> Result<(), VfsError> {
         let _guard = self.core.marks.enter_unseen();
         let mut state = inode.state.write();
-        self.journal_locked(inode.ino, &mut state, Some(change))?;
+        let mut batch = Batch::new();
+        if state.data.failure.is_none() {
+            self.drop_copies(inode.ino, &mut state, change, &mut batch);
+        }
+        self.journal_with(inode.ino, &mut state, Some(change), batch)?;
         if state
             .data
             .spill
@@ -120,6 +139,12 @@ impl Shared {
     }
 
     pub(super) fn fsync(&self, inode: &Arc<Inode>, data_only: bool) -> Result<(), VfsError> {
+        if self.fsync_by_log(inode, data_only)? {
+            return Ok(());
+        }
+        if !data_only && inode.state.read().lazy {
+            self.journal_now(inode)?;
+        }
         let (change, told, ordered, content_only) = {
             let state = inode.state.read();
             state.check_alive()?;
@@ -132,7 +157,8 @@ impl Shared {
         };
         if content_only {
             // What a database does all day: pages over pages. Times follow with the journal.
-            return self.sync_backing(inode);
+            self.sync_backing(inode)?;
+            return self.end_copies(inode, change);
         }
         if ordered {
             self.sync_backing(inode)?;
@@ -154,7 +180,7 @@ impl Shared {
     /// Journals everything about every inode; syncs what has to be synced for that.
     pub(crate) fn persist_all(&self) -> Result<(), VfsError> {
         let inodes: Vec<Arc<Inode>> = self.pending.lock().values().cloned().collect();
-        self.persist_many(&inodes)
+        self.persist_many(&inodes, &|state| !state.data.logged.is_empty())
     }
 
     /// The same for inodes that have been ahead of the store for long enough.
@@ -168,18 +194,17 @@ impl Shared {
                 .ahead
                 .is_none_or(|ahead| now.saturating_sub(ahead.since) >= PENDING_AGE_MAX)
         });
-        self.persist_many(&inodes)
+        self.persist_many(&inodes, &|state| self.copies_are_due(state, now))
     }
 
-    fn persist_many(&self, inodes: &[Arc<Inode>]) -> Result<(), VfsError> {
+    /// `copies_go`: the inode's copies in the store shall be replaced by a sync of its backing file.
+    fn persist_many(&self, inodes: &[Arc<Inode>], copies_go: &dyn Fn(&InodeState) -> bool) -> Result<(), VfsError> {
         let changes: Vec<(u64, bool)> = inodes
             .iter()
             .map(|inode| {
                 let state = inode.state.read();
-                (
-                    state.data.begin_sync(),
-                    state.data.needs_sync() && state.data.failure.is_none(),
-                )
+                let wants_sync = state.data.needs_sync() || copies_go(&state);
+                (state.data.begin_sync(), wants_sync && state.data.failure.is_none())
             })
             .collect();
         let to_sync = changes.iter().filter(|(_, needs_sync)| *needs_sync).count();

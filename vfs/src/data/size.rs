@@ -1,5 +1,6 @@
 //! Truncation, extension and the end of a file's content. None of them needs the network.
 
+use super::logged::blocks_of;
 use super::reclaim::Reclaim;
 use super::state::{DIRTY_PREFIX, dirty_key, put_extent, spill_key};
 use super::{BLOCK, CHUNK, Shared};
@@ -83,6 +84,7 @@ impl Shared {
             freed += extent.allocated();
         }
         freed += in_memory.iter().map(|(_, extent)| extent.allocated()).sum::<u64>();
+        state.data.logged.void(ino, blocks_of(first).start..u64::MAX, batch);
         let mut chunks: Vec<u64> = gone.iter().chain(&in_memory).map(|(chunk, _)| *chunk).collect();
         chunks.sort_unstable();
         chunks.dedup();
@@ -149,6 +151,9 @@ impl Shared {
         })?;
         self.core.marks.mark(batch, &records::extent_key(ino, chunk));
         put_extent(batch, ino, chunk, &journaled_before, &journaled);
+        let blocks = blocks_of(chunk);
+        let kept = u64::from(len).div_ceil(BLOCK as u64);
+        state.data.logged.void(ino, blocks.start + kept..blocks.end, batch);
         state.record.blocks = (state.record.blocks + now.allocated()).saturating_sub(before.allocated());
         if now.dirty {
             self.touch_dirty(ino, chunk, &now);
@@ -166,6 +171,7 @@ impl Shared {
         state.data.chunks.lock().forget_from(0);
         state.data.ahead = None;
         state.data.failure = None;
+        self.drop_copies(ino, state, u64::MAX, batch);
         self.pending.lock().remove(&ino);
         self.recent.lock().pop(&ino);
         let inline = records::inline_key(ino);

@@ -7,6 +7,7 @@
 //! replaced as a whole counts in the store as *absent, ask the network* until its bytes in the backing file are durable
 //! (`unsynced`). So a power cut gives back the old content or the new, never neither.
 
+use super::logged::Logged;
 use super::unsure::{self, Unsure};
 use crate::core::Core;
 use crate::error::VfsError;
@@ -57,6 +58,8 @@ pub struct DataState {
     promised: u64,
     /// The file outgrew its `b` record, which stays until this change is durable.
     pub(crate) spill: Option<Spill>,
+    /// Blocks of which the store has copies.
+    pub(crate) logged: Logged,
     /// What was written could not be made durable: every later fsync fails, and nothing that needs a sync is journaled.
     pub(crate) failure: Option<VfsError>,
     /// Others read and write the backing file.
@@ -80,6 +83,8 @@ pub(crate) struct Spill {
     pub(crate) change: u64,
     /// The store has the note.
     pub(crate) noted: bool,
+    /// It was empty, so there is no such record.
+    pub(crate) of_nothing: bool,
 }
 
 /// Where a reader will go on if it is a sequential one.
@@ -311,13 +316,20 @@ impl DataState {
 
     /// Something waits for a sync.
     pub(crate) fn needs_sync(&self) -> bool {
-        self.spill.is_some() || self.unsure_noted.load(Ordering::Relaxed) || self.unsynced_chunks() > 0
+        self.spill.is_some() || self.has_order()
+    }
+
+    /// Something has to be durable in the backing file before the store may say what is.
+    pub(crate) fn has_order(&self) -> bool {
+        let keeps = |spill: Spill| !spill.of_nothing;
+        self.spill.is_some_and(keeps) || self.unsure_noted.load(Ordering::Relaxed) || self.unsynced_chunks() > 0
     }
 
     /// Nothing is ahead of the store or waits for a sync: the state may be dropped.
     pub(crate) fn is_settled(&self) -> bool {
         self.ahead.is_none()
             && self.failure.is_none()
+            && self.logged.is_empty()
             && !self.needs_sync()
             && !self.chunks.lock().slots.values().any(Slot::is_ahead)
     }

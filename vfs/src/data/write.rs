@@ -260,6 +260,7 @@ impl Shared {
         chunk: u64,
         now: &Extent,
     ) -> Result<(), VfsError> {
+        self.unlog(ino, state, chunk)?;
         let change = state.data.next_change();
         let generation = self.core.marks.generation();
         let before = state.data.with_slot(&self.core, ino, chunk, |slot| {

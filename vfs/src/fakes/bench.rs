@@ -58,6 +58,7 @@ struct Setup {
     at_rest: AtRest,
     cache_bytes_max: u64,
     passthrough: bool,
+    read_only: bool,
     boot: [u8; 16],
 }
 
@@ -73,6 +74,7 @@ impl Bench {
             at_rest: AtRest::Plain,
             cache_bytes_max: u64::MAX / 4,
             passthrough: true,
+            read_only: false,
             boot: [0; 16],
         })
     }
@@ -83,6 +85,7 @@ impl Bench {
             at_rest,
             cache_bytes_max: u64::MAX / 4,
             passthrough: false,
+            read_only: false,
             boot,
         })
     }
@@ -98,6 +101,7 @@ impl Bench {
             at_rest,
             cache_bytes_max,
             passthrough: false,
+            read_only: false,
             boot: [0; 16],
         })
     }
@@ -120,6 +124,7 @@ impl Bench {
         config.at_rest = setup.at_rest;
         config.cache_bytes_max = setup.cache_bytes_max;
         config.passthrough = setup.passthrough;
+        config.read_only = setup.read_only;
         config.boot = setup.boot;
         let core = Arc::new(Core::new(VfsParts {
             store: store.clone(),
@@ -181,6 +186,19 @@ impl Bench {
         let after = self.again(Arc::new(self.store.crashed_at(batches)), Arc::new(dir));
         after.data.recover().unwrap();
         after.resume();
+        after
+    }
+
+    /// The same, mounted for reading only.
+    pub fn read_only_copy(&self, batches: usize, dir: tempfile::TempDir) -> Bench {
+        let (clock, chunks) = (self.clock.clone(), self.chunks.clone());
+        let store = Arc::new(self.store.crashed_at(batches));
+        let setup = Setup {
+            read_only: true,
+            ..self.setup
+        };
+        let after = Bench::mount(store, clock, chunks, Arc::new(dir), setup, self.mounts + 1);
+        after.data.recover_content().unwrap();
         after
     }
 

@@ -154,6 +154,7 @@ mod tests {
             super::SINGLETON_PREFIX,
             crate::delta::SAVED_PREFIX,
             crate::data::state::DIRTY_PREFIX,
+            crate::data::logged::LOGGED_PREFIX,
             crate::data::passthrough::PASS_PREFIX,
             &deletion[..1],
         ];

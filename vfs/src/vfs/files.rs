@@ -225,15 +225,16 @@ impl Vfs {
         if self.core.config.read_only {
             return Ok(());
         }
-        let behind = !data_only && handle.inode.state.read().lazy;
-        if behind {
-            let _change = self.core.marks.enter();
-            let mut locked = lock_many([&handle.inode]);
-            let mut change = Change::new(&self.core, &self.data);
-            change.record(&locked, ino);
-            change.commit(&mut locked)?;
-        }
         self.data.fsync(&handle.inode, data_only)
+    }
+
+    /// The same if one flush of the journal is enough for it; false if not, and then nothing was done.
+    pub fn fsync_soon(&self, ino: u64, fh: u64, data_only: bool) -> Result<bool, VfsError> {
+        let handle = self.handles.get(ino, fh)?;
+        if self.core.config.read_only {
+            return Ok(true);
+        }
+        self.data.fsync_soon(&handle.inode, data_only)
     }
 
     /// Returns when every change of names so far would survive a power cut here.

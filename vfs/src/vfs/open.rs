@@ -52,6 +52,9 @@ impl Vfs {
         });
         make_root(&vfs.core)?;
         vfs.data.tell_missing()?;
+        if vfs.core.config.read_only && !was_clean {
+            vfs.data.recover_content()?;
+        }
         if !vfs.core.config.read_only {
             vfs.sweep_orphans()?;
             if !was_clean {

@@ -4,7 +4,7 @@ use crate::disk::Dice;
 use crate::network::{Machine, NoTrees};
 use cessfs_crypto::{Entropy, Phrase, VolumeId, VolumeKeys};
 use cessfs_sync::store::{Journal, LogSettings, RedbBackend, Sealer, SledBackend};
-use cessfs_sync::{ChunkStore, MetaStore, StoreError};
+use cessfs_sync::{Batch, ChunkStore, MetaStore, StoreError};
 use cessfs_vfs::{AtRest, VfsConfig, VfsParts};
 use parking_lot::Mutex;
 use std::path::Path;
@@ -21,7 +21,7 @@ pub enum Database {
 }
 
 /// So small that a run writes each segment of the journal's log many times, and has batches that fit none.
-const SEGMENT_BYTES: u64 = 16 << 10;
+const SEGMENT_BYTES: u64 = 32 << 10;
 
 /// How a volume is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -30,6 +30,26 @@ pub struct Setup {
     pub at_rest: AtRest,
     /// With the real engine, whose packs stay in the staging directory.
     pub staged: bool,
+    /// What an fsync put into the journal of a file's content is gone after each power cut.
+    pub forgets_copies: bool,
+}
+
+/// What the keys of that begin with (docs/FORMAT-cache.md).
+const COPIES: &[u8] = b"l";
+
+/// Copies of blocks in the journal.
+pub fn copies(store: &dyn MetaStore) -> Result<usize, StoreError> {
+    Ok(store.scan(COPIES, COPIES, usize::MAX)?.len())
+}
+
+/// Takes them out.
+pub fn forget_copies(store: &dyn MetaStore) -> Result<(), StoreError> {
+    let mut batch = Batch::new();
+    for (key, _) in store.scan(COPIES, COPIES, usize::MAX)? {
+        batch.delete(key);
+    }
+    store.commit(batch)?;
+    store.barrier()
 }
 
 impl Entropy for Dice {

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The cache directory as a power cut could leave it: of the units that differ between `durable` and `newest`, every one
 /// whose number `keeps` says so is new. Plain blocks are written whole or not (the disk's own pages), tags by the sector.
-fn torn_dir(durable: &Path, newest: &Path, unit: usize, keeps: &dyn Fn(usize) -> bool) -> tempfile::TempDir {
+pub(super) fn torn_dir(durable: &Path, newest: &Path, unit: usize, keeps: &dyn Fn(usize) -> bool) -> tempfile::TempDir {
     let image = scratch();
     copy_dir(durable, image.path());
     let mut seen = 0;
@@ -46,7 +46,7 @@ fn unit(at_rest: AtRest) -> usize {
 
 /// Every block of `found` is the durable one or a newer one.
 #[track_caller]
-fn old_or_new(found: &[u8], old: &[u8], new: &[u8], what: &str) {
+pub(super) fn old_or_new(found: &[u8], old: &[u8], new: &[u8], what: &str) {
     for at in (0..old.len()).step_by(4096) {
         let end = (at + 4096).min(old.len());
         let block = found
@@ -195,6 +195,12 @@ impl Backing for Watched {
     fn sync_all(&self) -> Result<(), BackingError> {
         self.backing.sync_all()
     }
+    fn unsynced(&self, ino: u64, max: usize) -> Option<Vec<(BlockAt, u32)>> {
+        self.backing.unsynced(ino, max)
+    }
+    fn restore(&self, at: BlockAt, version: u32, data: &[u8]) -> Result<(), BackingError> {
+        self.backing.restore(at, version, data)
+    }
     fn sync_disk(&self) -> Result<(), BackingError> {
         self.backing.sync_disk()
     }
@@ -307,7 +313,7 @@ fn pages_over_pages_are_durable_without_the_journal_and_nothing_else_is() {
             after > before
         };
         assert!(
-            !barrier(&|| bench.write(5, 8000, &pattern(2, 9000))),
+            !barrier(&|| bench.write(5, 8000, &pattern(2, 300_000))),
             "{at_rest:?}: overwritten"
         );
         let (_, durable) = bench.store.progress();
