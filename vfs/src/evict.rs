@@ -42,6 +42,8 @@ impl Shared {
     /// Drops every chunk that the network is known to hold.
     pub(crate) fn evict_all(&self) -> Result<EvictReport, VfsError> {
         let _alone = self.evicting.lock();
+        // A file that was closed a moment ago may still count as the kernel's, and would stay.
+        self.end_passes();
         self.settle_submitted()?;
         self.persist_all()?;
         let mut inos = Vec::new();

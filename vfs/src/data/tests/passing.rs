@@ -116,6 +116,17 @@ fn nothing_is_evicted_under_who_still_has_it() {
 }
 
 #[test]
+fn what_was_closed_a_moment_ago_is_evicted_too() {
+    let bench = Bench::passing();
+    confirmed(&bench, 5, &pattern(1, 9 * MIB));
+    drop(pass(&bench, 5));
+    bench.close(5);
+    assert!(bench.passes(5), "more chunks than a close may compare");
+    let report = bench.data.evict_all().unwrap();
+    assert_eq!((report.kept_bytes, report.evicted_bytes), (0, 9 * MIB as u64));
+}
+
+#[test]
 fn a_chunk_that_changes_after_it_was_submitted_is_sent_again() {
     let bench = Bench::passing();
     bench.create_open(5).expect("new files pass");
