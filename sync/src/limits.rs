@@ -294,8 +294,6 @@ const _: () = assert!(JOURNAL_MERGE_BYTES_MAX as u64 <= JOURNAL_SEGMENT_BYTES);
 const _: () = assert!(JOURNAL_TABLE_BEHIND_BYTES_MAX + JOURNAL_MERGE_BYTES_MAX <= JOURNAL_BEHIND_BYTES_MAX / 2);
 /// How much the threads that send in the background step back (nice(2)): a third of the processor where others want it too.
 pub const BACKGROUND_NICE: i32 = 5;
-/// The turns these threads ask for, where the kernel knows that (100 ms at most): longer than everybody's, which is some 3 ms.
-pub const BACKGROUND_SLICE: Duration = Duration::from_millis(50);
 /// Memory that changes may take that the journal's table does not have yet, before `commit` blocks.
 pub const JOURNAL_BEHIND_BYTES_MAX: usize = 64 << 20;
 /// The same of those that are in the log, before the table is brought up to date.
