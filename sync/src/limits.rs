@@ -178,7 +178,7 @@ pub const LATENCIES_KEPT: usize = 128;
 /// Ranges of fewer bytes say nothing about how long a chunk may take.
 pub const LATENCY_BYTES_MIN: usize = 256 << 10;
 /// Shortest hedge delay: below it jitter alone would hedge.
-pub const HEDGE_DELAY_MIN: Duration = Duration::from_millis(10);
+pub const HEDGE_DELAY_MIN: Duration = Duration::from_millis(20);
 /// Longest hedge delay: above it a person waits.
 pub const HEDGE_DELAY_MAX: Duration = Duration::from_secs(5);
 /// Hedge delay while no latency is known.
