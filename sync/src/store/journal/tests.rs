@@ -236,6 +236,12 @@ fn what_a_barrier_promised_outlives_a_kill_while_the_table_has_nothing() {
     fake.hold(false);
 }
 
+/// Lets every later write to the log fail.
+fn break_log(journal: &Journal<Arc<Fake>>, dir: &Path) {
+    let mut writer = journal.shared.writer.lock();
+    writer.log.as_mut().unwrap().break_file(dir);
+}
+
 #[test]
 fn what_was_put_down_outlives_a_kill_without_a_flush_or_a_wait_for_one() {
     let dir = tempfile::tempdir().unwrap();
@@ -255,14 +261,7 @@ fn what_was_put_down_outlives_a_kill_without_a_flush_or_a_wait_for_one() {
     }
     drop(flushing);
     assert!(journal.shared.queue.lock().durable < 20, "nobody asked for the disk");
-    journal
-        .shared
-        .writer
-        .lock()
-        .log
-        .as_mut()
-        .unwrap()
-        .break_file(dir.path());
+    break_log(&journal, dir.path());
     journal.commit(put("a", "2")).unwrap();
     assert!(matches!(journal.put_down(), Err(StoreError::Io(_))));
     assert!(matches!(journal.put_down(), Err(StoreError::Io(_))));
@@ -306,14 +305,7 @@ fn a_failed_append_fails_the_barrier_and_everything_before_it_is_kept() {
     let journal = Journal::logged(fake.clone(), None, dir.path(), SMALL).unwrap();
     journal.commit(put("a", "1")).unwrap();
     journal.barrier().unwrap();
-    journal
-        .shared
-        .writer
-        .lock()
-        .log
-        .as_mut()
-        .unwrap()
-        .break_file(dir.path());
+    break_log(&journal, dir.path());
     journal.commit(put("a", "2")).unwrap();
     assert!(matches!(journal.barrier(), Err(StoreError::Io(_))));
     assert!(matches!(journal.commit(put("a", "3")), Err(StoreError::Poisoned)));
