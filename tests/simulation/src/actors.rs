@@ -206,6 +206,22 @@ impl Stage<'_> {
         Ok(())
     }
 
+    /// Four of five files go. Names that are refused stay.
+    pub fn removes_most(&self) {
+        let files: Vec<String> = {
+            let model = self.model.borrow();
+            let files = model.names.iter().filter(|(_, node)| **node != Node::Dir);
+            files.map(|(path, _)| path.clone()).collect()
+        };
+        for file in files {
+            if self.dice.borrow_mut().below(5) > 0
+                && let Err(error) = self.unlink(&file)
+            {
+                self.trace.note(format_args!("refused: {error}"));
+            }
+        }
+    }
+
     /// One thing that a program does.
     async fn act(&self) -> Result<(), VfsError> {
         let (what, files, dirs) = {

@@ -81,8 +81,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Those of a seed.
-    pub fn new(dice: &mut Dice) -> Settings {
+    /// Those of a seed; `taken_over` if another machine has to take over, and not only perhaps.
+    pub fn new(dice: &mut Dice, taken_over: bool) -> Settings {
         Settings {
             pack_segments: 1 + dice.below(4),
             pack_age: dice.time(Duration::from_secs(20), Duration::from_secs(1200)),
@@ -92,15 +92,15 @@ impl Settings {
             upkeep: upkeep(dice),
             second_machine: false,
         }
-        .fitting_together(dice)
+        .fitting_together(dice, taken_over)
     }
 
     /// Perhaps another machine takes over. Then dead packs stay long enough for it to make itself known.
-    fn fitting_together(mut self, dice: &mut Dice) -> Settings {
+    fn fitting_together(mut self, dice: &mut Dice, taken_over: bool) -> Settings {
         // Collected by hand only. In simulated networks a chunk may fill half of a pack, chunks that are moved out of such packs
         // take as many again, and collecting in the background would never come to an end; a real segment has room for 31.
         self.upkeep.gc = false;
-        self.second_machine = dice.one_in(4);
+        self.second_machine = dice.one_in(4) || taken_over;
         let minute = Duration::from_secs(60);
         self.upkeep.grace = match self.second_machine {
             true => dice.time(GRACE_MIN, GRACE_MIN * 2),

@@ -17,7 +17,6 @@ use crate::trace::Trace;
 use cessfs_sync::Clock;
 use cessfs_sync::erasure::{geometry, sha256};
 use cessfs_sync::rules::{Rule, forget_persisted, switch_off};
-use futures::FutureExt;
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -115,7 +114,7 @@ fn in_this_thread(options: Options) -> Outcome {
         .expect("a runtime of this thread");
     let stuck = clock.stuck();
     let state = runtime.block_on(async {
-        let mut world = World::new(options.seed, clock.clone(), trace.clone());
+        let mut world = World::new(options, clock.clone(), trace.clone());
         let verdict = tokio::select! {
             biased;
             () = stuck => Err("nobody has anything to do, and nobody waits for a time".into()),
@@ -147,13 +146,16 @@ fn scratch() -> tempfile::TempDir {
 }
 
 impl World {
-    fn new(seed: u64, clock: SimClock, trace: Trace) -> World {
+    fn new(options: Options, clock: SimClock, trace: Trace) -> World {
+        let seed = options.seed;
         let mut dice = Dice::new(seed, "world");
         let secrets = Arc::new(Secrets::new(seed));
         let chain = SimChain::new(seed, clock.clone(), trace.clone(), secrets.clone());
         let count = 20 + dice.below(21) as u8;
         let miners = SimMiners::new(seed, count, chain.clone(), clock.clone(), trace.clone());
-        let settings = Settings::new(&mut dice);
+        // What guards two machines from each other shows only where there are two.
+        let taken_over = matches!(options.broken, Some(Rule::Fence | Rule::Grace));
+        let settings = Settings::new(&mut dice, taken_over);
         let pace = dice.time(Duration::from_secs(5), Duration::from_secs(300));
         trace.note(format_args!(
             "world {seed}: {count} miners, {settings:?}, pace {pace:?}"
@@ -387,6 +389,10 @@ impl World {
     /// A second machine recovers the volume, and goes on; the first stays on and does not know. Unless nothing of the volume can
     /// be recovered yet: then there is no second machine. Whoever goes on was ended, false if that became a crash.
     async fn take_over(&mut self, life: Life, link: Link) -> Result<bool, String> {
+        if self.below(2) == 0 {
+            // Most of it is not needed any more; only the first machine knows.
+            self.stage(&life).removes_most();
+        }
         let mut dice = Dice::new(self.dice.borrow_mut().word(), "second machine");
         let root = self.next_root();
         let clock = self.outside.clock.clone();
@@ -417,20 +423,32 @@ impl World {
         self.outside.trace.count("second machines");
         self.omits.set(false);
         let trace = self.outside.trace.clone();
-        let elder = match self.below(2) {
-            0 => life.engine.collect(false),
-            _ => std::future::pending().boxed(),
-        };
+        let (tidies, pause) = (self.below(2) == 0, self.time(Duration::from_secs(5), GRACE_MIN / 8));
+        let (vfs, engine) = (life.vfs.clone(), life.engine.clone());
         self.older.push(life);
         self.machine(disk, link);
-        // The first machine does not know, and collects what is dead.
-        let collecting = async {
-            let collected = elder.await;
-            trace.note(format_args!("the older machine collected: {collected:?}"));
+        // The first machine does not know: it goes on with its housekeeping, and perhaps collects what is dead.
+        let (working, ticking) = (clock.clone(), clock.clone());
+        let housekeeping = async move {
+            loop {
+                working.sleep(Duration::from_millis(500)).await;
+                if let Err(error) = vfs.work() {
+                    trace.note(format_args!("housekeeping of the older machine: {error}"));
+                }
+            }
+        };
+        let told = self.outside.trace.clone();
+        let collecting = async move {
+            while tidies {
+                let collected = engine.collect(false).await;
+                told.note(format_args!("the older machine collected: {collected:?}"));
+                ticking.sleep(pause).await;
+            }
             std::future::pending().await
         };
         tokio::select! {
             biased;
+            () = housekeeping => unreachable!("it goes on"),
             () = collecting => unreachable!("it goes on"),
             taken = self.goes_on(clock) => taken,
         }

@@ -65,6 +65,11 @@ fn a_pack_deleted_before_what_lives_in_it_has_moved_is_found() {
 }
 
 #[test]
+fn a_pack_deleted_before_who_recovered_it_can_be_known_is_found() {
+    found(Rule::Grace, "", 1..400);
+}
+
+#[test]
 fn a_pack_deleted_before_a_later_checkpoint_is_found() {
     found(Rule::Superseded, "", 1..120);
 }
