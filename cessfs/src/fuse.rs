@@ -144,7 +144,7 @@ impl Filesystem for Adapter {
         atime: Option<TimeOrNow>,
         mtime: Option<TimeOrNow>,
         ctime: Option<SystemTime>,
-        _fh: Option<FileHandle>,
+        fh: Option<FileHandle>,
         _crtime: Option<SystemTime>,
         _chgtime: Option<SystemTime>,
         _bkuptime: Option<SystemTime>,
@@ -160,14 +160,23 @@ impl Filesystem for Adapter {
             atime: time(atime),
             mtime: time(mtime),
             ctime: ctime.map(timestamp),
+            written_back: false,
         };
+        // Only what the kernel sends of itself has times and a handle: a program that sets them names a file.
+        let times = cessfs_vfs::SetAttr {
+            mtime: set.mtime,
+            ctime: set.ctime,
+            ..Default::default()
+        };
+        set.written_back = set == times && fh.is_some() && mtime.is_some() && ctime.is_some();
         self.guard("setattr", || {
             // A request that sets nothing comes before a cached write by somebody who may not keep set-id bits.
             let changes_no_time = set.atime.is_none() && set.mtime.is_none() && set.ctime.is_none();
             if set.perm.is_none() && (set.size.is_some() || changes_no_time) {
                 set.perm = self.loses_set_id(req, ino);
             }
-            match self.kept(self.vfs.setattr(ino.0, set, caller(req))) {
+            let changed = self.vfs.setattr(ino.0, set, caller(req));
+            match if set.written_back { changed } else { self.kept(changed) } {
                 Ok(attr) => reply.attr(&ttl_of(&attr), &file_attr(&attr)),
                 Err(e) => reply.error(self.faults.errno("setattr", ino.0, &e)),
             }

@@ -2,8 +2,8 @@
 
 use anyhow::Result;
 use cessfs_tests::process::drop_kernel_caches;
-use cessfs_tests::volume::miners_of;
 use cessfs_tests::tree::Manifest;
+use cessfs_tests::volume::miners_of;
 use cessfs_tests::{InitOptions, Network, Opener, Volume, can_mount, tree};
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -117,6 +117,9 @@ pub struct SetAttr {
     pub mtime: Option<TimeSet>,
     /// Change time (the kernel's writeback cache sends it).
     pub ctime: Option<Timestamp>,
+    /// These are times of content that was written, which the kernel kept until now; no program asked for them. They need not
+    /// be journaled before the content is: with the next fsync, the last close, or together with many others.
+    pub written_back: bool,
 }
 
 /// One entry that `readdir` tells.

@@ -17,6 +17,7 @@ use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, copy_file_range, fallocate,
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Whence;
 use parking_lot::Mutex;
+use rustix::fs::{AtFlags, StatxFlags};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, ErrorKind};
@@ -459,8 +460,7 @@ impl Files {
             Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
             Err(e) => return Err(e),
         };
-        let used = file.metadata()?.blocks() * STAT_BLOCK_BYTES;
-        let used = AtomicU64::new(used);
+        let used = AtomicU64::new(taken_by(&file)?);
         if is_new {
             self.unsynced.lock().entry(ino).or_default().insert(number, true);
         }
@@ -472,7 +472,7 @@ impl Files {
     }
 
     fn account(&self, part: &Part) -> io::Result<()> {
-        let now = part.file.metadata()?.blocks() * STAT_BLOCK_BYTES;
+        let now = taken_by(&part.file)?;
         let before = part.used.swap(now, Ordering::Relaxed);
         self.shift_used(now as i64 - before as i64);
         Ok(())
@@ -483,6 +483,13 @@ impl Files {
         let shifted = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, shift);
         debug_assert!(shifted.is_ok());
     }
+}
+
+/// Bytes that a file takes on the disk. Asks for nothing else: whoever asks for times makes the kernel note every later write at
+/// a time of its own (Linux 6.13 and newer), and on a filesystem without a journal the next sync then writes the inode, too.
+fn taken_by(file: &File) -> io::Result<u64> {
+    let found = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, StatxFlags::BLOCKS)?;
+    Ok(found.stx_blocks * STAT_BLOCK_BYTES)
 }
 
 fn advise(file: &File, offset: u64, bytes: u64, advice: PosixFadviseAdvice) {

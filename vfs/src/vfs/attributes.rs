@@ -1,7 +1,8 @@
 //! Changing attributes, and access times.
 //!
 //! An access time is worth no write of its own: it changes in memory (by the rule of the mount) and reaches the store with the
-//! inode's next change, its last close, or together with many others.
+//! inode's next change, its last close, or together with many others. So do the times that the kernel kept with cached writes and
+//! sends before each fsync and close ([`SetAttr::written_back`]).
 
 use super::{Attr, Caller, FileKind, Inode, InodeRecord, InodeState, SetAttr, Vfs};
 use crate::attr::{TimeSet, Timestamp};
@@ -33,6 +34,9 @@ impl Vfs {
     /// Changes attributes; `ctime` moves even if nothing is asked for, as the kernel's own filesystems have it.
     pub fn setattr(&self, ino: u64, set: SetAttr, caller: Caller) -> Result<Attr, VfsError> {
         self.core.check_writable()?;
+        if set.written_back {
+            return self.note_written_times(ino, &set, caller);
+        }
         let inode = self.inode(ino)?;
         let _change = self.core.marks.enter();
         let mut state = inode.state.write();
@@ -70,6 +74,25 @@ impl Vfs {
             self.data.times_were_set(&mut state)?;
         }
         self.live_attr_of(ino, &state)
+    }
+
+    /// Times that come with content: in memory now, journaled with it.
+    fn note_written_times(&self, ino: u64, set: &SetAttr, caller: Caller) -> Result<Attr, VfsError> {
+        let inode = self.inode(ino)?;
+        let (attr, noted) = {
+            let mut state = inode.state.write();
+            apply(&mut state.record, set, caller, self.core.now());
+            let mut noted = 0;
+            if !state.gone {
+                state.lazy = true;
+                noted = self.core.inodes.note_lazy(ino);
+            }
+            (self.live_attr_of(ino, &state)?, noted)
+        };
+        if noted > LAZY_INODES_MAX {
+            self.journal_lazy()?;
+        }
+        Ok(attr)
     }
 
     /// An access to an inode's content: moves its access time if the mount's rule says so. The caller holds no lock

@@ -3,6 +3,7 @@
 use super::*;
 use crate::attr::TimeSet;
 use crate::core::AtimeRule;
+use cessfs_sync::MetaStore;
 use cessfs_sync::chunk_store::{NetworkRoom, TerritoryRoom};
 
 fn set() -> SetAttr {
@@ -225,6 +226,44 @@ fn atime_follows_the_rule_of_the_mount() {
         let always = rule == AtimeRule::Always;
         assert_eq!(read(), (always, always && dir_moves), "{rule:?}, again");
     }
+}
+
+#[test]
+fn times_of_written_content_are_journaled_with_its_fsync_or_last_close() {
+    let w = World::new();
+    w.touch_file("/f").unwrap();
+    let ino = w.stat("/f").ino;
+    let flags = OpenFlags {
+        write: true,
+        ..OpenFlags::default()
+    };
+    let fh = w.vfs.open_file(ino, flags).unwrap();
+    let written_back = || {
+        let batches = w.store.progress().0;
+        let now = w.tick();
+        let times = SetAttr {
+            mtime: Some(TimeSet::At(now)),
+            ctime: Some(now),
+            written_back: true,
+            ..set()
+        };
+        let attr = w.vfs.setattr(ino, times, USER).unwrap();
+        assert_eq!((attr.mtime, attr.ctime), (now, now));
+        assert_eq!(w.store.progress().0, batches, "the content's batch takes them along");
+        now
+    };
+    let kept = || {
+        let (_, durable) = w.store.progress();
+        let crashed = World::on(Arc::new(w.store.crashed_at(durable)), |_| {});
+        crashed.stat("/f").mtime
+    };
+    let first = written_back();
+    w.vfs.fsync(ino, fh, false).unwrap();
+    assert_eq!(kept(), first);
+    let second = written_back();
+    w.vfs.release(ino, fh).unwrap();
+    w.store.barrier().unwrap();
+    assert_eq!(kept(), second);
 }
 
 #[test]
