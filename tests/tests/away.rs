@@ -72,6 +72,52 @@ fn a_writer_waits_for_the_network_as_long_as_configured() -> Result<()> {
     mount.umount()
 }
 
+/// The mount goes at once; the daemon stays until everything is sent, or until the volume is mounted again.
+#[test]
+fn unmounted_in_the_background_the_rest_is_sent() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 12)?;
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
+    let at = dir.path().join("mnt");
+    let mount = volume.mount(&at)?;
+    network.stop()?;
+    tree::write_noise(&mount.path().join("first"), 1, 5)?;
+    let mut expected = tree::manifest(mount.path())?;
+    mount.umount_with(&["--background"])?;
+    assert!(!at.join("first").exists(), "the mount is gone");
+    let status = volume.status()?;
+    assert_eq!(status["state"], "sending", "{status}");
+    assert!(status["dirty_bytes"].as_u64().unwrap_or(0) + status["unsent_bytes"].as_u64().unwrap_or(0) > 0);
+
+    // Who mounts it again does not wait for the network, and finds everything.
+    let mount = volume.mount(&at)?;
+    assert_eq!(
+        tree::differences(&expected, &tree::manifest(mount.path())?),
+        Vec::<String>::new()
+    );
+    tree::write_noise(&mount.path().join("second"), 2, 5)?;
+    expected.extend(tree::manifest(mount.path())?);
+    mount.umount_with(&["--background"])?;
+    network.start(12)?;
+    let began = Instant::now();
+    while volume.status()?["state"] != "unmounted" {
+        assert!(began.elapsed() < PATIENCE, "{}", volume.status()?);
+        std::thread::sleep(Duration::from_millis(200));
+    }
+    assert_eq!(volume.status()?["unsent_bytes"], 0);
+    let elsewhere = volume.elsewhere(&dir.path().join("elsewhere"))?;
+    elsewhere.recover(&network.ws, &[])?;
+    let mount = elsewhere.mount(&at)?;
+    assert_eq!(
+        tree::differences(&expected, &tree::manifest(mount.path())?),
+        Vec::<String>::new()
+    );
+    mount.umount()
+}
+
 #[test]
 fn writes_and_reads_go_on_while_the_network_is_away() -> Result<()> {
     if !can_mount() {
