@@ -339,7 +339,11 @@ impl Filesystem for Adapter {
                 }
                 self.attributes_changed(ino);
             }
-            let result = self.vfs.write(ino.0, fh.0, offset, data, kill_priv);
+            // A page of a mapping, which knows its place; the kernel may send it by the handle of somebody who appends.
+            let result = match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+                true => self.vfs.write_at(ino.0, fh.0, offset, data, kill_priv),
+                false => self.vfs.write(ino.0, fh.0, offset, data, kill_priv),
+            };
             self.blocks_changed(ino);
             self.later("write", ino, result, move |answer| match answer {
                 Ok(written) => reply.written(written),
