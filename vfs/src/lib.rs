@@ -70,10 +70,10 @@ impl<T: Send + 'static> Later<T> {
     }
 }
 
-/// An answer that is there, or one that has to wait for the network (as a future that holds no lock).
+/// An answer that is there, or one that has to wait for the network, or for long for the disk (as a future that holds no lock).
 pub enum Later<T> {
     /// Done.
     Ready(T),
-    /// Resolves when the network answered; run it off the FUSE threads.
+    /// Resolves when the network or the disk answered; run it off the FUSE threads, on a tokio runtime.
     Wait(futures::future::BoxFuture<'static, Result<T, VfsError>>),
 }
