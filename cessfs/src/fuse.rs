@@ -371,12 +371,10 @@ impl Filesystem for Adapter {
         if is_snapshot(ino.0) {
             return self.nothing_to_do(reply);
         }
-        self.guard("fsync", || {
-            match self.vfs.fsync_soon(ino.0, fh.0, datasync) {
-                Ok(true) => reply.ok(),
-                Ok(false) => self.blocking("fsync", ino, reply, move |vfs| vfs.fsync(ino.0, fh.0, datasync)),
-                Err(e) => reply.error(self.faults.errno("fsync", ino.0, &e)),
-            }
+        self.guard("fsync", || match self.vfs.fsync_soon(ino.0, fh.0, datasync) {
+            Ok(true) => reply.ok(),
+            Ok(false) => self.blocking("fsync", ino, reply, move |vfs| vfs.fsync(ino.0, fh.0, datasync)),
+            Err(e) => reply.error(self.faults.errno("fsync", ino.0, &e)),
         });
     }
 

@@ -173,19 +173,17 @@ impl Vfs {
         if !handle.flags.sync {
             return Ok(change);
         }
-        if matches!(change, Later::Ready(_)) && self.sync_soon(&handle.inode, false)? {
-            return Ok(change);
-        }
         let (content, inode) = (self.data.clone(), handle.inode.clone());
-        Ok(Later::Wait(Box::pin(async move {
-            let done = match change {
-                Later::Ready(done) => done,
-                Later::Wait(wait) => wait.await?,
-            };
-            let syncing = tokio::task::spawn_blocking(move || content.fsync(&inode, false));
-            syncing.await.map_err(std::io::Error::from)??;
-            Ok(done)
-        })))
+        Ok(match change {
+            Later::Ready(done) if self.sync_soon(&inode, false)? => Later::Ready(done),
+            Later::Ready(done) => Later::Block(Box::new(move || content.fsync(&inode, false).map(|()| done))),
+            // For the network first, beside which a flush is short.
+            wait => Later::Wait(Box::pin(async move {
+                let done = wait.settled().await?;
+                content.fsync(&inode, false)?;
+                Ok(done)
+            })),
+        })
     }
 
     /// Makes an inode durable if one flush of the journal is enough, and if no other event loop waits for one; false if not, and

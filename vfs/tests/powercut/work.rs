@@ -31,11 +31,8 @@ const FILES_MAX: usize = 10;
 const FILE_BYTES_MAX: u64 = 2 << 20;
 
 /// Runs what had to wait.
-pub fn wait<T>(runtime: &Handle, later: Later<T>) -> Result<T, VfsError> {
-    match later {
-        Later::Ready(value) => Ok(value),
-        Later::Wait(wait) => runtime.block_on(wait),
-    }
+pub fn wait<T: Send + 'static>(runtime: &Handle, later: Later<T>) -> Result<T, VfsError> {
+    runtime.block_on(later.settled())
 }
 
 /// Everything a run left behind.
