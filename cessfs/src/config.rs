@@ -7,7 +7,9 @@ mod upkeep;
 use crate::exit::{Exit, Failure};
 use crate::limits;
 use crate::units;
+use cessfs_sync::limits::{BACKLOG_BOUND_BYTES, BACKLOG_BOUND_BYTES_MIN};
 use cessfs_vfs::AtRest;
+use cessfs_vfs::limits::ROOM_WAIT_DEFAULT;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::Path;
 use std::time::Duration;
@@ -166,6 +168,20 @@ pub struct VolumeConfig {
     /// Bytes per second that may be sent to miners, on average; 0: any number. Read again while mounted.
     #[serde(default, serialize_with = "write_bytes", deserialize_with = "read_bytes")]
     pub uplink_max: u64,
+    /// Bytes of packs that may wait on this disk for the network; then changes stay in the cache, until that is full, too.
+    #[serde(
+        default = "default_backlog_max",
+        serialize_with = "write_bytes",
+        deserialize_with = "read_bytes"
+    )]
+    pub backlog_max: u64,
+    /// How long a writer waits when the cache is full of what is not sent, before it is told that there is no space.
+    #[serde(
+        default = "default_full_wait",
+        serialize_with = "write_duration",
+        deserialize_with = "read_duration"
+    )]
+    pub full_wait: Duration,
     /// What the kernel may keep.
     #[serde(default)]
     pub kernel_cache: KernelCache,
@@ -193,7 +209,7 @@ pub struct VolumeConfig {
 }
 
 /// Every key of `volume.toml`.
-pub const KEYS: [&str; 17] = [
+pub const KEYS: [&str; 19] = [
     "version",
     "rpc",
     "territory",
@@ -203,6 +219,8 @@ pub const KEYS: [&str; 17] = [
     "cache_size",
     "writeback_delay",
     "uplink_max",
+    "backlog_max",
+    "full_wait",
     "kernel_cache",
     "passthrough",
     "log_level",
@@ -266,6 +284,13 @@ impl VolumeConfig {
                 format!("`cache_size` is below the least of {least}"),
             ));
         }
+        if self.backlog_max < BACKLOG_BOUND_BYTES_MIN {
+            let least = units::bytes(BACKLOG_BOUND_BYTES_MIN);
+            return Err(Failure::new(
+                Exit::Config,
+                format!("`backlog_max` is below the least of {least}, two full packs"),
+            ));
+        }
         upkeep::check(self)
     }
 
@@ -305,6 +330,14 @@ fn default_cache_size() -> u64 {
 
 fn default_writeback_delay() -> Duration {
     limits::WRITEBACK_DELAY_DEFAULT
+}
+
+fn default_backlog_max() -> u64 {
+    BACKLOG_BOUND_BYTES
+}
+
+fn default_full_wait() -> Duration {
+    ROOM_WAIT_DEFAULT
 }
 
 fn write_bytes<S: Serializer>(n: &u64, serializer: S) -> Result<S::Ok, S::Error> {
@@ -356,6 +389,8 @@ mod tests {
             cache_size: 3 << 30,
             writeback_delay: Duration::from_millis(1500),
             uplink_max: 3 << 20,
+            backlog_max: 1 << 30,
+            full_wait: Duration::ZERO,
             kernel_cache: KernelCache::Writeback,
             passthrough: Passthrough::Off,
             log_level: LogLevel::Info,

@@ -29,6 +29,21 @@ pub struct Request {
     pub op: Op,
 }
 
+/// State of a daemon whose mount is gone and that sends what is left.
+pub const SENDING: &str = "sending";
+
+/// What a daemon that is asked to end sends to the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Sends {
+    /// Nothing more: it rests on this disk until the next mount.
+    Never,
+    /// Everything, before it unmounts and answers.
+    Before,
+    /// Everything, after it has unmounted and answered.
+    After,
+}
+
 /// What can be asked of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -100,8 +115,8 @@ pub enum Op {
     },
     /// Unmount and end.
     Shutdown {
-        /// After everything is confirmed on the network.
-        wait: bool,
+        /// When everything is confirmed on the network.
+        sends: Sends,
     },
     /// Change what is logged, until the next mount.
     SetLogLevel {
@@ -518,7 +533,8 @@ mod tests {
             Op::Explain {
                 path_hex: "2f61".into(),
             },
-            Op::Shutdown { wait: false },
+            Op::Shutdown { sends: Sends::Never },
+            Op::Shutdown { sends: Sends::After },
             Op::SnapshotDiff {
                 old: "monday".into(),
                 new: None,

@@ -1,9 +1,9 @@
-//! The newest pack this machine knows to be on the network, for each volume: `HOME/seen/VOLUME-ID`.
+//! The newest pack whose tree this machine knows to be on the network, for each volume: `HOME/seen/VOLUME-ID`.
 //!
-//! It outlives the volume's own directory. A recovery that finds less than was seen here before is being shown an old state
-//! by a node or by miners (I13), and refuses unless told otherwise.
+//! It outlives the volume's own directory. Who finds an older tree on the network than was seen here before is being shown an
+//! old state, by a node that leaves packs out or by miners that withhold them (I13), and refuses unless told otherwise.
 
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use crate::home;
 use cessfs_crypto::{PackSeq, VolumeId};
 use serde::{Deserialize, Serialize};
@@ -25,7 +25,45 @@ pub fn newest(home: &Path, volume: VolumeId) -> Option<PackSeq> {
     Some(PackSeq(seen.newest_pack))
 }
 
-/// Remembers that `pack` is on the network, unless a newer one is known.
+/// What the network shows of a volume.
+#[derive(Clone, Copy, Debug)]
+pub enum Shown {
+    /// The account lists packs up to this one.
+    Listed(PackSeq),
+    /// The tree of this pack is the newest that can be read.
+    Readable(PackSeq),
+}
+
+/// Refuses what is older than this machine has seen (I13). `rpc` is where it was asked for.
+///
+/// # Errors
+/// [`Exit::Refused`].
+pub fn refuse_older(home: &Path, volume: VolumeId, rpc: &str, shown: Shown) -> Result<(), Failure> {
+    let (Shown::Listed(pack) | Shown::Readable(pack)) = shown;
+    let Some(seen) = newest(home, volume).filter(|seen| *seen > pack) else {
+        return Ok(());
+    };
+    let what = match shown {
+        Shown::Listed(_) => format!("{rpc} shows nothing newer than pack {}", pack.0),
+        Shown::Readable(_) => format!(
+            "the newest tree that can be read through {rpc} is that of pack {}",
+            pack.0
+        ),
+    };
+    let hint = match shown {
+        Shown::Listed(_) => "ask another node; --allow-older takes what there is",
+        Shown::Readable(_) => {
+            "ask another node, or try again later, when miners that are away may be back; --allow-older takes what there is"
+        }
+    };
+    let failure = Failure::new(
+        Exit::Refused,
+        format!("this machine has seen pack {} of this volume, but {what}", seen.0),
+    );
+    Err(failure.hint(hint))
+}
+
+/// Remembers that `pack` and all before it are on the network, unless a newer one is known.
 ///
 /// # Errors
 /// The disk refuses.
@@ -36,7 +74,7 @@ pub fn note(home: &Path, volume: VolumeId, pack: PackSeq) -> Result<(), Failure>
     write(home, volume, pack)
 }
 
-/// Remembers `pack` even if a newer one was seen: the user chose to go back.
+/// Remembers `pack` even if a newer one was seen: the user accepted an older state.
 ///
 /// # Errors
 /// The disk refuses.
@@ -67,5 +105,24 @@ mod tests {
         assert_eq!(newest(home, VolumeId([1; 16])), None);
         go_back(home, volume, PackSeq(2)).unwrap();
         assert_eq!(newest(home, volume), Some(PackSeq(2)));
+    }
+
+    #[test]
+    fn only_what_is_older_is_refused() {
+        let tmp = tempfile::tempdir().unwrap();
+        let volume = VolumeId([0xAB; 16]);
+        let refused = |shown| refuse_older(tmp.path(), volume, "ws://node", shown).err();
+        assert!(refused(Shown::Listed(PackSeq(0))).is_none(), "nothing was seen yet");
+        note(tmp.path(), volume, PackSeq(5)).unwrap();
+        assert!(refused(Shown::Listed(PackSeq(5))).is_none());
+        assert!(refused(Shown::Readable(PackSeq(6))).is_none());
+        for shown in [Shown::Listed(PackSeq(4)), Shown::Readable(PackSeq(4))] {
+            let failure = refused(shown).expect("it is older");
+            let said = failure.to_string();
+            assert!(
+                failure.exit == Exit::Refused && said.contains("pack 5") && said.contains("pack 4"),
+                "{said}"
+            );
+        }
     }
 }

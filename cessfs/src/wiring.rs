@@ -163,6 +163,7 @@ impl Closed {
         let chain = chain(&config.rpc, secret.account_key())?;
         let mut engine_config = EngineConfig::new(dir.staging(), &config.territory);
         engine_config.uplink_bytes_per_second_max = config.uplink_max;
+        engine_config.backlog_bound_bytes = config.backlog_max;
         engine_config.upkeep = config.upkeep(options.is_none_or(|options| options.read_only));
         engine_config.claims = options.is_some_and(|options| !options.read_only);
         let engine = Engine::open(
@@ -197,6 +198,7 @@ fn vfs_config(dir: &VolumeDir, config: &VolumeConfig, options: Option<&OpenOptio
     vfs_config.at_rest = config.at_rest.into();
     vfs_config.writeback_delay = config.writeback_delay;
     vfs_config.cache_bytes_max = config.cache_size;
+    vfs_config.room_wait = config.full_wait;
     vfs_config.trash_keep = config.trash.keep;
     vfs_config.trash_min_age = config.trash.min_age;
     vfs_config.boot = boot_id().unwrap_or_default();

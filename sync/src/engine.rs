@@ -235,11 +235,12 @@ impl Engine {
         self.ledger.fenced()
     }
 
-    /// The newest pack that the network is known to hold; `None` before there is one.
+    /// The newest pack of this history that the network is known to hold with all packs before it, so that its tree can be had
+    /// from there; `None` before there is one.
     pub fn newest_confirmed(&self) -> Option<PackSeq> {
         let packs = self.ledger.all();
-        let confirmed = packs.iter().rev().find(|pack| pack.state >= PackState::Confirmed);
-        confirmed.map(|pack| pack.seq)
+        let there = packs.iter().take_while(|pack| pack.state >= PackState::Confirmed);
+        there.filter(|pack| !pack.beside).last().map(|pack| pack.seq)
     }
 
     /// Looks at every pack that the network holds, now.

@@ -95,7 +95,7 @@ pub const PACK_AGE_MAX: Duration = Duration::from_secs(600);
 pub const SEALER_TICK: Duration = Duration::from_secs(1);
 /// How long the sealer leaves a pack alone after sealing failed (full disk): time for somebody to make room.
 pub const SEAL_RETRY_DELAY: Duration = Duration::from_secs(5);
-/// Unsent bytes at which `submit` blocks (`backlog.bound`).
+/// Unsent bytes at which `submit` blocks, unless configured (`backlog_max`).
 pub const BACKLOG_BOUND_BYTES: u64 = 8 << 30;
 /// A backlog bound below this could never let a full pack be sealed while another is in flight.
 pub const BACKLOG_BOUND_BYTES_MIN: u64 = 2 * PACK_TARGET_BYTES;

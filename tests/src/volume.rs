@@ -290,10 +290,20 @@ impl Mount {
     }
 
     /// `cessfs umount DIR`, as a person would.
-    pub fn umount(mut self) -> Result<()> {
+    pub fn umount(self) -> Result<()> {
+        self.umount_with(&[])
+    }
+
+    /// The same with options.
+    pub fn umount_with(mut self, options: &[&str]) -> Result<()> {
         self.gone = true;
         let mut umount = command("cessfs")?;
-        umount.arg("--home").arg(&self.home).arg("umount").arg(&self.at);
+        umount
+            .arg("--home")
+            .arg(&self.home)
+            .arg("umount")
+            .arg(&self.at)
+            .args(options);
         succeed(&mut umount).map(drop)
     }
 

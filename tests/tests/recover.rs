@@ -313,6 +313,7 @@ fn a_lost_pack_costs_what_was_in_it_and_the_rest_comes_back() -> Result<()> {
         assert_same(&first, mount.path(), "before the lost pack")?;
         mount.umount()?;
     }
+    a_tree_older_than_seen_is_refused(&scene, &early, told["id"].as_str().context("id")?)?;
 
     // From the next checkpoint on only its content is missing.
     let mount = scene.mount(volume)?;
@@ -359,6 +360,36 @@ fn a_lost_pack_costs_what_was_in_it_and_the_rest_comes_back() -> Result<()> {
     let mount = scene.mount(&late)?;
     assert!(!late.status()?["errors"].to_string().contains("dir/lost"));
     mount.umount()
+}
+
+/// The third pack is listed, but without the second its tree cannot be read: who has seen it takes an older one only by saying so.
+fn a_tree_older_than_seen_is_refused(scene: &Scene, early: &Volume, id: &str) -> Result<()> {
+    let (ws, seen) = (&scene.network.ws, early.home().join("seen").join(id));
+    assert_eq!(
+        fs::read_to_string(&seen)?,
+        "{\"newest_pack\":1}",
+        "the tree that came back"
+    );
+    fs::remove_dir_all(early.home().join("volumes").join(&early.name))?;
+    fs::write(&seen, "{\"newest_pack\":3}")?;
+    let (code, said) = fail(&mut early.recover_command(ws)?)?;
+    assert_eq!(code, 18, "{said}");
+    assert!(
+        said.contains("pack 3") && said.contains("pack 1") && said.contains("--allow-older"),
+        "{said}"
+    );
+    assert_eq!(
+        fs::read_dir(early.home().join("volumes"))?.count(),
+        0,
+        "nothing is left"
+    );
+    let (code, said) = fail(early.recover_command(ws)?.arg("--allow-older"))?;
+    assert_eq!(code, 20, "{said}");
+    assert_eq!(fs::read_to_string(&seen)?, "{\"newest_pack\":1}");
+    fs::remove_dir_all(early.home().join("volumes").join(&early.name))?;
+    let (code, said) = fail(early.recover_command(ws)?.args(["--at", "1"]))?;
+    assert_eq!(code, 20, "an earlier point is what was asked for: {said}");
+    Ok(())
 }
 
 #[test]

@@ -9,6 +9,7 @@ use crate::dentry::DentryCache;
 use crate::error::VfsError;
 use crate::ino_counter::InoCounter;
 use crate::inode::InodeTable;
+use crate::limits::ROOM_WAIT_DEFAULT;
 use crate::places::Places;
 use crate::quota::Quotas;
 use crate::records::{self, InodeRecord};
@@ -42,6 +43,8 @@ pub struct VfsConfig {
     pub writeback_delay: Duration,
     /// Bytes of clean content kept in the cache before eviction starts.
     pub cache_bytes_max: u64,
+    /// How long a writer waits for room in a cache that is full of unsent content before it is told that there is none.
+    pub room_wait: Duration,
     /// Every change is refused with `EROFS`.
     pub read_only: bool,
     /// When reading moves an access time.
@@ -74,6 +77,7 @@ impl VfsConfig {
             at_rest: AtRest::Sealed,
             writeback_delay: Duration::from_secs(5),
             cache_bytes_max: 10 << 30,
+            room_wait: ROOM_WAIT_DEFAULT,
             read_only: false,
             atime: AtimeRule::default(),
             dir_atime: true,

@@ -479,7 +479,7 @@ impl Data {
 
 impl Shared {
     /// The cache may grow.
-    fn has_room(&self) -> bool {
+    pub(crate) fn has_room(&self) -> bool {
         let max = self.core.config.cache_bytes_max;
         let slack = (max / 8).max(CACHE_SLACK_BYTES_MIN);
         self.backing.used_bytes() < max.saturating_add(slack)

@@ -95,6 +95,21 @@ impl Shared {
         Ok(())
     }
 
+    /// Seals the open pack if the cache is full and what fills it waits there. Otherwise nothing would be sent until the pack is
+    /// full or old, and a cache smaller than a pack never fills one: writers would wait for nothing.
+    pub(crate) fn send_for_room(&self) -> Result<(), VfsError> {
+        if self.has_room() {
+            return Ok(());
+        }
+        let waits = self.submitted_ids();
+        let mut waits = waits.into_iter().map(|(_, (id, _))| self.core.chunks.standing(id));
+        if waits.any(|standing| standing == Standing::Open) {
+            self.core.chunks.seal()?;
+            self.settle_submitted()?;
+        }
+        Ok(())
+    }
+
     /// Evicts chunks of one inode until `goal` bytes are gone.
     fn evict_inode(&self, ino: u64, goal: u64, report: &mut EvictReport) -> Result<(), VfsError> {
         let inode = match self.core.inodes.get(&self.core, ino) {

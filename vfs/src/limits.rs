@@ -122,8 +122,8 @@ pub const SYNC_EACH_MAX: usize = 16;
 pub const FETCH_ROUNDS_MAX: usize = 8;
 /// How often a writer that waits for room in the cache looks again.
 pub const ROOM_POLL: Duration = Duration::from_millis(50);
-/// How long a writer waits for room in the cache before it is told that there is none.
-pub const ROOM_WAIT_MAX: Duration = Duration::from_secs(10);
+/// How long a writer waits for room in the cache before it is told that there is none, unless configured (`full_wait`).
+pub const ROOM_WAIT_DEFAULT: Duration = Duration::from_secs(10);
 /// Part of the cache's size that content not yet sent may take beyond it: one eighth, at least this many bytes.
 pub const CACHE_SLACK_BYTES_MIN: u64 = 16 << 20;
 /// Eviction goes on until the cache takes at most this percentage of its bound.

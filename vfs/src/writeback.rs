@@ -27,6 +27,7 @@ use cessfs_sync::{Batch, Standing, StoreError};
 use parking_lot::RwLockWriteGuard;
 use queue::Taken;
 use std::sync::Arc;
+use std::time::Duration;
 
 impl Shared {
     /// Hands one chunk to the chunk store. Blocks while the backlog of unsent bytes is at its bound.
@@ -104,17 +105,24 @@ impl Shared {
         }
     }
 
-    /// Writes back the chunk that has been due for longest; false if none is due.
+    /// Writes back the chunk that has been due for longest; false if none is due. In a full cache every chunk is: writers wait
+    /// for the room it takes.
     pub(crate) fn write_back_next(&self) -> bool {
+        let hurries = !self.has_room();
+        let ahead = if hurries {
+            self.core.config.writeback_delay
+        } else {
+            Duration::ZERO
+        };
         let now = self.core.clock.monotonic();
-        let Some(taken) = self.dirty.lock().take_due(now) else {
+        let Some(taken) = self.dirty.lock().take_due(now + ahead) else {
             return false;
         };
-        if let Err(e) = self.write_back(taken) {
-            self.errors
-                .add(format!("inode {}: chunk {} waits: {e}", taken.ino, taken.chunk));
-        }
-        true
+        let Err(e) = self.write_back(taken) else { return true };
+        self.errors
+            .add(format!("inode {}: chunk {} waits: {e}", taken.ino, taken.chunk));
+        // In a hurry it would be taken again at once.
+        !hurries
     }
 
     /// Submits everything that is dirty at the call.

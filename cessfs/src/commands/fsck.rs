@@ -41,6 +41,9 @@ pub struct FsckArgs {
     /// Make a new journal where the old one does not open: from what can be read of it, else from staged packs and the network
     #[arg(long, conflicts_with = "repair")]
     rebuild: bool,
+    /// With --rebuild: accept an older state of the network than this machine has seen
+    #[arg(long, requires = "rebuild")]
+    allow_older: bool,
     /// Passphrase of the volume [default: asked for on the terminal]
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
@@ -105,7 +108,7 @@ pub fn run(args: &FsckArgs, context: &Context) -> Result<(), Failure> {
         _lock: lock,
     };
     if args.rebuild {
-        return rebuild::run(&held, context);
+        return rebuild::run(&held, args.allow_older, context);
     }
     let report = check(&held, args.repair)?;
     leave(&held.dir, &report)?;

@@ -19,6 +19,8 @@ use crate::wiring::{self, OsEntropy};
 use cessfs_crypto::{Entropy, KdfCost, KeySlots, Phrase, SS58_PREFIX, VolumeId};
 use cessfs_sync::Chain;
 use cessfs_sync::chain::{ChainError, Planck, TerritoryState};
+use cessfs_sync::limits::BACKLOG_BOUND_BYTES;
+use cessfs_vfs::limits::ROOM_WAIT_DEFAULT;
 use clap::Args;
 use serde::Serialize;
 use std::io::IsTerminal;
@@ -172,6 +174,8 @@ pub(super) fn configuration(rpc: &str, territory: String, chain: &dyn Chain, at_
         cache_size: limits::CACHE_BYTES_DEFAULT,
         writeback_delay: limits::WRITEBACK_DELAY_DEFAULT,
         uplink_max: 0,
+        backlog_max: BACKLOG_BOUND_BYTES,
+        full_wait: ROOM_WAIT_DEFAULT,
         kernel_cache: KernelCache::default(),
         passthrough: Passthrough::default(),
         log_level: LogLevel::default(),

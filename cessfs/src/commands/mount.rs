@@ -3,7 +3,8 @@
 use super::Context;
 use crate::cli::Global;
 use crate::config::VolumeConfig;
-use crate::control::client;
+use crate::control::client::{self, Client};
+use crate::control::{Op, SENDING, Sends};
 use crate::daemon::{self, Start, launch, log};
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, VolumeDir, VolumeName};
@@ -134,6 +135,10 @@ fn wait_until_free(volume: &VolumeDir) -> Result<(), Failure> {
     let mut waiting = None;
     while volume.is_locked() {
         let status = client::status(volume).ok();
+        if status.as_ref().is_some_and(|status| status.state == SENDING) {
+            // It goes on from this mount.
+            let _or_it_has_just_ended = end(volume);
+        }
         if let Some(status) = status.filter(|s| s.state == "mounted") {
             let place = status.mountpoint.unwrap_or_default();
             let pid = status.pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
@@ -149,6 +154,12 @@ fn wait_until_free(volume: &VolumeDir) -> Result<(), Failure> {
         waiting.get_or_insert_with(|| Waiting::on("waiting for the last mount to close"));
         std::thread::sleep(POLL);
     }
+    Ok(())
+}
+
+/// Asks a daemon that only sends what is left to end.
+fn end(volume: &VolumeDir) -> Result<(), Failure> {
+    Client::connect(volume)?.call(Op::Shutdown { sends: Sends::Never }, &mut |_| ())?;
     Ok(())
 }
 

@@ -13,10 +13,10 @@ use crate::home::{self, VolumeDir, VolumeName};
 use crate::moment;
 use crate::progress::Waiting;
 use crate::secret::{Secret, Sources, read_phrase};
-use crate::seen;
+use crate::seen::{self, Shown};
 use crate::survey::reach;
 use crate::wiring::{self, OsEntropy};
-use cessfs_crypto::{Phrase, SS58_PREFIX, VolumeId, VolumeKeys};
+use cessfs_crypto::{PackSeq, Phrase, SS58_PREFIX, VolumeId, VolumeKeys};
 use cessfs_sync::ledger::PackState;
 use cessfs_sync::recovery::{
     Archive, ArchiveParts, At, Continuation, Found, NoPlan, Pack, Packs, Plan, Step, Survey, has_chunk, install,
@@ -69,7 +69,7 @@ pub struct RecoverArgs {
     /// The database of the metadata store; chosen once
     #[arg(long, value_enum, default_value_t)]
     store: StoreBackend,
-    /// Accept an older state than this machine has seen
+    /// Accept an older state than this machine has seen: packs are left out of the list, or their metadata cannot be read
     #[arg(long)]
     allow_older: bool,
     /// Only print the points to go back to
@@ -79,7 +79,7 @@ pub struct RecoverArgs {
 
 fn parse_at(text: &str) -> Result<At, String> {
     if let Ok(number) = text.parse() {
-        return Ok(At::Pack(cessfs_crypto::PackSeq(number)));
+        return Ok(At::Pack(PackSeq(number)));
     }
     let time = moment::parse(text).map(At::Time);
     time.ok_or_else(|| "this is neither the number of a pack nor a time like 2026-11-22T19:30:00Z".to_owned())
@@ -148,7 +148,7 @@ pub fn run(args: &RecoverArgs, context: &Context) -> Result<(), Failure> {
         Listed::of(&source, &packs).print(context.json);
         return Ok(());
     };
-    refuse_rollback(args, &volume, &source, &packs)?;
+    refuse_older(args, volume.home(), &source, Shown::Listed(packs.newest()))?;
 
     let place = volume.under_construction();
     place.clear()?;
@@ -161,9 +161,10 @@ pub fn run(args: &RecoverArgs, context: &Context) -> Result<(), Failure> {
         }
     };
     place.move_to(&volume)?;
-    let remembered = match args.allow_older || args.at.is_some() {
-        true => seen::go_back(volume.home(), source.id, outcome.packs.newest()),
-        false => seen::note(volume.home(), source.id, outcome.packs.newest()),
+    let newest = newest_tree(&outcome);
+    let remembered = match args.allow_older {
+        true => seen::go_back(volume.home(), source.id, newest),
+        false => seen::note(volume.home(), source.id, newest),
     };
     drop(waiting);
     runtime.shutdown_background();
@@ -242,23 +243,17 @@ pub(super) fn show(waiting: &Waiting, step: Step) {
 }
 
 /// The network must not show less than this machine has seen there before (I13).
-fn refuse_rollback(args: &RecoverArgs, volume: &VolumeDir, source: &Source, packs: &Packs) -> Result<(), Failure> {
-    let Some(seen) = seen::newest(volume.home(), source.id) else {
-        return Ok(());
-    };
-    if args.allow_older || packs.newest() >= seen {
-        return Ok(());
+fn refuse_older(args: &RecoverArgs, home: &Path, source: &Source, shown: Shown) -> Result<(), Failure> {
+    match args.allow_older {
+        true => Ok(()),
+        false => seen::refuse_older(home, source.id, &args.rpc, shown),
     }
-    Err(Failure::new(
-        Exit::Refused,
-        format!(
-            "this machine has seen pack {} of this volume, but {} shows nothing newer than pack {}",
-            seen.0,
-            args.rpc,
-            packs.newest().0
-        ),
-    )
-    .hint("ask another node (--rpc); --allow-older takes what there is"))
+}
+
+/// The newest tree that this network has, also if an earlier point was asked for.
+fn newest_tree(outcome: &Outcome) -> PackSeq {
+    let newest = outcome.packs.plan(At::Newest);
+    newest.map_or(outcome.plan.head, |plan| plan.head)
 }
 
 /// Puts the volume together in `place`.
@@ -279,6 +274,10 @@ async fn build(
     let at = args.at.unwrap_or(At::Newest);
     let (plan, store) = loop {
         let plan = packs.plan(at).map_err(|e| no_plan(e, &packs))?;
+        // An earlier point is what was asked for.
+        if at == At::Newest {
+            refuse_older(args, place.home(), source, Shown::Readable(plan.head))?;
+        }
         let store = wiring::journal(place, &config, &source.keys)?;
         match replay(
             &plan,
@@ -329,7 +328,7 @@ async fn build(
 /// Why a replay ended early.
 pub(super) enum Stopped {
     /// The metadata of this pack cannot be read.
-    Unreadable(cessfs_crypto::PackSeq, String),
+    Unreadable(PackSeq, String),
     /// The local disk failed.
     Disk(StoreError),
 }

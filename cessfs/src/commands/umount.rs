@@ -2,12 +2,13 @@
 
 use super::Context;
 use crate::control::client::{Client, unexpected};
-use crate::control::{Op, Reply};
+use crate::control::{Op, Reply, Sends};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::DAEMON_END_TIMEOUT;
 use crate::mountpoint;
 use crate::progress::{self, SyncProgress, Waiting};
+use crate::units;
 use clap::Args;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -18,17 +19,21 @@ const POLL: Duration = Duration::from_millis(10);
 /// Unmount a directory
 ///
 /// Returns when the daemon has closed its files. What is not on the network yet rests on this disk and goes on at the next
-/// mount; --wait sends it first.
+/// mount; --wait sends it first, --background afterwards: then the daemon stays without a mount until all is sent.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   cessfs umount ~/Photos
-  cessfs umount ~/Photos --wait   # before this machine is switched off for long")]
+  cessfs umount ~/Photos --wait         # before this machine is switched off for long
+  cessfs umount ~/Photos --background   # `cessfs status photos` tells how far it is")]
 pub struct UmountArgs {
     /// Where it is mounted
     dir: PathBuf,
     /// Until everything is confirmed on the network
     #[arg(long)]
     wait: bool,
+    /// At once, and the daemon goes on sending
+    #[arg(long, conflicts_with = "wait")]
+    background: bool,
 }
 
 /// Asks the daemon to end; clears away what a dead one left.
@@ -53,7 +58,12 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
         Err(failure) => return without_daemon(&dir, failure, context),
     };
     let mut bar = SyncProgress::start();
-    let reply = client.call(Op::Shutdown { wait: args.wait }, &mut |event| bar.event(&event));
+    let sends = match (args.wait, args.background) {
+        (true, _) => Sends::Before,
+        (_, true) => Sends::After,
+        _ => Sends::Never,
+    };
+    let reply = client.call(Op::Shutdown { sends }, &mut |event| bar.event(&event));
     bar.finish();
     let unsent_bytes = match reply {
         Ok(Reply::Closing { unsent_bytes }) => unsent_bytes,
@@ -62,6 +72,13 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
         Err(failure) if failure.exit == Exit::NotMounted && is_gone(&dir)? => 0,
         Err(failure) => return Err(failure),
     };
+    if args.background {
+        if unsent_bytes > 0 {
+            let left = units::bytes(unsent_bytes);
+            eprintln!("{left} are being sent in the background; `cessfs status {name}` tells how far it is");
+        }
+        return Ok(());
+    }
     wait_for_end(&volume)?;
     if let Some(left) = progress::left_to_send(unsent_bytes, name.as_str()) {
         eprintln!("{left}");

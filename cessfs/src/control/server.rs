@@ -125,7 +125,7 @@ fn may_ask(stream: &UnixStream) -> std::io::Result<bool> {
 mod tests {
     use super::*;
     use crate::control::client::Client;
-    use crate::control::{Progress, Status};
+    use crate::control::{Progress, Sends, Status};
     use crate::home::{Home, VolumeName};
 
     struct Fake;
@@ -190,7 +190,7 @@ mod tests {
 
         let soon = std::time::Instant::now() + std::time::Duration::from_millis(50);
         let late = client
-            .call_until(Op::Shutdown { wait: true }, Some(soon), &mut |_| ())
+            .call_until(Op::Shutdown { sends: Sends::Before }, Some(soon), &mut |_| ())
             .unwrap_err();
         assert_eq!(late.exit, Exit::Timeout);
         assert_eq!(super::super::client::status(&volume).unwrap().name, "v");

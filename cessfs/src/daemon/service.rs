@@ -5,7 +5,7 @@ use super::{Start, snapshots, trees, upkeep};
 use crate::config::VolumeConfig;
 use crate::control::server::Service;
 use crate::control::{
-    ChunkPlace, Damaged, Event, Evicted, Explained, MinerPlace, Op, PackPlace, Progress, Reply, Status,
+    ChunkPlace, Damaged, Event, Evicted, Explained, MinerPlace, Op, PackPlace, Progress, Reply, SENDING, Sends, Status,
 };
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
@@ -30,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{RwLock, mpsc};
+use tokio::sync::{Notify, OwnedRwLockReadGuard, RwLock, mpsc};
 
 /// How often the kernel is asked whether its writes have arrived.
 const DRAIN_POLL: Duration = Duration::from_millis(2);
@@ -44,6 +44,10 @@ pub struct Daemon {
     volume: Arc<Volume>,
     log: LogHandle,
     closing: AtomicBool,
+    /// Unmounted, and what is left is being sent.
+    sending: AtomicBool,
+    /// Ends the sending of a daemon that has unmounted.
+    hurry: Notify,
     /// Read-held by a shutdown that sends everything first: the process may not end before it.
     finishing: Arc<RwLock<()>>,
 }
@@ -59,6 +63,8 @@ impl Daemon {
             volume,
             log,
             closing: AtomicBool::new(false),
+            sending: AtomicBool::new(false),
+            hurry: Notify::new(),
             finishing: Arc::default(),
         }
     }
@@ -101,11 +107,18 @@ impl Daemon {
         let counted = |state: PackState| (state.to_string(), engine.packs.get(&state).copied().unwrap_or(0));
         errors.extend(engine.errors.iter().map(|trouble| trouble.text.clone()));
         errors.drain(..errors.len().saturating_sub(STATUS_ERRORS_MAX));
-        let closing = self.closing.load(Ordering::Acquire);
+        let state = match (
+            self.sending.load(Ordering::Acquire),
+            self.closing.load(Ordering::Acquire),
+        ) {
+            (true, _) => SENDING,
+            (_, true) => "closing",
+            _ => "mounted",
+        };
         let lost_files = upkeep::lost_files(&self.volume);
         Status {
             name: self.dir.name().to_string(),
-            state: if closing { "closing" } else { "mounted" }.to_owned(),
+            state: state.to_owned(),
             pid: Some(std::process::id()),
             mountpoint: Some(self.mountpoint.display().to_string()),
             at_rest: survey::at_rest(&self.config),
@@ -300,24 +313,51 @@ impl Daemon {
         }))
     }
 
-    /// Unmounts; the main loop sees that and closes.
-    async fn shutdown(&self, wait: bool, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
+    /// Unmounts; the main loop sees that and closes. Of a daemon that has unmounted and still sends: it ends that.
+    async fn shutdown(self: Arc<Self>, sends: Sends, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
+        if self.sending.load(Ordering::Acquire) && sends == Sends::Never {
+            self.hurry.notify_one();
+            return Ok(self.unsent());
+        }
         let finishing = self.finishing.clone().read_owned().await;
-        if wait {
+        if sends == Sends::Before {
             self.sync(true, events).await?;
         }
         let mountpoint = self.mountpoint.clone();
         blocking(move || mountpoint::unmount(&mountpoint)).await?;
         self.set_closing();
-        if wait {
+        match sends {
+            Sends::Never => {}
             // Nobody can write any more: what came in between goes too.
-            self.sync(true, events).await?;
+            Sends::Before => self.sync(true, events).await?,
+            Sends::After => {
+                self.sending.store(true, Ordering::Release);
+                tokio::spawn(self.clone().send_the_rest(finishing));
+            }
         }
-        drop(finishing);
+        Ok(self.unsent())
+    }
+
+    fn unsent(&self) -> Reply {
         let backlog = self.volume.engine.backlog();
-        Ok(Reply::Closing {
+        Reply::Closing {
             unsent_bytes: backlog.unsent_bytes + self.volume.vfs.dirty_bytes(),
-        })
+        }
+    }
+
+    /// Sends what is left, until it is told to hurry. Nobody listens any more: the log has what went wrong.
+    async fn send_the_rest(self: Arc<Self>, finishing: OwnedRwLockReadGuard<()>) {
+        let (events, nobody) = mpsc::channel(1);
+        drop(nobody);
+        tokio::select! {
+            sent = self.sync(true, &events) => match sent {
+                Ok(()) => tracing::info!("everything is on the network"),
+                Err(failure) => tracing::error!("not everything could be sent: {failure}"),
+            },
+            () = self.hurry.notified() => tracing::info!("not waiting for the network any more"),
+        }
+        self.sending.store(false, Ordering::Release);
+        drop(finishing);
     }
 
     async fn explain(&self, path_hex: &str, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
@@ -371,7 +411,7 @@ impl Service for Daemon {
                 Op::Scrub { full, rate } => upkeep::scrub(&self.volume, full, rate).await,
                 Op::Repair => upkeep::repair(&self.volume).await,
                 Op::Collect { dry_run } => upkeep::collect(&self.volume, dry_run).await,
-                Op::Shutdown { wait } => self.shutdown(wait, &events).await,
+                Op::Shutdown { sends } => self.shutdown(sends, &events).await,
                 Op::SetLogLevel { level } => {
                     self.log.set(level);
                     Ok(Reply::Ok)

@@ -5,7 +5,7 @@ use super::{BLOCK, Shared};
 use crate::backing::Prepared;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
-use crate::limits::{FETCH_ROUNDS_MAX, ROOM_POLL, ROOM_WAIT_MAX};
+use crate::limits::{FETCH_ROUNDS_MAX, ROOM_POLL};
 use crate::records::Extent;
 use bytes::Bytes;
 use cessfs_crypto::ChunkId;
@@ -172,7 +172,7 @@ impl Shared {
     pub(super) async fn await_room(&self) -> Result<(), VfsError> {
         let mut waited = Duration::ZERO;
         while !self.has_room() {
-            if waited >= ROOM_WAIT_MAX {
+            if waited >= self.core.config.room_wait {
                 return Err(VfsError::NoSpace("cache is full of unsent data"));
             }
             self.make_room()?;

@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::AtRest;
 use crate::fakes::bench::{BOTH, Bench, copy_dir, pattern, scratch, wait};
-use crate::limits::{BLOCK_BYTES, INLINE_BYTES_MAX, ROOM_WAIT_MAX};
+use crate::limits::{BLOCK_BYTES, INLINE_BYTES_MAX, ROOM_WAIT_DEFAULT};
 use cessfs_sync::{CutCause, MetaStore};
 
 mod cut;
@@ -290,7 +290,7 @@ fn a_full_cache_holds_writers_back_and_then_says_so() {
             waiting => {
                 let before = cessfs_sync::Clock::monotonic(&*bench.clock);
                 let result = wait(waiting);
-                assert!(cessfs_sync::Clock::monotonic(&*bench.clock) - before >= ROOM_WAIT_MAX);
+                assert!(cessfs_sync::Clock::monotonic(&*bench.clock) - before >= ROOM_WAIT_DEFAULT);
                 break result.unwrap_err();
             }
         }

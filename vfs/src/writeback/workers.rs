@@ -104,6 +104,7 @@ impl Shared {
                 break;
             }
         }
-        self.make_room()
+        self.make_room()?;
+        self.send_for_room()
     }
 }

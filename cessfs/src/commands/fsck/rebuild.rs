@@ -14,10 +14,12 @@ use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::JOURNAL_COPY_RECORDS;
 use crate::progress::Waiting;
+use crate::seen::{self, Shown};
 use crate::survey::reach;
 use crate::units;
 use crate::wiring::{self, OsEntropy};
-use cessfs_crypto::VolumeKeys;
+use cessfs_crypto::{PackSeq, VolumeKeys};
+use cessfs_sync::ledger::PackState;
 use cessfs_sync::recovery::{Archive, ArchiveParts, At, Continuation, Packs, has_chunk, install, survey, take_staged};
 use cessfs_sync::{Batch, MetaStore, StoreError};
 use cessfs_vfs::check::check_tree;
@@ -61,9 +63,9 @@ struct Rebuilt {
 /// Rebuilds.
 ///
 /// # Errors
-/// [`Exit::Partial`] when something is missing; [`Exit::Nothing`] when neither journal nor network nor disk have the volume,
-/// and then nothing was changed.
-pub(super) fn run(held: &Held, context: &Context) -> Result<(), Failure> {
+/// [`Exit::Partial`] when something is missing. With [`Exit::Nothing`], neither journal nor network nor disk have the volume, and
+/// with [`Exit::Refused`], the network shows an older state than was seen here, nothing was changed.
+pub(super) fn run(held: &Held, allow_older: bool, context: &Context) -> Result<(), Failure> {
     let keys = held.secret.volume_keys(held.slots.volume());
     let waiting = Waiting::on("reading the journal");
     let mut report = Rebuilt {
@@ -78,7 +80,7 @@ pub(super) fn run(held: &Held, context: &Context) -> Result<(), Failure> {
             report.kept.push(place.exchange(&held.dir.journal(), "journal")?);
         } else {
             waiting.say("asking the network");
-            from_network(held, &keys, &place, &mut report, &waiting)?;
+            from_network((held, &keys), allow_older, &place, &mut report, &waiting)?;
         }
         leave(&held.dir, &report)?;
     }
@@ -254,15 +256,15 @@ fn from_journal(held: &Held, keys: &VolumeKeys, place: &Place) -> Result<bool, F
 
 /// Builds from staged packs and the network, and sets the cache aside: what it holds belongs to the journal that is lost.
 fn from_network(
-    held: &Held,
-    keys: &VolumeKeys,
+    (held, keys): (&Held, &VolumeKeys),
+    allow_older: bool,
     place: &Place,
     report: &mut Rebuilt,
     waiting: &Waiting,
 ) -> Result<(), Failure> {
     let runtime = wiring::runtime()?;
     let _inside = runtime.enter();
-    let built = runtime.block_on(build(held, keys, place, report, waiting));
+    let built = runtime.block_on(build((held, keys), allow_older, place, report, waiting));
     runtime.shutdown_background();
     let sealed_at_s = match built {
         Ok(sealed_at_s) => sealed_at_s,
@@ -281,8 +283,8 @@ fn from_network(
 }
 
 async fn build(
-    held: &Held,
-    keys: &VolumeKeys,
+    (held, keys): (&Held, &VolumeKeys),
+    allow_older: bool,
     place: &Place,
     report: &mut Rebuilt,
     waiting: &Waiting,
@@ -306,6 +308,14 @@ async fn build(
     report.staged_packs = staged.taken.iter().map(|seq| seq.0).collect();
     let (plan, store) = loop {
         let plan = packs.plan(At::Newest).map_err(|e| recover::no_plan(e, &packs))?;
+        if !allow_older {
+            seen::refuse_older(
+                held.dir.home(),
+                held.slots.volume(),
+                &held.config.rpc,
+                Shown::Readable(plan.head),
+            )?;
+        }
         let store = wiring::journal_at(&place.dir, held.dir.name().as_str(), &held.config, keys)?;
         match recover::replay(&plan, &archive, &packs, store.as_ref(), (&staging, keys), waiting).await {
             Ok(()) => break (plan, store),
@@ -331,7 +341,15 @@ async fn build(
     report.head = Some(plan.head.0);
     report.findings = restored.findings;
     report.lost_packs = lost(&packs);
-    crate::seen::note(held.dir.home(), held.slots.volume(), packs.newest())?;
+    let (home, id) = (held.dir.home(), held.slots.volume());
+    // What is staged here is not on the network yet.
+    let sent = |seq: &PackSeq| packs.good[seq].record.state >= PackState::Confirmed;
+    let seen = packs.history(plan.head).into_iter().find(sent);
+    let seen = seen.unwrap_or(PackSeq(0));
+    match allow_older {
+        true => seen::go_back(home, id, seen)?,
+        false => seen::note(home, id, seen)?,
+    }
     Ok(packs.good[&plan.head].record.sealed_at_s)
 }
 

@@ -1,6 +1,7 @@
 //! Allocation, holes and copies through handles: who may, what it costs in times and set-id bits.
 
 use super::*;
+use crate::Later;
 use crate::fakes::bench::wait;
 use crate::request::{Seek, SpaceChange};
 
@@ -74,4 +75,31 @@ fn copies_need_one_to_read_and_one_to_write() {
     let onto_itself = w.vfs.copy_range(a.ino, reads, 0, a.ino, reads, 5, 10, false);
     assert_eq!(errno(onto_itself), libc::EINVAL);
     w.check();
+}
+
+/// A cache smaller than a pack never fills one: without this, writers would wait until the pack is old.
+#[test]
+fn what_fills_the_cache_is_sent_though_the_pack_is_neither_full_nor_old() {
+    let small = |config: &mut VfsConfig| {
+        config.cache_bytes_max = 1 << 20;
+        config.background = false;
+    };
+    let w = World::on(Arc::new(MemStore::new()), small);
+    let (f, fh) = w.vfs.create(ROOT_INO, b"f", 0o644, RW, USER).unwrap();
+    let mut written = 0;
+    let write = |offset: u64| {
+        let chunk = vec![offset as u8; 1 << 20];
+        w.vfs.write(f.ino, fh, offset << 20, &chunk, false).unwrap()
+    };
+    while matches!(write(written), Later::Ready(_)) {
+        written += 1;
+        w.clock.advance(Duration::from_secs(60));
+        w.vfs.work().unwrap();
+        assert!(written < 64, "nobody is held back");
+    }
+    assert_eq!(w.chunks.packs().len(), 1, "sealed once there was no room, not before");
+    w.chunks.confirm();
+    w.clock.advance(Duration::from_secs(60));
+    w.vfs.work().unwrap();
+    assert!(matches!(write(written), Later::Ready(_)), "there is room again");
 }
