@@ -525,7 +525,6 @@ mod tests {
         for op in [
             Op::Status,
             Op::Timings,
-            Op::Sync { wait: true },
             Op::Evict,
             Op::Explain {
                 path_hex: "2f61".into(),
