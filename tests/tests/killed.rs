@@ -1,11 +1,15 @@
-//! kill -9 of the daemon again and again while real programs write: SQLite, git, rsync, and somebody who patches a file and
+//! kill -9 of the daemon again and again while real programs write: SQLite, git, rsync, fsx, and somebody who patches a file and
 //! syncs it now and then. After every kill whatever was acknowledged is there, and the programs' own checks are clean; at the
-//! end once more from the network, through an empty cache.
+//! end once more from the network, through an empty cache. On volumes of every kind, one after the other.
 //!
 //! `KILL_CYCLES=n` kills more often (`make soak`).
 
+#[path = "killed/exerciser.rs"]
+mod exerciser;
+
 use anyhow::{Context, Result, ensure};
-use cessfs_tests::{InitOptions, Network, Volume, can_mount, process, tree};
+use cessfs_tests::{InitOptions, Mount, Network, Volume, can_mount, process, tree};
+use exerciser::Exerciser;
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::os::fd::AsRawFd;
@@ -334,6 +338,111 @@ fn every_name_that_was_answered_outlives_the_daemon() -> Result<()> {
     mount.umount()
 }
 
+/// How a volume rests on this machine, and its database. The first two have everything once; more kills go over all four.
+const SETUPS: [(&str, &str); 4] = [
+    ("sealed", "sled"),
+    ("plain", "redb"),
+    ("sealed", "redb"),
+    ("plain", "sled"),
+];
+/// Kills of a volume, at the least.
+const KILLS_MIN: u64 = 2;
+
+/// Whoever writes while the daemon is killed.
+struct Writers {
+    programs: Programs,
+    patched: Patched,
+    exerciser: Option<Exerciser>,
+}
+
+impl Writers {
+    fn new(dir: &Path) -> Result<Writers> {
+        let programs = Programs {
+            acks: dir.join("acks"),
+            source: dir.join("source"),
+        };
+        fs::create_dir(&programs.acks)?;
+        fs::create_dir(&programs.source)?;
+        tree::write_many(&programs.source, 60)?;
+        Ok(Writers {
+            programs,
+            patched: Patched::new(),
+            exerciser: Exerciser::new()?,
+        })
+    }
+
+    fn check(&mut self, mount: &Path) -> Result<()> {
+        self.programs.check(mount)?;
+        self.patched.check(&mount.join("patched"))?;
+        self.exerciser.as_mut().map_or(Ok(()), |fsx| fsx.check(mount))
+    }
+
+    /// All of them write for a while; then the daemon is killed under them.
+    fn work_until_killed(mut self, mount: Mount, time: Duration) -> Result<Writers> {
+        let mut children = self.programs.start(mount.path())?;
+        if let Some(fsx) = &mut self.exerciser {
+            children.push(fsx.start(mount.path())?);
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let file = OpenOptions::new()
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(mount.path().join("patched"))?;
+        let patcher = std::thread::spawn({
+            let stop = stop.clone();
+            move || {
+                self.patched.work(&file, &stop);
+                self
+            }
+        });
+        std::thread::sleep(time);
+        mount.kill_under(|| {
+            stop.store(true, Ordering::Relaxed);
+            children.iter_mut().try_for_each(|child| child.wait().map(drop))?;
+            Ok(())
+        })?;
+        Ok(patcher.join().expect("the patcher does not panic"))
+    }
+}
+
+/// Kills the daemon of one volume so often; how far each program got.
+fn kill_again_and_again(dir: &Path, network: &Network, setup: (&'static str, &str), kills: u64) -> Result<Vec<String>> {
+    let options = InitOptions {
+        at_rest: setup.0,
+        ..InitOptions::default()
+    };
+    let volume = Volume::init_on(setup.1, &dir.join("volume"), &network.ws, &options)?;
+    let mut writers = Writers::new(dir)?;
+    let at = dir.join("mnt");
+    for cycle in 0..kills {
+        let mount = volume.mount(&at)?;
+        writers.check(&at).with_context(|| format!("after {cycle} kills"))?;
+        writers = writers.work_until_killed(mount, Duration::from_millis(700 + cycle * 377 % 1900))?;
+    }
+    let mount = volume.mount(&at)?;
+    let mut whole = |what: &str| {
+        writers
+            .check(&at)
+            .with_context(|| format!("{what} (after {kills} kills)"))
+    };
+    whole("from the cache")?;
+    File::open(&at)?.sync_all()?;
+    volume.sync(PATIENCE)?;
+    volume.evict()?;
+    process::drop_kernel_caches()?;
+    whole("from the network")?;
+    mount.umount()?;
+    let sqlite = SQLITE_MODES.map(|(mode, sync)| format!("sqlite-{mode}-{sync}"));
+    let others = ["git".to_owned(), "rsync".to_owned()];
+    let mut busy: Vec<String> = sqlite.into_iter().chain(others).collect();
+    busy.retain(|program| writers.programs.acked(program).is_some());
+    if writers.exerciser.as_ref().is_none_or(|fsx| fsx.promised > 0) {
+        busy.push("fsx".to_owned());
+    }
+    Ok(busy)
+}
+
 #[test]
 fn programs_keep_what_was_acknowledged_however_often_the_daemon_is_killed() -> Result<()> {
     if !can_mount() {
@@ -342,63 +451,24 @@ fn programs_keep_what_was_acknowledged_however_often_the_daemon_is_killed() -> R
     let cycles: u64 = std::env::var("KILL_CYCLES").map_or(Ok(4), |text| text.parse())?;
     let dir = tempfile::tempdir()?;
     let network = Network::up(&dir.path().join("net"), 16)?;
-    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
-    let programs = Programs {
-        acks: dir.path().join("acks"),
-        source: dir.path().join("source"),
-    };
-    fs::create_dir(&programs.acks)?;
-    fs::create_dir(&programs.source)?;
-    tree::write_many(&programs.source, 60)?;
-    let at = dir.path().join("mnt");
-    let mut patched = Patched::new();
-    for cycle in 0..cycles {
-        let mount = volume.mount(&at)?;
-        let check = programs.check(&at).and_then(|()| patched.check(&at.join("patched")));
-        check.with_context(|| format!("after {cycle} kills"))?;
-        let mut children = programs.start(&at)?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(at.join("patched"))?;
-        let patcher = std::thread::spawn({
-            let stop = stop.clone();
-            move || {
-                patched.work(&file, &stop);
-                patched
-            }
-        });
-        std::thread::sleep(Duration::from_millis(700 + cycle * 377 % 1900));
-        mount.kill_under(|| {
-            stop.store(true, Ordering::Relaxed);
-            children.iter_mut().try_for_each(|child| child.wait().map(drop))?;
-            Ok(())
-        })?;
-        patched = patcher.join().expect("the patcher does not panic");
+    let volumes = (cycles / KILLS_MIN).clamp(1, SETUPS.len() as u64);
+    let mut busy = BTreeMap::new();
+    for (number, setup) in (0..volumes).zip(SETUPS) {
+        let kills = (cycles + number) / volumes;
+        let place = dir.path().join(number.to_string());
+        fs::create_dir(&place)?;
+        let programs = kill_again_and_again(&place, &network, setup, kills);
+        for program in programs.with_context(|| format!("{setup:?}"))? {
+            *busy.entry(program).or_insert(0) += kills;
+        }
     }
-    let mount = volume.mount(&at)?;
-    let mut whole = |what: &str| -> Result<()> {
-        let check = programs.check(&at).and_then(|()| patched.check(&at.join("patched")));
-        check.with_context(|| format!("{what} (after {cycles} kills)"))
-    };
-    whole("from the cache")?;
-    let sqlite = SQLITE_MODES.map(|(mode, sync)| format!("sqlite-{mode}-{sync}"));
-    for program in sqlite.iter().map(String::as_str).chain(["git", "rsync"]) {
-        ensure!(programs.acked(program).is_some(), "{program} never got anything done");
+    for program in ["git", "rsync", "fsx"] {
+        ensure!(busy.contains_key(program), "{program} never got anything done");
     }
-    File::open(&at)?.sync_all()?;
-    volume.sync(PATIENCE)?;
-    volume.evict()?;
-    process::drop_kernel_caches()?;
-    whole("from the network")?;
-    let got_to = |program: &str| format!("{program} {}", programs.acked(program).unwrap_or_default());
-    let got_to: Vec<String> = sqlite
-        .iter()
-        .map(|program| got_to(program))
-        .chain([got_to("rsync")])
-        .collect();
-    println!("{cycles} kills, 0 losses; they got to: {}", got_to.join(", "));
-    mount.umount()
+    for (mode, sync) in SQLITE_MODES {
+        let program = format!("sqlite-{mode}-{sync}");
+        ensure!(busy.contains_key(&program), "{program} never got anything done");
+    }
+    println!("{cycles} kills, 0 losses; on {volumes} volumes, under {busy:?}");
+    Ok(())
 }
