@@ -29,9 +29,6 @@ pub struct Request {
     pub op: Op,
 }
 
-/// State of a daemon whose mount is gone and that sends what is left.
-pub const SENDING: &str = "sending";
-
 /// What a daemon that is asked to end sends to the network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -40,7 +37,7 @@ pub enum Sends {
     Never,
     /// Everything, before it unmounts and answers.
     Before,
-    /// Everything, after it has unmounted and answered.
+    /// The same afterwards.
     After,
 }
 
@@ -528,12 +525,10 @@ mod tests {
         for op in [
             Op::Status,
             Op::Timings,
-            Op::Sync { wait: true },
             Op::Evict,
             Op::Explain {
                 path_hex: "2f61".into(),
             },
-            Op::Shutdown { sends: Sends::Never },
             Op::Shutdown { sends: Sends::After },
             Op::SnapshotDiff {
                 old: "monday".into(),

@@ -32,7 +32,6 @@ use fuser::{
     Request, TimeOrNow, WriteFlags,
 };
 use labels::Labels;
-use parking_lot::Mutex;
 use passthrough::{Asked, Passthrough, ttl_of};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
@@ -64,8 +63,6 @@ pub struct Adapter {
     /// The way to tell the kernel things unasked; there once the session is.
     kernel: Arc<OnceLock<Notifier>>,
     blocks: Arc<space::StaleBlocks>,
-    /// Held by the event loop that waits for a flush.
-    syncing: Arc<Mutex<()>>,
     passthrough: Arc<Passthrough>,
     labels: Labels,
 }
@@ -81,7 +78,6 @@ impl Adapter {
             kernel_cache,
             kernel: Arc::default(),
             blocks: Arc::default(),
-            syncing: Arc::default(),
             passthrough,
             labels: Labels::here(),
         }
@@ -339,7 +335,11 @@ impl Filesystem for Adapter {
                 }
                 self.attributes_changed(ino);
             }
-            let result = self.vfs.write(ino.0, fh.0, offset, data, kill_priv);
+            // A page of a mapping, which knows its place; the kernel may send it by the handle of somebody who appends.
+            let result = match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+                true => self.vfs.write_at(ino.0, fh.0, offset, data, kill_priv),
+                false => self.vfs.write(ino.0, fh.0, offset, data, kill_priv),
+            };
             self.blocks_changed(ino);
             self.later("write", ino, result, move |answer| match answer {
                 Ok(written) => reply.written(written),
@@ -371,16 +371,10 @@ impl Filesystem for Adapter {
         if is_snapshot(ino.0) {
             return self.nothing_to_do(reply);
         }
-        self.guard("fsync", || {
-            // One of the event loops may wait for a flush: it need not be handed to another thread.
-            let soon = self.syncing.try_lock();
-            match soon.map(|_turn| self.vfs.fsync_soon(ino.0, fh.0, datasync)) {
-                Some(Ok(true)) => reply.ok(),
-                Some(Err(e)) => reply.error(self.faults.errno("fsync", ino.0, &e)),
-                Some(Ok(false)) | None => {
-                    self.blocking("fsync", ino, reply, move |vfs| vfs.fsync(ino.0, fh.0, datasync));
-                }
-            }
+        self.guard("fsync", || match self.vfs.fsync_soon(ino.0, fh.0, datasync) {
+            Ok(true) => reply.ok(),
+            Ok(false) => self.blocking("fsync", ino, reply, move |vfs| vfs.fsync(ino.0, fh.0, datasync)),
+            Err(e) => reply.error(self.faults.errno("fsync", ino.0, &e)),
         });
     }
 

@@ -48,6 +48,30 @@ pub fn on_each_mount(options: &[&str], check: impl Fn(&Mount) -> Result<()>) -> 
     })
 }
 
+/// Runs `check` on a mount in every way the kernel may treat content, of each at-rest mode, and `after` once it is mounted
+/// again the same way; each beginning with an empty directory of its own. `options` are added to the mount's.
+pub fn on_each_kernel_mode(
+    options: &[&str],
+    check: impl Fn(&Mount, &Path) -> Result<()>,
+    after: impl Fn(&Mount, &Path) -> Result<()>,
+) -> Result<()> {
+    on_each_volume(|volume, at| {
+        for mode in kernel_modes(volume.at_rest()?) {
+            let options = [options, mode].concat();
+            let mode = mode.join(",");
+            let mount = volume.mount_with(at, &options)?;
+            let dir = at.join(mode.replace('=', "-"));
+            std::fs::create_dir(&dir)?;
+            check(&mount, &dir).with_context(|| mode.clone())?;
+            mount.umount()?;
+            let mount = volume.mount_with(at, &options)?;
+            after(&mount, &dir).with_context(|| format!("{mode}, mounted again"))?;
+            mount.umount()?;
+        }
+        Ok(())
+    })
+}
+
 /// Runs `check` with a fresh volume of each at-rest mode and a directory to mount it on. Nothing, where no test can mount.
 pub fn on_each_volume(check: impl Fn(&Volume, &Path) -> Result<()>) -> Result<()> {
     if !can_mount() {

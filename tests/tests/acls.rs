@@ -1,7 +1,7 @@
 //! Access control lists and the privileges of files, as other users meet them through a real mount.
 
 use anyhow::Result;
-use cessfs_tests::modes::{bash, on_each_mode, on_each_mount};
+use cessfs_tests::modes::{bash, on_each_kernel_mode, on_each_mode, on_each_mount};
 
 #[test]
 fn lists_are_enforced_and_follow_the_mode() -> Result<()> {
@@ -142,26 +142,40 @@ fn malformed_lists_change_nothing() -> Result<()> {
 
 #[test]
 fn privileges_go_with_content_and_owner() -> Result<()> {
-    for options in [&["kernel-cache=writeback"][..], &["kernel-cache=none"]] {
-        on_each_mount(options, |mount| {
+    on_each_kernel_mode(
+        &[],
+        |_, dir| {
             bash(
-                mount.path(),
+                dir,
                 r#"
+# Kept with its metadata, and large enough for the kernel to read and write it itself where it may.
+head -c 1000 /dev/urandom >small; head -c 200000 /dev/urandom >large
+python=$(as 1001 bash -c 'type -P python3')
+copy() { "$python" -ISc '
+import os
+assert os.copy_file_range(os.open("small", os.O_RDONLY), os.open("f", os.O_WRONLY), 500, 0, 100) == 500'; }
+export python; export -f copy
+changes=('echo x >>f' 'fallocate -l 300000 f' 'fallocate -n -l 400000 f' 'fallocate -p -l 4096 f' 'fallocate -z -l 100 f' copy
+    'truncate -s 1 f' ': >f')
 mode() { test "$(stat -c %a "$1")" = "$2" || { echo "$3: $1 is $(stat -c %a "$1"), not $2"; exit 1; }; }
 capable() { test "$(getcap "$1" | wc -l)" = "$2" || { echo "$3: $(getcap "$1")"; exit 1; }; }
 # File capabilities go with every change of content or owner, root's too.
-for change in 'echo x >>f' 'truncate -s 1 f' ': >f' 'chown 1000 f' 'chgrp 1000 f'; do
-    rm -f f; cp /bin/true f; setcap cap_net_raw+ep f; capable f 1 set
-    sh -c "$change"; capable f 0 "$change"
+for content in small large; do
+for change in "${changes[@]}" 'chown 1000 f' 'chgrp 1000 f'; do
+    rm -f f; cp $content f; cat f >/dev/null; setcap cap_net_raw+ep f; capable f 1 set
+    bash -c "$change"; capable f 0 "$content, root: $change"
+    setcap cap_net_raw+ep f; chmod 666 f; capable f 1 'set again'
+    case $change in ch*) ;; *) as 1001 bash -c "$change"; capable f 0 "$content: $change" ;; esac
 done
 # Set-id bits go with changes by others than root.
 rm -f f
-for change in 'echo x >>f' 'truncate -s 1 f' ': >f'; do
-    echo content >f; chown 1000:1000 f; chmod 6777 f
-    sh -c "$change"; mode f 6777 "root: $change"
-    as 1001 sh -c "$change"; mode f 777 "$change"
-    chmod 2767 f; as 1001 sh -c "$change"; mode f 767 "no group execution: $change"
-    chmod 2767 f; as 1001:1000 sh -c "$change"; mode f 2767 "no group execution, by a member: $change"
+for change in "${changes[@]}"; do
+    cp $content f; cat f >/dev/null; chown 1000:1000 f; chmod 6777 f
+    bash -c "$change"; mode f 6777 "$content, root: $change"
+    as 1001 bash -c "$change"; mode f 777 "$content: $change"
+    chmod 2767 f; as 1001 bash -c "$change"; mode f 767 "$content, no group execution: $change"
+    chmod 2767 f; as 1001:1000 bash -c "$change"; mode f 2767 "$content, no group execution, by a member: $change"
+done
 done
 chmod 6755 f; chown 1001 f; mode f 755 chown
 # Set-gid stays only with members of the group, whoever changes mode or list.
@@ -178,9 +192,9 @@ rm -rf d f
 "#,
             )
             .map(drop)
-        })?;
-    }
-    Ok(())
+        },
+        |_, _| Ok(()),
+    )
 }
 
 #[test]

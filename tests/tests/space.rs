@@ -273,6 +273,30 @@ fn copies_send_nothing_to_the_network_and_fetch_nothing() -> Result<()> {
     })
 }
 
+/// Where the kernel writes files itself, what is absent is fetched for a copy. The network gets none of it twice all the same.
+#[test]
+fn a_copy_where_the_kernel_writes_files_is_not_sent_again() -> Result<()> {
+    on_each_mode_with(&["passthrough=auto"], |volume, at| {
+        let (from, to) = (at.join("from"), at.join("to"));
+        let content = tree::noise(8, 8 * MIB as usize + 12_345);
+        fs::write(&from, &content)?;
+        evict(volume)?;
+        let (ids, packs) = (chunks(volume, &from)?, volume.packs("confirmed")?);
+        assert!(ids.iter().all(|(_, resident)| !resident));
+        let path = |path: &Path| path.display().to_string();
+        run("cp", &["--reflink=auto", &path(&from), &path(&to)])?;
+        assert!(fs::read(&to)? == content);
+        evict(volume)?;
+        assert_eq!(chunks(volume, &to)?, ids, "the same chunks, and none of them here");
+        assert!(
+            volume.packs("confirmed")? <= packs + 2,
+            "a pack of names at most for each sync"
+        );
+        assert!(fs::read(&to)? == content);
+        Ok(())
+    })
+}
+
 fn run(program: &str, arguments: &[&str]) -> Result<()> {
     let output = Command::new(program).args(arguments).output()?;
     let said = String::from_utf8_lossy(&output.stderr);

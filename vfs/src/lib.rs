@@ -66,14 +66,26 @@ impl<T: Send + 'static> Later<T> {
         match self {
             Later::Ready(value) => Later::Ready(value),
             Later::Wait(wait) => Later::Wait(Box::pin(async move { wait.await.inspect_err(note) })),
+            Later::Block(work) => Later::Block(Box::new(|| work().inspect_err(note))),
+        }
+    }
+
+    /// The answer, for those who may block where they are.
+    pub async fn settled(self) -> Result<T, VfsError> {
+        match self {
+            Later::Ready(value) => Ok(value),
+            Later::Wait(wait) => wait.await,
+            Later::Block(work) => work(),
         }
     }
 }
 
-/// An answer that is there, or one that has to wait for the network (as a future that holds no lock).
+/// An answer that is there, or one that has to wait for the network (as a future that holds no lock) or for the disk.
 pub enum Later<T> {
     /// Done.
     Ready(T),
     /// Resolves when the network answered; run it off the FUSE threads.
     Wait(futures::future::BoxFuture<'static, Result<T, VfsError>>),
+    /// Flushes the disk and then has the answer; run it on a thread that may block.
+    Block(Box<dyn FnOnce() -> Result<T, VfsError> + Send>),
 }

@@ -49,6 +49,8 @@ pub struct Vfs {
     /// Held exclusively while a tree is walked to change its quota: no name moves to another directory meanwhile. Taken
     /// before the gate of the change marks, which the walk enters again and again.
     walks: RwLock<()>,
+    /// Held by the event loop that waits for a flush of the journal.
+    syncing: Mutex<()>,
     sweeper: trash::Sweeper,
 }
 

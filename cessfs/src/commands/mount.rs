@@ -3,8 +3,8 @@
 use super::Context;
 use crate::cli::Global;
 use crate::config::VolumeConfig;
-use crate::control::client::{self, Client};
-use crate::control::{Op, SENDING, Sends};
+use crate::control::client::{self, Client, SENDING};
+use crate::control::{Op, Sends};
 use crate::daemon::{self, Start, launch, log};
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, VolumeDir, VolumeName};

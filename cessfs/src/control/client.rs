@@ -9,6 +9,9 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+/// State of a daemon whose mount is gone and that sends what is left.
+pub const SENDING: &str = "sending";
+
 /// A connection to a volume's daemon.
 #[derive(Debug)]
 pub struct Client {

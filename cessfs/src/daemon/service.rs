@@ -3,9 +3,10 @@
 use super::log::LogHandle;
 use super::{Start, snapshots, trees, upkeep};
 use crate::config::VolumeConfig;
+use crate::control::client::SENDING;
 use crate::control::server::Service;
 use crate::control::{
-    ChunkPlace, Damaged, Event, Evicted, Explained, MinerPlace, Op, PackPlace, Progress, Reply, SENDING, Sends, Status,
+    ChunkPlace, Damaged, Event, Evicted, Explained, MinerPlace, Op, PackPlace, Progress, Reply, Sends, Status,
 };
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;

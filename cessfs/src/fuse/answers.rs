@@ -55,7 +55,7 @@ impl Adapter {
         });
     }
 
-    /// Answers now, or when the network has.
+    /// Answers now, or when the network or the disk has.
     pub(super) fn later<T: Send + 'static>(
         &self,
         op: &'static str,
@@ -69,6 +69,12 @@ impl Adapter {
                 let faults = self.faults.clone();
                 self.runtime.spawn(async move {
                     answer(future.await.map_err(|e| faults.errno(op, ino.0, &e)));
+                });
+            }
+            Ok(Later::Block(work)) => {
+                let faults = self.faults.clone();
+                self.runtime.spawn_blocking(move || {
+                    faults.guard(op, || answer(work().map_err(|e| faults.errno(op, ino.0, &e))));
                 });
             }
             Err(e) => answer(Err(self.faults.errno(op, ino.0, &e))),

@@ -212,6 +212,12 @@ mod tests {
         let direct = open_flags(flags, KernelCache::None);
         assert!(!direct.read && direct.write && direct.append);
         assert!(!open_flags(libc::O_RDONLY, KernelCache::Writeback).write);
+        for cache in [KernelCache::Writeback, KernelCache::None] {
+            // O_DSYNC is a bit of O_SYNC.
+            assert!(open_flags(libc::O_RDWR | libc::O_SYNC, cache).sync);
+            assert!(open_flags(libc::O_WRONLY | libc::O_DSYNC, cache).sync);
+            assert!(!open_flags(flags | libc::O_DIRECT, cache).sync);
+        }
     }
 
     #[test]

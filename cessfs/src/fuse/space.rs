@@ -119,10 +119,7 @@ impl Adapter {
         // It works on the disk for long: neither an event loop nor a task that others wait behind.
         self.runtime.spawn_blocking(move || {
             faults.guard("copy_file_range", || {
-                let copied = copy(&vfs, from, to, len, kill_priv).and_then(|copied| match copied {
-                    Later::Ready(copied) => Ok(copied),
-                    Later::Wait(wait) => runtime.block_on(wait),
-                });
+                let copied = copy(&vfs, from, to, len, kill_priv).and_then(|copied| runtime.block_on(copied.settled()));
                 match copied {
                     Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
                     Err(e) => reply.error(faults.errno("copy_file_range", to.ino.0, &e)),

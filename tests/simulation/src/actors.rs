@@ -11,7 +11,7 @@ use crate::trace::Trace;
 use cessfs_sync::store::MemStore;
 use cessfs_sync::upkeep::{Depth, UpkeepError};
 use cessfs_sync::{ChunkStore, Clock, StoreError};
-use cessfs_vfs::{Caller, Later, OpenFlags, RenameFlags, SetAttr, VfsError};
+use cessfs_vfs::{Caller, OpenFlags, RenameFlags, SetAttr, VfsError};
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
@@ -334,8 +334,7 @@ impl Stage<'_> {
         self.model.borrow_mut().change(file);
         let handle = self.life.vfs.open_file(ino, WRITE)?;
         let written = match self.life.vfs.write(ino, handle, offset, &data, false) {
-            Ok(Later::Ready(written)) => Ok(written),
-            Ok(Later::Wait(wait)) => wait.await,
+            Ok(written) => written.settled().await,
             Err(error) => Err(error),
         };
         let written = written.map(|written| {

@@ -13,7 +13,7 @@ use cessfs_sync::erasure::geometry::segment_bytes;
 use cessfs_sync::store::MemStore;
 use cessfs_sync::upkeep::{Thresholds, UpkeepConfig};
 use cessfs_sync::{Clock, Config, Engine, MetaStore, Seams, StoreError, Tasks};
-use cessfs_vfs::{AtRest, FileKind, Later, OpenFlags, TreeStores, Vfs, VfsConfig, VfsError, VfsParts};
+use cessfs_vfs::{AtRest, FileKind, OpenFlags, TreeStores, Vfs, VfsConfig, VfsError, VfsParts};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -325,8 +325,7 @@ pub async fn read(vfs: &Vfs, ino: u64) -> Result<Vec<u8>, VfsError> {
     };
     let handle = vfs.open_file(ino, flags)?;
     let answer = match vfs.read(ino, handle, 0, size as u32) {
-        Ok(Later::Ready(bytes)) => Ok(bytes),
-        Ok(Later::Wait(wait)) => wait.await,
+        Ok(bytes) => bytes.settled().await,
         Err(error) => Err(error),
     };
     vfs.release(ino, handle)?;

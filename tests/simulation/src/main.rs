@@ -169,7 +169,7 @@ fn many(args: &Args) -> ExitCode {
     };
     side_by_side(args.threads.max(1), work);
     let totals = totals.into_inner().unwrap_or_else(PoisonError::into_inner);
-    totals.print(began.elapsed());
+    totals.print(now() - began);
     for outcome in &totals.failed {
         println!("replay with: cessfs-simulate --seed {}", outcome.seed);
     }

@@ -439,12 +439,14 @@ impl World {
         };
         let told = self.outside.trace.clone();
         let collecting = async move {
-            while tidies {
+            if !tidies {
+                std::future::pending::<()>().await;
+            }
+            loop {
                 let collected = engine.collect(false).await;
                 told.note(format_args!("the older machine collected: {collected:?}"));
                 ticking.sleep(pause).await;
             }
-            std::future::pending().await
         };
         tokio::select! {
             biased;

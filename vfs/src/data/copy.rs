@@ -90,12 +90,16 @@ impl Shared {
                 grows: true,
                 free_blocks: u64::MAX,
             };
-            ready(self.clone().change_space(step.to, call)?).await?;
+            self.clone().change_space(step.to, call)?.settled().await?;
             return Ok(len);
         }
-        let mut bytes = ready(self.clone().read(step.from, step.from_offset, len as u32)?).await?;
+        let mut bytes = self
+            .clone()
+            .read(step.from, step.from_offset, len as u32)?
+            .settled()
+            .await?;
         bytes.resize(len as usize, 0);
-        let written = ready(self.clone().write(step.to, step.to_offset, &bytes)?).await?;
+        let written = self.clone().write(step.to, step.to_offset, &bytes)?.settled().await?;
         Ok(u64::from(written))
     }
 
@@ -230,12 +234,5 @@ impl Shared {
             Ok(()) => self.keep_pending(to),
             Err(e) => tracing::debug!(ino = to.ino, chunk, "the copy of a chunk is not cached: {e}"),
         }
-    }
-}
-
-async fn ready<T>(later: Later<T>) -> Result<T, VfsError> {
-    match later {
-        Later::Ready(value) => Ok(value),
-        Later::Wait(wait) => wait.await,
     }
 }

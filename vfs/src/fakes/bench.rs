@@ -30,13 +30,13 @@ pub fn scratch() -> tempfile::TempDir {
 }
 
 /// Runs what had to wait.
-pub fn wait<T>(later: Later<T>) -> Result<T, VfsError> {
+pub fn wait<T: Send + 'static>(later: Later<T>) -> Result<T, VfsError> {
     match later {
         Later::Ready(value) => Ok(value),
-        Later::Wait(wait) => tokio::runtime::Builder::new_current_thread()
+        later => tokio::runtime::Builder::new_current_thread()
             .build()
             .unwrap()
-            .block_on(wait),
+            .block_on(later.settled()),
     }
 }
 

@@ -5,7 +5,7 @@ use super::{FileKind, Vfs};
 use crate::Later;
 use crate::change::Change;
 use crate::error::VfsError;
-use crate::inode::lock_many;
+use crate::inode::{Inode, lock_many};
 use crate::limits::FILE_BYTES_MAX;
 use crate::request::OpenFlags;
 use cessfs_sync::Batch;
@@ -167,23 +167,32 @@ impl Vfs {
         self.then_sync(handle, written)
     }
 
-    /// A change through a handle that was opened with `O_SYNC` is durable before it is answered.
+    /// A change through a handle that was opened with `O_SYNC` is durable before it is answered. What takes more than one flush
+    /// of the journal, or has to wait for somebody else's, is not for an event loop.
     pub(super) fn then_sync<T: Send + 'static>(&self, handle: &Handle, change: Later<T>) -> Result<Later<T>, VfsError> {
         if !handle.flags.sync {
             return Ok(change);
         }
         let (content, inode) = (self.data.clone(), handle.inode.clone());
-        match change {
-            Later::Ready(done) => {
-                content.fsync(&inode, false)?;
-                Ok(Later::Ready(done))
-            }
-            Later::Wait(wait) => Ok(Later::Wait(Box::pin(async move {
-                let done = wait.await?;
+        Ok(match change {
+            Later::Ready(done) if self.sync_soon(&inode, false)? => Later::Ready(done),
+            Later::Ready(done) => Later::Block(Box::new(move || content.fsync(&inode, false).map(|()| done))),
+            // For the network first, beside which a flush is short.
+            wait => Later::Wait(Box::pin(async move {
+                let done = wait.settled().await?;
                 content.fsync(&inode, false)?;
                 Ok(done)
-            }))),
-        }
+            })),
+        })
+    }
+
+    /// Makes an inode durable if one flush of the journal is enough, and if no other event loop waits for one; false if not, and
+    /// then nothing was done.
+    fn sync_soon(&self, inode: &Arc<Inode>, data_only: bool) -> Result<bool, VfsError> {
+        let Some(_turn) = self.syncing.try_lock() else {
+            return Ok(false);
+        };
+        self.data.fsync_soon(inode, data_only)
     }
 
     /// One of possibly many closes of a handle. Nothing waits: what was written is in the journal's hands already.
@@ -228,13 +237,14 @@ impl Vfs {
         self.data.fsync(&handle.inode, data_only)
     }
 
-    /// The same if one flush of the journal is enough for it; false if not, and then nothing was done.
+    /// The same if one flush of the journal is enough for it, and nobody else is about to wait for one in this call; false if not,
+    /// and then nothing was done. So of the event loops one may wait, and need not hand its request to another thread.
     pub fn fsync_soon(&self, ino: u64, fh: u64, data_only: bool) -> Result<bool, VfsError> {
         let handle = self.handles.get(ino, fh)?;
         if self.core.config.read_only {
             return Ok(true);
         }
-        self.data.fsync_soon(&handle.inode, data_only)
+        self.sync_soon(&handle.inode, data_only)
     }
 
     /// Returns when every change of names so far would survive a power cut here.

@@ -48,6 +48,7 @@ impl Vfs {
             handles: HandleTable::new(),
             renames: Mutex::new(()),
             walks: RwLock::new(()),
+            syncing: Mutex::default(),
             sweeper: super::trash::Sweeper::default(),
         });
         make_root(&vfs.core)?;

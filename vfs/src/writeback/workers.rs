@@ -24,6 +24,10 @@ struct Stop {
 
 impl Stop {
     /// Waits for a tick; true when it is time to end.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a pace of real threads; a simulated volume has none"
+    )]
     fn wait(&self) -> bool {
         let mut asked = self.asked.lock();
         if !*asked {

@@ -170,7 +170,10 @@ fn look_for_copies(run: &Run, dir: &Path, at: usize) -> Result<bool, String> {
 }
 
 fn kept_at(run: &Run, number: usize) -> PathBuf {
-    std::env::temp_dir().join(format!("powercut-{}-{number}", run.seed))
+    // Runs beside each other, of one process and of others, have the same seed.
+    let setup = format!("{:?}-{:?}", run.setup.database, run.setup.at_rest).to_lowercase();
+    let name = format!("powercut-{}-{setup}-{number}-{}", run.seed, std::process::id());
+    std::env::temp_dir().join(name)
 }
 
 fn keep(image: &Image, run: &Run, number: usize) {

@@ -31,11 +31,8 @@ const FILES_MAX: usize = 10;
 const FILE_BYTES_MAX: u64 = 2 << 20;
 
 /// Runs what had to wait.
-pub fn wait<T>(runtime: &Handle, later: Later<T>) -> Result<T, VfsError> {
-    match later {
-        Later::Ready(value) => Ok(value),
-        Later::Wait(wait) => runtime.block_on(wait),
-    }
+pub fn wait<T: Send + 'static>(runtime: &Handle, later: Later<T>) -> Result<T, VfsError> {
+    runtime.block_on(later.settled())
 }
 
 /// Everything a run left behind.
@@ -240,7 +237,8 @@ impl<'r> Worker<'r> {
             18..26 => self.rename(),
             26..31 => self.remove(),
             31..36 => self.change_attributes(),
-            36..62 => self.pick(&files).map(|ino| self.write(ino, begun)),
+            36..56 => self.pick(&files).map(|ino| self.write(ino, READ_WRITE)),
+            56..62 => return self.pick(&files).map(|ino| self.write_synced(ino, begun)).unwrap_or(()),
             62..66 => self.pick(&files).map(|ino| self.truncate(ino)),
             66..71 => self.pick(&files).map(|ino| self.change_space(ino)),
             71..86 => return self.pick(&files).map(|ino| self.fsync(ino, begun)).unwrap_or(()),
@@ -416,7 +414,19 @@ impl<'r> Worker<'r> {
         self.history.versions.entry(ino).or_default().push((step, content));
     }
 
-    fn write(&mut self, ino: u64, _begun: usize) -> String {
+    /// Writes to a file opened with O_SYNC: a promise as of fsync, by the answer of the write.
+    fn write_synced(&mut self, ino: u64, begun: usize) {
+        let synced = OpenFlags {
+            sync: true,
+            ..READ_WRITE
+        };
+        let what = self.write(ino, synced);
+        let step = self.history.steps.len();
+        self.history.syncs.entry(ino).or_default().push(step);
+        self.note(format!("synced {what}"), begun, true);
+    }
+
+    fn write(&mut self, ino: u64, flags: OpenFlags) -> String {
         let mut content = self.history.latest(ino);
         let len = match self.dice.below(10) {
             0..4 => 1 + self.dice.below(600),
@@ -433,7 +443,7 @@ impl<'r> Worker<'r> {
         let mut data = vec![0; len as usize];
         let mut stream = Dice(self.dice.next());
         cessfs_crypto::Entropy::fill(&mut stream, &mut data);
-        let handle = self.vfs.open_file(ino, READ_WRITE).expect("open");
+        let handle = self.vfs.open_file(ino, flags).expect("open");
         let mut done = 0;
         while done < data.len() {
             let later = self.vfs.write(ino, handle, offset + done as u64, &data[done..], false);

@@ -70,6 +70,10 @@ impl<B: Backend> Shared<B> {
     }
 
     /// Waits for something to do.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a pace of real threads; a simulated journal has none"
+    )]
     fn next_work(&self) -> Work {
         let mut queue = self.queue.lock();
         let mut gathered = false;
@@ -332,6 +336,10 @@ impl<B: Backend> Shared<B> {
 
 impl Writer {
     /// Adds the mark's next number to `changes`, if it is time and there was something new.
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a pace of real threads; a simulated journal has none"
+    )]
     fn mark_due(&mut self, marking: Option<&Marking>, changes: &mut Changes, closing: bool) -> Option<u64> {
         let marking = marking?;
         let due = closing || marking.set.is_none_or(|set| set.elapsed() >= JOURNAL_MARK_EVERY);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::Later;
+use crate::fakes::bench::wait;
 use crate::records;
 use cessfs_sync::MetaStore;
 
@@ -27,6 +28,41 @@ fn handles_belong_to_their_inode() {
     assert_eq!(errno(w.vfs.read(f.ino, fh, 0, 1)), libc::EBADF);
     let reader = w.open("/f", OpenFlags { write: false, ..RW }).unwrap();
     assert_eq!(errno(w.vfs.write(f.ino, reader, 0, b"x", false)), libc::EBADF);
+}
+
+#[test]
+fn a_synced_write_keeps_no_event_loop_waiting_for_more_than_one_flush() {
+    let w = World::new();
+    let synced = OpenFlags { sync: true, ..RW };
+    let (f, fh) = w.vfs.create(ROOT_INO, b"f", 0o644, synced, USER).unwrap();
+    let write = |offset, bytes: &[u8]| w.vfs.write(f.ino, fh, offset, bytes, false).unwrap();
+    let durable = || w.store.crashed_at(w.store.progress().1);
+    let record = records::inline_key(f.ino);
+    assert!(
+        matches!(write(0, b"one"), Later::Ready(3)),
+        "a record is in the journal alone"
+    );
+    assert_eq!(durable().get(&record).unwrap().as_deref(), Some(&b"one"[..]));
+    // Somebody else's event loop waits for a flush.
+    let elsewhere = w.vfs.syncing.lock();
+    let two = write(3, b"two");
+    assert!(matches!(two, Later::Block(_)));
+    assert_eq!(durable().get(&record).unwrap().as_deref(), Some(&b"one"[..]));
+    drop(elsewhere);
+    assert_eq!(wait(two).unwrap(), 3);
+    assert_eq!(durable().get(&record).unwrap().as_deref(), Some(&b"onetwo"[..]));
+    // Content of a plain volume is in a file of its own, to be flushed as well.
+    let more = write(10_000, b"three");
+    assert!(matches!(more, Later::Block(_)));
+    assert_eq!(wait(more).unwrap(), 5);
+    let crashed = World::over(
+        Arc::new(durable()),
+        w.clock.clone(),
+        w.dir.clone(),
+        FakeChunks::new(),
+        |_| {},
+    );
+    assert_eq!(crashed.stat("/f").size, 10_005);
 }
 
 #[test]
@@ -121,7 +157,7 @@ fn opening_to_truncate_cuts_and_stamps() {
 fn ready<T>(answer: Result<Later<T>, VfsError>) -> T {
     match answer.unwrap() {
         Later::Ready(value) => value,
-        Later::Wait(_) => panic!("it waits for the network"),
+        _ => panic!("it waits"),
     }
 }
 

@@ -17,7 +17,7 @@ fn write(w: &World, path: &str, offset: u64, data: &[u8]) -> Result<u32, VfsErro
     let (ino, fh) = (w.ino(path), w.open(path, FILE)?);
     let written = match w.vfs.write(ino, fh, offset, data, false) {
         Ok(crate::Later::Ready(n)) => Ok(n),
-        Ok(crate::Later::Wait(_)) => panic!("nothing is absent here"),
+        Ok(_) => panic!("nothing is absent here"),
         Err(e) => Err(e),
     };
     w.vfs.release(ino, fh).unwrap();

@@ -467,7 +467,7 @@ fn a_tree_that_the_network_does_not_give_is_an_error_and_told() {
     w.chunks.lose(extents[0].stored.unwrap());
     let error = match tree.read(ino, 0, 10).unwrap() {
         later @ crate::Later::Wait(_) => wait(later).unwrap_err(),
-        crate::Later::Ready(_) => panic!("it has to be fetched"),
+        _ => panic!("it has to be fetched"),
     };
     assert_eq!(error.errno(), libc::EIO);
     w.vfs.note_snapshot_error(ino, &error);
