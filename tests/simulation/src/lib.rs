@@ -29,6 +29,8 @@ mod dice;
 mod disk;
 mod miners;
 mod model;
+#[cfg(test)]
+mod offline;
 mod restorer;
 mod run;
 mod trace;
