@@ -279,7 +279,14 @@ fn fsck_refuses_a_mounted_volume_and_puts_right_what_it_can_prove() -> Result<()
     ensure!(code == 21 && said.contains("--repair"), "{code}: {said}");
     let report: Value = serde_json::from_str(&process::succeed(&mut fsck(&volume, &["--repair", "--json"])?)?)?;
     ensure!(report["findings"][0]["remedy"] == "repaired", "{report}");
+    // Each run leaves what it told in the volume's directory.
+    let left = || -> Result<Value> {
+        let path = volume.home().join("volumes").join(&volume.name).join("fsck.json");
+        Ok(serde_json::from_slice(&fs::read(path)?)?)
+    };
+    ensure!(left()? == report, "{} is not {report}", left()?);
     let again: Value = serde_json::from_str(&process::succeed(&mut fsck(&volume, &["--json"])?)?)?;
+    ensure!(left()? == again, "{} is not {again}", left()?);
     ensure!(again["findings"].as_array().is_some_and(Vec::is_empty), "{again}");
     let mount = volume.mount(&at)?;
     ensure!(tree::differences(&whole, &tree::manifest(&at)?).is_empty());

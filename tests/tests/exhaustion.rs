@@ -67,6 +67,74 @@ fn ending_with_a_backlog_drops_nothing_and_tells() -> Result<()> {
     mount.umount()
 }
 
+/// `ExecStop` of the unit is `umount --wait`: it ends when the network has everything, not before, and then the phrase is enough.
+#[test]
+fn an_unmount_that_waits_ends_when_the_network_has_everything() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, network, volume) = scene()?;
+    let at = dir.path().join("mnt");
+    let mount = volume.mount(&at)?;
+    network.run(&["chain", "pause"])?;
+    tree::write_many(&at.join("many"), 60)?;
+    tree::write_noise(&at.join("large"), 8, 3)?;
+    let expected = tree::manifest(&at)?;
+    let mut umount = volume.cessfs()?;
+    let mut umount = umount.arg("umount").arg(&at).arg("--wait").spawn()?;
+    std::mem::forget(mount);
+    std::thread::sleep(Duration::from_secs(3));
+    ensure!(
+        umount.try_wait()?.is_none(),
+        "it did not wait for a chain that takes nothing"
+    );
+    network.run(&["chain", "resume"])?;
+    let mut ended = None;
+    eventually("the unmount to end", PATIENCE, || {
+        ended = umount.try_wait()?;
+        Ok(ended.is_some())
+    })?;
+    ensure!(ended.is_some_and(|status| status.success()), "it ended with {ended:?}");
+    let status = volume.status()?;
+    ensure!(
+        status["state"] == "unmounted" && status["unsent_bytes"] == 0 && status["dirty_bytes"] == 0,
+        "{status}"
+    );
+
+    let again = volume.elsewhere(&dir.path().join("again"))?;
+    fs::remove_dir_all(volume.home())?;
+    again.recover(&network.ws, &[])?;
+    let mount = again.mount_with(&at, &["ro"])?;
+    let differences = tree::differences(&expected, &tree::manifest(&at)?);
+    ensure!(differences.is_empty(), "from the phrase: {differences:?}");
+    mount.umount()
+}
+
+/// SIGTERM while a program still has its file open, with pages that only the kernel has.
+#[test]
+fn a_file_that_is_open_and_dirty_at_the_end_is_kept() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, _network, volume) = scene()?;
+    let at = dir.path().join("mnt");
+    let mount = volume.mount(&at)?;
+    let content = tree::noise(11, 3 << 20);
+    let mut writer = fs::File::create(at.join("open"))?;
+    std::io::Write::write_all(&mut writer, &content)?;
+    let pid = mount.pid;
+    kill(pid, Signal::SIGTERM)?;
+    eventually("the daemon to end", PATIENCE, || Ok(kill(pid, None).is_err()))?;
+    std::mem::forget(mount);
+    drop(writer);
+    let mount = volume.mount(&at)?;
+    ensure!(
+        fs::read(at.join("open"))? == content,
+        "what was written before the end is not there"
+    );
+    mount.umount()
+}
+
 /// A lock file with somebody's number in it is no lock: only a process that holds it is.
 #[test]
 fn a_lock_that_a_dead_daemon_left_is_in_nobodys_way() -> Result<()> {

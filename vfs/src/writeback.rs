@@ -13,7 +13,7 @@
 mod queue;
 mod workers;
 
-pub(crate) use queue::{DirtyQueue, Submitted};
+pub(crate) use queue::{DirtyQueue, Sent, Submitted};
 pub(crate) use workers::Workers;
 
 use crate::data::state::put_extent;
@@ -21,6 +21,7 @@ use crate::data::{Shared, chunk_len};
 use crate::error::VfsError;
 use crate::inode::Inode;
 use crate::limits::{LAZY_BATCH, WRITEBACK_RETRY};
+use crate::records::Kept;
 use crate::stages;
 use cessfs_crypto::ChunkId;
 use cessfs_sync::{Batch, Standing, StoreError};
@@ -49,7 +50,7 @@ impl Shared {
             }
             Err(e) => return Err(e),
         };
-        let Some(plaintext) = self.copy_dirty(&inode, taken)? else {
+        let Some((plaintext, shape)) = self.copy_dirty(&inode, taken)? else {
             return Ok(());
         };
         let hashing = stages::HASH_CHUNK.enter();
@@ -60,12 +61,13 @@ impl Shared {
             Err(StoreError::Full) => return Err(VfsError::NoSpace("the staging disk is full")),
             Err(e) => return Err(e.into()),
         }
-        self.dirty.lock().submitted(taken, id, plaintext.len() as u32);
+        self.dirty.lock().submitted(taken, id, plaintext.len() as u32, shape);
         Ok(())
     }
 
-    /// The chunk's content, journaled so that the store knows every block the copy has; `None` if it is no longer dirty.
-    fn copy_dirty(&self, inode: &Arc<Inode>, taken: Taken) -> Result<Option<Vec<u8>>, VfsError> {
+    /// The chunk's content and what of it counts, journaled so that the store knows every block the copy has; `None` if it is no
+    /// longer dirty.
+    fn copy_dirty(&self, inode: &Arc<Inode>, taken: Taken) -> Result<Option<(Vec<u8>, Kept)>, VfsError> {
         let unsynced = {
             let state = inode.state.read();
             state
@@ -94,7 +96,10 @@ impl Shared {
             chunk: taken.chunk,
         };
         match self.read_chunk(at, &extent, len) {
-            Ok(plaintext) => Ok(Some(plaintext)),
+            Ok(plaintext) => {
+                let (valid, blocks) = (extent.valid, extent.blocks);
+                Ok(Some((plaintext, Kept { valid, blocks })))
+            }
             Err(e) => {
                 self.errors.add(format!(
                     "inode {}: chunk {} cannot be written back: {e}",
@@ -161,7 +166,53 @@ impl Shared {
                 self.tidy(entry.taken.ino, entry.taken.chunk);
             }
         }
+        self.settle_behind()
+    }
+
+    /// Of chunks that were written since they were submitted, the store says what the network has now: later deltas must not
+    /// tell of less than earlier ones.
+    fn settle_behind(&self) -> Result<(), VfsError> {
+        let behind = self.dirty.lock().behind();
+        for (at, sent) in behind {
+            match self.core.chunks.standing(sent.id) {
+                Standing::Open => continue,
+                Standing::Unknown => {}
+                Standing::Sealed | Standing::Stored | Standing::Confirmed => self.tell_sent(at, &sent)?,
+            }
+            self.dirty.lock().forget_sent(at, &sent);
+        }
         Ok(())
+    }
+
+    fn tell_sent(&self, (ino, chunk): (u64, u64), sent: &Sent) -> Result<(), VfsError> {
+        let inode = match self.core.inodes.get(&self.core, ino) {
+            Ok(inode) => inode,
+            Err(VfsError::Stale) => return Ok(()),
+            Err(e) => return Err(e),
+        };
+        // The delta that was sealed with it told of it, or told nothing of the file: nothing is marked.
+        let _guard = self.core.marks.enter_unseen();
+        let state = inode.state.write();
+        if state.gone {
+            return Ok(());
+        }
+        let (journaled, now) = state
+            .data
+            .with_slot(&self.core, ino, chunk, |slot| (slot.journaled, slot.now))?;
+        // The store may be behind; it is never ahead, and learns nothing else here.
+        if !(journaled.dirty && now.dirty) {
+            return Ok(());
+        }
+        let mut told = journaled;
+        told.stored = Some((sent.id, sent.len));
+        told.kept = Some(sent.kept_in(&now));
+        let mut batch = Batch::new();
+        put_extent(&mut batch, ino, chunk, &journaled, &told);
+        self.core.store.commit(batch)?;
+        state.data.with_slot(&self.core, ino, chunk, |slot| {
+            slot.journaled = told;
+            (slot.now.stored, slot.now.kept) = (told.stored, told.kept);
+        })
     }
 
     /// Journals that these chunks of one inode are what the network has, unless they were written since.
@@ -210,6 +261,13 @@ impl Shared {
                 "inode {ino}: older versions of chunk {chunk} cannot be removed: {e}"
             ));
         }
+    }
+
+    /// Older content of chunks that were written since, which the chunk store has in the pack being sealed or before.
+    pub(crate) fn behind(&self) -> Vec<((u64, u64), Sent)> {
+        let mut behind = self.dirty.lock().behind();
+        behind.retain(|(_, sent)| self.core.chunks.standing(sent.id) >= Standing::Open);
+        behind
     }
 
     /// Chunks whose content the chunk store has in the pack being sealed or before, though the store still calls them dirty.

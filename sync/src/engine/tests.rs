@@ -6,6 +6,7 @@ mod crash;
 mod faults;
 mod rig;
 mod upkeep;
+mod watching;
 
 use crate::chunk_store::{ChunkStore, FetchError, Standing};
 use crate::clock::Clock;

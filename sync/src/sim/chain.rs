@@ -167,6 +167,30 @@ impl SimChain {
         }
     }
 
+    /// Changes what the chain says of a miner; with `None` for an answer it is no longer listed.
+    pub fn change_miner(&self, account: AccountId, change: impl FnOnce(Miner) -> Option<Miner>) {
+        let mut state = self.state.lock();
+        let at = state.miners.iter().position(|miner| miner.account == account);
+        let miner = state.miners.remove(at.expect("the chain lists it"));
+        let changed = change(miner);
+        state.miners.extend(changed);
+    }
+
+    /// The chain says that these fragments (segment, column) of a file are not available.
+    pub fn set_unavailable(&self, fid: Fid, fragments: &[(u32, u8)]) {
+        let mut state = self.state.lock();
+        let (_, file) = state.files.get_mut(&fid).expect("the chain has the file");
+        file.unavailable = fragments.to_vec();
+    }
+
+    /// The territory comes to its end so many blocks from now.
+    pub fn set_deadline(&self, blocks: u32) {
+        let deadline = self.now() + blocks;
+        let mut state = self.state.lock();
+        let territory = state.territory.as_mut().expect("there is a territory");
+        territory.deadline_block = deadline;
+    }
+
     pub(super) fn register(&self, miner: Miner) {
         self.state.lock().miners.push(miner);
     }

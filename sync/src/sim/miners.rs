@@ -106,6 +106,17 @@ impl SimMiners {
             .retain(|(held, _), _| *held != fid);
     }
 
+    /// One bit of each fragment of a file that a miner holds is wrong from now on, at this byte.
+    pub fn flip(&self, number: u8, fid: Fid, at: usize) {
+        let mut miners = self.miners.lock();
+        let held = &mut miners[usize::from(number)].fragments;
+        for (_, fragment) in held.iter_mut().filter(|((of, _), _)| *of == fid) {
+            let mut wrong = fragment.to_vec();
+            wrong[at] ^= 1;
+            *fragment = wrong.into();
+        }
+    }
+
     /// Copies everything one miner holds to another, as a repair does.
     pub fn copy(&self, from: u8, to: u8) {
         let mut miners = self.miners.lock();

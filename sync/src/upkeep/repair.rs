@@ -11,6 +11,7 @@
 
 use super::health::Grade;
 use super::{Upkeep, UpkeepError, is_pinned};
+use crate::dice::Dice;
 use crate::ledger::{DrainCause, PackRecord, PackState};
 use crate::limits::{EXPLORE_ONE_IN, REPAIR_ROUND_BYTES};
 use cessfs_crypto::PackSeq;
@@ -84,15 +85,11 @@ impl Upkeep {
             };
             worth && !self.copied.lock().contains(&pack.seq)
         };
-        let mut chosen: Vec<Arc<PackRecord>> = packs.iter().filter(wants).cloned().collect();
-        self.dice.shuffle(&mut chosen);
-        chosen.sort_by_key(|pack| std::cmp::Reverse(self.grade(pack.seq)));
+        let chosen = packs.iter().filter(wants).cloned();
+        let candidates = chosen.map(|pack| (self.grade(pack.seq), pack.body_bytes(), pack));
+        let candidates = by_need(candidates.collect(), &self.dice);
         if all {
-            return chosen;
-        }
-        if chosen.len() > 1 && self.dice.below(EXPLORE_ONE_IN) == 0 {
-            let explored = self.dice.below(chosen.len() as u64) as usize;
-            chosen.swap(0, explored);
+            return candidates.into_iter().map(|(_, _, pack)| pack).collect();
         }
         // What is not urgent waits until the last round has arrived.
         let under_way = packs.iter().any(|pack| {
@@ -102,15 +99,7 @@ impl Upkeep {
                 .map(|drain| drain.cause);
             cause == Some(DrainCause::Damaged) && !self.is_settled(pack)
         });
-        let mut budget = REPAIR_ROUND_BYTES;
-        let mut within = |pack: &Arc<PackRecord>| {
-            let urgent = self.grade(pack.seq) >= Grade::Urgent;
-            let fits = !under_way && budget > 0;
-            budget = budget.saturating_sub(pack.body_bytes());
-            urgent || fits
-        };
-        chosen.retain(|pack| within(pack));
-        chosen
+        within_budget(candidates, under_way, &self.dice)
     }
 
     /// The checkpoint that a draining pack waits for is Confirmed.
@@ -121,5 +110,90 @@ impl Upkeep {
                 .get(PackSeq(seq))
                 .is_none_or(|pack| pack.state >= PackState::Confirmed)
         })
+    }
+}
+
+/// A pack that may be rewritten: how bad it is, and its bytes.
+type Candidate<T> = (Grade, u64, T);
+
+/// The worst first; among equals nobody is.
+fn by_need<T>(mut candidates: Vec<Candidate<T>>, dice: &Dice) -> Vec<Candidate<T>> {
+    dice.shuffle(&mut candidates);
+    candidates.sort_by_key(|(grade, _, _)| std::cmp::Reverse(*grade));
+    candidates
+}
+
+/// What one round takes of `candidates`, which come the worst first: all that is urgent; of the rest as much as the budget has, and
+/// nothing while the last round is under way.
+fn within_budget<T>(mut candidates: Vec<Candidate<T>>, under_way: bool, dice: &Dice) -> Vec<T> {
+    if candidates.len() > 1 && dice.below(EXPLORE_ONE_IN) == 0 {
+        let explored = dice.below(candidates.len() as u64) as usize;
+        candidates.swap(0, explored);
+    }
+    let mut budget = REPAIR_ROUND_BYTES;
+    let taken = candidates.into_iter().filter(|(grade, bytes, _)| {
+        let fits = !under_way && budget > 0;
+        budget = budget.saturating_sub(*bytes);
+        *grade >= Grade::Urgent || fits
+    });
+    taken.map(|(_, _, pack)| pack).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::limits::PACK_TARGET_BYTES;
+    use crate::sim::SimEntropy;
+
+    /// Twenty to be rewritten, and two urgent ones at their end; each as large as packs become.
+    fn candidates(dice: &Dice) -> Vec<Candidate<u32>> {
+        let grade = |number| if number < 20 { Grade::Rewrite } else { Grade::Urgent };
+        let all = (0..22).map(|number| (grade(number), PACK_TARGET_BYTES, number));
+        by_need(all.collect(), dice)
+    }
+
+    fn dice() -> Dice {
+        Dice::new(Box::new(SimEntropy::new(137)))
+    }
+
+    #[test]
+    fn the_urgent_come_first_whatever_the_budget_and_the_rest_within_it() {
+        let dice = dice();
+        let room = (REPAIR_ROUND_BYTES / PACK_TARGET_BYTES) as usize;
+        for _ in 0..200 {
+            let all = candidates(&dice);
+            assert!(all[..2].iter().all(|(_, _, number)| *number >= 20), "the worst first");
+            let mut taken = within_budget(all, false, &dice);
+            taken.sort_unstable();
+            assert_eq!(taken[taken.len() - 2..], [20, 21], "all that is urgent: {taken:?}");
+            // An urgent one that was swapped back comes beside the budget.
+            assert!(taken.len() == room || taken.len() == room + 1, "{taken:?}");
+
+            let mut taken = within_budget(candidates(&dice), true, &dice);
+            taken.sort_unstable();
+            assert_eq!(taken, [20, 21], "the last round is under way");
+        }
+    }
+
+    #[test]
+    fn one_choice_in_ten_is_random_and_everybody_gets_a_turn() {
+        let dice = dice();
+        let (rounds, mut explored) = (4000, 0);
+        let mut turns = [0; 22];
+        for _ in 0..rounds {
+            let taken = within_budget(candidates(&dice), false, &dice);
+            for number in &taken {
+                turns[*number as usize] += 1;
+            }
+            explored += usize::from(taken[0] < 20);
+        }
+        // Of the random ones 20 in 22 fall on a pack that is not urgent.
+        let expected = rounds / EXPLORE_ONE_IN as usize * 20 / 22;
+        assert!(
+            (expected * 8 / 10..expected * 12 / 10).contains(&explored),
+            "{explored}, not about {expected}"
+        );
+        assert!(turns.iter().all(|turns| *turns > 0), "{turns:?}");
+        assert_eq!(turns[20..], [rounds, rounds], "what is urgent is always taken");
     }
 }

@@ -26,6 +26,7 @@ use crate::records::{
     SNAPSHOT_PREFIX, SnapshotRecord, TRASH_PREFIX, XATTR_PREFIX,
 };
 use crate::snapshot::Wanted;
+use crate::writeback::Sent;
 use cessfs_crypto::{ChunkId, PackSeq};
 use cessfs_sync::{Batch, ChunkSink, CutCause, DeltaSource, StoreError};
 use parking_lot::Mutex;
@@ -60,6 +61,8 @@ struct Cut<'a> {
     cause: CutCause,
     until: u64,
     in_flight: InFlight,
+    /// Of chunks that were written since: what was submitted last.
+    behind: BTreeMap<(u64, u64), Sent>,
     /// Inodes with dirty chunks that were not submitted.
     unsent: BTreeSet<u64>,
     /// The inode decided last: records of one inode and kind follow each other.
@@ -75,15 +78,17 @@ impl DeltaSource for Shared {
         cause: CutCause,
         sink: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        let (until, (in_flight, snapshot)) = self.core.marks.begin_cut(|| {
+        let (until, (in_flight, behind, snapshot)) = self.core.marks.begin_cut(|| {
             let in_flight = self.submitted_ids().into_iter().collect();
-            (in_flight, self.core.take_wanted_snapshot())
+            let behind = self.behind().into_iter().collect();
+            (in_flight, behind, self.core.take_wanted_snapshot())
         });
         let mut cut = Cut {
             shared: self,
             cause,
             until,
             in_flight,
+            behind,
             unsent: BTreeSet::new(),
             decided: None,
             left: Vec::new(),
@@ -328,6 +333,10 @@ impl Cut<'_> {
             return writer.record(key, None);
         }
         if unsent {
+            if let Some(sent) = self.behind.get(&(ino, chunk)) {
+                extent.stored = Some((sent.id, sent.len));
+                extent.kept = Some(sent.kept_in(&extent));
+            }
             fall_back(&mut extent);
         }
         extent.resident = false;
@@ -390,7 +399,8 @@ impl Cut<'_> {
                 let Some(extent) = self.extent(ino, chunk)? else {
                     continue;
                 };
-                let told = extent.stored.is_some() || self.in_flight.contains_key(&(ino, chunk));
+                let at = (ino, chunk);
+                let told = extent.stored.is_some() || self.in_flight.contains_key(&at) || self.behind.contains_key(&at);
                 if told {
                     size = u64::MAX;
                 } else if extent.dirty {

@@ -20,8 +20,10 @@ use std::collections::{BTreeMap, HashSet};
 impl Shared {
     /// Visits every chunk named at one instant. Not while a cut is written. Memory: one page of records.
     pub(super) fn visit_live(&self, visit: &mut dyn FnMut(ChunkId)) -> Result<(), StoreError> {
-        let (_, submitted) = self.core.marks.begin_cut(|| self.submitted_ids());
-        let visited = self.visit_records(submitted.into_iter().map(|(_, (id, _))| id), visit);
+        let (_, (submitted, behind)) = self.core.marks.begin_cut(|| (self.submitted_ids(), self.behind()));
+        let submitted = submitted.into_iter().map(|(_, (id, _))| id);
+        let behind = behind.into_iter().map(|(_, sent)| sent.id);
+        let visited = self.visit_records(submitted.chain(behind), visit);
         let ended = self.core.marks.end_cut();
         // What this cut took is pending as before: nothing was carried.
         self.core.marks.give_back();

@@ -1,6 +1,7 @@
-//! Which chunks are dirty, since when, and how far their writeback is. One entry per dirty MiB: about 150 bytes of memory.
+//! Which chunks are dirty, since when, and how far their writeback is. One entry per dirty MiB: about 250 bytes of memory.
 
 use crate::limits::WRITEBACK_DELAYS_MAX;
+use crate::records::{Extent, Kept};
 use cessfs_crypto::ChunkId;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -22,6 +23,27 @@ pub(crate) struct Submitted {
     pub(crate) len: u32,
 }
 
+/// What of a chunk was submitted last, though it was written since. The network may be told of that until what was written is
+/// submitted, too: whoever waited for it was promised so much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Sent {
+    pub(crate) id: ChunkId,
+    pub(crate) len: u32,
+    /// What the chunk's record said of it then.
+    shape: Kept,
+    ticket: u64,
+}
+
+impl Sent {
+    /// What of it the chunk still is: nothing that was cut off or punched out since.
+    pub(crate) fn kept_in(&self, now: &Extent) -> Kept {
+        Kept {
+            valid: self.shape.valid.min(now.valid),
+            blocks: self.shape.blocks.common(&now.blocks),
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug)]
 enum Stage {
     /// Due at this time.
@@ -36,6 +58,9 @@ struct Dirty {
     since: Duration,
     bytes: u64,
     ticket: u64,
+    /// The ticket it turned dirty with: what was taken before is of another content.
+    first: u64,
+    sent: Option<Sent>,
     stage: Stage,
 }
 
@@ -56,7 +81,8 @@ impl DirtyQueue {
 
     /// A chunk was written: it is due once it was quiet for `delay`, or some delays after it turned dirty if it never is.
     pub(crate) fn touch(&mut self, ino: u64, chunk: u64, bytes: u64, now: Duration, delay: Duration) {
-        let since = match self.remove(ino, chunk) {
+        let before = self.remove(ino, chunk);
+        let since = match before {
             Some(Dirty {
                 since,
                 stage: Stage::Waiting(_),
@@ -70,6 +96,8 @@ impl DirtyQueue {
             since,
             bytes,
             ticket: self.last_ticket,
+            first: before.map_or(self.last_ticket, |before| before.first),
+            sent: before.and_then(|before| before.sent),
             stage: Stage::Waiting(due),
         };
         self.due.insert((due, ino, chunk));
@@ -137,10 +165,35 @@ impl DirtyQueue {
         self.held(taken).is_some()
     }
 
-    /// The copy taken with this ticket was submitted.
-    pub(super) fn submitted(&mut self, taken: Taken, id: ChunkId, len: u32) {
-        if let Some(dirty) = self.held(taken) {
+    /// The copy taken with this ticket was submitted; the chunk's record said this of it.
+    pub(super) fn submitted(&mut self, taken: Taken, id: ChunkId, len: u32, shape: Kept) {
+        let Some(dirty) = self.chunks.get_mut(&(taken.ino, taken.chunk)) else {
+            return;
+        };
+        let ticket = taken.ticket;
+        if ticket >= dirty.first && dirty.sent.is_none_or(|sent| sent.ticket < ticket) {
+            dirty.sent = Some(Sent { id, len, shape, ticket });
+        }
+        if dirty.ticket == ticket {
             dirty.stage = Stage::Submitted(id, len);
+        }
+    }
+
+    /// What was submitted of chunks that were written since.
+    pub(crate) fn behind(&self) -> Vec<((u64, u64), Sent)> {
+        let behind = self.chunks.iter().filter_map(|(&key, dirty)| match dirty.stage {
+            Stage::Submitted(..) => None,
+            _ => dirty.sent.map(|sent| (key, sent)),
+        });
+        behind.collect()
+    }
+
+    /// The chunk's record tells of what was submitted, or nothing has it any more.
+    pub(super) fn forget_sent(&mut self, (ino, chunk): (u64, u64), sent: &Sent) {
+        if let Some(dirty) = self.chunks.get_mut(&(ino, chunk))
+            && dirty.sent == Some(*sent)
+        {
+            dirty.sent = None;
         }
     }
 
@@ -184,6 +237,7 @@ impl DirtyQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::records::BlockMap;
 
     const DELAY: Duration = Duration::from_secs(5);
 
@@ -218,13 +272,31 @@ mod tests {
         let first = queue.take(1, 0).unwrap();
         queue.touch(1, 0, 4096, at(1), DELAY);
         assert!(!queue.still_taken(first));
-        queue.submitted(first, ChunkId([1; 32]), 9);
+        let shape = Kept {
+            valid: 9,
+            blocks: BlockMap::default(),
+        };
+        queue.submitted(first, ChunkId([1; 32]), 9, shape);
         assert!(queue.all_submitted().is_empty());
+        assert_eq!(
+            queue.behind()[0].1.id,
+            ChunkId([1; 32]),
+            "what whoever waits was promised"
+        );
         let second = queue.take(1, 0).unwrap();
-        queue.submitted(second, ChunkId([2; 32]), 9);
+        queue.submitted(second, ChunkId([2; 32]), 9, shape);
         assert_eq!(queue.all_submitted().len(), 1);
+        assert!(queue.behind().is_empty());
+        queue.touch(1, 0, 4096, at(2), DELAY);
+        queue.submitted(first, ChunkId([1; 32]), 9, shape);
+        assert_eq!(queue.behind()[0].1.id, ChunkId([2; 32]), "an older copy is no news");
+        let third = queue.take(1, 0).unwrap();
+        queue.submitted(third, ChunkId([3; 32]), 9, shape);
         assert_eq!(queue.take(1, 0), None);
         queue.forget_from(1, 0);
         assert_eq!((queue.bytes(), queue.all_submitted().len()), (0, 0));
+        queue.touch(1, 0, 4096, at(3), DELAY);
+        queue.submitted(third, ChunkId([3; 32]), 9, shape);
+        assert!(queue.behind().is_empty(), "that was content of before it was cut off");
     }
 }

@@ -345,6 +345,14 @@ fn a_power_cut_loses_no_pack_that_was_sealed() {
 }
 
 #[test]
+fn a_power_cut_loses_no_pack_that_was_sealed_redb() {
+    nothing_is_lost(Setup {
+        staged: true,
+        ..on_paper(Database::Redb, AtRest::Sealed)
+    });
+}
+
+#[test]
 fn a_power_cut_loses_nothing_that_was_promised_sled_sealed() {
     nothing_is_lost(on_paper(Database::Sled, AtRest::Sealed));
 }
@@ -384,6 +392,16 @@ fn something_is_lost(setup: Setup, images: usize, what: &str) {
 fn without_the_barrier_of_the_journal_the_recorder_finds_losses() {
     let setup = on_paper(Database::SledWithoutBarrier, AtRest::Sealed);
     something_is_lost(setup, IMAGES / 2, "the barrier");
+}
+
+#[test]
+fn without_the_barrier_of_the_database_under_the_log_the_recorder_finds_losses() {
+    let setup = on_paper(Database::SledUnderSyncedLog, AtRest::Sealed);
+    something_is_lost(
+        setup,
+        IMAGES / 2,
+        "the barrier of the database, before a segment of the log is written over",
+    );
 }
 
 #[test]

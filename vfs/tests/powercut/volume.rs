@@ -17,6 +17,8 @@ pub enum Database {
     Sled,
     /// sled, neither its log nor the journal's made durable: what the barrier of the journal is there to prevent.
     SledWithoutBarrier,
+    /// sled, not made durable by itself; the journal's log is. It has what was promised until its segment is written over.
+    SledUnderSyncedLog,
     Redb,
 }
 
@@ -92,7 +94,7 @@ pub fn journal(dir: &Path, setup: Setup, nonces: u64) -> Result<Arc<dyn MetaStor
     };
     Ok(match setup.database {
         Database::Sled => Arc::new(Journal::logged(SledBackend::open(&dir)?, sealer, &dir, log)?),
-        Database::SledWithoutBarrier => {
+        Database::SledWithoutBarrier | Database::SledUnderSyncedLog => {
             let backend = SledBackend::open_without_barrier(&dir)?;
             Arc::new(Journal::logged(backend, sealer, &dir, log)?)
         }

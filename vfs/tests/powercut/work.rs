@@ -341,10 +341,15 @@ impl<'r> Worker<'r> {
     fn rename(&mut self) -> Option<String> {
         let (dir, name, ino) = self.entry()?;
         let (to, new_name) = self.place();
-        let (node, old) = (&self.nodes[&ino], self.nodes[&to].names.get(&new_name).copied());
-        // Files over nothing or over files: what else rename refuses is tested elsewhere.
-        let fits = node.kind != FileKind::Directory && old != Some(ino);
-        if !fits || old.is_some_and(|old| self.nodes[&old].kind == FileKind::Directory) {
+        let old = self.nodes[&to].names.get(&new_name).copied();
+        // Over nothing; files over files, directories over empty ones and not below themselves: what rename refuses is tested
+        // elsewhere.
+        let is_dir = self.nodes[&ino].kind == FileKind::Directory;
+        let fits = |old: u64| {
+            let node = &self.nodes[&old];
+            (node.kind == FileKind::Directory) == is_dir && node.names.is_empty()
+        };
+        if old == Some(ino) || !old.is_none_or(fits) || is_dir && self.is_below(ino, to) {
             return None;
         }
         let flags = RenameFlags::default();
@@ -355,6 +360,14 @@ impl<'r> Worker<'r> {
         self.name(to, &new_name, ino);
         self.sweep();
         Some(format!("rename {dir}/{name} to {to}/{new_name}"))
+    }
+
+    /// `dir` is `top`, or lies below it.
+    fn is_below(&self, top: u64, dir: u64) -> bool {
+        top == dir || {
+            let mut names = self.nodes[&top].names.values();
+            names.any(|child| self.is_below(*child, dir))
+        }
     }
 
     fn remove(&mut self) -> Option<String> {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 /// An owner of chunks: names some, has the content of some, and has a word for each checkpoint.
 #[derive(Default)]
-struct Owner {
+pub(super) struct Owner {
     named: Mutex<HashSet<ChunkId>>,
     cached: Mutex<HashMap<ChunkId, Bytes>>,
     lost: Mutex<HashSet<ChunkId>>,
@@ -68,7 +68,12 @@ impl DeltaSource for Owner {
 }
 
 /// An engine with an owner, whose settings are changed first.
-fn open_on(rig: &Rig, store: Arc<dyn MetaStore>, owner: &Arc<Owner>, change: impl FnOnce(&mut UpkeepConfig)) -> Engine {
+pub(super) fn open_on(
+    rig: &Rig,
+    store: Arc<dyn MetaStore>,
+    owner: &Arc<Owner>,
+    change: impl FnOnce(&mut UpkeepConfig),
+) -> Engine {
     let mut config = rig.world.config(&rig.staging());
     change(&mut config.upkeep);
     let engine = rig.world.engine(config, store).expect("open");
@@ -77,12 +82,12 @@ fn open_on(rig: &Rig, store: Arc<dyn MetaStore>, owner: &Arc<Owner>, change: imp
     engine
 }
 
-fn open(rig: &Rig, owner: &Arc<Owner>) -> Engine {
+pub(super) fn open(rig: &Rig, owner: &Arc<Owner>) -> Engine {
     open_on(rig, rig.store.clone(), owner, |_| ())
 }
 
 /// Packs of one segment each, with so many chunks of 5000 bytes in each: far from full.
-async fn packs(rig: &Rig, engine: &Engine, count: usize, chunks: usize) -> Vec<Vec<Chunk>> {
+pub(super) async fn packs(rig: &Rig, engine: &Engine, count: usize, chunks: usize) -> Vec<Vec<Chunk>> {
     let mut packs = Vec::new();
     for _ in 0..count {
         let pack = rig.chunks(chunks, 5000);
@@ -93,7 +98,7 @@ async fn packs(rig: &Rig, engine: &Engine, count: usize, chunks: usize) -> Vec<V
     packs
 }
 
-fn name(owner: &Owner, chunks: &[Chunk]) {
+pub(super) fn name(owner: &Owner, chunks: &[Chunk]) {
     owner.named.lock().extend(chunks.iter().map(|(id, _)| *id));
 }
 
@@ -103,7 +108,7 @@ fn forget(owner: &Owner, chunks: &[Chunk]) {
 }
 
 /// The numbers of the miners that hold a chunk's pack, by column.
-fn holders(engine: &Engine, id: ChunkId) -> Vec<u8> {
+pub(super) fn holders(engine: &Engine, id: ChunkId) -> Vec<u8> {
     let located = engine.locate(id).expect("locate").expect("known");
     let number = |holder: &Option<_>| {
         let (account, _): &(_, Option<String>) = holder.as_ref().expect("confirmed");

@@ -118,6 +118,43 @@ fn a_forced_cut_tells_what_was_submitted_and_no_more() {
     prefixes_restore(&bench);
 }
 
+/// `sync --wait` submits everything, and then seals: what is written over in between may not take back what was submitted, nor
+/// may a later delta.
+#[test]
+fn what_was_submitted_and_then_written_over_is_told_until_something_newer_is() {
+    let bench = Bench::new(AtRest::Sealed);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, MIB / 2));
+    bench.settle();
+    bench.write(5, 0, &pattern(2, MIB));
+    bench.data.write_back_all().unwrap();
+    bench.write(5, 100, &pattern(3, 5000));
+    bench.data.released(&bench.file(5));
+    bench.seal(CutCause::Forced);
+    assert_eq!(bench.restore().content(5), pattern(2, MIB), "what was promised");
+    // The store has learnt it: also after a crash no delta tells of less.
+    bench.keep_house();
+    bench.write(5, 200, &pattern(4, 5000));
+    bench.data.released(&bench.file(5));
+    bench.seal(CutCause::Forced);
+    assert_eq!(bench.restore().content(5), pattern(2, MIB));
+    let value = bench.store.get(&records::extent_key(5, 0)).unwrap().unwrap();
+    let extent = Extent::decode(&value).unwrap();
+    assert!(extent.dirty && extent.kept.is_some());
+    assert_eq!(extent.stored.unwrap().0, bench.core.keys.chunk_id(&pattern(2, MIB)));
+    // What was cut off since is not told of again.
+    bench.set_size(5, 300);
+    bench.data.released(&bench.file(5));
+    bench.seal(CutCause::Forced);
+    assert_eq!(bench.restore().content(5), &pattern(2, MIB)[..300]);
+    bench.settle();
+    let mut now = pattern(2, 300);
+    now[100..].copy_from_slice(&pattern(3, 200));
+    now[200..].copy_from_slice(&pattern(4, 100));
+    assert_eq!(bench.restore().content(5), now);
+    prefixes_restore(&bench);
+}
+
 #[test]
 fn a_replaced_file_leaves_nothing_of_the_old_behind() {
     let bench = Bench::new(AtRest::Plain);

@@ -166,6 +166,29 @@ fn a_snapshot_of_any_instant_is_the_tree_of_that_instant() {
 }
 
 #[test]
+fn taking_one_costs_the_same_however_many_files_there_are() {
+    let cost = |files: usize| {
+        let w = World::new();
+        for number in 0..files {
+            w.touch_file(&format!("/{number}")).unwrap();
+        }
+        w.vfs.create_snapshot("first").unwrap();
+        w.touch_file("/one more").unwrap();
+        let sent = || {
+            let newest = cessfs_crypto::PackSeq(w.chunks.packs().len() as u64);
+            w.chunks.frames(newest).iter().map(|frame| frame.len()).sum::<usize>()
+        };
+        let before = (w.store.progress().0, sent());
+        w.vfs.create_snapshot("second").unwrap();
+        (w.store.progress().0 - before.0, sent() - before.1)
+    };
+    let (few, many) = (cost(100), cost(10_000));
+    assert_eq!(few.0, many.0, "batches of the journal");
+    // Larger numbers of inodes, nothing else.
+    assert!(few.1.abs_diff(many.1) < 100, "bytes of metadata: {few:?} and {many:?}");
+}
+
+#[test]
 fn a_snapshot_is_of_one_instant_while_others_write() {
     let w = World::new();
     for name in ["/one", "/two"] {

@@ -1,0 +1,163 @@
+//! What the chain says of miners, fragments and the territory, and how closely packs are looked at.
+
+use super::rig::{Rig, eventually};
+use super::upkeep::{Owner, holders, name, open, open_on, packs};
+use crate::chain::{Miner, TerritoryState};
+use crate::clock::Clock;
+use crate::limits::{BLOCK_SECONDS, FRAGMENT_BYTES};
+use crate::sim::SimMiners;
+use crate::upkeep::{Depth, UpkeepConfig, Verdict};
+use cessfs_crypto::PackSeq;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything goes on in the background, as in a mount; packs are sampled every minute.
+fn unasked(upkeep: &mut UpkeepConfig) {
+    *upkeep = UpkeepConfig {
+        scrub_interval: Duration::from_secs(60),
+        scrub_rate: u64::MAX,
+        keep_history: Duration::ZERO,
+        grace: Duration::ZERO,
+        ..UpkeepConfig::default()
+    };
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn columns_of_miners_that_leave_count_as_bad_and_the_pack_is_rewritten() {
+    let rig = Rig::new(17, 321);
+    let owner = Arc::new(Owner::default());
+    let engine = open(&rig, &owner);
+    let packs = packs(&rig, &engine, 1, 2).await;
+    name(&owner, &packs[0]);
+    let id = packs[0][0].0;
+    let first = holders(&engine, id);
+    let leaves = |miner| {
+        Some(Miner {
+            positive: false,
+            leaving: true,
+            ..miner
+        })
+    };
+    for number in &first[..3] {
+        rig.world.chain.change_miner(SimMiners::account(*number), leaves);
+    }
+    drop(engine);
+    // What is not read again within half a minute is the list of miners.
+    let engine = open(&rig, &owner);
+    let seen = engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
+    assert_eq!(seen.damaged, [(PackSeq(1), 9, "watch")], "they still give everything");
+    assert!(
+        engine.health(PackSeq(1)).columns[..3]
+            .iter()
+            .all(|column| column.verdict == Verdict::Dropped)
+    );
+    drop(engine);
+
+    // One more is not even listed any more: below nine the pack is rewritten, unasked.
+    rig.world.chain.change_miner(SimMiners::account(first[3]), |_| None);
+    let engine = open_on(&rig, rig.store.clone(), &owner, unasked);
+    let fid = rig.world.chain.stored()[0];
+    eventually("the pack of the leaving miners is rewritten and deleted", || {
+        rig.world.chain.is_deleted(fid)
+    })
+    .await;
+    let after = holders(&engine, id);
+    assert!(first[..4].iter().all(|number| !after.contains(number)), "{after:?}");
+    rig.assert_fetch(&engine, &packs[0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn fragments_that_the_chain_says_are_unavailable_are_rewritten() {
+    let rig = Rig::new(16, 322);
+    let owner = Arc::new(Owner::default());
+    let engine = open_on(&rig, rig.store.clone(), &owner, |upkeep| {
+        unasked(upkeep);
+        upkeep.repair = false;
+    });
+    let packs = packs(&rig, &engine, 1, 2).await;
+    name(&owner, &packs[0]);
+    let fid = rig.world.chain.stored()[0];
+    rig.world.chain.set_unavailable(fid, &[(0, 1), (0, 4), (0, 5), (0, 11)]);
+    let dropped = |column: usize| engine.health(PackSeq(1)).columns[column].verdict == Verdict::Dropped;
+    eventually("the look in the background sees what the chain says", || dropped(11)).await;
+    assert_eq!(engine.status().damaged, [(PackSeq(1), 8)]);
+    assert!(dropped(1) && dropped(4) && dropped(5) && !dropped(0));
+    drop(engine);
+    let _engine = open_on(&rig, rig.store.clone(), &owner, unasked);
+    eventually("the pack is rewritten and deleted", || rig.world.chain.is_deleted(fid)).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_flipped_byte_is_found_by_a_full_look_or_after_a_failed_audit_and_not_by_a_sample() {
+    let rig = Rig::new(16, 323);
+    let owner = Arc::new(Owner::default());
+    let engine = open(&rig, &owner);
+    let packs = packs(&rig, &engine, 2, 2).await;
+    packs.iter().for_each(|chunks| name(&owner, chunks));
+    let flipped = |chunk: usize, count: usize| {
+        let id = packs[chunk][0].0;
+        let fid = engine.locate(id).expect("locate").expect("known").fid.expect("stored");
+        let numbers = holders(&engine, id)[..count].to_vec();
+        for number in &numbers {
+            rig.world.miners.flip(*number, fid, FRAGMENT_BYTES / 3);
+        }
+        numbers
+    };
+    flipped(0, 1);
+    let seen = engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
+    assert_eq!(seen.damaged, [], "one byte in eight million, and 64 KiB are read");
+    let seen = engine.scrub(Depth::Full, Some(u64::MAX)).await.expect("scrub");
+    assert_eq!(seen.damaged, [(PackSeq(1), 11, "watch")]);
+    assert_eq!(engine.health(PackSeq(1)).columns[0].verdict, Verdict::Corrupt);
+
+    // Miners that failed audits of the network are read whole by a sample, too.
+    let failing = flipped(1, 4);
+    drop(engine);
+    for number in failing {
+        let failed = |miner| {
+            Some(Miner {
+                failed_audits: 1,
+                ..miner
+            })
+        };
+        rig.world.chain.change_miner(SimMiners::account(number), failed);
+    }
+    let engine = open(&rig, &owner);
+    let seen = engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
+    let second = seen.damaged.iter().find(|(seq, _, _)| *seq == PackSeq(2));
+    assert_eq!(second, Some(&(PackSeq(2), 8, "rewrite")), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rate_is_kept() {
+    let rig = Rig::new(12, 324);
+    let owner = Arc::new(Owner::default());
+    let engine = open(&rig, &owner);
+    packs(&rig, &engine, 1, 1).await;
+    let rate = 16 << 10;
+    let began = rig.world.clock.monotonic();
+    let seen = engine.scrub(Depth::Sample, Some(rate)).await.expect("scrub");
+    let took = rig.world.clock.monotonic() - began;
+    assert_eq!(seen.bytes, 12 * (64 << 10));
+    assert!(
+        took >= Duration::from_secs(seen.bytes / rate),
+        "{} bytes in {took:?}",
+        seen.bytes
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_territory_near_its_end_is_told() {
+    let rig = Rig::new(12, 325);
+    let owner = Arc::new(Owner::default());
+    let engine = open_on(&rig, rig.store.clone(), &owner, unasked);
+    let told = |what: &str| engine.status().errors.iter().any(|trouble| trouble.text.contains(what));
+    let blocks_a_day = (86_400 / BLOCK_SECONDS) as u32;
+    let ticks = rig.world.clock.sleep(Duration::from_secs(200));
+    ticks.await;
+    assert!(!told("renew it"), "far from its end: {:?}", engine.status().errors);
+    rig.world.chain.set_deadline(blocks_a_day * 7 / 2);
+    eventually("the deadline is told", || told("freezes in 3 days")).await;
+    rig.world.chain.set_territory(Some((1 << 40, TerritoryState::Frozen)));
+    eventually("a frozen territory is told", || told("is Frozen")).await;
+}
