@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 use cessfs_tests::process::{fail, succeed};
 use cessfs_tests::{InitOptions, Mount, Network, Opener, Volume, can_mount, tree};
+use std::io::Write;
 use std::path::Path;
 use std::time::Duration;
 
@@ -188,8 +189,34 @@ fn a_full_territory() -> Result<()> {
         },
         12,
     )?;
-    let mount = volume.mount(&dir.path().join("mnt"))?;
-    tree::write_noise(&mount.path().join("file"), 2, 400)?;
+    // The cache holds what does not go in until it is full, too.
+    let mount = volume.mount_with(&dir.path().join("mnt"), &["cache-size=64MiB"])?;
+    let mut written = 0;
+    let error = loop {
+        let path = mount.path().join(format!("file-{written}"));
+        let (content, mut file) = (tree::noise(written, 8 << 20), std::fs::File::create(&path)?);
+        match file.write_all(&content).and_then(|()| file.sync_all()) {
+            Ok(()) => written += 1,
+            Err(error) => {
+                std::fs::remove_file(path)?;
+                break error;
+            }
+        }
+        assert!(
+            written < 50,
+            "a territory of 320 MiB of content and a cache of 64 take more"
+        );
+    };
+    assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+    assert!(written > 64 / 8, "only {written} files of 8 MiB: the cache alone");
+    assert_eq!(std::fs::read_dir(mount.path())?.count() as u64, written);
+    for seed in [0, written - 1] {
+        let content = std::fs::read(mount.path().join(format!("file-{seed}")))?;
+        assert!(
+            content == tree::noise(seed, 8 << 20),
+            "file {seed} is not what was written"
+        );
+    }
     blocked_then_healed(&volume, mount, &["territory"], || {
         volume.territory(&["expand", "--gib", "2"])
     })
@@ -354,7 +381,6 @@ fn a_cache_full_of_what_cannot_be_sent_says_so_and_loses_nothing() -> Result<()>
     network.stop()?;
     let expected = tree::manifest(mount.path())?;
     let write = || -> std::io::Result<()> {
-        use std::io::Write;
         let mut file = std::fs::File::create(mount.path().join("too-much"))?;
         for i in 0..160 {
             file.write_all(&tree::noise(i, 1 << 20))?;
@@ -413,7 +439,6 @@ fn fill_the_disk(small: &Path, network: &Network, at: &Path) -> Result<()> {
     std::fs::write(mount.path().join("early"), "kept")?;
     std::fs::File::open(mount.path().join("early"))?.sync_all()?;
     let write = || -> std::io::Result<()> {
-        use std::io::Write;
         let mut file = std::fs::File::create(mount.path().join("too-much"))?;
         for i in 0..160 {
             file.write_all(&tree::noise(i, 1 << 20))?;

@@ -4,6 +4,9 @@ use anyhow::{Context, Result};
 use cessfs_tests::process::drop_kernel_caches;
 use cessfs_tests::volume::miners_of;
 use cessfs_tests::{InitOptions, Network, Volume, can_mount, tree};
+use std::fs::{File, OpenOptions};
+use std::os::unix::fs::{FileExt, MetadataExt};
+use std::path::Path;
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -49,7 +52,9 @@ fn with_fewer_than_four_good_miners_a_read_fails_and_says_so() -> Result<()> {
     let network = Network::up(&dir.path().join("net"), 12)?;
     let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
     let mount = volume.mount(&dir.path().join("mnt"))?;
-    tree::write_noise(&mount.path().join("file"), 10, 2)?;
+    let file = mount.path().join("file");
+    tree::write_noise(&file, 10, 2)?;
+    tree::write_noise(&mount.path().join("other"), 11, 2)?;
     let expected = tree::manifest(mount.path())?;
     volume.sync(PATIENCE)?;
     // A miner with a data column can give what lies in it alone; so those go first.
@@ -64,13 +69,22 @@ fn with_fewer_than_four_good_miners_a_read_fails_and_says_so() -> Result<()> {
     volume.evict()?;
     drop_kernel_caches()?;
     network.miner("stop", &holders[..9])?;
-    let read = std::fs::read(mount.path().join("file")).map(|bytes| bytes.len());
+    let read = std::fs::read(&file).map(|bytes| bytes.len());
     let error = read.expect_err("three miners with parity cannot give a file");
     assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
-    let errors = volume.status()?["errors"].to_string();
+    changes_that_need_what_is_absent_fail(mount.path())?;
+    // It, and nothing else, is named.
+    let status = volume.status()?;
+    let errors: Vec<&str> = status["errors"]
+        .as_array()
+        .into_iter()
+        .flatten()
+        .filter_map(|e| e.as_str())
+        .collect();
+    let named = format!("inode {} ", std::fs::metadata(&file)?.ino());
     assert!(
-        errors.contains("file") || errors.contains("inode"),
-        "status names what could not be read: {errors}"
+        !errors.is_empty() && errors.iter().all(|error| error.starts_with(&named)),
+        "status names what could not be read, {named}: {errors:?}"
     );
 
     network.miner("start", &holders[4..5])?;
@@ -80,6 +94,27 @@ fn with_fewer_than_four_good_miners_a_read_fails_and_says_so() -> Result<()> {
         "four miners are enough"
     );
     mount.umount()
+}
+
+/// A write of part of a block of `file` and a copy from the middle of it: EIO, and nothing half done.
+fn changes_that_need_what_is_absent_fail(at: &Path) -> Result<()> {
+    let open = || OpenOptions::new().write(true).open(at.join("file"));
+    let before = open()?.metadata()?;
+    let write = || -> std::io::Result<()> {
+        let file = open()?;
+        file.write_all_at(b"changed", 1000)?;
+        file.sync_all()
+    };
+    let error = write().expect_err("the rest of the block is absent");
+    assert_eq!(error.raw_os_error(), Some(libc::EIO), "{error}");
+    let (from, to) = (File::open(at.join("file"))?, File::create(at.join("copy"))?);
+    let copied = nix::fcntl::copy_file_range(&from, Some(&mut 1000), &to, None, 100_000);
+    assert_eq!(copied, Err(nix::errno::Errno::EIO));
+    assert_eq!((to.metadata()?.len(), to.metadata()?.blocks()), (0, 0));
+    std::fs::remove_file(at.join("copy"))?;
+    let after = open()?.metadata()?;
+    assert_eq!((after.len(), after.blocks()), (before.len(), before.blocks()));
+    Ok(())
 }
 
 #[test]

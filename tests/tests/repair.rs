@@ -150,6 +150,70 @@ fn what_was_deleted_is_given_back_and_the_phrase_still_brings_the_rest() -> Resu
     recovers_whole(dir.path(), &network, &volume, mount)
 }
 
+#[test]
+fn what_is_in_the_trash_lives_on_the_network_until_the_trash_is_emptied() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 12)?;
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
+    volume.configure(&[
+        ("keep_history = \"7d\"", "keep_history = \"0s\""),
+        ("grace = \"1h\"", "grace = \"0s\""),
+        ("min_age = \"10m\"", "min_age = \"0s\""),
+    ])?;
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    let file = mount.path().join("file");
+    tree::write_noise(&file, 51, 18)?;
+    volume.sync(PATIENCE)?;
+    let content = tree::hash(&file)?;
+    fs::remove_file(&file)?;
+    let other = mount.path().join("other");
+    tree::write_noise(&other, 52, 18)?;
+    let lives = tree::hash(&other)?;
+    volume.sync(PATIENCE)?;
+
+    let kept = ask(&volume, &["gc"])?;
+    assert_eq!(
+        (count(&kept["deleted"]), network.events("DeleteFile")?),
+        (0, 0),
+        "{kept}"
+    );
+    // It is there to be had back, from the network alone.
+    volume.evict()?;
+    drop_kernel_caches()?;
+    let trash = |arguments: &[&str]| -> Result<String> {
+        let mut cessfs = volume.cessfs()?;
+        cessfs.args(["trash", arguments[0], &volume.name]).args(&arguments[1..]);
+        cessfs_tests::process::succeed(&mut cessfs)
+    };
+    let listed: Value = serde_json::from_str(&trash(&["list", "--json"])?)?;
+    let id = listed[0]["id"]
+        .as_u64()
+        .with_context(|| format!("one entry: {listed}"))?;
+    trash(&["restore", &id.to_string()])?;
+    assert_eq!(tree::hash(&file)?, content);
+    fs::remove_file(&file)?;
+    volume.sync(PATIENCE)?;
+    let kept = ask(&volume, &["gc"])?;
+    assert_eq!(
+        (count(&kept["deleted"]), network.events("DeleteFile")?),
+        (0, 0),
+        "{kept}"
+    );
+
+    trash(&["empty"])?;
+    volume.sync(PATIENCE)?;
+    let gone = ask(&volume, &["gc"])?;
+    assert!(count(&gone["deleted"]) > 0, "{gone}");
+    assert_eq!(network.events("DeleteFile")?, count(&gone["deleted"]) as u64);
+    volume.evict()?;
+    drop_kernel_caches()?;
+    assert_eq!(tree::hash(&other)?, lives);
+    mount.umount()
+}
+
 /// The phrase gives the tree as it is, and `recover --list` knows that older points are not whole any more.
 fn recovers_whole(dir: &Path, network: &Network, volume: &Volume, mount: Mount) -> Result<()> {
     drop_kernel_caches()?;

@@ -1,11 +1,12 @@
-//! `docs/SEMANTICS.md`, executed: every example in it runs on a real mount of each at-rest mode.
+//! `docs/SEMANTICS.md`, executed: every example in it runs on a real mount in every way the kernel may treat content, of
+//! each at-rest mode.
 //!
 //! An example is a block fenced as `sh semantics`. It runs as root, in an empty directory of the mount. What stands after
 //! `$ ` is a command (going on where the next line starts with `> `), and the lines up to the next `$ ` are what it must
 //! say, on either stream. `cessfs` knows where the volume, `home`, is. The words `as` and `no` are the harness's (tests/src/modes.rs).
 
 use anyhow::{Context, Result};
-use cessfs_tests::modes::{bash, on_each_mount};
+use cessfs_tests::modes::{bash, kernel_modes, on_each_volume};
 use std::path::Path;
 
 /// A line that no example prints.
@@ -78,18 +79,21 @@ fn every_example_of_the_document_is_true() -> Result<()> {
     let document = std::fs::read_to_string(path)?;
     let examples = examples(&document);
     assert!(examples.len() >= 17, "only {} examples", examples.len());
-    // Which files the kernel reads and writes itself is a guess; where that shows (alignment of O_DIRECT, blocks reserved by a
-    // disk of its own), the document says so, and tests/passthrough.rs looks.
-    on_each_mount(&["dev", "suid", "passthrough=off"], |mount| {
-        let mut wrong = Vec::new();
-        for (line, steps) in &examples {
-            let dir = mount.path().join(format!("line-{line}"));
-            std::fs::create_dir(&dir)?;
-            if let Err(e) = check(&dir, &mount.shell_function()?, steps) {
-                wrong.push(format!("docs/SEMANTICS.md:{line}: {e:#}"));
+    on_each_volume(|volume, at| {
+        for mode in kernel_modes(volume.at_rest()?) {
+            let mount = volume.mount_with(at, &[&["dev", "suid"], mode].concat())?;
+            let mut wrong = Vec::new();
+            for (line, steps) in &examples {
+                let dir = mount.path().join(format!("line-{line}"));
+                std::fs::create_dir(&dir)?;
+                if let Err(e) = check(&dir, &mount.shell_function()?, steps) {
+                    wrong.push(format!("docs/SEMANTICS.md:{line}: {e:#}"));
+                }
+                std::fs::remove_dir_all(&dir)?;
             }
+            assert!(wrong.is_empty(), "{}: {}", mode.join(","), wrong.join("\n\n"));
+            mount.umount()?;
         }
-        assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
         Ok(())
     })
 }

@@ -1,6 +1,7 @@
 //! Holes, allocation and copies through a real mount, in both at-rest modes, resident and evicted.
 
 use anyhow::{Context, Result};
+use cessfs_tests::network::eventually;
 use cessfs_tests::process::drop_kernel_caches;
 use cessfs_tests::{InitOptions, Network, Volume, can_mount, tree};
 use nix::errno::Errno;
@@ -164,6 +165,45 @@ fn fallocate_in_every_mode_the_kernel_passes() -> Result<()> {
         space(&small, punch, 2, 3)?;
         space(&small, zero, 8, 4)?;
         assert_eq!(fs::read(at.join("small"))?, b"so\0\0\0byt\0\0\0\0");
+        Ok(())
+    })
+}
+
+#[test]
+fn statfs_tells_the_truth_about_the_territory() -> Result<()> {
+    /// Bytes of territory that the chain charges for one byte of content.
+    const CHARGED: u64 = 3;
+    on_each_mode(|volume, at| {
+        let room = || -> Result<(u64, u64, u64)> {
+            let room = nix::sys::statvfs::statvfs(at)?;
+            let bytes = |blocks: u64| blocks * room.fragment_size();
+            Ok((
+                bytes(room.blocks()),
+                bytes(room.blocks_free()),
+                bytes(room.blocks_available()),
+            ))
+        };
+        // In whole blocks, as the chain has it.
+        let chain = || -> Result<(u64, u64)> {
+            let territory = volume.status()?["territory"].clone();
+            let content = |field: &str| Some(territory[field].as_u64()? / CHARGED / 4096 * 4096);
+            let told = content("total_bytes").zip(content("remaining_bytes"));
+            told.with_context(|| format!("the territory: {territory}"))
+        };
+        let agree = || Ok((room()?.0, room()?.1) == chain()?);
+        eventually("statfs to tell the territory", PATIENCE, agree)?;
+        let before = room()?;
+        assert!(before.2 <= before.1 && before.1 <= before.0, "{before:?}");
+        tree::write_noise(&at.join("file"), 5, 40)?;
+        File::open(at.join("file"))?.sync_all()?;
+        let written = room()?;
+        assert!(
+            written.1 + 40 * MIB <= before.1,
+            "what is not sent counts: {before:?}, {written:?}"
+        );
+        volume.sync(PATIENCE)?;
+        eventually("statfs to tell what is left", PATIENCE, agree)?;
+        assert!(room()?.1 + 40 * MIB <= before.1 && room()?.0 == before.0);
         Ok(())
     })
 }
