@@ -21,7 +21,7 @@ use crate::data::{Shared, chunk_len};
 use crate::error::VfsError;
 use crate::inode::Inode;
 use crate::limits::{LAZY_BATCH, WRITEBACK_RETRY};
-use crate::records::Kept;
+use crate::records::{self, Extent, Kept};
 use crate::stages;
 use cessfs_crypto::ChunkId;
 use cessfs_sync::{Batch, Standing, StoreError};
@@ -196,10 +196,12 @@ impl Shared {
         if state.gone {
             return Ok(());
         }
-        let (journaled, now) = state
-            .data
-            .with_slot(&self.core, ino, chunk, |slot| (slot.journaled, slot.now))?;
-        // The store may be behind; it is never ahead, and learns nothing else here.
+        let now = state.data.with_slot(&self.core, ino, chunk, |slot| slot.now)?;
+        // What the store itself says: a cut goes there at once, and is not noted in the slot. It learns nothing else here.
+        let Some(value) = self.core.store.get(&records::extent_key(ino, chunk))? else {
+            return Ok(());
+        };
+        let journaled = Extent::decode(&value)?;
         if !(journaled.dirty && now.dirty) {
             return Ok(());
         }
@@ -210,8 +212,9 @@ impl Shared {
         put_extent(&mut batch, ino, chunk, &journaled, &told);
         self.core.store.commit(batch)?;
         state.data.with_slot(&self.core, ino, chunk, |slot| {
-            slot.journaled = told;
-            (slot.now.stored, slot.now.kept) = (told.stored, told.kept);
+            for extent in [&mut slot.journaled, &mut slot.now] {
+                (extent.stored, extent.kept) = (told.stored, told.kept.filter(|_| extent.dirty));
+            }
         })
     }
 

@@ -148,6 +148,19 @@ fn what_was_submitted_and_then_written_over_is_told_until_something_newer_is() {
     bench.seal(CutCause::Forced);
     assert_eq!(bench.restore().content(5), &pattern(2, MIB)[..300]);
     bench.settle();
+    // A cut goes to the store at once; what the store learns afterwards does not undo it.
+    let other = Bench::new(AtRest::Sealed);
+    other.create(6);
+    other.write(6, 0, &pattern(5, MIB));
+    other.data.write_back_all().unwrap();
+    other.set_size(6, 1000);
+    other.data.released(&other.file(6));
+    other.seal(CutCause::Forced);
+    other.keep_house();
+    let value = other.store.get(&records::extent_key(6, 0)).unwrap().unwrap();
+    let extent = Extent::decode(&value).unwrap();
+    assert_eq!((extent.valid, extent.kept.unwrap().valid), (1000, 1000));
+    assert_eq!(extent.stored.unwrap().0, other.core.keys.chunk_id(&pattern(5, MIB)));
     let mut now = pattern(2, 300);
     now[100..].copy_from_slice(&pattern(3, 200));
     now[200..].copy_from_slice(&pattern(4, 100));
