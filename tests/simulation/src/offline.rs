@@ -80,6 +80,28 @@ fn set_network(link: &Link, miners: &SimMiners, away: bool) {
     }
 }
 
+/// Writes a file every minute, and reads all of them.
+async fn an_hour_of_writes(life: &Life, clock: &SimClock, dice: &mut Dice, written: &mut Written) {
+    let bound = BACKLOG_PACKS * segment_bytes() as u64;
+    let (mut refused, mut most) = (0, 0);
+    for _ in 0..MINUTES {
+        write(life, dice, written).await;
+        for _ in 0..20 {
+            clock.sleep(Duration::from_secs(3)).await;
+            refused += u32::from(life.vfs.work().is_err());
+        }
+        // What waits to be sent has a bound; the rest stays in the cache.
+        refused += u32::from(life.vfs.write_back_all().is_err());
+        most = most.max(life.engine.backlog().unsent_bytes);
+        all_is_here(life, clock, written).await;
+    }
+    assert!(refused > 0, "an hour of writes never came to the bound");
+    assert!(
+        most > bound / 2 && most <= bound + segment_bytes() as u64,
+        "{most} of {bound} bytes"
+    );
+}
+
 async fn script(clock: SimClock) {
     let trace = Trace::new(clock.clone(), false);
     let secrets = Arc::new(Secrets::new(SEED));
@@ -118,26 +140,9 @@ async fn script(clock: SimClock) {
     write(&life, &mut dice, &mut written).await;
     sync(&life, &clock).await;
 
-    set_network(&device.link, &miners, true);
     let sent = chain.stored().len();
-    let bound = BACKLOG_PACKS * segment_bytes() as u64;
-    let (mut refused, mut most) = (0, 0);
-    for _ in 0..MINUTES {
-        write(&life, &mut dice, &mut written).await;
-        for _ in 0..20 {
-            clock.sleep(Duration::from_secs(3)).await;
-            refused += u32::from(life.vfs.work().is_err());
-        }
-        // What waits to be sent has a bound; the rest stays in the cache.
-        refused += u32::from(life.vfs.write_back_all().is_err());
-        most = most.max(life.engine.backlog().unsent_bytes);
-        all_is_here(&life, &clock, &written).await;
-    }
-    assert!(refused > 0, "an hour of writes never came to the bound");
-    assert!(
-        most > bound / 2 && most <= bound + segment_bytes() as u64,
-        "{most} of {bound} bytes"
-    );
+    set_network(&device.link, &miners, true);
+    an_hour_of_writes(&life, &clock, &mut dice, &mut written).await;
     assert_eq!(chain.stored().len(), sent, "without network nothing is sent");
 
     set_network(&device.link, &miners, false);
