@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 use cessfs_tests::process::{fail, succeed};
 use cessfs_tests::{InitOptions, Mount, Network, Opener, Volume, can_mount, tree};
 use std::io::Write;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -452,5 +453,41 @@ fn fill_the_disk(small: &Path, network: &Network, at: &Path) -> Result<()> {
     mount.umount()?;
     let mount = volume.mount(at)?;
     assert_eq!(std::fs::read_to_string(mount.path().join("early"))?, "kept");
+    mount.umount()
+}
+
+#[test]
+#[ignore = "minutes: scripts/nightly runs it"]
+fn one_link_more_than_there_may_be() -> Result<()> {
+    const LINKS_MAX: u64 = 65_000;
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, _network, volume) = scene(&InitOptions::default(), 12)?;
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    let (file, names) = (mount.path().join("file"), mount.path().join("names"));
+    std::fs::write(&file, "content")?;
+    std::fs::create_dir(&names)?;
+    for number in 1..LINKS_MAX {
+        std::fs::hard_link(&file, names.join(number.to_string()))?;
+    }
+    let before = std::fs::metadata(&names)?;
+    let refused = std::fs::hard_link(&file, names.join("more")).unwrap_err();
+    assert_eq!(refused.raw_os_error(), Some(libc::EMLINK), "{refused}");
+    let check = || -> Result<()> {
+        assert_eq!(std::fs::metadata(&file)?.nlink(), LINKS_MAX);
+        assert!(!names.join("more").exists());
+        assert_eq!(std::fs::metadata(&names)?.modified()?, before.modified()?);
+        assert_eq!(std::fs::read_dir(&names)?.count() as u64, LINKS_MAX - 1);
+        Ok(())
+    };
+    check()?;
+    mount.umount()?;
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    check()?;
+    // One that goes makes room for one.
+    std::fs::remove_file(names.join("1"))?;
+    std::fs::hard_link(&file, names.join("more"))?;
+    assert_eq!(std::fs::metadata(&file)?.nlink(), LINKS_MAX);
     mount.umount()
 }
