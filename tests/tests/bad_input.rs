@@ -218,6 +218,8 @@ fn a_full_territory() -> Result<()> {
             "file {seed} is not what was written"
         );
     }
+    // Of what was refused the kernel tells once more, to whoever syncs the whole mount first; perhaps it did already.
+    let _told_once = volume.run(&["sync"]);
     blocked_then_healed(&volume, mount, &["territory"], || {
         volume.territory(&["expand", "--gib", "2"])
     })
