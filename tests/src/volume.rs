@@ -1,7 +1,8 @@
 //! A volume in a home of its own, and its mounts.
 
-use crate::process::{command, output, succeed};
-use anyhow::{Context, Result};
+use crate::process::{command, drop_kernel_caches, output, succeed};
+use crate::tree::{self, Manifest};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
@@ -239,6 +240,16 @@ impl Volume {
     /// `evict`.
     pub fn evict(&self) -> Result<()> {
         self.run(&["evict"]).map(drop)
+    }
+
+    /// Everything goes to the network, leaves the cache and the kernel's memory, and what is read below `at` then is `expected`.
+    pub fn comes_back(&self, at: &Path, expected: &Manifest, patience: Duration) -> Result<()> {
+        self.sync(patience)?;
+        self.evict()?;
+        drop_kernel_caches()?;
+        let differences = tree::differences(expected, &tree::manifest(at)?);
+        ensure!(differences.is_empty(), "from the network: {differences:?}");
+        Ok(())
     }
 
     /// `explain PATH --json`.

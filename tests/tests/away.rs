@@ -62,13 +62,7 @@ fn a_writer_waits_for_the_network_as_long_as_configured() -> Result<()> {
     })?;
     std::fs::File::open(&much)?.sync_all()?;
     let expected = tree::manifest(mount.path())?;
-    volume.sync(PATIENCE)?;
-    volume.evict()?;
-    cessfs_tests::process::drop_kernel_caches()?;
-    assert_eq!(
-        tree::differences(&expected, &tree::manifest(mount.path())?),
-        Vec::<String>::new()
-    );
+    volume.comes_back(mount.path(), &expected, PATIENCE)?;
     mount.umount()
 }
 
@@ -164,13 +158,7 @@ fn writes_and_reads_go_on_while_the_network_is_away() -> Result<()> {
     }
     let expected = tree::manifest(mount.path())?;
     network.start(13)?;
-    volume.sync(PATIENCE)?;
-    volume.evict()?;
-    cessfs_tests::process::drop_kernel_caches()?;
-    assert_eq!(
-        tree::differences(&expected, &tree::manifest(mount.path())?),
-        Vec::<String>::new()
-    );
+    volume.comes_back(mount.path(), &expected, PATIENCE)?;
     assert_eq!(
         network.events("UploadDeclaration")?,
         network.events("StorageCompleted")?

@@ -150,13 +150,7 @@ fn blocked_then_healed(volume: &Volume, mount: Mount, words: &[&str], heal: impl
     );
     std::fs::remove_file(mount.path().join("meanwhile"))?;
     heal()?;
-    volume.sync(PATIENCE)?;
-    volume.evict()?;
-    cessfs_tests::process::drop_kernel_caches()?;
-    assert_eq!(
-        tree::differences(&expected, &tree::manifest(mount.path())?),
-        Vec::<String>::new()
-    );
+    volume.comes_back(mount.path(), &expected, PATIENCE)?;
     mount.umount()
 }
 
@@ -404,13 +398,7 @@ fn a_cache_full_of_what_cannot_be_sent_says_so_and_loses_nothing() -> Result<()>
     // Of what was refused the kernel tells once more, to whoever syncs the whole mount first.
     let told = volume.run(&["sync"]).expect_err("something that was written is lost");
     assert!(format!("{told:#}").contains("No space left"), "{told:#}");
-    volume.sync(PATIENCE)?;
-    volume.evict()?;
-    cessfs_tests::process::drop_kernel_caches()?;
-    assert_eq!(
-        tree::differences(&expected, &tree::manifest(mount.path())?),
-        Vec::<String>::new()
-    );
+    volume.comes_back(mount.path(), &expected, PATIENCE)?;
     mount.umount()
 }
 

@@ -59,11 +59,7 @@ fn ending_with_a_backlog_drops_nothing_and_tells() -> Result<()> {
 
     let mount = volume.mount(&at)?;
     network.run(&["chain", "resume"])?;
-    volume.sync(PATIENCE)?;
-    volume.evict()?;
-    process::drop_kernel_caches()?;
-    let differences = tree::differences(&expected, &tree::manifest(&at)?);
-    ensure!(differences.is_empty(), "from the network: {differences:?}");
+    volume.comes_back(&at, &expected, PATIENCE)?;
     mount.umount()
 }
 

@@ -93,6 +93,8 @@ pub(crate) struct Shared {
     filling: Mutex<HashSet<(u64, u64)>>,
     /// Space to give back once the journal is durable.
     reclaim: Mutex<Vec<Reclaim>>,
+    /// Held while it is given back: whoever asks for it returns when all of it is, also what others had taken up before.
+    reclaiming: Mutex<()>,
     /// Last use of inodes, for eviction.
     pub(crate) recent: Mutex<LruCache<u64, Duration>>,
     pub(crate) errors: ErrorLog,
@@ -141,6 +143,7 @@ impl Data {
             pending: Mutex::new(BTreeMap::new()),
             filling: Mutex::default(),
             reclaim: Mutex::new(Vec::new()),
+            reclaiming: Mutex::default(),
             recent: Mutex::new(LruCache::new(remembered)),
             errors: ErrorLog::default(),
             passing: Mutex::new(BTreeMap::new()),

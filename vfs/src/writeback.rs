@@ -42,13 +42,9 @@ impl Shared {
     }
 
     fn copy_and_submit(&self, taken: Taken) -> Result<(), VfsError> {
-        let inode = match self.core.inodes.get(&self.core, taken.ino) {
-            Ok(inode) => inode,
-            Err(VfsError::Stale) => {
-                self.dirty.lock().forget_from(taken.ino, 0);
-                return Ok(());
-            }
-            Err(e) => return Err(e),
+        let Some(inode) = self.if_there(taken.ino)? else {
+            self.dirty.lock().forget_from(taken.ino, 0);
+            return Ok(());
         };
         let Some((plaintext, shape)) = self.copy_dirty(&inode, taken)? else {
             return Ok(());
@@ -63,6 +59,15 @@ impl Shared {
         }
         self.dirty.lock().submitted(taken, id, plaintext.len() as u32, shape);
         Ok(())
+    }
+
+    /// The inode, unless it is gone.
+    fn if_there(&self, ino: u64) -> Result<Option<Arc<Inode>>, VfsError> {
+        match self.core.inodes.get(&self.core, ino) {
+            Ok(inode) => Ok(Some(inode)),
+            Err(VfsError::Stale) => Ok(None),
+            Err(e) => Err(e),
+        }
     }
 
     /// The chunk's content and what of it counts, journaled so that the store knows every block the copy has; `None` if it is no
@@ -185,10 +190,8 @@ impl Shared {
     }
 
     fn tell_sent(&self, (ino, chunk): (u64, u64), sent: &Sent) -> Result<(), VfsError> {
-        let inode = match self.core.inodes.get(&self.core, ino) {
-            Ok(inode) => inode,
-            Err(VfsError::Stale) => return Ok(()),
-            Err(e) => return Err(e),
+        let Some(inode) = self.if_there(ino)? else {
+            return Ok(());
         };
         // The delta that was sealed with it told of it, or told nothing of the file: nothing is marked.
         let _guard = self.core.marks.enter_unseen();
@@ -222,10 +225,8 @@ impl Shared {
     fn turn_clean(&self, entries: &[Submitted]) -> Result<(), VfsError> {
         let Some(first) = entries.first() else { return Ok(()) };
         let ino = first.taken.ino;
-        let inode = match self.core.inodes.get(&self.core, ino) {
-            Ok(inode) => inode,
-            Err(VfsError::Stale) => return Ok(()),
-            Err(e) => return Err(e),
+        let Some(inode) = self.if_there(ino)? else {
+            return Ok(());
         };
         // The delta that carried the ids is sealed already: nothing is marked. But a cut must see the records of one instant.
         let _guard = self.core.marks.enter_unseen();

@@ -43,8 +43,9 @@ impl Shared {
         queue.push(Reclaim::File(ino));
     }
 
-    /// Gives back everything queued so far.
+    /// Gives back everything queued so far. The caller holds no lock of an inode.
     pub(crate) fn reclaim(&self) -> Result<(), VfsError> {
+        let _turn = self.reclaiming.lock();
         let queue = std::mem::take(&mut *self.reclaim.lock());
         if queue.is_empty() {
             return Ok(());

@@ -103,6 +103,27 @@ fn a_chunk_that_came_back_before_the_punch_is_not_punched() {
     }
 }
 
+/// Housekeeping may be at it: whoever evicts then must not say that there is room, or how much is left, before there is.
+#[test]
+fn nobody_who_gives_space_back_is_done_before_all_of_it_is() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, MIB));
+    bench.settle();
+    let shared = bench.data.shared();
+    shared.evict_inode(5, u64::MAX, &mut EvictReport::default()).unwrap();
+    let file = bench.file(5);
+    std::thread::scope(|scope| {
+        // As if its change were being journaled: what is queued waits for that.
+        let busy = file.state.write();
+        let both = [(), ()].map(|()| scope.spawn(|| shared.reclaim().unwrap()));
+        std::thread::sleep(Duration::from_millis(100));
+        assert!(both.iter().all(|one| !one.is_finished()), "one left it to the other");
+        drop(busy);
+    });
+    assert!(bench.data.cache_bytes() < CHUNK / 2, "{}", bench.data.cache_bytes());
+}
+
 #[test]
 fn room_is_made_from_the_least_recently_used_files() {
     let bench = Bench::with_room(AtRest::Plain, 10 << 20);
