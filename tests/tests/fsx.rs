@@ -179,7 +179,7 @@ fn fsx_finds_nothing() -> Result<()> {
     for at_rest in AT_REST {
         let options = InitOptions {
             at_rest,
-            gib: if operations.is_some() { 64 } else { 8 },
+            gib: 64,
             ..InitOptions::default()
         };
         let volume = Volume::init(&dir.path().join(at_rest), &network.ws, &options)?;

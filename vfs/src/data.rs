@@ -16,7 +16,7 @@
 //! Refuses: names, permissions, who may write.
 //!
 //! Locks, in the order they are taken: the mutation guard of [`Marks`](crate::delta::Marks), the inode's `state`, then small
-//! locks of this room that are never held while another is taken. Nobody waits for the network under any of them.
+//! locks of this room that are never held while another is taken; before all of them, giving space back takes turns. Nobody waits for the network under any of them.
 
 mod copy;
 mod errors;
@@ -53,7 +53,7 @@ use errors::ErrorLog;
 use lru::LruCache;
 use parking_lot::Mutex;
 use passthrough::{Births, Stamp};
-use reclaim::Reclaim;
+use reclaim::ReclaimQueue;
 use space::SpaceCall;
 use std::collections::{BTreeMap, HashSet};
 use std::fs::File;
@@ -92,9 +92,7 @@ pub(crate) struct Shared {
     /// Fetched chunks that somebody is putting into the cache: no more than there are readers.
     filling: Mutex<HashSet<(u64, u64)>>,
     /// Space to give back once the journal is durable.
-    reclaim: Mutex<Vec<Reclaim>>,
-    /// Held while it is given back: whoever asks for it returns when all of it is, also what others had taken up before.
-    reclaiming: Mutex<()>,
+    reclaim: ReclaimQueue,
     /// Last use of inodes, for eviction.
     pub(crate) recent: Mutex<LruCache<u64, Duration>>,
     pub(crate) errors: ErrorLog,
@@ -142,8 +140,7 @@ impl Data {
             dirty: Mutex::new(DirtyQueue::default()),
             pending: Mutex::new(BTreeMap::new()),
             filling: Mutex::default(),
-            reclaim: Mutex::new(Vec::new()),
-            reclaiming: Mutex::default(),
+            reclaim: ReclaimQueue::default(),
             recent: Mutex::new(LruCache::new(remembered)),
             errors: ErrorLog::default(),
             passing: Mutex::new(BTreeMap::new()),

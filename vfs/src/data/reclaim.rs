@@ -5,6 +5,7 @@ use super::{CHUNK, Shared};
 use crate::error::VfsError;
 use crate::limits::CHUNK_BLOCKS;
 use crate::records::Extent;
+use parking_lot::{Mutex, MutexGuard};
 use std::ops::Range;
 
 /// Something to give back.
@@ -16,6 +17,20 @@ pub(super) enum Reclaim {
     File(u64),
     /// Backing file of an inode whose content is a record.
     Outgrown(u64),
+}
+
+/// What waits to be given back.
+#[derive(Default)]
+pub(super) struct ReclaimQueue {
+    entries: Mutex<Vec<Reclaim>>,
+    /// Held by whoever gives back what there was: who asks next returns when that is done, too.
+    turn: Mutex<()>,
+}
+
+impl ReclaimQueue {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Vec<Reclaim>> {
+        self.entries.lock()
+    }
 }
 
 impl Shared {
@@ -45,7 +60,7 @@ impl Shared {
 
     /// Gives back everything queued so far. The caller holds no lock of an inode.
     pub(crate) fn reclaim(&self) -> Result<(), VfsError> {
-        let _turn = self.reclaiming.lock();
+        let _turn = self.reclaim.turn.lock();
         let queue = std::mem::take(&mut *self.reclaim.lock());
         if queue.is_empty() {
             return Ok(());
