@@ -220,6 +220,8 @@ impl Daemon {
             self.volume.engine.poke();
             let settled = self.volume.engine.settle().map(|r| r.map_err(Failure::from)).boxed();
             self.with_progress(settled, events).await?;
+            let vfs = self.volume.vfs.clone();
+            blocking(move || vfs.note_sent().map_err(Failure::from)).await?;
             self.note_seen();
         }
         Ok(())

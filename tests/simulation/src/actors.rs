@@ -197,6 +197,7 @@ impl Stage<'_> {
         let mark = self.model.borrow().mark();
         self.trace.note(format_args!("sync begins at {mark}"));
         self.life.engine.settle().await.map_err(|error| error.to_string())?;
+        self.life.vfs.note_sent().map_err(|error| error.to_string())?;
         if self.life.death.has_come() {
             return Err("died".into());
         }

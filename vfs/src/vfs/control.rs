@@ -114,6 +114,16 @@ impl Vfs {
         self.data.write_back_all()
     }
 
+    /// Notes, durably, what the packs sealed so far told the network. A network sync ends with it: whatever happens to this machine
+    /// afterwards, no pack tells of less than what the sync promised.
+    ///
+    /// # Errors
+    /// The store fails.
+    pub fn note_sent(&self) -> Result<(), VfsError> {
+        self.data.settle()?;
+        Ok(self.core.store.barrier()?)
+    }
+
     /// Drops every chunk from the cache that the network is known to hold.
     pub fn evict_all(&self) -> Result<EvictReport, VfsError> {
         self.data.evict_all()

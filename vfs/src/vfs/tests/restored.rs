@@ -248,6 +248,40 @@ fn a_crash_while_opening_never_keeps_later_changes_out_of_packs() {
     }
 }
 
+/// The end of a network sync: what was sealed with it is noted on the disk before anybody is told, so that a pack which is sealed
+/// after a power cut, before anything could be sent again, tells no older content.
+#[test]
+fn no_pack_after_a_sync_tells_of_less_than_it_promised() {
+    let w = World::new();
+    for path in ["/quiet", "/busy"] {
+        w.touch_file(path).unwrap();
+        write(&w, path, 0, &pattern(1, MIB / 2));
+    }
+    seal(&w, CutCause::Forced, true);
+    w.vfs.note_sent().unwrap();
+    for path in ["/quiet", "/busy"] {
+        write(&w, path, 0, &pattern(2, MIB));
+    }
+    w.vfs.write_back_all().unwrap();
+    write(&w, "/busy", 100, b"while it is sealed");
+    seal(&w, CutCause::Forced, false);
+    // What anybody's fsync makes durable is everything up to here, and not that it was sealed.
+    w.store.barrier().unwrap();
+    w.vfs.note_sent().unwrap();
+    let durable = w.store.progress().1;
+    w.chunks.crash();
+    let store = Arc::new(w.store.crashed_at(durable));
+    let after = World::over(store, w.clock.clone(), w.dir.clone(), w.chunks.clone(), |_| {});
+    for path in ["/quiet", "/busy"] {
+        write(&after, path, 5000, b"after the power cut");
+    }
+    seal(&after, CutCause::Forced, false);
+    let restored = restore(&after, &[CutCause::Forced; 3], 3);
+    for path in ["/quiet", "/busy"] {
+        assert!(read(&restored, restored.ino(path), MIB as u64) == pattern(2, MIB), "{path}");
+    }
+}
+
 #[test]
 fn files_with_missing_chunks_are_named_and_the_rest_is_there() {
     let w = World::new();
