@@ -407,6 +407,7 @@ mod tests {
             },
             repair: RepairConfig {
                 away: Duration::from_secs(1800),
+                read_back: Duration::from_secs(600),
                 ..RepairConfig::default()
             },
             gc: GcConfig {

@@ -106,6 +106,7 @@ impl Engine {
             errors: errors.clone(),
             tasks: seams.tasks.clone(),
             uplink_bytes_per_second_max: config.uplink_bytes_per_second_max,
+            read_back: config.upkeep.read_back,
         }));
         let ranges = Arc::new(Ranges::new(RangesParts {
             chain: seams.chain.clone(),
@@ -164,6 +165,7 @@ impl Engine {
             self.tasks.spawn(sealer),
             self.tasks.spawn(pipeline),
             self.tasks.spawn(self.upkeep.clone().keep()),
+            self.tasks.spawn(self.upkeep.clone().replace()),
         ];
         if self.watches {
             running.push(self.tasks.spawn(self.upkeep.clone().watch()));

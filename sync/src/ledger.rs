@@ -47,7 +47,7 @@ pub(crate) struct Ledger {
     lineage: Mutex<Lineage>,
     /// The newer epoch that was seen; 0: none.
     fenced: AtomicU32,
-    /// Bytes of the packs that are not Confirmed.
+    /// Bytes of the packs that are neither Confirmed nor Doubted.
     unsent_bytes: AtomicU64,
     /// Why nothing can change any more.
     failed: Mutex<Option<StoreError>>,
@@ -60,8 +60,10 @@ pub(crate) fn pack_key(seq: PackSeq) -> Vec<u8> {
     key
 }
 
+/// What is in a doubted pack counts again where it goes; if it counted here too, a backlog full of such packs would leave no room
+/// to send them.
 fn unsent_bytes(pack: &PackRecord) -> u64 {
-    match pack.state >= PackState::Confirmed {
+    match pack.state >= PackState::Doubted {
         true => 0,
         false => pack.body_bytes(),
     }
@@ -220,16 +222,16 @@ impl Ledger {
         }
     }
 
-    /// How far a chunk's pack has come. A location whose pack is unknown counts for nothing. One in a pack that goes or is
+    /// How far a chunk's pack has come. A location whose pack is unknown counts for nothing. One in a pack that is doubted, goes, or is
     /// lost does neither: whoever needs the chunk brings it again.
     pub(crate) fn standing(&self, id: ChunkId) -> Result<Standing, StoreError> {
         let Some(place) = self.locate(id)? else {
             return Ok(Standing::Unknown);
         };
         Ok(match self.get(place.seq).map(|pack| pack.state) {
-            None | Some(PackState::Draining | PackState::Deleting | PackState::Gone | PackState::Lost) => {
-                Standing::Unknown
-            }
+            None => Standing::Unknown,
+            Some(PackState::Doubted | PackState::Draining) => Standing::Unknown,
+            Some(PackState::Deleting | PackState::Gone | PackState::Lost) => Standing::Unknown,
             Some(PackState::Sealed | PackState::Declaring | PackState::Placing) => Standing::Sealed,
             Some(PackState::Stored) => Standing::Stored,
             Some(PackState::Confirmed) => Standing::Confirmed,

@@ -144,6 +144,13 @@ pub const PUT_ATTEMPTS_MAX: u32 = 4;
 pub const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
 /// Longest pause between attempts.
 pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
+/// How long a miner that reported its column of a new pack may fail to give it back before what is in the pack is sent again
+/// (`repair.read_back`). A restart takes minutes; sending a pack again costs its bytes and, until it is deleted, its space.
+pub const READ_BACK_PATIENCE: Duration = Duration::from_secs(15 * 60);
+/// So many of the twelve miners must answer for the others to be to blame, and not this machine's own network.
+pub const READ_BACK_ANSWERS_MIN: usize = DATA_FRAGMENTS;
+/// How long a miner that did not give back what it had reported is given nothing new, or until the next start.
+pub const DISTRUST: Duration = Duration::from_secs(86_400);
 /// Random ranges compared per column when a pack is read back.
 pub const VERIFY_RANGES_PER_COLUMN: usize = 4;
 /// Bytes of each.

@@ -1,7 +1,8 @@
 //! The miners as this process knows them: where they are, how they have behaved, whom to ask first.
 //!
 //! Every request to a miner goes through here, so that each one has a deadline and counts towards the miner's reputation.
-//! Reputation is kept in memory only: it orders choices, it never excludes a miner for good.
+//! Reputation is kept in memory only: it orders choices, and never excludes a miner for good. One that did not give back what it
+//! had reported is given nothing for a day.
 
 mod latency;
 
@@ -10,7 +11,7 @@ use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::fragment_store::{Fid, FragmentBody, FragmentStore, MinerError, Sha256Hash};
 use crate::limits::{
-    EXPLORE_ONE_IN, GET_DEADLINE, LATENCY_BYTES_MIN, MINERS_REFRESH_MIN, PROBE_DEADLINE, PROBES_IN_FLIGHT,
+    DISTRUST, EXPLORE_ONE_IN, GET_DEADLINE, LATENCY_BYTES_MIN, MINERS_REFRESH_MIN, PROBE_DEADLINE, PROBES_IN_FLIGHT,
     PUT_DEADLINE, TRIAL_INTERVAL, fragment_bytes,
 };
 use crate::stages;
@@ -38,6 +39,8 @@ struct Reputation {
     tried_at: Option<Duration>,
     /// A trial is on its way.
     on_trial: bool,
+    /// Until then it is given nothing new (monotonic).
+    distrusted_until: Option<Duration>,
 }
 
 #[derive(Default)]
@@ -166,6 +169,12 @@ impl Miners {
         });
     }
 
+    /// It reported what it then did not give back: for [`DISTRUST`] it is given nothing new.
+    pub(crate) fn distrust(&self, account: AccountId) {
+        let until = self.clock.monotonic() + DISTRUST;
+        self.reputation(account, |reputation| reputation.distrusted_until = Some(until));
+    }
+
     pub(crate) async fn put(
         &self,
         account: AccountId,
@@ -285,8 +294,8 @@ impl Miners {
         });
     }
 
-    /// Up to `wanted` miners outside `skip` that are positive, have `room_bytes` and answer, in random order, those that
-    /// failed lately last.
+    /// Up to `wanted` miners outside `skip` that are positive, trusted, have `room_bytes` and answer, in random order, those
+    /// that failed lately last.
     pub(crate) async fn willing(
         &self,
         room_bytes: u64,
@@ -301,7 +310,12 @@ impl Miners {
         let mut candidates: Vec<Miner> = {
             let state = self.state.lock();
             let able = |miner: &&Miner| miner.positive && miner.idle_bytes >= u128::from(room_bytes);
-            let outside = |miner: &&Miner| !skip.contains(&miner.account);
+            let now = self.clock.monotonic();
+            let outside = |miner: &&Miner| {
+                let reputation = state.reputations.get(&miner.account);
+                let until = reputation.and_then(|reputation| reputation.distrusted_until);
+                !skip.contains(&miner.account) && until.is_none_or(|until| until <= now)
+            };
             state.known.values().filter(able).filter(outside).cloned().collect()
         };
         // The map's order is not ours to rely on; the dice's is.

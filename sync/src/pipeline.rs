@@ -54,6 +54,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use uplink::Uplink;
+use verify::Patience;
 
 /// What the pipeline works with.
 pub(crate) struct PipelineParts {
@@ -67,6 +68,8 @@ pub(crate) struct PipelineParts {
     pub(crate) errors: Arc<Errors>,
     pub(crate) tasks: Tasks,
     pub(crate) uplink_bytes_per_second_max: u64,
+    /// How long miners may fail to give back a new pack.
+    pub(crate) read_back: Duration,
 }
 
 pub(crate) struct Pipeline {
@@ -90,6 +93,7 @@ pub(crate) struct Pipeline {
     packs: Arc<Semaphore>,
     fragments: Semaphore,
     uplink: Uplink,
+    read_back: Duration,
     verifies: Semaphore,
     /// Packs that go before all others: what is in them is about to be lost elsewhere. Of this run only.
     urgent: Mutex<HashSet<PackSeq>>,
@@ -107,6 +111,7 @@ impl Pipeline {
             uplink: Uplink::new(parts.clock.clone(), parts.uplink_bytes_per_second_max),
             rows: Arc::new(Rows::new(parts.staging.clone(), parts.tasks.clone())),
             staging: parts.staging,
+            read_back: parts.read_back,
             clock: parts.clock,
             dice: parts.dice,
             errors: parts.errors,
@@ -164,6 +169,7 @@ impl Pipeline {
     async fn drive(self: Arc<Self>, seq: PackSeq, slot: OwnedSemaphorePermit) {
         let mut slot = Some(slot);
         let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
+        let mut patience = Patience::default();
         loop {
             let pack = self
                 .ledger
@@ -181,7 +187,11 @@ impl Pipeline {
                 }
                 PackState::Stored => {
                     slot = None;
-                    self.verify(&pack).await
+                    self.verify(&pack, &mut patience).await
+                }
+                PackState::Doubted => {
+                    slot = None;
+                    self.await_replacement(seq).await
                 }
                 PackState::Confirmed
                 | PackState::Draining

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Two tasks: one looks, at its own pace; the other moves and deletes, one round after the other. Whoever asks for a round by
-//! hand waits for the one that runs.
+//! hand waits for the one that runs. A third waits for packs that never became Confirmed because miners do not give back what they
+//! reported, and sends what lives in them again.
 //!
 //! Promises I4: a pack is deleted only when each chunk that lives in it is Confirmed elsewhere, a later checkpoint is Confirmed,
 //! no snapshot needs it and history may end there. Every step is journaled before its effect, and may be interrupted anywhere.
@@ -38,8 +39,8 @@ use crate::dice::Dice;
 use crate::engine::Errors;
 use crate::ledger::{Blocked, Durable, Ledger, PackRecord, PackState, stopped};
 use crate::limits::{
-    AWAY_PATIENCE, GC_GRACE, GC_INTERVAL, GC_LIVE_PERCENT_MAX, KEEP_HISTORY, REPAIR_BELOW, SCRUB_FULL_INTERVAL,
-    SCRUB_INTERVAL, SCRUB_RATE, URGENT_BELOW,
+    AWAY_PATIENCE, GC_GRACE, GC_INTERVAL, GC_LIVE_PERCENT_MAX, KEEP_HISTORY, READ_BACK_PATIENCE, REPAIR_BELOW,
+    SCRUB_FULL_INTERVAL, SCRUB_INTERVAL, SCRUB_RATE, URGENT_BELOW,
 };
 use crate::miners::Miners;
 use crate::pipeline::Pipeline;
@@ -67,6 +68,8 @@ pub struct UpkeepConfig {
     pub repair: bool,
     /// What counts as damaged.
     pub thresholds: Thresholds,
+    /// How long miners may fail to give back a new pack before what is in it is sent again, whatever else is switched off.
+    pub read_back: Duration,
     /// Collect dead packs in the background.
     pub gc: bool,
     /// How often.
@@ -92,6 +95,7 @@ impl Default for UpkeepConfig {
                 urgent_below: URGENT_BELOW,
                 away: AWAY_PATIENCE,
             },
+            read_back: READ_BACK_PATIENCE,
             gc: true,
             gc_interval: GC_INTERVAL,
             live_percent_max: GC_LIVE_PERCENT_MAX,

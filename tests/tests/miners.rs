@@ -1,6 +1,7 @@
 //! Miners that corrupt, forget, stall or vanish: reads stay right, uploads find other miners.
 
 use anyhow::{Context, Result};
+use cessfs_tests::network::eventually;
 use cessfs_tests::process::drop_kernel_caches;
 use cessfs_tests::volume::miners_of;
 use cessfs_tests::{InitOptions, Network, Volume, can_mount, tree};
@@ -131,12 +132,71 @@ fn an_upload_moves_away_from_a_miner_that_dies_under_it() -> Result<()> {
     let mut sync = sync
         .args(["sync", &volume.name, "--wait", "--timeout", "180"])
         .spawn()?;
-    cessfs_tests::network::eventually("a deal", PATIENCE, || Ok(network.events("UploadDeclaration")? > 0))?;
+    eventually("a deal", PATIENCE, || Ok(network.events("UploadDeclaration")? > 0))?;
     network.miner("stop", &[0, 5, 9])?;
     assert!(sync.wait()?.success(), "sync --wait: {}", volume.status()?);
     assert_eq!(
         network.events("UploadDeclaration")?,
         network.events("StorageCompleted")?
+    );
+    mount.umount()
+}
+
+/// Miners that go for good just after they reported their columns: what is in the pack is sent again to others, and `sync --wait` ends
+/// when that is safe.
+#[test]
+fn an_upload_whose_miners_go_before_it_is_read_back_is_sent_again() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    const TRIES: u64 = 5;
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 15)?;
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
+    volume.configure(&[("read_back = \"15m\"", "read_back = \"5s\"")])?;
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    let doubted = |volume: &Volume| -> Result<bool> {
+        let packs = volume.status()?["packs"].clone();
+        Ok(packs["doubted"].as_u64().unwrap_or(0) + packs["draining"].as_u64().unwrap_or(0) > 0)
+    };
+    // Reading back begins when the chain's report is final, so there is a moment for this; not always long enough.
+    let mut try_number = 0;
+    loop {
+        try_number += 1;
+        tree::write_noise(&mount.path().join(format!("file-{try_number}")), try_number, 5)?;
+        let stored = network.events("StorageCompleted")?;
+        let mut sync = volume.cessfs()?;
+        let mut sync = sync
+            .args(["sync", &volume.name, "--wait", "--timeout", "180"])
+            .spawn()?;
+        eventually("twelve reports", PATIENCE, || {
+            Ok(network.events("StorageCompleted")? > stored)
+        })?;
+        network.miner("stop", &[2, 7, 11])?;
+        assert!(sync.wait()?.success(), "sync --wait: {}", volume.status()?);
+        if doubted(&volume)? {
+            break;
+        }
+        assert!(try_number < TRIES, "in {TRIES} tries every pack was read back at once");
+        network.miner("start", &[2, 7, 11])?;
+    }
+    let expected = tree::manifest(mount.path())?;
+    assert_eq!(volume.status()?["unsent_bytes"], 0);
+    let file = mount.path().join(format!("file-{try_number}"));
+    let holders = network.indexes(&miners_of(&volume.explain(&file)?["chunks"][0]))?;
+    assert!(
+        !holders.iter().any(|holder| [2, 7, 11].contains(holder)),
+        "it went to others: {holders:?}"
+    );
+    // Eight more may go.
+    volume.evict()?;
+    drop_kernel_caches()?;
+    network.miner("stop", &holders[..8])?;
+    std::fs::read(&file)?;
+    network.miner("start", &holders[..8])?;
+    assert_eq!(
+        tree::differences(&expected, &tree::manifest(mount.path())?),
+        Vec::<String>::new()
     );
     mount.umount()
 }

@@ -4,8 +4,8 @@ use super::{VolumeConfig, read_bytes, read_duration, write_bytes, write_duration
 use crate::exit::{Exit, Failure};
 use crate::limits::SCRUB_RATE_MIN;
 use cessfs_sync::limits::{
-    AWAY_PATIENCE, COLUMNS, DATA_FRAGMENTS, GC_GRACE, GC_INTERVAL, GC_LIVE_PERCENT_MAX, KEEP_HISTORY, REPAIR_BELOW,
-    SCRUB_FULL_INTERVAL, SCRUB_INTERVAL, SCRUB_RATE, URGENT_BELOW,
+    AWAY_PATIENCE, COLUMNS, DATA_FRAGMENTS, GC_GRACE, GC_INTERVAL, GC_LIVE_PERCENT_MAX, KEEP_HISTORY,
+    READ_BACK_PATIENCE, REPAIR_BELOW, SCRUB_FULL_INTERVAL, SCRUB_INTERVAL, SCRUB_RATE, URGENT_BELOW,
 };
 use cessfs_sync::upkeep::{Thresholds, UpkeepConfig};
 use serde::{Deserialize, Serialize};
@@ -55,6 +55,10 @@ pub struct RepairConfig {
     /// How long a miner may be away before its columns count as bad.
     #[serde(serialize_with = "write_duration", deserialize_with = "read_duration")]
     pub away: Duration,
+    /// How long miners may fail to give back a new pack before what is in it is sent again, to others. Holds where `enabled` is
+    /// off, too: such a pack was never safe.
+    #[serde(serialize_with = "write_duration", deserialize_with = "read_duration")]
+    pub read_back: Duration,
 }
 
 impl Default for RepairConfig {
@@ -64,6 +68,7 @@ impl Default for RepairConfig {
             rewrite_below: REPAIR_BELOW,
             urgent_below: URGENT_BELOW,
             away: AWAY_PATIENCE,
+            read_back: READ_BACK_PATIENCE,
         }
     }
 }
@@ -134,6 +139,7 @@ impl VolumeConfig {
                 urgent_below: self.repair.urgent_below,
                 away: self.repair.away,
             },
+            read_back: self.repair.read_back,
             gc: self.gc.enabled && !read_only,
             gc_interval: self.gc.interval,
             live_percent_max: self.gc.live_percent,

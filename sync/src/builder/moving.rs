@@ -10,7 +10,7 @@
 
 use super::Builder;
 use crate::chunk_store::{ChunkSink, CutCause};
-use crate::ledger::{Drain, DrainCause, Durable, PackState, stopped};
+use crate::ledger::{Blocked, Drain, DrainCause, Durable, PackRecord, PackState, stopped};
 use crate::store::StoreError;
 use cessfs_crypto::{ChunkId, FrameId, PackKind, PackSeq, SEAL_OVERHEAD};
 use std::collections::HashSet;
@@ -27,7 +27,6 @@ pub(crate) enum Moved {
 impl Builder {
     /// Makes these packs take no more references, one record each. Only Confirmed and Lost ones can.
     pub(crate) fn drain(&self, seqs: &[PackSeq], cause: DrainCause) -> Result<(), StoreError> {
-        let since_s = self.clock.wall().as_secs();
         let _gate = self.gate.lock();
         for seq in seqs {
             self.ledger.update(*seq, Durable::Now, |pack| {
@@ -37,16 +36,32 @@ impl Builder {
                     pack.seq.0,
                     pack.state
                 );
-                pack.state = PackState::Draining;
-                pack.changed_at_s = since_s;
-                pack.drain = Some(Drain {
-                    cause,
-                    since_s,
-                    checkpoint: None,
-                });
+                self.begin_drain(pack, PackState::Draining, cause);
             })?;
         }
         Ok(())
+    }
+
+    /// The same for a Stored pack that is not given back, `why`: it is Doubted.
+    pub(crate) fn doubt(&self, seq: PackSeq, why: String) -> Result<(), StoreError> {
+        let _gate = self.gate.lock();
+        self.ledger.update(seq, Durable::Now, |pack| {
+            assert_eq!(pack.state, PackState::Stored, "pack {} cannot be doubted", seq.0);
+            self.begin_drain(pack, PackState::Doubted, DrainCause::Doubted);
+            pack.blocked = Some(Blocked::Doubted(why));
+        })?;
+        Ok(())
+    }
+
+    fn begin_drain(&self, pack: &mut PackRecord, state: PackState, cause: DrainCause) {
+        let since_s = self.clock.wall().as_secs();
+        pack.state = state;
+        pack.changed_at_s = since_s;
+        pack.drain = Some(Drain {
+            cause,
+            since_s,
+            checkpoint: None,
+        });
     }
 
     /// Appends a chunk that lies in one of the packs `from`, which it leaves. `stands_for`: everything of that pack is

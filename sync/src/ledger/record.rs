@@ -20,15 +20,15 @@ const RECORD_VERSION: u8 = 2;
 ///                                 | encoded    |               Placing
 ///                                 v            |                  |   File at a finalized head
 ///                             Declaring -------+                  v
-///                              ^  |  File is there already      Stored
-///                              |  +-------------------------->    |   right answers from all twelve
-///                              |                                  v
-///                              +--- deal gone from Placing     Confirmed --> staging removed
-///                                                                 |
-///               fewer than four columns, and not all of     too little lives, or too few columns are good
-///               what lives is here                                v
-///       Lost <------------------------------------------------ Draining  --> chunks to other packs, a checkpoint
-///        |   four columns again, or nothing lives in it           ^  |
+///                              ^  |  File is there already      Stored  -- for long not all give it back --> Doubted
+///                              |  +-------------------------->    |   right answers from all twelve            |
+///                              |                                  v                                            |
+///                              +--- deal gone from Placing     Confirmed --> staging removed                   |
+///                                                                 |                                            |
+///               fewer than four columns, and not all of     too little lives, or too few columns are good      |
+///               what lives is here                                v        what lives in it, and a checkpoint, |
+///       Lost <------------------------------------------------ Draining <-------- are Confirmed elsewhere -----+
+///        |   four columns again, or nothing lives in it           ^  |  chunks to other packs, a checkpoint
 ///        +--------------------------------------------------------+  | I4: all of it Confirmed elsewhere, a later
 ///                                                                    v checkpoint Confirmed, no snapshot, history over
 ///                                                                 Deleting
@@ -42,32 +42,46 @@ const RECORD_VERSION: u8 = 2;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
 pub enum PackState {
     /// The body rests on this disk; nothing is known about its hashes.
+    #[codec(index = 0)]
     Sealed,
     /// Hashes and fid are known. With an intent: a declaration may be on its way.
+    #[codec(index = 1)]
     Declaring,
     /// The deal is open; twelve columns are being placed.
+    #[codec(index = 2)]
     Placing,
     /// The chain holds the file at a finalized head.
+    #[codec(index = 3)]
     Stored,
+    /// The same, but a miner that reported its column does not give it back, and had time to. What lives in it is sent again, in
+    /// other packs; until those are Confirmed it counts as on its way, takes no new references, and its body stays staged.
+    #[codec(index = 9)]
+    Doubted,
     /// All twelve miners gave back what they were given.
+    #[codec(index = 4)]
     Confirmed,
     /// Takes no new references: what lives in it moves to other packs. Reads still come from here.
+    #[codec(index = 5)]
     Draining,
     /// Nothing needs it. Its deletion may be on its way.
+    #[codec(index = 6)]
     Deleting,
     /// The chain does not list it any more. Remembered until no location of a chunk names it.
+    #[codec(index = 7)]
     Gone,
     /// Fewer than four columns can be had, and this machine does not have all that lives in it. Asked for again and again.
+    #[codec(index = 8)]
     Lost,
 }
 
 impl PackState {
     /// Every state, in order.
-    pub const ALL: [PackState; 9] = [
+    pub const ALL: [PackState; 10] = [
         PackState::Sealed,
         PackState::Declaring,
         PackState::Placing,
         PackState::Stored,
+        PackState::Doubted,
         PackState::Confirmed,
         PackState::Draining,
         PackState::Deleting,
@@ -83,6 +97,7 @@ impl fmt::Display for PackState {
             PackState::Declaring => "declaring",
             PackState::Placing => "placing",
             PackState::Stored => "stored",
+            PackState::Doubted => "doubted",
             PackState::Confirmed => "confirmed",
             PackState::Draining => "draining",
             PackState::Deleting => "deleting",
@@ -154,6 +169,9 @@ pub enum Blocked {
         /// Epoch of the other writer.
         epoch: u32,
     },
+    /// Miners did not give back what they were given for so long that what is in the pack is sent again.
+    #[error("not confirmed for long, so what is in it is sent again, to other miners: {0}")]
+    Doubted(String),
 }
 
 /// Hashes of an encoded pack.
@@ -191,6 +209,8 @@ pub enum DrainCause {
     Dead,
     /// Too few of its columns are good.
     Damaged,
+    /// It never was Confirmed: see [`PackState::Doubted`].
+    Doubted,
 }
 
 /// How far a draining pack is.
@@ -240,7 +260,7 @@ pub struct PackRecord {
     pub sealed_at_s: u64,
     /// Wall time of the last change of state.
     pub changed_at_s: u64,
-    /// From Draining on.
+    /// From Draining on, and where it is Doubted.
     pub drain: Option<Drain>,
     /// Chunks that only a snapshot may need were copied into it out of this pack (the lowest of them): while that one is
     /// pinned, so is this.
@@ -286,7 +306,9 @@ impl PackRecord {
             PackState::Sealed => Ok(record),
             _ if hashes != Some(record.segments) => Err(corrupt("no hashes")),
             state if state >= PackState::Stored && !complete => Err(corrupt("a column has no miner")),
-            PackState::Draining | PackState::Deleting | PackState::Gone if record.drain.is_none() => {
+            PackState::Doubted | PackState::Draining | PackState::Deleting | PackState::Gone
+                if record.drain.is_none() =>
+            {
                 Err(corrupt("it drains for no reason"))
             }
             _ => Ok(record),

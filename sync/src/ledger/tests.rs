@@ -38,7 +38,7 @@ fn record(seq: u64, state: PackState) -> PackRecord {
         columns: [column; COLUMNS],
         sealed_at_s: 5,
         changed_at_s: 6,
-        drain: (state > PackState::Confirmed).then_some(Drain {
+        drain: (state > PackState::Confirmed || state == PackState::Doubted).then_some(Drain {
             cause: DrainCause::Damaged,
             since_s: 7,
             checkpoint: Some(9),
@@ -54,6 +54,8 @@ fn records_come_back_in_every_state() {
         let record = record(3, state);
         assert_eq!(PackRecord::decode(&record.encode()).expect("own encoding"), record);
     }
+    let codes = PackState::ALL.map(|state| codec::Encode::encode(&state)[0]);
+    assert_eq!(codes, [0, 1, 2, 3, 9, 4, 5, 6, 7, 8], "journals have them");
 }
 
 #[test]
@@ -64,7 +66,9 @@ fn records_that_break_a_promise_are_refused() {
     short.segments = 2;
     let mut homeless = record(3, PackState::Stored);
     homeless.columns[7] = Column::default();
-    for broken in [unhashed, short, homeless] {
+    let mut aimless = record(3, PackState::Doubted);
+    aimless.drain = None;
+    for broken in [unhashed, short, homeless, aimless] {
         let read = PackRecord::decode(&broken.encode());
         assert!(matches!(read, Err(StoreError::Corrupt(_))), "{read:?}");
     }
@@ -138,6 +142,7 @@ fn standing_follows_the_pack() {
         Standing::Sealed,
         Standing::Sealed,
         Standing::Stored,
+        Standing::Unknown,
         Standing::Confirmed,
         Standing::Unknown,
         Standing::Unknown,

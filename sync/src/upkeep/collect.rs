@@ -101,7 +101,7 @@ impl Upkeep {
     pub(super) async fn empty_chosen(self: &Arc<Self>, report: &CollectReport) -> Result<(), UpkeepError> {
         let (builder, chosen) = (self.builder.clone(), report.chosen.clone());
         self.blocking(move || builder.drain(&chosen, DrainCause::Dead)).await?;
-        self.empty().await?;
+        self.empty(PackState::Draining).await?;
         Ok(())
     }
 }

@@ -9,7 +9,7 @@
 //! (`docs/decisions/0020-two-machines.md`).
 
 use super::{Upkeep, UpkeepError};
-use crate::ledger::{Blocked, PackRecord, PackState};
+use crate::ledger::{Blocked, DrainCause, PackRecord, PackState};
 use crate::limits::{HISTORY_ROOM_PERCENT, MOVE_CHUNKS_MAX, SEGMENT_CHARGE_BYTES};
 use crate::rules::{Rule, holds};
 use crate::store::StoreError;
@@ -143,7 +143,12 @@ fn is_superseded(
     settled_s: u64,
 ) -> bool {
     let later = || packs.iter().filter(|other| other.seq > pack.seq && !other.beside);
-    let stands = |other: &&Arc<PackRecord>| matches!(other.state, PackState::Confirmed | PackState::Draining);
+    let stands = |other: &&Arc<PackRecord>| match other.state {
+        PackState::Confirmed => true,
+        // One that was doubted never was given back by all.
+        PackState::Draining => other.drain.is_some_and(|drain| drain.cause != DrainCause::Doubted),
+        _ => false,
+    };
     if !holds(Rule::Superseded) {
         return true;
     }

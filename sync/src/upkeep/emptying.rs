@@ -8,7 +8,7 @@
 use super::health::Grade;
 use super::{Upkeep, UpkeepError};
 use crate::builder::Moved;
-use crate::ledger::{Durable, PackState};
+use crate::ledger::{Durable, PackRecord, PackState};
 use crate::limits::{MOVE_CHUNKS_MAX, MOVES_IN_FLIGHT};
 use crate::rules::{Rule, holds};
 use crate::store::StoreError;
@@ -36,17 +36,9 @@ struct Tally {
 }
 
 impl Upkeep {
-    /// Empties every pack that drains and is not empty yet.
-    pub(super) async fn empty(self: &Arc<Self>) -> Result<Emptied, UpkeepError> {
-        let full = |state, drain: Option<crate::ledger::Drain>| {
-            state == PackState::Draining && drain.is_some_and(|drain| drain.checkpoint.is_none())
-        };
-        let packs = self.ledger.all();
-        let leaving: HashSet<PackSeq> = packs
-            .iter()
-            .filter(|pack| full(pack.state, pack.drain))
-            .map(|pack| pack.seq)
-            .collect();
+    /// Empties every pack that drains, or is doubted, and is not empty yet.
+    pub(super) async fn empty(self: &Arc<Self>, state: PackState) -> Result<Emptied, UpkeepError> {
+        let leaving: HashSet<PackSeq> = self.full(state).collect();
         if leaving.is_empty() {
             return Ok(Emptied::default());
         }
@@ -75,6 +67,15 @@ impl Upkeep {
         emptied.packs = self.settle(&leaving, stuck, tally.moved, checkpoint).await?;
         emptied.is_all = emptied.packs.len() == leaving.len();
         Ok(emptied)
+    }
+
+    /// Packs in this state out of which not everything has moved.
+    pub(super) fn full(&self, state: PackState) -> impl Iterator<Item = PackSeq> + use<> {
+        let packs = self.ledger.all().into_iter();
+        let full = move |pack: &Arc<PackRecord>| {
+            pack.state == state && pack.drain.is_some_and(|drain| drain.checkpoint.is_none())
+        };
+        packs.filter(full).map(|pack| pack.seq)
     }
 
     /// Notes the checkpoint in those packs out of which everything has come to lie in packs that stay.

@@ -53,7 +53,7 @@ impl Upkeep {
         let seqs: Vec<PackSeq> = leaving.iter().map(|pack| pack.seq).collect();
         let builder = self.builder.clone();
         self.blocking(move || builder.drain(&seqs, DrainCause::Damaged)).await?;
-        let emptied = self.empty().await?;
+        let emptied = self.empty(PackState::Draining).await?;
         report.packs.extend(emptied.packs);
         report.chunks += emptied.chunks;
         report.bytes += emptied.bytes;

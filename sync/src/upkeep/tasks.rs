@@ -126,6 +126,25 @@ impl Upkeep {
         }
     }
 
+    /// Sends again what is in packs that miners do not give back. Runs until it is aborted; nobody has to wait for it, since a
+    /// doubted pack is no other round's.
+    pub(crate) async fn replace(self: Arc<Self>) {
+        loop {
+            let version = self.ledger.version();
+            if self.full(PackState::Doubted).next().is_none() {
+                self.ledger.changed_since(version).await;
+                continue;
+            }
+            let emptied = self.empty(PackState::Doubted).await;
+            let stuck = emptied.as_ref().is_ok_and(|emptied| !emptied.is_all);
+            let wait = emptied.is_err() || stuck;
+            self.trouble("replace", emptied.err());
+            if wait {
+                self.clock.sleep(UPKEEP_TICK).await;
+            }
+        }
+    }
+
     async fn collect_round(self: &Arc<Self>) -> Result<(), UpkeepError> {
         let report = self.survey(false).await?;
         self.tell_lost(true).await?;
@@ -138,7 +157,7 @@ impl Upkeep {
             .iter()
             .any(|pack| matches!(pack.state, PackState::Draining | PackState::Deleting))
         {
-            self.empty().await?;
+            self.empty(PackState::Draining).await?;
             self.delete_due().await?;
         }
         Ok(())

@@ -152,6 +152,15 @@ impl SimChain {
         self.state.lock().miners.push(miner);
     }
 
+    /// A miner says that it leaves, so that nobody gives it anything new and what it holds has to go elsewhere; or stays after all.
+    pub fn set_leaving(&self, account: cessfs_crypto::AccountId, leaving: bool) {
+        for miner in &mut self.state.lock().miners {
+            if miner.account == account {
+                (miner.leaving, miner.positive) = (leaving, !leaving);
+            }
+        }
+    }
+
     /// What goes wrong from now on.
     pub fn set_faults(&self, faults: ChainFaults) {
         self.settled().faults = faults;

@@ -48,6 +48,7 @@ impl Outsiders {
         }
         for number in 0..self.miners.count() {
             self.miners.set_toxic(number, None);
+            self.miners.set_leaving(number, false);
         }
     }
 
@@ -102,6 +103,13 @@ impl Chaos {
         let number = self.dice.below(u64::from(self.outsiders.miners.count())) as u8;
         if self.rots && self.dice.one_in(3) {
             return self.outsiders.miners.rot(number);
+        }
+        if self.dice.one_in(8) {
+            let leaves = self.dice.one_in(2);
+            if leaves {
+                self.outsiders.trace.count("miner: leaves");
+            }
+            return self.outsiders.miners.set_leaving(number, leaves);
         }
         let ill_max = if self.rots { ILL_MAX - ROTTEN_MAX } else { ILL_MAX };
         if self.dice.one_in(2) || self.outsiders.miners.ill() >= ill_max {

@@ -117,12 +117,14 @@ fn upkeep(dice: &mut Dice) -> UpkeepConfig {
     let (minute, hour) = (Duration::from_secs(60), Duration::from_secs(3600));
     let scrub_interval = dice.time(minute * 2, hour * 2);
     let away = dice.time(minute, hour);
+    let read_back = dice.time(minute * 2, hour);
     UpkeepConfig {
         scrub: dice.below(4) > 0,
         scrub_interval,
         scrub_full_interval: scrub_interval * (1 + dice.below(5) as u32),
         scrub_rate: 4 << 20,
         repair: dice.below(4) > 0,
+        read_back,
         gc: dice.below(4) > 0,
         gc_interval: dice.time(minute * 2, hour),
         live_percent_max: 10 + dice.below(81) as u8,
@@ -200,9 +202,7 @@ impl Device {
         let outside = self.outside.clone();
         let (miners, trace) = (outside.miners.clone(), outside.trace.clone());
         let confirmed: Confirmed = Arc::new(move |pack| {
-            let fid = pack.encoded().fid;
-            miners.note_confirmed(fid);
-            if pack.intent.is_some() && !miners.proven(fid) {
+            if pack.intent.is_some() && !miners.proven(pack.encoded().fid) {
                 trace.violation(format_args!(
                     "I1: pack {} is Confirmed, and not all miners gave it back",
                     pack.seq.0

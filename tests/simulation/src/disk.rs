@@ -170,6 +170,9 @@ impl MetaStore for Lease {
                 if pack.state == PackState::Confirmed {
                     (self.confirmed)(&pack);
                 }
+                if pack.state == PackState::Doubted && pack.drain.is_some_and(|drain| drain.checkpoint.is_none()) {
+                    self.trace.count("packs doubted");
+                }
                 let PackRecord { seq, kind, state, .. } = &pack;
                 let (chunks, deltas) = (pack.chunks, pack.delta_bytes);
                 self.trace.note(format_args!(

@@ -75,8 +75,6 @@ struct SimMiner {
 
 struct State {
     miners: Vec<SimMiner>,
-    /// Files that a journal called Confirmed, and when.
-    confirmed: BTreeMap<Fid, Duration>,
     dice: Dice,
 }
 
@@ -114,7 +112,6 @@ impl SimMiners {
         }
         let state = State {
             miners: (0..count).map(|_| SimMiner::default()).collect(),
-            confirmed: BTreeMap::new(),
             dice: Dice::new(seed, "miners"),
         };
         SimMiners {
@@ -159,24 +156,21 @@ impl SimMiners {
         }
     }
 
-    /// A journal calls this file Confirmed.
-    pub fn note_confirmed(&self, fid: Fid) {
-        let now = self.clock.monotonic();
-        self.state.lock().confirmed.entry(fid).or_insert(now);
+    /// A miner leaves the network, or stays after all.
+    pub fn set_leaving(&self, number: u8, leaving: bool) {
+        self.trace.note(format_args!("miner {number}: leaves: {leaving}"));
+        self.chain.set_leaving(account(number), leaving);
     }
 
-    /// A miner loses its column of some file for good. Only of a file that is Confirmed, and durably so: one that never was is
-    /// not placed anew.
+    /// A miner loses its column of some file for good, whether it has given it back before or only reported it.
     pub fn rot(&self, number: u8) {
-        let now = self.clock.monotonic();
         let mut state = self.state.lock();
-        let settled = |fid: &Fid| {
-            let since = state.confirmed.get(fid);
-            since.is_some_and(|at| *at + Duration::from_secs(60) < now) && state.rotten_columns(*fid) < ROTTEN_MAX
-        };
         let held = &state.miners[usize::from(number)].fragments;
-        let fids: BTreeSet<Fid> = held.keys().map(|(fid, _)| *fid).filter(settled).collect();
-        let fids: Vec<Fid> = fids.into_iter().collect();
+        let fids: BTreeSet<Fid> = held.keys().map(|(fid, _)| *fid).collect();
+        let fids: Vec<Fid> = fids
+            .into_iter()
+            .filter(|fid| state.rotten_columns(*fid) < ROTTEN_MAX)
+            .collect();
         if fids.is_empty() {
             return;
         }

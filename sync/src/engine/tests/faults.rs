@@ -1,9 +1,14 @@
 //! Miners that refuse, stall, keep silent, lie or forget while packs are placed and read back.
 
 use super::rig::{Rig, eventually};
+use super::upkeep::{Owner, holders, name, open_on};
 use crate::chunk_store::{ChunkStore, Standing};
+use crate::clock::Clock;
 use crate::ledger::{Blocked, PackState};
-use crate::sim::{Fault, SimMiners};
+use crate::sim::{Fault, FuseStore, SimMiners};
+use crate::upkeep::UpkeepConfig;
+use std::sync::Arc;
+use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn columns_move_away_from_miners_that_will_not_do() {
@@ -36,7 +41,9 @@ async fn a_pack_is_not_confirmed_before_all_twelve_give_it_back() {
     let rig = Rig::new(12, 52);
     rig.world.miners.set_fault(4, Some(Fault::Corrupts));
     rig.world.miners.set_fault(7, Some(Fault::Forgets));
-    let engine = rig.open();
+    let engine = open_on(&rig, rig.store.clone(), &Arc::default(), |upkeep| {
+        upkeep.read_back = Duration::MAX;
+    });
     let chunks = rig.chunks(2, 1000);
     rig.submit(&engine, &chunks);
     let settled = tokio::spawn(engine.settle());
@@ -73,4 +80,154 @@ async fn a_pack_is_not_confirmed_before_all_twelve_give_it_back() {
     .await;
     assert!(!settled.is_finished());
     settled.abort();
+}
+
+/// How long the tests below give miners, on the world's clock.
+const READ_BACK: Duration = Duration::from_secs(60);
+
+fn impatient(upkeep: &mut UpkeepConfig) {
+    upkeep.read_back = READ_BACK;
+}
+
+/// A miner that reports what it then never gives back holds up nobody for ever: what lives in its packs goes to others, and whoever
+/// waits for the network is told only then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_miner_reported_and_never_gives_back_is_sent_again_to_others() {
+    let rig = Rig::new(14, 53);
+    let owner = Arc::new(Owner::default());
+    let engine = open_on(&rig, rig.store.clone(), &owner, impatient);
+    let chunks = rig.chunks(6, 5000);
+    name(&owner, &chunks[..4]);
+    for number in [4, 7] {
+        rig.world.miners.set_fault(number, Some(Fault::Forgets));
+    }
+    // Until both hold a column of the same pack.
+    rig.submit(&engine, &chunks);
+    engine.settle().await.expect("settle");
+    let packs = engine.status().packs;
+    let doubted = packs.get(&PackState::Draining).copied().unwrap_or(0);
+    assert_eq!(packs.get(&PackState::Doubted), None, "{packs:?}");
+    for (id, _) in &chunks[..4] {
+        assert_eq!(engine.standing(*id), Standing::Confirmed);
+        let holders = holders(&engine, *id);
+        assert!(!holders.contains(&4) && !holders.contains(&7), "{holders:?}");
+    }
+    assert!(doubted > 0, "neither of the two was chosen: another seed is needed");
+    eventually("no body is left", || rig.staged() == 0).await;
+    // Nobody named the others, so they stay behind.
+    assert_eq!(engine.standing(chunks[5].0), Standing::Unknown);
+    rig.assert_fetch(&engine, &chunks).await;
+
+    // The next pack goes past them at once.
+    let next = rig.chunks(1, 5000);
+    name(&owner, &next);
+    rig.submit(&engine, &next);
+    engine.settle().await.expect("settle");
+    let packs = engine.status().packs;
+    assert_eq!(packs.get(&PackState::Draining).copied(), Some(doubted), "{packs:?}");
+}
+
+/// With no miner left in place of the liar the pack waits and says so; what it is not is declared again and again.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn without_another_miner_what_was_doubted_waits_and_says_so() {
+    let rig = Rig::new(12, 54);
+    let owner = Arc::new(Owner::default());
+    rig.world.miners.set_fault(7, Some(Fault::Forgets));
+    let engine = open_on(&rig, rig.store.clone(), &owner, impatient);
+    let chunks = rig.chunks(2, 5000);
+    name(&owner, &chunks);
+    rig.submit(&engine, &chunks);
+    let settled = tokio::spawn(engine.settle());
+    rig.blocked(&engine, |reason| {
+        matches!(reason, Blocked::FewMiners { willing: 11, .. })
+    })
+    .await;
+    assert_eq!(engine.status().packs.get(&PackState::Doubted), Some(&1));
+    assert_eq!(rig.staged(), 2, "the body stays until what was in it is safe elsewhere");
+    assert!(!settled.is_finished());
+    settled.abort();
+    drop(engine);
+    // Another start, and the miner has what it lacked: nothing was lost by waiting.
+    rig.world.miners.set_fault(7, None);
+    let engine = open_on(&rig, rig.store.clone(), &owner, impatient);
+    engine.settle().await.expect("settle");
+    rig.assert_fetch(&engine, &chunks).await;
+    let packs = engine.status().packs;
+    assert_eq!(packs.get(&PackState::Draining), Some(&1), "{packs:?}");
+    eventually("no body is left", || rig.staged() == 0).await;
+}
+
+/// Who reaches hardly anybody has no network: then no miner is to blame.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_network_is_away_no_pack_is_doubted() {
+    let rig = Rig::new(12, 55);
+    let owner = Arc::new(Owner::default());
+    rig.world.miners.set_fault(7, Some(Fault::Corrupts));
+    let engine = open_on(&rig, rig.store.clone(), &owner, |upkeep| {
+        upkeep.read_back = READ_BACK * 4;
+    });
+    let chunks = rig.chunks(2, 5000);
+    name(&owner, &chunks);
+    rig.submit(&engine, &chunks);
+    let settled = tokio::spawn(engine.settle());
+    rig.blocked(&engine, |reason| matches!(reason, Blocked::ReadBack(_)))
+        .await;
+    for number in 0..12 {
+        rig.world.miners.set_fault(number, Some(Fault::Gone));
+    }
+    rig.world.clock.sleep(READ_BACK * 8).await;
+    assert_eq!(engine.status().packs.get(&PackState::Stored), Some(&1));
+    for number in 0..12 {
+        rig.world.miners.set_fault(number, None);
+    }
+    engine.poke();
+    settled.await.expect("it goes on").expect("settle");
+    assert_eq!(engine.status().packs.get(&PackState::Confirmed), Some(&1));
+}
+
+/// Dies after every record on the way into and out of a doubted pack: nothing is lost, declared twice, or told to be safe too early.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_crash_after_any_record_of_a_replacement_loses_no_chunk_and_declares_nothing_twice() {
+    let rig = Rig::new(12, 56);
+    let owner = Arc::new(Owner::default());
+    rig.world.miners.set_fault(7, Some(Fault::Forgets));
+    let chunks = rig.chunks(4, 5000);
+    name(&owner, &chunks);
+    let engine = open_on(&rig, rig.store.clone(), &owner, |upkeep| {
+        upkeep.read_back = Duration::MAX;
+    });
+    rig.submit(&engine, &chunks);
+    let settled = tokio::spawn(engine.settle());
+    rig.blocked(&engine, |reason| matches!(reason, Blocked::ReadBack(_)))
+        .await;
+    settled.abort();
+    drop(engine);
+    let mut lives = 0;
+    loop {
+        lives += 1;
+        assert!(lives < 60, "no progress: {:?}", rig.world.chain.declarations());
+        let store = Arc::new(FuseStore::new(rig.store.clone(), usize::div_ceil(lives, 2)));
+        let engine = open_on(&rig, store.clone(), &owner, impatient);
+        if engine.status().packs.contains_key(&PackState::Doubted) {
+            // It was doubted for good; without another miner what was in it could go nowhere.
+            rig.world.miners.set_fault(7, None);
+        }
+        let settled = tokio::spawn(engine.settle());
+        eventually("the fuse blows or everything is on the network", || {
+            store.is_blown() || settled.is_finished()
+        })
+        .await;
+        if settled.is_finished() && settled.await.is_ok_and(|settled| settled.is_ok()) {
+            let packs = engine.status().packs;
+            assert_eq!(packs.get(&PackState::Doubted), None, "told too early: {packs:?}");
+            for (id, _) in &chunks {
+                assert_eq!(engine.standing(*id), Standing::Confirmed, "{packs:?}");
+            }
+            rig.assert_fetch(&engine, &chunks).await;
+            break;
+        }
+    }
+    assert!(lives > 5, "only {lives} records were crashed at");
+    let declared = rig.world.chain.declarations();
+    assert!(declared.iter().all(|(_, times)| *times == 1), "F4: {declared:?}");
 }

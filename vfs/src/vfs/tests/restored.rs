@@ -278,7 +278,10 @@ fn no_pack_after_a_sync_tells_of_less_than_it_promised() {
     seal(&after, CutCause::Forced, false);
     let restored = restore(&after, &[CutCause::Forced; 3], 3);
     for path in ["/quiet", "/busy"] {
-        assert!(read(&restored, restored.ino(path), MIB as u64) == pattern(2, MIB), "{path}");
+        assert!(
+            read(&restored, restored.ino(path), MIB as u64) == pattern(2, MIB),
+            "{path}"
+        );
     }
 }
 
