@@ -6,7 +6,52 @@ use std::path::Path;
 use std::process::Command;
 
 /// How content may rest in the local cache.
-pub const AT_REST: [&str; 2] = ["sealed", "plain"];
+const AT_REST: [&str; 2] = ["sealed", "plain"];
+
+/// A volume as its makers choose it.
+#[derive(Clone, Copy, Debug)]
+pub struct Kind {
+    /// How content rests in the local cache.
+    pub at_rest: &'static str,
+    /// The database under the metadata store.
+    pub store: &'static str,
+}
+
+impl Kind {
+    /// Each at-rest mode, and the second database, which has nothing to do with content, with one of them.
+    pub const ALL: [Kind; 3] = [Kind::of("sealed", "redb"), Kind::of("plain", "redb"), Kind::of("sealed", "sled")];
+
+    const fn of(at_rest: &'static str, store: &'static str) -> Kind {
+        Kind { at_rest, store }
+    }
+
+    /// What to call it.
+    pub fn name(self) -> String {
+        match self.store {
+            "redb" => self.at_rest.into(),
+            store => format!("{} on {store}", self.at_rest),
+        }
+    }
+
+    /// The ways the kernel may treat its content, see [`kernel_modes`]; on the second database the first of them.
+    pub fn kernel_modes(self) -> Vec<&'static [&'static str]> {
+        let mut modes = kernel_modes(self.at_rest);
+        if self.store != "redb" {
+            modes.truncate(1);
+        }
+        modes
+    }
+
+    /// Makes such a volume in its own directory below `dir`.
+    pub fn init(self, dir: &Path, ws: &str, gib: u32) -> Result<Volume> {
+        let options = InitOptions {
+            at_rest: self.at_rest,
+            gib,
+            ..InitOptions::default()
+        };
+        Volume::init_on(self.store, &dir.join(self.name().replace(' ', "-")), ws, &options)
+    }
+}
 
 /// The ways the kernel may treat content of such a volume, as mount options: gather writes, hand each over, and, if it is a
 /// plain one, read and write the backing files itself.
@@ -74,6 +119,12 @@ pub fn on_each_kernel_mode(
 
 /// Runs `check` with a fresh volume of each at-rest mode and a directory to mount it on. Nothing, where no test can mount.
 pub fn on_each_volume(check: impl Fn(&Volume, &Path) -> Result<()>) -> Result<()> {
+    let kinds = AT_REST.map(|at_rest| Kind::of(at_rest, "redb"));
+    on_volumes(&kinds, |_, volume, at| check(volume, at))
+}
+
+/// Runs `check` with a fresh volume of each of these kinds and a directory to mount it on. Nothing, where no test can mount.
+pub fn on_volumes(kinds: &[Kind], check: impl Fn(Kind, &Volume, &Path) -> Result<()>) -> Result<()> {
     if !can_mount() {
         return Ok(());
     }
@@ -81,14 +132,9 @@ pub fn on_each_volume(check: impl Fn(&Volume, &Path) -> Result<()>) -> Result<()
     // Other users must reach the mount: the directory of a test is its owner's alone.
     open_to_all(dir.path())?;
     let network = Network::up(&dir.path().join("net"), 12)?;
-    for at_rest in AT_REST {
-        let options = InitOptions {
-            at_rest,
-            gib: 16,
-            ..InitOptions::default()
-        };
-        let volume = Volume::init(&dir.path().join(at_rest), &network.ws, &options)?;
-        check(&volume, &dir.path().join("mnt")).with_context(|| at_rest.to_string())?;
+    for kind in kinds {
+        let volume = kind.init(dir.path(), &network.ws, 16)?;
+        check(*kind, &volume, &dir.path().join("mnt")).with_context(|| kind.name())?;
     }
     Ok(())
 }

@@ -7,8 +7,8 @@
 //! `CESSFS_FSX_MODE` leaves out the modes whose name, as it is printed, does not begin like this.
 
 use anyhow::{Context, Result, ensure};
-use cessfs_tests::modes::{AT_REST, kernel_modes};
-use cessfs_tests::{InitOptions, Network, Volume, can_mount};
+use cessfs_tests::modes::Kind;
+use cessfs_tests::{Network, Volume, can_mount};
 use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -176,15 +176,10 @@ fn fsx_finds_nothing() -> Result<()> {
     let dir = tempfile::tempdir()?;
     let network = Network::up(&dir.path().join("net"), 12)?;
     let mut exercised = 0;
-    for at_rest in AT_REST {
-        let options = InitOptions {
-            at_rest,
-            gib: 64,
-            ..InitOptions::default()
-        };
-        let volume = Volume::init(&dir.path().join(at_rest), &network.ws, &options)?;
-        for mode in kernel_modes(at_rest) {
-            let name = format!("{at_rest} {}", mode.join(","));
+    for kind in Kind::ALL {
+        let volume = kind.init(dir.path(), &network.ws, 64)?;
+        for mode in kind.kernel_modes() {
+            let name = format!("{} {}", kind.name(), mode.join(","));
             if !name.starts_with(&chosen) {
                 continue;
             }

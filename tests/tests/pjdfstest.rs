@@ -1,11 +1,11 @@
 //! pjdfstest, the suite of POSIX semantics, as root on a mount of each at-rest mode and each way the kernel may treat
-//! its content.
+//! its content, and on the second database.
 //!
 //! No test may fail, and none be left out but those of other systems. `pjdfstest/pjdfstest.toml` is its configuration and
 //! lists what the kernel lets no FUSE filesystem pass. `scripts/setup --test` installs the program.
 
 use anyhow::{Context, Result};
-use cessfs_tests::modes::{kernel_modes, on_each_volume};
+use cessfs_tests::modes::{Kind, on_volumes};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -114,8 +114,8 @@ fn posix_semantics() -> Result<()> {
         println!("SKIPPED: needs pjdfstest (scripts/setup --test installs it)");
         return Ok(());
     };
-    on_each_volume(|volume, at| {
-        for options in kernel_modes(volume.at_rest()?) {
+    on_volumes(&Kind::ALL, |kind, volume, at| {
+        for options in kind.kernel_modes() {
             let (scratch, mode) = (tempfile::tempdir()?, options.join(","));
             let mount = volume.mount_with(at, &[&["dev", "suid"], options].concat())?;
             for (part, passed_min) in [(Part::ReadOnly, 13), (Part::All, PASSED_MIN)] {

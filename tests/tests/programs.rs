@@ -2,12 +2,26 @@
 //!
 //! The scripts in `programs/` check themselves; each ends at the first thing that is not as on a local filesystem.
 
-use anyhow::Result;
-use cessfs_tests::modes::{bash, on_each_mount};
+use anyhow::{Context, Result};
+use cessfs_tests::modes::{bash, on_each_mount, on_each_volume};
 use cessfs_tests::tree;
 
+/// On a mount of each at-rest mode; and on a sealed one where every read and write of a program reaches the daemon.
 fn runs(script: &str) -> Result<()> {
-    on_each_mount(&["dev", "suid"], |mount| bash(mount.path(), script).map(drop))
+    on_each_volume(|volume, at| {
+        let mut modes: Vec<&[&str]> = vec![&["dev", "suid"]];
+        if volume.at_rest()? == "sealed" {
+            modes.push(&["dev", "suid", "kernel-cache=none"]);
+        }
+        for options in modes {
+            let mount = volume.mount_with(at, options)?;
+            let dir = at.join(options.join(",").replace('=', "-"));
+            std::fs::create_dir(&dir)?;
+            bash(&dir, script).with_context(|| options.join(","))?;
+            mount.umount()?;
+        }
+        Ok(())
+    })
 }
 
 #[test]

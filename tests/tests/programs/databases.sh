@@ -1,6 +1,6 @@
 # SQLite in both journal modes: one writer moves money, readers in other processes always see the same sum.
 python3 - <<'END'
-import os, sqlite3, sys, time
+import os, signal, sqlite3, sys, time
 
 def connect(name):
     return sqlite3.connect(name, timeout=30, isolation_level=None)
@@ -34,7 +34,7 @@ for mode in ("wal", "delete", "truncate"):
     db.execute("create table log (n integer, text)")
     db.executemany("insert into account values (?, 100)", [(n,) for n in range(50)])
     db.close()
-    children = []
+    children = set()
     for work in (write, read, read, read):
         pid = os.fork()
         if pid == 0:
@@ -44,8 +44,15 @@ for mode in ("wal", "delete", "truncate"):
             except BaseException as e:
                 print(mode, work.__name__, e, flush=True)
                 os._exit(1)
-        children.append(pid)
-    assert all(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0 for pid in children), mode
+        children.add(pid)
+    while children:
+        pid, status = os.wait()
+        children.remove(pid)
+        if os.waitstatus_to_exitcode(status) != 0:
+            # Readers without a writer would wait for ever.
+            for other in children:
+                os.kill(other, signal.SIGKILL)
+            sys.exit(f"{mode}: failed")
     db = connect(name)
     assert db.execute("pragma integrity_check").fetchone() == ("ok",)
     assert db.execute("select count(*), (select sum(balance) from account) from log").fetchone() == (270, 5000)

@@ -508,7 +508,7 @@ fn step(w: &World, model: &mut Model, op: &Op) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(model_cases(150)))]
+    #![proptest_config(ProptestConfig::with_cases(model_cases(300)))]
 
     #[test]
     fn any_sequence_agrees_with_the_reference(
