@@ -19,7 +19,11 @@ pub struct Kind {
 
 impl Kind {
     /// Each at-rest mode, and the second database, which has nothing to do with content, with one of them.
-    pub const ALL: [Kind; 3] = [Kind::of("sealed", "redb"), Kind::of("plain", "redb"), Kind::of("sealed", "sled")];
+    pub const ALL: [Kind; 3] = [
+        Kind::of("sealed", "redb"),
+        Kind::of("plain", "redb"),
+        Kind::of("sealed", "sled"),
+    ];
 
     const fn of(at_rest: &'static str, store: &'static str) -> Kind {
         Kind { at_rest, store }

@@ -1,7 +1,8 @@
 //! Which pack is taken next: the oldest, but urgent ones before all others.
 //!
 //! A checkpoint is declared only when everything before it is stored, and holds its place among the packs in flight meanwhile.
-//! So whatever is before an urgent checkpoint is as urgent: taken after it, it would wait for a place that is never given back.
+//! So whatever is before an urgent checkpoint goes before it: taken after it, it would wait for a place that is never given back.
+//! Urgent content waits for nothing, and overtakes all of that.
 
 use crate::ledger::PackRecord;
 use cessfs_crypto::{PackKind, PackSeq};
@@ -20,8 +21,12 @@ pub(super) fn next(
         .rfind(|pack| is_urgent(pack) && pack.kind == PackKind::Checkpoint);
     let until = checkpoint.map_or(PackSeq(0), |pack| pack.seq);
     let undriven = waiting.iter().filter(|pack| !driven.contains(&pack.seq));
-    let next = undriven.min_by_key(|pack| (!is_urgent(pack) && pack.seq > until, pack.seq));
-    next.cloned()
+    let class = |pack: &&Arc<PackRecord>| match pack.kind {
+        PackKind::Data if is_urgent(pack) => 0,
+        _ if pack.seq <= until => 1,
+        _ => 2,
+    };
+    undriven.min_by_key(|pack| (class(pack), pack.seq)).cloned()
 }
 
 #[cfg(test)]
@@ -82,6 +87,10 @@ mod tests {
             })
             .collect();
         assert_eq!(order(&waiting, &[3, 4]), [1, 2, 3, 4, 5, 6]);
-        assert_eq!(order(&waiting, &[4, 6]), [1, 2, 3, 4, 6, 5]);
+        assert_eq!(
+            order(&waiting, &[4, 6]),
+            [6, 1, 2, 3, 4, 5],
+            "urgent content waits for nothing"
+        );
     }
 }

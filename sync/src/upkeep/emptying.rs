@@ -8,6 +8,7 @@
 use super::health::Grade;
 use super::{Upkeep, UpkeepError};
 use crate::builder::Moved;
+use crate::chunk_store::CutCause;
 use crate::ledger::{Durable, PackRecord, PackState};
 use crate::limits::{MOVE_CHUNKS_MAX, MOVES_IN_FLIGHT};
 use crate::rules::{Rule, holds};
@@ -57,7 +58,14 @@ impl Upkeep {
             return Ok(emptied);
         }
         let builder = self.builder.clone();
-        let sealed = self.blocking(move || builder.seal_checkpoint()).await?;
+        let seal = move || {
+            if urgent {
+                // The checkpoint has to wait for every pack before it; what is about to be lost has not.
+                builder.seal(CutCause::Forced)?;
+            }
+            builder.seal_checkpoint()
+        };
+        let sealed = self.blocking(seal).await?;
         let checkpoint = sealed.ok_or(UpkeepError::NobodyKnows)?;
         if urgent {
             let packs = self.ledger.all();
@@ -250,7 +258,7 @@ impl Upkeep {
             self.change(seq, |pack| pack.state = PackState::Lost).await?;
         }
         let builder = self.builder.clone();
-        self.blocking(move || builder.seal(crate::CutCause::Forced)).await?;
+        self.blocking(move || builder.seal(CutCause::Forced)).await?;
         Ok(Emptied {
             packs: vec![seq],
             chunks: tally.moved.len() as u64,

@@ -3,8 +3,10 @@
 use super::rig::{Rig, eventually};
 use super::upkeep::{Owner, holders, name, open, open_on, packs};
 use crate::chain::{Miner, TerritoryState};
+use crate::chunk_store::ChunkStore;
 use crate::clock::Clock;
-use crate::limits::{BLOCK_SECONDS, FRAGMENT_BYTES};
+use crate::ledger::PackState;
+use crate::limits::{BLOCK_SECONDS, FRAGMENT_BYTES, PACKS_IN_FLIGHT};
 use crate::sim::SimMiners;
 use crate::upkeep::{Depth, UpkeepConfig, Verdict};
 use cessfs_crypto::PackSeq;
@@ -160,4 +162,58 @@ async fn a_territory_near_its_end_is_told() {
     eventually("the deadline is told", || told("freezes in 3 days")).await;
     rig.world.chain.set_territory(Some((1 << 40, TerritoryState::Frozen)));
     eventually("a frozen territory is told", || told("is Frozen")).await;
+}
+
+/// What is about to be lost is declared before packs that were sealed before, and wait.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_urgent_is_sent_before_what_waited_longer() {
+    let rig = Rig::new(16, 321);
+    let owner = Arc::new(Owner::default());
+    let mut config = rig.world.config(&rig.staging());
+    config.upkeep.repair = false;
+    config.backlog_bound_bytes = 16 * config.pack_target_bytes;
+    let engine = rig.world.engine(config, rig.store.clone()).expect("open");
+    engine.attach(owner.clone());
+    engine.start();
+    let damaged = packs(&rig, &engine, 1, 2).await;
+    name(&owner, &damaged[0]);
+    let fid = rig.world.chain.stored()[0];
+    for number in &holders(&engine, damaged[0][0].0)[..7] {
+        rig.world.miners.lose(*number, fid);
+    }
+    engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
+
+    // Nothing can be declared, so packs pile up.
+    let territory = |state| rig.world.chain.set_territory(Some((1 << 40, state)));
+    territory(TerritoryState::Frozen);
+    let mut settling = Vec::new();
+    let mut waiting = Vec::new();
+    for sealed in 0..PACKS_IN_FLIGHT + 4 {
+        let chunks = rig.chunks(1, 5000);
+        name(&owner, &chunks);
+        rig.submit(&engine, &chunks);
+        settling.push(tokio::spawn(engine.settle()));
+        eventually("it is sealed", || engine.status().underway.len() > sealed).await;
+        waiting.push(engine.locate(chunks[0].0).expect("locate").expect("sealed").seq);
+    }
+    let repaired = tokio::spawn(engine.repair());
+    eventually("what lived in the damaged pack is in another", || {
+        let located = engine.locate(damaged[0][0].0).expect("locate").expect("known");
+        located.seq > waiting[waiting.len() - 1] && engine.pack_state(located.seq).is_some()
+    })
+    .await;
+    let urgent = engine.locate(damaged[0][0].0).expect("locate").expect("known").seq;
+    territory(TerritoryState::Active);
+    let state = |seq| engine.pack_state(seq).expect("it is in the ledger");
+    eventually("the urgent pack is declared", || state(urgent) >= PackState::Placing).await;
+    let last = waiting[waiting.len() - 1];
+    assert!(
+        state(last) < PackState::Placing,
+        "it waited longer, and is before it: {last:?} {urgent:?}"
+    );
+    repaired.await.expect("no panic").expect("repair");
+    for settled in settling {
+        settled.await.expect("no panic").expect("settle");
+    }
+    rig.assert_fetch(&engine, &damaged[0]).await;
 }
