@@ -11,10 +11,12 @@ use crate::restorer::restore;
 use crate::run::FRAGMENT_BYTES;
 use crate::trace::Trace;
 use cessfs_sync::erasure::geometry::{segment_bytes, simulate};
+use cessfs_sync::limits::PACKS_IN_FLIGHT;
 use cessfs_sync::upkeep::UpkeepConfig;
 use cessfs_sync::{ChunkStore, Clock};
 use cessfs_vfs::{Caller, OpenFlags};
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +70,28 @@ async fn sync(life: &Life, clock: &SimClock) {
         life.engine.settle().await.expect("settle");
     };
     patiently(clock, "everything drains", all).await.expect("in time");
+}
+
+/// Numbers of packs in the order in which the chain came to hold them, beginning with what it holds first.
+async fn arrivals(chain: &SimChain, secrets: &Secrets, clock: &SimClock, numbers: &RefCell<Vec<u64>>) {
+    let mut known = BTreeSet::new();
+    loop {
+        for (fid, file) in &chain.finalized().1.files {
+            if known.insert(*fid) {
+                let label = secrets.labels.open(&file.owners[0].1).expect("a label of this volume");
+                numbers.borrow_mut().push(label.seq.0);
+            }
+        }
+        clock.sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// The oldest went first: only packs that are in flight together, or wait for their last reports, overtake each other.
+fn assert_in_order(numbers: &[u64]) {
+    for (index, number) in numbers.iter().enumerate() {
+        let overtook = numbers[..index].iter().filter(|earlier| *earlier > number).count();
+        assert!(overtook <= 2 * PACKS_IN_FLIGHT, "pack {number} was overtaken by {overtook}: {numbers:?}");
+    }
 }
 
 fn set_network(link: &Link, miners: &SimMiners, away: bool) {
@@ -145,8 +169,16 @@ async fn script(clock: SimClock) {
     an_hour_of_writes(&life, &clock, &mut dice, &mut written).await;
     assert_eq!(chain.stored().len(), sent, "without network nothing is sent");
 
+    let numbers = RefCell::default();
     set_network(&device.link, &miners, false);
-    sync(&life, &clock).await;
+    tokio::select! {
+        biased;
+        () = sync(&life, &clock) => {}
+        () = arrivals(&chain, &outside.secrets, &clock, &numbers) => {}
+    }
+    let numbers = numbers.into_inner();
+    assert!(numbers.len() > sent + PACKS_IN_FLIGHT, "too few to show an order: {numbers:?}");
+    assert_in_order(&numbers[sent..]);
     assert_eq!(life.engine.backlog().unsent_bytes, 0);
     assert!(chain.stored().len() > sent);
     life.death.strike();
