@@ -98,7 +98,8 @@ impl Pipeline {
     }
 
     /// Packs may overtake each other: what is on the network is then read as far as nothing is missing. A checkpoint would be
-    /// read whatever is missing before it, and names chunks of those packs. So it goes out when they are all there.
+    /// read whatever is missing before it, and names chunks of those packs. So it goes out when they all gave back what is in them.
+    /// A doubted one is not waited for: its replacement needs this checkpoint, or one after it.
     async fn await_earlier(&self, pack: &PackRecord) {
         if pack.kind != PackKind::Checkpoint || !holds(Rule::Order) {
             return;
@@ -107,7 +108,7 @@ impl Pipeline {
             let version = self.ledger.version();
             let unconfirmed = self.ledger.unconfirmed();
             let mut earlier = unconfirmed.iter().take_while(|earlier| earlier.seq < pack.seq);
-            if earlier.all(|earlier| earlier.state >= PackState::Stored) {
+            if earlier.all(|earlier| earlier.state >= PackState::Doubted) {
                 return;
             }
             self.ledger.changed_since(version).await;

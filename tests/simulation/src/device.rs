@@ -4,12 +4,13 @@ use crate::chain::Link;
 use crate::clock::SimClock;
 use crate::death::Death;
 use crate::dice::Dice;
-use crate::disk::{Confirmed, Crash, Disk};
+use crate::disk::{Crash, Disk, ReliedOn};
 use crate::miners::SimMiners;
 use crate::model::Found;
 use crate::trace::Trace;
 use cessfs_crypto::{AccountId, Entropy, LabelKey, Phrase, VolumeId, VolumeKeys};
 use cessfs_sync::erasure::geometry::segment_bytes;
+use cessfs_sync::ledger::PackState;
 use cessfs_sync::store::MemStore;
 use cessfs_sync::upkeep::{Thresholds, UpkeepConfig};
 use cessfs_sync::{Clock, Config, Engine, MetaStore, Seams, StoreError, Tasks};
@@ -201,15 +202,20 @@ impl Device {
     fn open(&mut self, fuse: Option<u64>, death: &Death) -> Result<Life, String> {
         let outside = self.outside.clone();
         let (miners, trace) = (outside.miners.clone(), outside.trace.clone());
-        let confirmed: Confirmed = Arc::new(move |pack| {
-            if pack.intent.is_some() && !miners.proven(pack.encoded().fid) {
+        let relied_on: ReliedOn = Arc::new(move |pack| {
+            let fid = pack.encoded().fid;
+            match pack.state {
+                PackState::Draining => return miners.rely_no_more(fid),
+                _ => miners.rely_on(fid),
+            }
+            if pack.state == PackState::Confirmed && pack.intent.is_some() && !miners.proven(fid) {
                 trace.violation(format_args!(
                     "I1: pack {} is Confirmed, and not all miners gave it back",
                     pack.seq.0
                 ));
             }
         });
-        let store = self.disk.lease(fuse, death.clone(), outside.trace.clone(), confirmed);
+        let store = self.disk.lease(fuse, death.clone(), outside.trace.clone(), relied_on);
         let secrets = &outside.secrets;
         let target = outside.settings.pack_segments * segment_bytes() as u64;
         let mut config = Config::new(self.disk.staging(), "main");

@@ -7,7 +7,7 @@
 use crate::death::Death;
 use crate::dice::Dice;
 use crate::trace::Trace;
-use cessfs_sync::ledger::{PackRecord, PackState};
+use cessfs_sync::ledger::{DrainCause, PackRecord, PackState};
 use cessfs_sync::rules::{bodies_moved, was_persisted};
 use cessfs_sync::store::{MemStore, Record};
 use cessfs_sync::{Batch, MetaStore, StoreError};
@@ -64,13 +64,13 @@ impl Disk {
     }
 
     /// The journal for one life: it ends with it.
-    pub fn lease(&self, fuse: Option<u64>, death: Death, trace: Trace, confirmed: Confirmed) -> Arc<Lease> {
+    pub fn lease(&self, fuse: Option<u64>, death: Death, trace: Trace, relied_on: ReliedOn) -> Arc<Lease> {
         Arc::new(Lease {
             journal: self.journal.clone(),
             fuse: Mutex::new(fuse),
             death,
             trace,
-            confirmed,
+            relied_on,
         })
     }
 
@@ -121,8 +121,8 @@ fn damage(staging: &Path, dice: &mut Dice, trace: &Trace) {
     }
 }
 
-/// Told of every pack that the journal calls Confirmed.
-pub type Confirmed = Arc<dyn Fn(&PackRecord) + Send + Sync>;
+/// Told of every pack that the journal calls Confirmed or Doubted, and of each that was Doubted and is replaced.
+pub type ReliedOn = Arc<dyn Fn(&PackRecord) + Send + Sync>;
 
 /// The journal as one life has it: after so many batches, or when that life is over, it takes no more.
 pub struct Lease {
@@ -130,7 +130,7 @@ pub struct Lease {
     fuse: Mutex<Option<u64>>,
     death: Death,
     trace: Trace,
-    confirmed: Confirmed,
+    relied_on: ReliedOn,
 }
 
 impl Lease {
@@ -167,8 +167,11 @@ impl MetaStore for Lease {
             if let (Some(b'P'), Some(value)) = (key.first(), value)
                 && let Ok(pack) = PackRecord::decode(value)
             {
-                if pack.state == PackState::Confirmed {
-                    (self.confirmed)(&pack);
+                let doubted = pack.drain.is_some_and(|drain| drain.cause == DrainCause::Doubted);
+                match pack.state {
+                    PackState::Confirmed | PackState::Doubted => (self.relied_on)(&pack),
+                    PackState::Draining if doubted => (self.relied_on)(&pack),
+                    _ => {}
                 }
                 if pack.state == PackState::Doubted && pack.drain.is_some_and(|drain| drain.checkpoint.is_none()) {
                     self.trace.count("packs doubted");

@@ -7,9 +7,9 @@
 //!
 //! | zone | may | but |
 //! |---|---|---|
-//! | miners, 20 to 40 | refuse, stall, slow down, reset, corrupt a byte, lie on a range, drop what they accepted, report and forget, keep silent | at most eight at a time, so every pack keeps four good columns; all of them are well at the end, because a pack that a miner forgot is not placed anew yet |
-//! | columns, for good | be lost by their miner while the volume lives | two of each pack, and only six miners misbehave then; only of packs that are Confirmed |
-//! | columns, at the end | be destroyed | eight of each pack, with those lost before |
+//! | miners, 20 to 40 | refuse, stall, slow down, reset, corrupt a byte, lie on a range, drop what they accepted, report and forget, keep silent | at most eight at a time, so every pack keeps four good columns; all of them are well at the end |
+//! | columns, for good | be lost by their miner while the volume lives | two of each pack, and only six miners misbehave then; packs that were not read back yet among them |
+//! | columns, at the end | be destroyed | eight of each pack, with those lost before; all twelve of a pack that nobody relies on: not Confirmed, not recovered from, or doubted and replaced |
 //! | chain | fork what is not final, lose transactions in forks, lag in finality, pause the call | what is final stays |
 //! | RPC node | be away, lag by up to 20 blocks, reset, leave things out of one answer in twenty | who recovers asks an honest one: one node alone can hide the newest packs from a new machine, and that is not promised |
 //! | declarations, deletions | be lost, be included up to 31 blocks late, lose their answer, lose a nonce race | a transaction lives 32 blocks |

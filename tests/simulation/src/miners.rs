@@ -75,6 +75,10 @@ struct SimMiner {
 
 struct State {
     miners: Vec<SimMiner>,
+    /// Files that somebody's journal called Confirmed, or Doubted and not replaced yet.
+    relied_on: BTreeSet<Fid>,
+    /// Those that somebody recovered from: whatever another machine does about them.
+    recovered: BTreeSet<Fid>,
     dice: Dice,
 }
 
@@ -112,6 +116,8 @@ impl SimMiners {
         }
         let state = State {
             miners: (0..count).map(|_| SimMiner::default()).collect(),
+            relied_on: BTreeSet::new(),
+            recovered: BTreeSet::new(),
             dice: Dice::new(seed, "miners"),
         };
         SimMiners {
@@ -195,6 +201,34 @@ impl SimMiners {
             let miner = &state.miners[usize::from(number_of(holder))];
             miner.proven.contains(&(fid, column))
         })
+    }
+
+    /// Somebody relies on this file.
+    pub fn rely_on(&self, fid: Fid) {
+        self.state.lock().relied_on.insert(fid);
+    }
+
+    /// Somebody recovered from this file.
+    pub fn recovered_from(&self, fid: Fid) {
+        self.state.lock().recovered.insert(fid);
+    }
+
+    /// What was in this file has been replaced, though it never was Confirmed.
+    pub fn rely_no_more(&self, fid: Fid) {
+        self.state.lock().relied_on.remove(&fid);
+    }
+
+    /// Destroys every file that nobody may rely on, as if it had never been sent.
+    pub fn destroy_what_nobody_relies_on(&self) {
+        let relied_on: BTreeSet<Fid> = {
+            let state = self.state.lock();
+            state.relied_on.union(&state.recovered).copied().collect()
+        };
+        let (_, pallet) = self.chain.best();
+        let others = pallet.files.keys().filter(|fid| !relied_on.contains(fid)).count();
+        self.trace.add("packs destroyed that nobody relied on", others as u64);
+        self.chain
+            .decree(|pallet| pallet.files.retain(|fid, _| relied_on.contains(fid)));
     }
 
     /// Destroys random columns of every file, for good, until so many are gone.

@@ -90,7 +90,10 @@ async fn arrivals(chain: &SimChain, secrets: &Secrets, clock: &SimClock, numbers
 fn assert_in_order(numbers: &[u64]) {
     for (index, number) in numbers.iter().enumerate() {
         let overtook = numbers[..index].iter().filter(|earlier| *earlier > number).count();
-        assert!(overtook <= 2 * PACKS_IN_FLIGHT, "pack {number} was overtaken by {overtook}: {numbers:?}");
+        assert!(
+            overtook <= 2 * PACKS_IN_FLIGHT,
+            "pack {number} was overtaken by {overtook}: {numbers:?}"
+        );
     }
 }
 
@@ -177,7 +180,10 @@ async fn script(clock: SimClock) {
         () = arrivals(&chain, &outside.secrets, &clock, &numbers) => {}
     }
     let numbers = numbers.into_inner();
-    assert!(numbers.len() > sent + PACKS_IN_FLIGHT, "too few to show an order: {numbers:?}");
+    assert!(
+        numbers.len() > sent + PACKS_IN_FLIGHT,
+        "too few to show an order: {numbers:?}"
+    );
     assert_in_order(&numbers[sent..]);
     assert_eq!(life.engine.backlog().unsent_bytes, 0);
     assert!(chain.stored().len() > sent);

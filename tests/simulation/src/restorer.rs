@@ -41,6 +41,7 @@ pub async fn restore(
     if found.is_empty() {
         return Ok(None);
     }
+    let relying = miners.clone();
     let archive = Archive::new(ArchiveParts {
         chain: Arc::new(link),
         fragments: Arc::new(miners),
@@ -71,6 +72,9 @@ pub async fn restore(
         // Packs may overtake each other, and the writer died before this one was sent. Whether the tree is old enough for
         // that is judged like that of any other.
         outside.trace.count("recoveries before a pack that was never sent");
+    }
+    for pack in packs.good.values() {
+        relying.recovered_from(pack.record.encoded().fid);
     }
     let continuation = Continuation::after(&packs, dice);
     install(store.as_ref(), &packs, &plan, continuation).map_err(|error| error.to_string())?;

@@ -504,6 +504,7 @@ impl World {
             bury(life).await;
         }
         clock.sleep(Duration::from_secs(1200)).await;
+        self.outside.miners.destroy_what_nobody_relies_on();
         self.outside.miners.destroy_columns(DESTROYED_COLUMNS);
         let mut dice = Dice::new(self.dice.borrow_mut().word(), "restorer");
         let (node, root) = (self.link("last node"), self.next_root());
