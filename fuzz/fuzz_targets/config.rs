@@ -10,7 +10,7 @@ static ALLOCATOR: Counting = Counting;
 /// As in the replay of the corpus.
 const BOUND: Bound = Bound {
     fixed: 128 << 10,
-    per_byte: 256,
+    per_byte: 1024,
 };
 
 fuzz_target!(|input: &[u8]| check(cessfs::fuzzing::config, BOUND, input));

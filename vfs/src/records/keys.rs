@@ -112,9 +112,16 @@ fn number(bytes: &[u8]) -> Result<u64, RecordError> {
     Ok(u64::from_be_bytes(array))
 }
 
+/// Numbers are given one after the other: no volume gets to this one, and none after it is taken from a record either, so that a next
+/// number can always be had.
+const NUMBER_END: u64 = 1 << 63;
+
 /// The number of an `i`, `b`, `n`, `o`, `q` or `r` key.
 pub fn parse_ino_key(key: &[u8]) -> Result<u64, RecordError> {
-    number(key.get(1..).unwrap_or_default())
+    match number(key.get(1..).unwrap_or_default())? {
+        NUMBER_END.. => Err(RecordError::Field("number in a key")),
+        number => Ok(number),
+    }
 }
 
 fn parse_two(key: &[u8]) -> Result<(u64, u64), RecordError> {
