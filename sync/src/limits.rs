@@ -149,8 +149,9 @@ pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
 pub const READ_BACK_PATIENCE: Duration = Duration::from_secs(15 * 60);
 /// So many of the twelve miners must answer for the others to be to blame, and not this machine's own network.
 pub const READ_BACK_ANSWERS_MIN: usize = DATA_FRAGMENTS;
-/// How long a miner that did not give back what it had reported is given nothing new, or until the next start.
-pub const DISTRUST: Duration = Duration::from_secs(86_400);
+/// How long a miner that did not give back what it had reported is given nothing new, or until the next start: where there are no twelve
+/// others, content is sent again once in that time at most. Longer, and a bad hour of the network would leave too few for a day.
+pub const DISTRUST: Duration = Duration::from_secs(3600);
 /// Random ranges compared per column when a pack is read back.
 pub const VERIFY_RANGES_PER_COLUMN: usize = 4;
 /// Bytes of each.

@@ -2,7 +2,7 @@
 //!
 //! Every request to a miner goes through here, so that each one has a deadline and counts towards the miner's reputation.
 //! Reputation is kept in memory only: it orders choices, and never excludes a miner for good. One that did not give back what it
-//! had reported is given nothing for a day.
+//! had reported is given nothing for a while.
 
 mod latency;
 

@@ -260,10 +260,14 @@ impl Model {
         if misfits.is_empty() {
             misfits.extend(same_names(&shot.names, found).err());
         }
+        let mut seen: BTreeMap<FileId, &Vec<u8>> = BTreeMap::new();
         for (path, node) in &shot.names {
             let (Node::File(file), Some(Some((_, content)))) = (node, found.get(path)) else {
                 continue;
             };
+            if *seen.entry(*file).or_insert(content) != content {
+                misfits.push(format!("{path} is not what another name of the same file is"));
+            }
             let versions = &self.versions[file];
             if !versions.contains_key(&hash(content)) && !is_made_of(content, versions) {
                 misfits.push(format!(
