@@ -222,8 +222,8 @@ impl Ledger {
         }
     }
 
-    /// How far a chunk's pack has come. A location whose pack is unknown counts for nothing. One in a pack that is doubted, goes, or is
-    /// lost does neither: whoever needs the chunk brings it again.
+    /// How far a chunk's pack has come. A location whose pack is unknown counts for nothing. One in a pack that is doubted,
+    /// goes, or is lost does neither: whoever needs the chunk brings it again.
     pub(crate) fn standing(&self, id: ChunkId) -> Result<Standing, StoreError> {
         let Some(place) = self.locate(id)? else {
             return Ok(Standing::Unknown);

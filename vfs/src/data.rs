@@ -16,7 +16,8 @@
 //! Refuses: names, permissions, who may write.
 //!
 //! Locks, in the order they are taken: the mutation guard of [`Marks`](crate::delta::Marks), the inode's `state`, then small
-//! locks of this room that are never held while another is taken; before all of them, giving space back takes turns. Nobody waits for the network under any of them.
+//! locks of this room that are never held while another is taken; before all of them, giving space back takes turns. Nobody
+//! waits for the network under any of them.
 
 mod copy;
 mod errors;

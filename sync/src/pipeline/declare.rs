@@ -5,7 +5,7 @@
 //!     | nothing
 //!     | intent in the journal and not yet void? wait
 //!     v
-//! a checkpoint waits until every pack before it is Stored
+//! a checkpoint waits until every pack before it is Confirmed, or Doubted
 //!     v
 //! nobody writes in a newer epoch (I10), territory has room, twelve miners answer (F5)
 //!     v

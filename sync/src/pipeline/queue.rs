@@ -1,6 +1,6 @@
 //! Which pack is taken next: the oldest, but urgent ones before all others.
 //!
-//! A checkpoint is declared only when everything before it is stored, and holds its place among the packs in flight meanwhile.
+//! A checkpoint is declared only when everything before it was read back, and holds its place among the packs in flight meanwhile.
 //! So whatever is before an urgent checkpoint goes before it: taken after it, it would wait for a place that is never given back.
 //! Urgent content waits for nothing, and overtakes all of that.
 

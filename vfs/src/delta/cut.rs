@@ -271,7 +271,10 @@ impl Cut<'_> {
             return writer.record(key, None);
         };
         match passage {
-            Passage::Gone => return writer.record(key, None),
+            Passage::Gone => {
+                writer.record(key, None)?;
+                return self.tell_gone(ino, writer);
+            }
             Passage::Left => {
                 self.left.push(key.to_vec());
                 return Ok(());
@@ -292,6 +295,19 @@ impl Cut<'_> {
         let bytes = records::inline_key(ino);
         if !record.inline && self.shared.core.marks.value_at_cut(&bytes)?.is_some() {
             writer.record(&bytes, None)?;
+        }
+        Ok(())
+    }
+
+    /// What an inode without links still has here goes with it: somebody has it open, and if this machine dies before he closes it,
+    /// nobody tells of the rest.
+    fn tell_gone(&mut self, ino: u64, writer: &mut FrameWriter<'_>) -> Result<(), StoreError> {
+        for prefix in [
+            records::extent_prefix(ino),
+            records::xattr_prefix(ino),
+            records::inline_key(ino),
+        ] {
+            self.each_key(&prefix, |_, key| writer.record(key, None))?;
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use super::rig::{Chunk, Rig, eventually};
 use crate::chunk_store::{ChunkSink, ChunkStore, CutCause, DeltaSource, Standing};
 use crate::engine::Engine;
+use crate::fragment_store::Fid;
 use crate::ledger::PackState;
 use crate::sim::{Fault, FuseStore, SimMiners};
 use crate::store::{Batch, MetaStore, StoreError};
@@ -117,6 +118,16 @@ pub(super) fn holders(engine: &Engine, id: ChunkId) -> Vec<u8> {
     located.miners.iter().map(number).collect()
 }
 
+/// So many miners of a chunk's pack lose their columns of it; the file it is.
+pub(super) fn lose_columns(rig: &Rig, engine: &Engine, id: ChunkId, count: usize) -> Fid {
+    let located = engine.locate(id).expect("locate").expect("known");
+    let fid = located.fid.expect("stored");
+    for number in &holders(engine, id)[..count] {
+        rig.world.miners.lose(*number, fid);
+    }
+    fid
+}
+
 fn seq_of(engine: &Engine, id: ChunkId) -> PackSeq {
     engine.locate(id).expect("locate").expect("known").seq
 }
@@ -198,10 +209,7 @@ async fn a_crash_after_any_record_of_a_repair_loses_no_chunk_and_declares_nothin
     let engine = open(&rig, &owner);
     let packs = packs(&rig, &engine, 1, 2).await;
     name(&owner, &packs[0]);
-    let fid = rig.world.chain.stored()[0];
-    for number in &holders(&engine, packs[0][0].0)[..7] {
-        rig.world.miners.lose(*number, fid);
-    }
+    lose_columns(&rig, &engine, packs[0][0].0, 7);
     engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
     assert_eq!(engine.status().damaged, [(PackSeq(1), 5)]);
     drop(engine);
@@ -353,15 +361,7 @@ async fn what_a_snapshot_needs_stays_and_is_rewritten_whole() {
     let done = engine.collect(false).await.expect("collect");
     assert_eq!(done.deleted, [PackSeq(3), PackSeq(4), PackSeq(5)]);
 
-    let fid = engine
-        .locate(packs[0][0].0)
-        .expect("locate")
-        .expect("known")
-        .fid
-        .expect("stored");
-    for number in &holders(&engine, packs[0][0].0)[..5] {
-        rig.world.miners.lose(*number, fid);
-    }
+    let fid = lose_columns(&rig, &engine, packs[0][0].0, 5);
     engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
     let repaired = engine.repair().await.expect("repair");
     assert_eq!((repaired.packs, repaired.chunks), (vec![PackSeq(1)], 2));
@@ -455,10 +455,7 @@ async fn in_the_background_packs_are_looked_at_and_rewritten_unasked() {
     });
     let packs = packs(&rig, &engine, 1, 2).await;
     name(&owner, &packs[0]);
-    let fid = rig.world.chain.stored()[0];
-    for number in &holders(&engine, packs[0][0].0)[..4] {
-        rig.world.miners.lose(*number, fid);
-    }
+    let fid = lose_columns(&rig, &engine, packs[0][0].0, 4);
     eventually("the damaged pack is rewritten and deleted", || {
         rig.world.chain.is_deleted(fid)
     })

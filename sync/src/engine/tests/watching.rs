@@ -1,7 +1,7 @@
 //! What the chain says of miners, fragments and the territory, and how closely packs are looked at.
 
 use super::rig::{Rig, eventually};
-use super::upkeep::{Owner, holders, name, open, open_on, packs};
+use super::upkeep::{Owner, holders, lose_columns, name, open, open_on, packs};
 use crate::chain::{Miner, TerritoryState};
 use crate::chunk_store::ChunkStore;
 use crate::clock::Clock;
@@ -177,10 +177,7 @@ async fn what_is_urgent_is_sent_before_what_waited_longer() {
     engine.start();
     let damaged = packs(&rig, &engine, 1, 2).await;
     name(&owner, &damaged[0]);
-    let fid = rig.world.chain.stored()[0];
-    for number in &holders(&engine, damaged[0][0].0)[..7] {
-        rig.world.miners.lose(*number, fid);
-    }
+    lose_columns(&rig, &engine, damaged[0][0].0, 7);
     engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
 
     // Nothing can be declared, so packs pile up.

@@ -211,6 +211,7 @@ fn deleted_and_unlinked_files_do_not_travel() {
     bench.seal(CutCause::Full);
     let other = bench.restore();
     assert!(other.find(5).is_none() && other.find(6).is_none());
+    assert_eq!(other.store.scan(b"e", b"e", 10).unwrap(), [], "nor does what they had");
     assert_eq!(bench.content(6), pattern(1, MIB), "still open here");
 }
 
