@@ -148,14 +148,7 @@ fn streams_are_empty_again_once_finished() {
 #[test]
 fn every_vector_width_of_this_processor_is_right() {
     use super::lanes::{Running, Width};
-    let mut widths = Vec::new();
-    if is_x86_feature_detected!("avx2") {
-        widths.push(Width::Eight);
-    }
-    if is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw") {
-        widths.push(Width::Sixteen);
-    }
-    for width in widths {
+    for width in Width::all() {
         for count in 1..=width.lanes() {
             let inputs: Vec<Vec<u8>> = (0..count).map(|i| noise(640, i as u64 * 3 + 1)).collect();
             let slices: Vec<&[u8]> = inputs.iter().map(Vec::as_slice).collect();

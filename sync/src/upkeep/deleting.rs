@@ -167,3 +167,72 @@ fn is_superseded(
             .filter(|other| other.seq <= found.seq)
             .all(|other| other.state >= PackState::Confirmed && is_settled(other))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::is_superseded;
+    use crate::ledger::{Column, Drain, DrainCause, Encoded, PackRecord, PackState};
+    use crate::limits::COLUMNS;
+    use cessfs_crypto::{PackKind, PackSeq};
+    use std::sync::Arc;
+
+    const NOW_S: u64 = 1000;
+
+    fn record(seq: u64, kind: PackKind, state: PackState, cause: Option<DrainCause>) -> Arc<PackRecord> {
+        Arc::new(PackRecord {
+            seq: PackSeq(seq),
+            kind,
+            epoch: 1,
+            segments: 0,
+            chunks: 0,
+            deltas: 0,
+            delta_bytes: 0,
+            label: String::new(),
+            territory: "main".into(),
+            state,
+            blocked: None,
+            encoded: Some(Encoded {
+                fid: crate::fragment_store::Fid([0; 32]),
+                segments: Vec::new(),
+            }),
+            intent: None,
+            columns: [Column::default(); COLUMNS],
+            sealed_at_s: seq,
+            changed_at_s: seq,
+            drain: cause.map(|cause| Drain {
+                cause,
+                since_s: seq,
+                checkpoint: Some(2),
+            }),
+            stands_for: None,
+            beside: false,
+        })
+    }
+
+    /// Whether a dead data pack may go whose contents moved before a checkpoint in this state.
+    fn may_go(state: PackState, cause: Option<DrainCause>) -> bool {
+        let dead = record(1, PackKind::Data, PackState::Draining, Some(DrainCause::Dead));
+        let packs = [dead.clone(), record(2, PackKind::Checkpoint, state, cause)];
+        is_superseded(&packs, &dead, PackSeq(2), NOW_S, NOW_S)
+    }
+
+    #[test]
+    fn a_checkpoint_that_miners_never_gave_back_takes_the_place_of_nothing() {
+        assert!(may_go(PackState::Confirmed, None));
+        assert!(may_go(PackState::Draining, Some(DrainCause::Dead)));
+        assert!(may_go(PackState::Draining, Some(DrainCause::Damaged)));
+        assert!(!may_go(PackState::Draining, Some(DrainCause::Doubted)));
+        assert!(!may_go(PackState::Doubted, Some(DrainCause::Doubted)));
+        assert!(!may_go(PackState::Stored, None));
+        assert!(!may_go(PackState::Lost, None));
+    }
+
+    #[test]
+    fn a_later_checkpoint_takes_the_place_of_one_that_was_doubted() {
+        let dead = record(1, PackKind::Data, PackState::Draining, Some(DrainCause::Dead));
+        let doubted = record(2, PackKind::Checkpoint, PackState::Draining, Some(DrainCause::Doubted));
+        let mut packs = vec![dead.clone(), doubted];
+        packs.push(record(3, PackKind::Checkpoint, PackState::Confirmed, None));
+        assert!(is_superseded(&packs, &dead, PackSeq(2), NOW_S, NOW_S));
+    }
+}
