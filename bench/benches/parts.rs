@@ -91,7 +91,7 @@ fn per_byte(c: &mut Criterion) {
     group.sample_size(10).throughput(Throughput::Bytes(4 * SEGMENT as u64));
     group.bench_function("encode_and_hash_pack", |b| {
         b.iter(|| {
-            pack_hashes(4, |offset, piece| {
+            pack_hashes(0..4, |offset, piece| {
                 piece.copy_from_slice(&body[offset as usize..][..piece.len()]);
                 Ok::<(), Infallible>(())
             })

@@ -115,8 +115,10 @@ pub fn row_bytes() -> usize {
 /// Rows kept for columns that have not taken their part yet, 12 MiB each: two per pack in flight, so that a column may be a
 /// row behind.
 pub const ROWS_KEPT: usize = 2 * PACKS_IN_FLIGHT;
-/// Packs hashed with their parity at the same time; each takes a processor and 1 MiB.
+/// Packs hashed with their parity at the same time.
 pub const PACKS_IN_ENCODE: usize = 1;
+/// Groups of segments of a pack hashed at the same time; each takes a processor and 1 MiB.
+pub const HASHES_IN_FLIGHT: usize = 2;
 /// Packs read back at the same time.
 pub const PACKS_IN_VERIFY: usize = 2;
 /// Probes in flight while looking for miners.

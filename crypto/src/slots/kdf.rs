@@ -32,9 +32,10 @@ pub struct KdfCost {
 }
 
 impl KdfCost {
-    /// 256 MiB, three passes: four times the memory of RFC 9106's second recommendation (64 MiB, three passes).
+    /// 192 MiB, three passes: three times the memory of RFC 9106's second recommendation (64 MiB, three passes), and less than
+    /// the 250 MiB that a mount may take.
     pub const DEFAULT: KdfCost = KdfCost {
-        memory_kib: 256 * 1024,
+        memory_kib: 192 * 1024,
         passes: 3,
         lanes: 1,
     };

@@ -25,7 +25,7 @@ pub use code::{column_range, decode, decode_shard, encode};
 pub use file_id::file_id;
 pub use hash::sha256;
 pub use hashes::{Fid, SegmentHashes, Sha256Hash};
-pub use pack::pack_hashes;
+pub use pack::{HASH_GROUP, pack_hashes};
 
 /// Why a decode was refused. Both kinds are mistakes of the caller about what it has, never a property of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

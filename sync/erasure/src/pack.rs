@@ -15,23 +15,23 @@ use crate::limits::{COLUMNS, DATA_FRAGMENTS};
 use std::ops::Range;
 
 /// Segments whose hashes are computed together: as many as a segment has quarters.
-const GROUP: usize = DATA_FRAGMENTS;
+pub const HASH_GROUP: usize = DATA_FRAGMENTS;
 /// Fewer segments than this are hashed faster one by one than in lanes that are mostly idle.
 const GROUP_MIN: usize = 2;
 
-/// SHA-256 of each of a pack's `segments` segments and of their fragments, from a body that `read` reads at an offset in
-/// bytes. Reads every byte twice, in pieces of 64 KiB; holds 1 MiB.
+/// SHA-256 of each segment of a range of a pack's, and of its fragments, from a body that `read` reads at an offset in
+/// bytes. Reads every byte twice, in pieces of 64 KiB; holds 1 MiB. A range of [`HASH_GROUP`] segments is as fast as a longer one.
 ///
 /// # Errors
 /// Those of `read`.
 pub fn pack_hashes<E>(
-    segments: usize,
+    segments: Range<usize>,
     mut read: impl FnMut(u64, &mut [u8]) -> Result<(), E>,
 ) -> Result<Vec<SegmentHashes>, E> {
-    let mut window = vec![0; (COLUMNS + GROUP) * stripe_bytes()];
-    let mut hashes = Vec::with_capacity(segments);
-    for first in (0..segments).step_by(GROUP) {
-        let group = first..segments.min(first + GROUP);
+    let mut window = vec![0; (COLUMNS + HASH_GROUP) * stripe_bytes()];
+    let mut hashes = Vec::with_capacity(segments.len());
+    for first in segments.clone().step_by(HASH_GROUP) {
+        let group = first..segments.end.min(first + HASH_GROUP);
         hashes.extend(group_hashes(group, &mut window, &mut read)?);
     }
     Ok(hashes)
@@ -57,7 +57,7 @@ fn group_hashes<E>(
             for (segment, stripe) in group.clone().zip(quarters.chunks_exact_mut(stripe_bytes)) {
                 read(at(segment, quarter), stripe)?;
             }
-            let mut inputs = Vec::with_capacity(COLUMNS + GROUP);
+            let mut inputs = Vec::with_capacity(COLUMNS + HASH_GROUP);
             if let Some(segment) = encoded {
                 for (column, stripe) in data.chunks_exact_mut(stripe_bytes).enumerate() {
                     read(at(segment, column), stripe)?;

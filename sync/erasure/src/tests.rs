@@ -37,7 +37,7 @@ fn golden_vector_hello_cess() {
         }
         Ok(())
     };
-    let Ok(hashes) = pack_hashes(1, read);
+    let Ok(hashes) = pack_hashes(0..1, read);
     let [hashes] = hashes.as_slice() else {
         panic!("one segment");
     };
@@ -116,8 +116,10 @@ fn hashes_of_packs_of_every_grouping_equal_the_plain_way() {
             piece.copy_from_slice(&body[offset as usize..][..piece.len()]);
             Ok(())
         };
-        let Ok(got) = pack_hashes(segments, read);
+        let Ok(got) = pack_hashes(0..segments, read);
         assert_eq!(got, want[..segments], "{segments} segments");
+        let Ok(got) = pack_hashes(segments..5, read);
+        assert_eq!(got, want[segments..], "from segment {segments} on");
     }
 }
 
@@ -128,7 +130,7 @@ fn a_body_that_cannot_be_read_is_told() {
         left -= 1;
         if left == 0 { Err("lost") } else { Ok(()) }
     };
-    assert_eq!(pack_hashes(1, read), Err("lost"));
+    assert_eq!(pack_hashes(0..1, read), Err("lost"));
 }
 
 #[test]

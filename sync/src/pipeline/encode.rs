@@ -2,26 +2,36 @@
 
 use super::{Pipeline, staging_lost};
 use crate::chain::SegmentHashes;
-use crate::erasure::{file_id, pack_hashes};
+use crate::erasure::{HASH_GROUP, file_id, pack_hashes};
 use crate::ledger::{Blocked, Durable, Encoded, PackRecord, PackState};
-use crate::limits::COLUMNS;
+use crate::limits::{COLUMNS, HASHES_IN_FLIGHT};
 use crate::stages;
 use crate::staging::store_error;
+use futures::{StreamExt, TryStreamExt};
 use std::collections::HashSet;
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 impl Pipeline {
     pub(super) async fn encode(&self, pack: &PackRecord) -> Result<(), Blocked> {
         let _permit = self.encodes.acquire().await.expect("the semaphore is never closed");
-        let body = self.staging.body(pack.seq).map_err(staging_lost)?;
+        let body = Arc::new(self.staging.body(pack.seq).map_err(staging_lost)?);
         let count = pack.segments as usize;
-        let hashes = self.blocking(move || {
-            let _span = stages::PACK_HASH.enter();
-            pack_hashes(count, |offset, piece| {
-                body.read_exact_at(piece, offset).map_err(store_error)
+        let groups = (0..count).step_by(HASH_GROUP).map(|first| {
+            let (body, group) = (body.clone(), first..count.min(first + HASH_GROUP));
+            self.blocking(move || {
+                let _span = stages::PACK_HASH.enter();
+                pack_hashes(group, |offset, piece| {
+                    body.read_exact_at(piece, offset).map_err(store_error)
+                })
             })
         });
-        let segments = hashes.await.map_err(staging_lost)?;
+        let groups: Vec<_> = futures::stream::iter(groups)
+            .buffered(HASHES_IN_FLIGHT)
+            .try_collect()
+            .await
+            .map_err(staging_lost)?;
+        let segments = groups.concat();
         assert_distinct(&segments);
         let hashes: Vec<_> = segments.iter().map(|segment| segment.segment).collect();
         let encoded = Encoded {
