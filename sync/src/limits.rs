@@ -107,12 +107,12 @@ pub const PACKS_IN_FLIGHT: usize = 2;
 /// Fragments on their way at the same time, over all packs.
 pub const FRAGMENTS_IN_FLIGHT: usize = PACKS_IN_FLIGHT * COLUMNS;
 /// Bytes of a row: the piece of a fragment that is in memory while it is sent.
-pub const ROW_BYTES: usize = 1 << 20;
+pub const ROW_BYTES: usize = 512 << 10;
 /// Bytes of a row where fragments are smaller than that.
 pub fn row_bytes() -> usize {
     ROW_BYTES.min(fragment_bytes())
 }
-/// Rows kept for columns that have not taken their part yet, 12 MiB each: two per pack in flight, so that a column may be a
+/// Rows kept for columns that have not taken their part yet, 6 MiB each: two per pack in flight, so that a column may be a
 /// row behind.
 pub const ROWS_KEPT: usize = 2 * PACKS_IN_FLIGHT;
 /// Packs hashed with their parity at the same time.
@@ -337,7 +337,7 @@ pub const SLED_CACHE_BYTES: u64 = 64 << 20;
 /// Up to this size every page of a redb file is checked when it is opened.
 pub const REDB_CHECK_BYTES_MAX: u64 = 16 << 20;
 /// Bytes of redb's page cache.
-pub const REDB_CACHE_BYTES: usize = 64 << 20;
+pub const REDB_CACHE_BYTES: usize = 32 << 20;
 /// Bytes of changes that redb applies before it makes them durable unasked: the pages they free are reused only then.
 pub const REDB_LOOSE_BYTES_MAX: u64 = 16 << 20;
 

@@ -70,7 +70,8 @@ impl Width {
         let sixteen = is_x86_feature_detected!("avx512f") && is_x86_feature_detected!("avx512bw");
         let eight = is_x86_feature_detected!("avx2");
         let all = [(Width::Sixteen, sixteen), (Width::Two, two), (Width::Eight, eight)];
-        all.into_iter().filter_map(|(width, is_there)| is_there.then_some(width))
+        all.into_iter()
+            .filter_map(|(width, is_there)| is_there.then_some(width))
     }
 
     pub(super) fn lanes(self) -> usize {

@@ -1,6 +1,6 @@
 //! Encoded pieces of staged bodies, shared by the columns that send them.
 //!
-//! A *row* is the same 1 MiB of all twelve fragments of a segment. The columns of a pack move at about the same pace, so a row
+//! A *row* is the same 512 KiB of all twelve fragments of a segment. The columns of a pack move at about the same pace, so a row
 //! is read and encoded once, when the first column wants its part of it, and handed out in twelve parts. Parity needs no place on
 //! the staging disk, and no fragment is ever whole in memory. Buffers go round: a part that was sent gives its memory to the next
 //! row. A column that comes when its row is gone (a slow miner, or one that
