@@ -151,6 +151,13 @@ impl SimChain {
         self.state.lock().deals.clear();
     }
 
+    /// Forgets every file and every open deal, as the chain does some time after a territory expired.
+    pub fn purge(&self) {
+        let mut state = self.state.lock();
+        state.deals.clear();
+        state.files.clear();
+    }
+
     /// Fids stored at the best head.
     pub fn stored(&self) -> Vec<Fid> {
         let state = self.state.lock();

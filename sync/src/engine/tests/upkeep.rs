@@ -24,6 +24,18 @@ pub(super) struct Owner {
     pinned: Mutex<Option<PackSeq>>,
 }
 
+impl Owner {
+    /// Has the content of these, and of no others.
+    pub(super) fn keep(&self, chunks: &[Chunk]) {
+        *self.cached.lock() = chunks.iter().cloned().collect();
+    }
+
+    /// Ids of what it was told is lost.
+    pub(super) fn told_lost(&self) -> HashSet<ChunkId> {
+        self.lost.lock().clone()
+    }
+}
+
 impl DeltaSource for Owner {
     fn cut(
         &self,
@@ -473,7 +485,7 @@ async fn what_is_lost_is_told_and_asked_for_again_until_it_is_back() {
     let packs = packs(&rig, &engine, 1, 2).await;
     name(&owner, &packs[0]);
     let (here, away) = (&packs[0][0], &packs[0][1]);
-    owner.cached.lock().insert(here.0, here.1.clone());
+    owner.keep(std::slice::from_ref(here));
     let first = holders(&engine, here.0);
     for number in &first[..9] {
         rig.world.miners.set_fault(*number, Some(Fault::Gone));
@@ -486,7 +498,7 @@ async fn what_is_lost_is_told_and_asked_for_again_until_it_is_back() {
     assert_eq!(seen.damaged, [(PackSeq(1), 3, "lost")]);
     let repaired = engine.repair().await.expect("repair");
     assert_eq!(repaired.lost, [PackSeq(1)]);
-    assert_eq!(*owner.lost.lock(), HashSet::from([away.0]));
+    assert_eq!(owner.told_lost(), HashSet::from([away.0]));
     assert_eq!(engine.status().packs[&PackState::Lost], 1);
     assert!(
         seq_of(&engine, here.0) > PackSeq(1),
@@ -503,6 +515,6 @@ async fn what_is_lost_is_told_and_asked_for_again_until_it_is_back() {
         repaired.lost.is_empty() && repaired.deleted == [PackSeq(1)],
         "{repaired:?}"
     );
-    assert!(owner.lost.lock().is_empty());
+    assert!(owner.told_lost().is_empty());
     rig.assert_fetch(&engine, &packs[0]).await;
 }

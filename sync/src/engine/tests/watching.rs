@@ -214,3 +214,34 @@ async fn what_is_urgent_is_sent_before_what_waited_longer() {
     }
     rig.assert_fetch(&engine, &damaged[0]).await;
 }
+
+/// A territory that stays expired is purged: the chain forgets its files, and the miners what is in them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_chain_purged_is_sent_again_from_this_machine_and_the_rest_is_told() {
+    let rig = Rig::new(16, 325);
+    let owner = Arc::new(Owner::default());
+    let engine = open(&rig, &owner);
+    let packs = packs(&rig, &engine, 2, 2).await;
+    packs.iter().for_each(|chunks| name(&owner, chunks));
+    let (here, away) = (&packs[0], &packs[1]);
+    owner.keep(here);
+    rig.world.chain.set_territory(Some((0, TerritoryState::Expired)));
+    for fid in rig.world.chain.stored() {
+        (0..16).for_each(|number| rig.world.miners.lose(number, fid));
+    }
+    rig.world.chain.purge();
+    let seen = engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
+    assert_eq!(seen.damaged, [(PackSeq(1), 0, "lost"), (PackSeq(2), 0, "lost")]);
+    drop(engine);
+
+    // Bought again, it is empty.
+    rig.world.chain.set_territory(Some((1 << 40, TerritoryState::Active)));
+    let engine = open(&rig, &owner);
+    engine.repair().await.expect("repair");
+    assert_eq!(owner.told_lost(), away.iter().map(|(id, _)| *id).collect());
+    assert!(engine.fetch(away[0].0).await.is_err(), "never zeros");
+    drop(engine);
+    owner.keep(&[]);
+    let engine = open(&rig, &owner);
+    rig.assert_fetch(&engine, here).await;
+}
