@@ -12,6 +12,8 @@ pub const BLOCK_BYTES: u64 = 4096;
 pub const CHUNK_BLOCKS: usize = cessfs_sync::limits::CHUNK_BYTES / BLOCK_BYTES as usize;
 /// Files up to this many bytes live inline in the metadata store and travel in the delta.
 pub const INLINE_BYTES_MAX: usize = 4096;
+/// Bytes that a disk writes as a whole at least, whatever happens to its power.
+pub const SECTOR_BYTES: usize = 512;
 /// Bytes of one xattr value (Linux: XATTR_SIZE_MAX).
 pub const XATTR_VALUE_MAX: usize = 65_536;
 /// Largest file: what an `off_t` can say.

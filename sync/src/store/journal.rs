@@ -303,7 +303,10 @@ impl<B: Backend> MetaStore for Journal<B> {
         self.shared.cover(&batch, number);
         queue.bytes += bytes;
         queue.batches.push_back((number, batch));
-        if queue.sleeps || queue.bytes >= JOURNAL_MERGE_BYTES_MAX {
+        let wakes = std::mem::take(&mut queue.sleeps) || queue.bytes >= JOURNAL_MERGE_BYTES_MAX;
+        // Not while it is locked: the lock would be handed to a thread that has yet to get a processor.
+        drop(queue);
+        if wakes {
             self.shared.work.notify_one();
         }
         Ok(())
@@ -323,6 +326,7 @@ impl<B: Backend> MetaStore for Journal<B> {
         let mut queue = self.shared.queue.lock();
         let target = queue.committed;
         queue.wanted = queue.wanted.max(target);
+        drop(queue);
         self.shared.work.notify_one();
         BarrierBegun(Some(target))
     }

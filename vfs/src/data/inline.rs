@@ -3,9 +3,10 @@
 use super::Shared;
 use super::piece::ChunkAt;
 use super::state::Spill;
+use crate::core::AtRest;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
-use crate::limits::INLINE_BYTES_MAX;
+use crate::limits::{INLINE_BYTES_MAX, SECTOR_BYTES};
 use crate::records;
 use cessfs_sync::Batch;
 use std::ops::Range;
@@ -154,14 +155,19 @@ impl Shared {
             let len = kept.len().min(state.record.size as usize);
             let mut found = vec![0; len];
             let local = extent.stored.is_none() || extent.dirty;
-            // Unreadable or all zeros: the copy was never written back by the kernel.
-            let copied = local && self.read_range(at, &extent, 0..len, &mut found).is_ok();
-            if local && !(copied && found.iter().any(|byte| *byte != 0)) && len > 0 {
+            let readable = local && self.read_range(at, &extent, 0..len, &mut found).is_ok();
+            let wanted = match readable {
+                true => filled(self.core.config.at_rest, &found, &kept[..len]),
+                false => kept[..len].to_vec(),
+            };
+            if local && len > 0 && !(readable && wanted == found) {
                 let before = extent.allocated();
-                extent.blocks.remove(0);
+                if !readable {
+                    extent.blocks.remove(0);
+                }
                 extent.turn_dirty();
                 extent.resident = true;
-                let unsure = self.write_range(at, &mut extent, 0..len, &kept[..len], None)?;
+                let unsure = self.write_range(at, &mut extent, 0..len, &wanted, None)?;
                 state.record.blocks = state.record.blocks.saturating_sub(before) + extent.allocated();
                 let change = state.data.next_change();
                 state.data.with_slot(&self.core, ino, 0, |slot| {
@@ -182,4 +188,20 @@ impl Shared {
         self.keep_pending(inode);
         Ok(())
     }
+}
+
+/// What a power cut left of the copy of a record, with the record where the kernel never wrote the copy back: that reads as zeros.
+/// Nothing of a plain file tells whether all sectors of a block were written; a sealed block is there whole, or cannot be read.
+fn filled(at_rest: AtRest, found: &[u8], kept: &[u8]) -> Vec<u8> {
+    let unit = match at_rest {
+        AtRest::Plain => SECTOR_BYTES,
+        AtRest::Sealed => INLINE_BYTES_MAX,
+    };
+    let mut filled = found.to_vec();
+    for (there, kept) in filled.chunks_mut(unit).zip(kept.chunks(unit)) {
+        if there.iter().all(|byte| *byte == 0) {
+            there.copy_from_slice(kept);
+        }
+    }
+    filled
 }

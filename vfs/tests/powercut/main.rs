@@ -181,6 +181,17 @@ fn keep(image: &Image, run: &Run, number: usize) {
     let _there_may_be_an_older_one = std::fs::remove_dir_all(&place);
     std::fs::create_dir_all(&place).unwrap();
     image.write_to(&place).unwrap();
+    let step = |step: &model::Step| {
+        format!(
+            "{}..{}{} {}\n",
+            step.begun,
+            step.done,
+            if step.barrier { " barrier" } else { "" },
+            step.what
+        )
+    };
+    let steps: String = run.history.steps.iter().map(step).collect();
+    std::fs::write(place.join("steps"), steps).unwrap();
 }
 
 /// Opens what a power cut left and compares it with the model; twice, because what was repaired must last. A check comes before:

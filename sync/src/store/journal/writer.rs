@@ -76,7 +76,9 @@ impl<B: Backend> Shared<B> {
     )]
     fn next_work(&self) -> Work {
         let mut queue = self.queue.lock();
-        let mut gathered = false;
+        // The last batch that has waited long enough. Most never do: whoever made a change of names puts it down himself a moment
+        // later, and would wait for this thread if it had begun with that.
+        let mut waited = 0;
         loop {
             if queue.stopping {
                 return Work::Stop;
@@ -86,14 +88,13 @@ impl<B: Backend> Shared<B> {
                 return Work::Flush(queue.wanted);
             }
             if works && !queue.batches.is_empty() {
-                if gathered || queue.bytes >= JOURNAL_MERGE_BYTES_MAX {
+                if queue.written < waited || queue.bytes >= JOURNAL_MERGE_BYTES_MAX {
                     return Work::Write;
                 }
+                waited = queue.committed;
                 self.work.wait_for(&mut queue, JOURNAL_GATHER);
-                gathered = true;
                 continue;
             }
-            gathered = false;
             queue.sleeps = true;
             let idle = if works && queue.behind {
                 self.work.wait_for(&mut queue, JOURNAL_IDLE_FLUSH).timed_out()
