@@ -19,8 +19,10 @@ impl Pipeline {
         );
         if self.holds(&pack).await? {
             self.check_fence().await?;
-            self.chain.delete(pack.encoded().fid).await?;
+            let answer = self.chain.delete(pack.encoded().fid).await;
+            // Gone is gone: an earlier deletion, whose answer was lost, may have come before this one, which then found nothing.
             if self.holds(&pack).await? {
+                answer?;
                 return Err(Blocked::ChainAway("the deletion is not final yet".into()));
             }
         }

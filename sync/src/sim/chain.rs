@@ -404,9 +404,12 @@ impl Chain for SimChain {
             return ready(Err(ChainError::Away("no route".into()))).boxed();
         }
         *state.delete_calls.entry(fid).or_default() += 1;
+        let final_at = self.clock.sleep(BLOCK * (FINALITY_BLOCKS + 2));
         let there = state.files.contains_key(&fid) && !state.deleted.contains_key(&fid);
         if !there {
-            return ready(Err(ChainError::Refused("FileBank.NonExistent".into()))).boxed();
+            // It is in a block, and fails there.
+            let refused = final_at.map(|()| Err(ChainError::Refused("FileBank.NonExistent".into())));
+            return refused.boxed();
         }
         let charge = state.files[&fid].1.segments.len() as u128 * u128::from(SEGMENT_CHARGE_BYTES);
         state.deleted.insert(fid, next);
@@ -415,7 +418,6 @@ impl Chain for SimChain {
         }
         let lost = state.lost_delete_replies > 0;
         state.lost_delete_replies = state.lost_delete_replies.saturating_sub(1);
-        let final_at = self.clock.sleep(BLOCK * (FINALITY_BLOCKS + 2));
         async move {
             if lost {
                 return Err(ChainError::Away("connection reset".into()));

@@ -304,6 +304,24 @@ async fn a_dead_pack_waits_for_whoever_may_have_recovered_the_volume() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_deletion_that_comes_after_one_whose_answer_was_lost_is_done() {
+    let rig = Rig::new(12, 312);
+    let owner = Arc::new(Owner::default());
+    let engine = open(&rig, &owner);
+    let packs = packs(&rig, &engine, 2, 1).await;
+    let first = rig.world.chain.stored();
+    rig.world.chain.lose_delete_replies(2);
+    let done = engine.collect(false).await;
+    assert!(done.is_err(), "nobody knows yet: {done:?}");
+    let done = engine.collect(false).await.expect("both are gone");
+    assert!(packs.iter().all(|chunks| engine.standing(chunks[0].0) == Standing::Unknown));
+    assert!(done.deleted.len() >= 2, "{done:?}");
+    let calls = rig.world.chain.deletions();
+    let again = calls.iter().filter(|(fid, calls)| first.contains(fid) && *calls == 2);
+    assert!(again.count() > 0, "asked for twice: {calls:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn content_that_comes_again_while_its_pack_drains_is_sent_again() {
     let rig = Rig::new(12, 305);
     let owner = Arc::new(Owner::default());
