@@ -314,7 +314,11 @@ async fn a_deletion_that_comes_after_one_whose_answer_was_lost_is_done() {
     let done = engine.collect(false).await;
     assert!(done.is_err(), "nobody knows yet: {done:?}");
     let done = engine.collect(false).await.expect("both are gone");
-    assert!(packs.iter().all(|chunks| engine.standing(chunks[0].0) == Standing::Unknown));
+    assert!(
+        packs
+            .iter()
+            .all(|chunks| engine.standing(chunks[0].0) == Standing::Unknown)
+    );
     assert!(done.deleted.len() >= 2, "{done:?}");
     let calls = rig.world.chain.deletions();
     let again = calls.iter().filter(|(fid, calls)| first.contains(fid) && *calls == 2);
