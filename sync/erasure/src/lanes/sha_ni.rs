@@ -9,10 +9,15 @@ use std::arch::x86_64::*;
 pub(super) const LANES: usize = 2;
 
 pub(super) fn absorb(streams: &mut [Running], inputs: &[&[u8]]) {
-    // SAFETY: `Width::all` found the features before this module can be chosen.
     match (streams, inputs) {
-        ([first, second], [a, b]) => unsafe { absorb_detected([first, second], [a, b]) },
-        ([only], [input]) => unsafe { absorb_detected([only], [input]) },
+        ([first, second], [a, b]) => {
+            // SAFETY: `Width::all` found the features before this module can be chosen.
+            unsafe { absorb_detected([first, second], [a, b]) }
+        }
+        ([only], [input]) => {
+            // SAFETY: as above.
+            unsafe { absorb_detected([only], [input]) }
+        }
         _ => unreachable!("one or two streams, and an input for each"),
     }
 }
@@ -21,8 +26,8 @@ pub(super) fn absorb(streams: &mut [Running], inputs: &[&[u8]]) {
 fn absorb_detected<const N: usize>(streams: [&mut Running; N], inputs: [&[u8]; N]) {
     let blocks = inputs.map(|input| input.as_chunks::<BLOCK_BYTES>().0);
     let mut states: [[__m128i; 2]; N] = std::array::from_fn(|i| load(&streams[i].state));
-    for block in 0..blocks[0].len() {
-        compress(&mut states, std::array::from_fn(|i| &blocks[i][block]));
+    for (number, _) in blocks[0].iter().enumerate() {
+        compress(&mut states, std::array::from_fn(|i| &blocks[i][number]));
     }
     for (stream, state) in streams.into_iter().zip(states) {
         stream.state = store(state);
