@@ -312,7 +312,8 @@ pub const JOURNAL_TABLE_BEHIND_BYTES_MAX: usize = 24 << 20;
 pub const JOURNAL_MERGE_BYTES_MAX: usize = 4 << 20;
 /// Memory that one waiting change takes beside its bytes: two allocations, and a place in two maps.
 pub const JOURNAL_OP_BYTES: usize = 200;
-/// So long the journal's writer lets changes gather that nobody waits for. A kill of the process costs those that were not put down.
+/// So long, and less than twice so long, the journal's writer lets changes gather that nobody waits for. A kill of the process
+/// costs those that were not put down.
 pub const JOURNAL_GATHER: Duration = Duration::from_millis(2);
 /// After this long without work the journal's table is brought up to date, and made durable.
 pub const JOURNAL_IDLE_FLUSH: Duration = Duration::from_secs(2);
