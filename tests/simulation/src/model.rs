@@ -31,8 +31,33 @@ struct Shot {
 /// A tree as somebody found it: `None` is a directory, a file is its inode and content.
 pub type Found = BTreeMap<String, Option<(u64, Vec<u8>)>>;
 
+/// Contents of every file by their hashes.
+type Versions = BTreeMap<FileId, BTreeMap<u64, Vec<u8>>>;
+
+/// What somebody may find who looks at the network beside the living volume: any tree since the last sync before he began,
+/// also where other syncs end while he looks.
+#[derive(Default)]
+struct Visible {
+    shots: Vec<Shot>,
+    versions: Versions,
+    /// How many trees there were when the last one of `shots` was taken.
+    until: usize,
+}
+
+impl Visible {
+    fn takes(&mut self, model: &Model) {
+        let fresh = model.shots.iter().skip(self.until.saturating_sub(model.dropped));
+        self.shots.extend(fresh.cloned());
+        self.until = model.dropped + model.shots.len();
+        for (file, versions) in &model.versions {
+            let known = self.versions.entry(*file).or_default();
+            known.extend(versions.iter().map(|(hash, content)| (*hash, content.clone())));
+        }
+    }
+}
+
 /// See the module head.
-#[derive(Clone, Default)]
+#[derive(Default)]
 pub struct Model {
     /// The tree now.
     pub names: Names,
@@ -44,8 +69,10 @@ pub struct Model {
     journal: Vec<(usize, Names)>,
     shots: Vec<Shot>,
     /// What each hash of a shot stands for.
-    versions: BTreeMap<FileId, BTreeMap<u64, Vec<u8>>>,
+    versions: Versions,
     dropped: usize,
+    /// For who looks from afar now.
+    visible: Option<Visible>,
 }
 
 fn hash(bytes: &[u8]) -> u64 {
@@ -110,6 +137,10 @@ impl Model {
 
     /// A sync that began at `mark` returned: nothing older may come back.
     pub fn floor(&mut self, mark: usize) {
+        if let Some(mut visible) = self.visible.take() {
+            visible.takes(self);
+            self.visible = Some(visible);
+        }
         if mark > self.dropped {
             self.shots.drain(..mark - self.dropped);
             self.dropped = mark;
@@ -191,7 +222,7 @@ impl Model {
     /// # Errors
     /// It is no tree there was since the last sync.
     pub fn recovered(&mut self, found: &Found, records: usize) -> Result<(), String> {
-        let names = self.fitting(found)?;
+        let names = fitting(&self.shots, &self.versions, found)?;
         for (path, node) in &names {
             if let (Node::File(file), Some((_, content))) = (node, &found[path]) {
                 self.files.insert(*file, content.clone());
@@ -204,80 +235,80 @@ impl Model {
         Ok(())
     }
 
-    /// The names of the newest tree that this is.
-    fn fitting(&self, found: &Found) -> Result<Names, String> {
-        let newest_first = self.shots.iter().rev();
-        let mut fitting = newest_first.filter(|shot| self.misfits(shot, found).is_empty());
-        if let Some(shot) = fitting.next() {
-            return Ok(shot.names.clone());
-        }
-        let all = self.shots.iter().enumerate();
-        let all = all.map(|(index, shot)| (index, self.misfits(shot, found)));
-        let nearest = all.min_by_key(|(_, misfits)| misfits.len());
-        let many = self.shots.len();
-        Err(format!(
-            "recovery gave none of the {many} trees since the last sync; nearest: {nearest:?}"
-        ))
+    /// Somebody begins to look at the network beside the living volume.
+    pub fn look_begins(&mut self) {
+        let mut visible = Visible::default();
+        visible.takes(self);
+        self.visible = Some(visible);
     }
 
-    /// Whether a recovery that began when the model was `before` and ended now may have given this.
+    /// Whether this may be found by whoever began to look last.
     ///
     /// # Errors
-    /// It is no tree there was between the last sync before it began and now.
-    pub fn may_be(&self, before: &Model, found: &Found) -> Result<(), String> {
-        let mut both = before.clone();
-        let after = before.dropped + before.shots.len();
-        let fresh = self.shots.iter().skip(after.saturating_sub(self.dropped));
-        both.shots.extend(fresh.cloned());
-        for (file, versions) in &self.versions {
-            let known = both.versions.entry(*file).or_default();
-            known.extend(versions.iter().map(|(hash, content)| (*hash, content.clone())));
-        }
-        both.fitting(found).map(drop)
+    /// It is no tree there was between the last sync before he began and now.
+    pub fn look_ends(&mut self, found: &Found) -> Result<(), String> {
+        let mut visible = self.visible.take().expect("a look ends once, and has begun");
+        visible.takes(self);
+        fitting(&visible.shots, &visible.versions, found).map(drop)
     }
 
     /// How many trees a recovery may give now.
     pub fn candidates(&self) -> usize {
         self.shots.len()
     }
+}
 
-    /// In what a tree is not the one of this time. A file that was not changed since the last sync is what it was. One that was
-    /// may be older: the delta of a full pack leaves what is being written as it was. Or it may be made of several of its
-    /// contents: that of a forced cut has what was sent of it (`docs/FORMAT-delta.md`).
-    fn misfits(&self, shot: &Shot, found: &Found) -> Vec<String> {
-        let mut misfits: Vec<String> = shot
-            .names
-            .keys()
-            .filter(|path| !found.contains_key(*path))
-            .map(|path| format!("{path} is missing"))
-            .collect();
-        misfits.extend(
-            found
-                .keys()
-                .filter(|path| !shot.names.contains_key(*path))
-                .map(|path| format!("{path} should not be there")),
-        );
-        if misfits.is_empty() {
-            misfits.extend(same_names(&shot.names, found).err());
-        }
-        let mut seen: BTreeMap<FileId, &Vec<u8>> = BTreeMap::new();
-        for (path, node) in &shot.names {
-            let (Node::File(file), Some(Some((_, content)))) = (node, found.get(path)) else {
-                continue;
-            };
-            if *seen.entry(*file).or_insert(content) != content {
-                misfits.push(format!("{path} is not what another name of the same file is"));
-            }
-            let versions = &self.versions[file];
-            if !versions.contains_key(&hash(content)) && !is_made_of(content, versions) {
-                misfits.push(format!(
-                    "{path} is what it never was since then ({} bytes)",
-                    content.len()
-                ));
-            }
-        }
-        misfits
+/// The names of the newest of these trees that this is.
+fn fitting(shots: &[Shot], versions: &Versions, found: &Found) -> Result<Names, String> {
+    let mut newest_first = shots.iter().rev();
+    if let Some(shot) = newest_first.find(|shot| misfits(shot, versions, found).is_empty()) {
+        return Ok(shot.names.clone());
     }
+    let all = shots.iter().enumerate();
+    let all = all.map(|(index, shot)| (index, misfits(shot, versions, found)));
+    let nearest = all.min_by_key(|(_, misfits)| misfits.len());
+    let many = shots.len();
+    Err(format!(
+        "recovery gave none of the {many} trees since the last sync; nearest: {nearest:?}"
+    ))
+}
+
+/// In what a tree is not the one of this time. A file that was not changed since the last sync is what it was. One that was
+/// may be older: the delta of a full pack leaves what is being written as it was. Or it may be made of several of its
+/// contents: that of a forced cut has what was sent of it (`docs/FORMAT-delta.md`).
+fn misfits(shot: &Shot, versions: &Versions, found: &Found) -> Vec<String> {
+    let mut misfits: Vec<String> = shot
+        .names
+        .keys()
+        .filter(|path| !found.contains_key(*path))
+        .map(|path| format!("{path} is missing"))
+        .collect();
+    misfits.extend(
+        found
+            .keys()
+            .filter(|path| !shot.names.contains_key(*path))
+            .map(|path| format!("{path} should not be there")),
+    );
+    if misfits.is_empty() {
+        misfits.extend(same_names(&shot.names, found).err());
+    }
+    let mut seen: BTreeMap<FileId, &Vec<u8>> = BTreeMap::new();
+    for (path, node) in &shot.names {
+        let (Node::File(file), Some(Some((_, content)))) = (node, found.get(path)) else {
+            continue;
+        };
+        if *seen.entry(*file).or_insert(content) != content {
+            misfits.push(format!("{path} is not what another name of the same file is"));
+        }
+        let versions = &versions[file];
+        if !versions.contains_key(&hash(content)) && !is_made_of(content, versions) {
+            misfits.push(format!(
+                "{path} is what it never was since then ({} bytes)",
+                content.len()
+            ));
+        }
+    }
+    misfits
 }
 
 /// Whether each byte is what it was at some time, or not written yet.
@@ -322,4 +353,49 @@ pub fn differ(expected: &[u8], found: &[u8]) -> String {
         found.len(),
         expected.len()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Found, Model, Node};
+
+    fn writes(model: &mut Model, file: u64, content: &[u8]) {
+        model.change(file).splice(.., content.iter().copied());
+        model.done(0);
+    }
+
+    fn one_file(content: &[u8]) -> Found {
+        Found::from([("/f".to_string(), Some((2, content.to_vec())))])
+    }
+
+    #[test]
+    fn who_looks_from_afar_may_find_any_tree_since_the_last_sync_before_he_began() {
+        let mut model = Model::new(0);
+        let file = model.new_file();
+        model.names.insert("/f".into(), Node::File(file));
+        for content in [b"one", b"two"] {
+            writes(&mut model, file, content);
+        }
+        model.floor(model.mark());
+        let look = |content: &[u8], model: &mut Model| {
+            model.look_begins();
+            writes(model, file, b"three");
+            writes(model, file, b"four");
+            model.floor(model.mark());
+            writes(model, file, b"five");
+            model.floor(model.mark());
+            model.look_ends(&one_file(content))
+        };
+        for seen in [&b"two"[..], b"three", b"four", b"five"] {
+            writes(&mut model, file, b"two");
+            model.floor(model.mark());
+            look(seen, &mut model).expect("that was so while he looked");
+        }
+        writes(&mut model, file, b"two");
+        model.floor(model.mark());
+        look(b"one", &mut model).expect_err("a sync went before");
+        model
+            .recovered(&one_file(b"four"), 0)
+            .expect_err("whoever asks now must find what was synced");
+    }
 }

@@ -21,9 +21,9 @@ impl World {
         loop {
             let pause = self.time(Duration::from_secs(300), Duration::from_secs(5400));
             clock.sleep(pause).await;
-            let before = self.model.borrow().clone();
             let until = clock.monotonic() + PATIENCE;
             let found = loop {
+                self.model.borrow_mut().look_begins();
                 let stored = self.chain.stored();
                 match self.look_from_afar().await {
                     Ok(found) => break Ok(found),
@@ -36,7 +36,7 @@ impl World {
                 }
                 clock.sleep(RETRY).await;
             };
-            let judged = found.and_then(|found| self.model.borrow().may_be(&before, &found));
+            let judged = found.and_then(|found| self.model.borrow_mut().look_ends(&found));
             match judged {
                 Ok(()) => self.outside.trace.count("recoveries beside the living volume"),
                 Err(why) => self
