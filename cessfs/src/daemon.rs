@@ -99,7 +99,14 @@ async fn serve(
     };
     let faults = Arc::new(Faults::new(volume.clock.clone()));
     let runtime = tokio::runtime::Handle::current();
-    let adapter = Adapter::new(volume.vfs.clone(), runtime, faults, start.config.kernel_cache);
+    let foreground = volume.engine.foreground();
+    let adapter = Adapter::new(
+        volume.vfs.clone(),
+        runtime,
+        faults,
+        start.config.kernel_cache,
+        foreground,
+    );
     let daemon = Arc::new(Daemon::new(start, volume.clone(), log.clone()));
     let listener = server::bind(&start.volume)?;
     let mut mounted = match fuse::mount(adapter, &start.mountpoint, &settings) {

@@ -23,6 +23,8 @@ pub use stages::ALL as STAGES;
 
 use crate::config::KernelCache;
 use crate::limits::FUSE_TTL;
+use cessfs_sync::Foreground;
+use cessfs_sync::limits::FOREGROUND_SMALL_BYTES;
 use cessfs_vfs::{AclKind, TimeSet, Vfs, VfsError, XattrMode, is_snapshot};
 use convert::{caller, creator, file_attr, file_kind, rename_flags, time_set, timestamp};
 use fuser::{
@@ -65,11 +67,18 @@ pub struct Adapter {
     blocks: Arc<space::StaleBlocks>,
     passthrough: Arc<Passthrough>,
     labels: Labels,
+    foreground: Arc<Foreground>,
 }
 
 impl Adapter {
-    /// An adapter over a volume; waiting work goes to `runtime`.
-    pub fn new(vfs: Arc<Vfs>, runtime: Handle, faults: Arc<Faults>, kernel_cache: KernelCache) -> Adapter {
+    /// An adapter over a volume; waiting work goes to `runtime`, and `foreground` hears of requests.
+    pub fn new(
+        vfs: Arc<Vfs>,
+        runtime: Handle,
+        faults: Arc<Faults>,
+        kernel_cache: KernelCache,
+        foreground: Arc<Foreground>,
+    ) -> Adapter {
         let passthrough = Arc::new(Passthrough::new(vfs.has_passthrough()));
         Adapter {
             vfs,
@@ -80,6 +89,7 @@ impl Adapter {
             blocks: Arc::default(),
             passthrough,
             labels: Labels::here(),
+            foreground,
         }
     }
 
@@ -88,7 +98,17 @@ impl Adapter {
         FopenFlags::FOPEN_KEEP_CACHE
     }
 
+    /// Runs a request that somebody waits for.
     fn guard(&self, op: &'static str, work: impl FnOnce()) {
+        self.foreground.note();
+        self.faults.guard(op, work);
+    }
+
+    /// Runs a request that moves so many bytes of content.
+    fn guard_content(&self, op: &'static str, bytes: usize, work: impl FnOnce()) {
+        if bytes < FOREGROUND_SMALL_BYTES {
+            self.foreground.note();
+        }
         self.faults.guard(op, work);
     }
 }
@@ -116,7 +136,7 @@ impl Filesystem for Adapter {
     }
 
     fn forget(&self, _req: &Request, ino: INodeNo, nlookup: u64) {
-        self.guard("forget", || self.vfs.forget(ino.0, nlookup));
+        self.faults.guard("forget", || self.vfs.forget(ino.0, nlookup));
     }
 
     fn getattr(&self, _req: &Request, ino: INodeNo, _fh: Option<FileHandle>, reply: ReplyAttr) {
@@ -302,7 +322,7 @@ impl Filesystem for Adapter {
         if is_snapshot(ino.0) {
             return self.read_in_snapshot(ino, offset, size, reply);
         }
-        self.guard("read", || {
+        self.guard_content("read", size as usize, || {
             let result = self.vfs.read(ino.0, fh.0, offset, size);
             self.later("read", ino, result, move |answer| match answer {
                 Ok(data) => reply.data(&data),
@@ -323,7 +343,7 @@ impl Filesystem for Adapter {
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
-        self.guard("write", || {
+        self.guard_content("write", data.len(), || {
             let kill_priv = write_flags.contains(WriteFlags::FUSE_WRITE_KILL_SUIDGID);
             if kill_priv && let Some(perm) = self.loses_set_id(req, ino) {
                 let set = cessfs_vfs::SetAttr {

@@ -68,6 +68,11 @@ pub trait ChunkStore: Send + Sync + 'static {
     }
     /// Metadata changed: an aged pack must be sealed even if no chunk comes.
     fn note_change(&self);
+    /// Asked before a piece of work that nobody waits for: how long to step aside for those who use the mount before asking again;
+    /// `None`: go on.
+    fn step_aside(&self) -> Option<Duration> {
+        None
+    }
     /// Bytes submitted that no miner confirmed yet, and the bound.
     fn backlog(&self) -> Backlog;
     /// What the network still takes, as far as it was heard.

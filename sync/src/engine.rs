@@ -26,6 +26,7 @@ use crate::chain::Territory;
 use crate::chunk_store::{Backlog, ChunkStore, CutCause, DeltaSource, FetchError, NetworkRoom, Standing};
 use crate::deltas::{Deltas, FrameSink, Staged};
 use crate::dice::Dice;
+use crate::foreground::Foreground;
 use crate::ledger::{Ledger, PackState, Place, stopped};
 use crate::miners::Miners;
 use crate::pipeline::{Pipeline, PipelineParts};
@@ -43,6 +44,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinHandle;
 
 /// See the module head.
@@ -59,6 +61,7 @@ pub struct Engine {
     deltas: Arc<Deltas>,
     errors: Arc<Errors>,
     tasks: Tasks,
+    foreground: Arc<Foreground>,
     running: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -95,7 +98,9 @@ impl Engine {
             staging: staging.clone(),
             may_wait: !seams.tasks.is_inline(),
         }));
+        let foreground = Arc::new(Foreground::new(seams.clock.clone()));
         let pipeline = Arc::new(Pipeline::new(PipelineParts {
+            foreground: foreground.clone(),
             chain: seams.chain.clone(),
             miners: miners.clone(),
             ledger: ledger.clone(),
@@ -148,6 +153,7 @@ impl Engine {
             deltas,
             errors,
             tasks: seams.tasks,
+            foreground,
             running: Mutex::default(),
         })
     }
@@ -200,6 +206,11 @@ impl Engine {
         };
         let stopped_now = self.tasks.blocking(stop).await;
         stopped_now.unwrap_or_else(|Gone| Err(stopped()))
+    }
+
+    /// To be told of every request of the mount that somebody waits for: sending goes behind them.
+    pub fn foreground(&self) -> Arc<Foreground> {
+        self.foreground.clone()
     }
 
     /// Makes blocked packs try again now: the user has paid, or the network is back.
@@ -330,6 +341,10 @@ impl ChunkStore for Engine {
 
     fn note_change(&self) {
         self.builder.note_change();
+    }
+
+    fn step_aside(&self) -> Option<Duration> {
+        self.foreground.hold()
     }
 
     fn backlog(&self) -> Backlog {

@@ -19,6 +19,7 @@ mod deltas;
 mod dice;
 pub mod disk;
 pub mod engine;
+pub mod foreground;
 pub mod fragment_store;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzzing;
@@ -47,6 +48,7 @@ pub use chunk_store::{ChunkSink, ChunkStore, CutCause, DeltaSource, FetchError, 
 pub use clock::Clock;
 pub use deltas::FrameSink;
 pub use engine::{Config, Engine, Seams};
+pub use foreground::Foreground;
 pub use fragment_store::FragmentStore;
 pub use store::{Batch, MetaStore, StoreError};
 pub use tasks::Tasks;

@@ -304,6 +304,21 @@ const _: () = assert!(JOURNAL_MERGE_BYTES_MAX as u64 <= JOURNAL_SEGMENT_BYTES);
 const _: () = assert!(JOURNAL_TABLE_BEHIND_BYTES_MAX + JOURNAL_MERGE_BYTES_MAX <= JOURNAL_BEHIND_BYTES_MAX / 2);
 /// How much the threads that send in the background step back (nice(2)): a third of the processor where others want it too.
 pub const BACKGROUND_NICE: i32 = 5;
+/// Small requests of the mount are counted over this time and what ran of the next.
+pub const FOREGROUND_WINDOW: Duration = Duration::from_millis(50);
+/// So many in that time are somebody who waits for one after the other: 160 a second at the least. Programs that only look from time
+/// to time whether something has changed make fewer.
+pub const FOREGROUND_REQUESTS_MIN: u16 = 8;
+/// A request that carries fewer bytes is small.
+pub const FOREGROUND_SMALL_BYTES: usize = 64 << 10;
+/// What was held asks again after this time.
+pub const FOREGROUND_PAUSE: Duration = Duration::from_millis(25);
+/// As long as this the background is held at most. Longer than most things that somebody waits for at a prompt; no miner takes
+/// it for a stall.
+pub const FOREGROUND_HELD_MAX: Duration = Duration::from_secs(10);
+const _: () = assert!(FOREGROUND_HELD_MAX.as_secs() * 2 < MINER_STALL_TIMEOUT.as_secs());
+/// For each second that the background works it may be held as many: a busy mount leaves it a quarter of the time.
+pub const FOREGROUND_REFILL: u32 = 3;
 /// Memory that changes may take that the journal's table does not have yet, before `commit` blocks.
 pub const JOURNAL_BEHIND_BYTES_MAX: usize = 64 << 20;
 /// The same of those that are in the log, before the table is brought up to date.

@@ -34,6 +34,7 @@ use crate::chain::{Chain, ChainError, ChainInfo};
 use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::engine::Errors;
+use crate::foreground::Foreground;
 use crate::fragment_store::Fid;
 use crate::ledger::{Blocked, Durable, Ledger, PackRecord, PackState, stopped};
 use crate::limits::{
@@ -67,6 +68,7 @@ pub(crate) struct PipelineParts {
     pub(crate) dice: Dice,
     pub(crate) errors: Arc<Errors>,
     pub(crate) tasks: Tasks,
+    pub(crate) foreground: Arc<Foreground>,
     pub(crate) uplink_bytes_per_second_max: u64,
     /// How long miners may fail to give back a new pack.
     pub(crate) read_back: Duration,
@@ -83,6 +85,7 @@ pub(crate) struct Pipeline {
     dice: Dice,
     errors: Arc<Errors>,
     tasks: Tasks,
+    foreground: Arc<Foreground>,
     /// Packs with an intent of which it is known since when nothing was signed for them.
     quiet: Mutex<HashSet<PackSeq>>,
     /// Files of the account that are no packs of a newer epoch. At most as many as the chain lists.
@@ -109,7 +112,12 @@ impl Pipeline {
             ledger: parts.ledger,
             builder: parts.builder,
             uplink: Uplink::new(parts.clock.clone(), parts.uplink_bytes_per_second_max),
-            rows: Arc::new(Rows::new(parts.staging.clone(), parts.tasks.clone())),
+            rows: Arc::new(Rows::new(
+                parts.staging.clone(),
+                parts.tasks.clone(),
+                parts.foreground.clone(),
+            )),
+            foreground: parts.foreground,
             staging: parts.staging,
             read_back: parts.read_back,
             clock: parts.clock,

@@ -135,6 +135,16 @@ impl Shared {
         !hurries
     }
 
+    /// How long to let those go first who use the mount, if something is due; not in a full cache, where they wait for just that.
+    pub(crate) fn write_back_steps_aside(&self) -> Option<Duration> {
+        let due = self.dirty.lock().is_due(self.core.clock.monotonic());
+        if due && self.has_room() {
+            self.core.chunks.step_aside()
+        } else {
+            None
+        }
+    }
+
     /// Submits everything that is dirty at the call.
     pub(crate) fn write_back_all(&self) -> Result<(), VfsError> {
         self.look_at_all()?;

@@ -19,12 +19,16 @@ impl Pipeline {
         let count = pack.segments as usize;
         let groups = (0..count).step_by(HASH_GROUP).map(|first| {
             let (body, group) = (body.clone(), first..count.min(first + HASH_GROUP));
-            self.blocking(move || {
+            let hashes = move || {
                 let _span = stages::PACK_HASH.enter();
                 pack_hashes(group, |offset, piece| {
                     body.read_exact_at(piece, offset).map_err(store_error)
                 })
-            })
+            };
+            async move {
+                self.foreground.give_way().await;
+                self.blocking(hashes).await
+            }
         });
         let groups: Vec<_> = futures::stream::iter(groups)
             .buffered(HASHES_IN_FLIGHT)

@@ -7,6 +7,7 @@
 //! starts over) has its own part computed alone.
 
 use super::body::{read_column, read_row};
+use crate::foreground::Foreground;
 use crate::ledger::stopped;
 use crate::limits::{COLUMNS, ROWS_KEPT, fragment_bytes, row_bytes};
 use crate::stages;
@@ -107,21 +108,23 @@ impl Drop for Pooled {
 pub(super) struct Rows {
     staging: Staging,
     tasks: Tasks,
+    foreground: Arc<Foreground>,
     state: Mutex<State>,
     pool: Arc<Pool>,
 }
 
 impl Rows {
-    pub(super) fn new(staging: Staging, tasks: Tasks) -> Rows {
+    pub(super) fn new(staging: Staging, tasks: Tasks, foreground: Arc<Foreground>) -> Rows {
         Rows {
             staging,
             tasks,
+            foreground,
             state: Mutex::default(),
             pool: Arc::default(),
         }
     }
 
-    /// A column's part of a row. Blocks on disk and processor, in a thread for that.
+    /// A column's part of a row. Blocks on disk and processor, in a thread for that, and goes behind those who use the mount.
     pub(super) async fn part(&self, seq: PackSeq, place: Place, column: u8) -> Result<Bytes, StoreError> {
         let row = self.state.lock().row(seq, place);
         if let Some(row) = row {
@@ -158,6 +161,7 @@ impl Rows {
         &self,
         work: impl FnOnce() -> std::io::Result<T> + Send + 'static,
     ) -> Result<T, StoreError> {
+        self.foreground.give_way().await;
         let done = self.tasks.blocking(work).await;
         done.map_err(|Gone| stopped())?.map_err(store_error)
     }
@@ -178,12 +182,18 @@ impl Rows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::limits::{ROW_BYTES, SEGMENT_BYTES};
+    use crate::clock::{ByHand, Clock};
+    use crate::limits::{FOREGROUND_PAUSE, FOREGROUND_REQUESTS_MIN, ROW_BYTES, SEGMENT_BYTES};
     use std::os::unix::fs::FileExt;
+    use std::time::Duration;
 
     const SEQ: PackSeq = PackSeq(7);
 
     fn rows() -> (tempfile::TempDir, Rows, Staging) {
+        rows_at(Arc::new(ByHand::default()))
+    }
+
+    fn rows_at(clock: Arc<ByHand>) -> (tempfile::TempDir, Rows, Staging) {
         let dir = tempfile::tempdir().unwrap();
         let staging = Staging::open(dir.path()).unwrap();
         let body = staging.create(SEQ).unwrap();
@@ -193,7 +203,8 @@ mod tests {
                 .unwrap();
         }
         let tasks = tokio::runtime::Handle::current().into();
-        (dir, Rows::new(staging.clone(), tasks), staging)
+        let foreground = Arc::new(Foreground::new(clock));
+        (dir, Rows::new(staging.clone(), tasks, foreground), staging)
     }
 
     fn plain(staging: &Staging, (segment, row): Place, column: u8) -> Vec<u8> {
@@ -225,6 +236,17 @@ mod tests {
         rows.forget(SEQ);
         assert!(rows.pool.0.lock().is_empty());
         assert!(rows.state.lock().kept.is_empty() && rows.state.lock().newest.is_empty());
+    }
+
+    #[tokio::test]
+    async fn rows_are_made_when_the_mount_is_quiet() {
+        let clock = Arc::new(ByHand::default());
+        let (_dir, rows, _staging) = rows_at(clock.clone());
+        rows.part(SEQ, (0, 0), 3).await.unwrap();
+        assert_eq!(clock.monotonic(), Duration::ZERO, "nobody is there");
+        (0..FOREGROUND_REQUESTS_MIN).for_each(|_| rows.foreground.note());
+        rows.part(SEQ, (0, 1), 3).await.unwrap();
+        assert!(clock.monotonic() >= FOREGROUND_PAUSE);
     }
 
     #[tokio::test]

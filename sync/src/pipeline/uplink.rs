@@ -55,25 +55,8 @@ impl Uplink {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock::ByHand;
     use futures::FutureExt;
-    use futures::future::BoxFuture;
-
-    /// Time that passes only by waiting.
-    #[derive(Default)]
-    struct Waits(Arc<Mutex<Duration>>);
-
-    impl Clock for Waits {
-        fn monotonic(&self) -> Duration {
-            *self.0.lock()
-        }
-        fn wall(&self) -> Duration {
-            self.monotonic()
-        }
-        fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-            *self.0.lock() += duration;
-            async {}.boxed()
-        }
-    }
 
     fn send(uplink: &Uplink, times: usize) {
         for _ in 0..times {
@@ -83,7 +66,7 @@ mod tests {
 
     #[test]
     fn the_average_is_the_limit() {
-        let clock = Arc::new(Waits::default());
+        let clock = Arc::new(ByHand::default());
         let uplink = Uplink::new(clock.clone(), 1 << 20);
         send(&uplink, 11);
         // The first goes at once, and each pays for the one after it.
@@ -92,7 +75,7 @@ mod tests {
 
     #[test]
     fn no_limit_means_no_waiting_and_a_new_one_holds_at_once() {
-        let clock = Arc::new(Waits::default());
+        let clock = Arc::new(ByHand::default());
         let uplink = Uplink::new(clock.clone(), 0);
         send(&uplink, 100);
         assert_eq!(clock.monotonic(), Duration::ZERO);

@@ -131,6 +131,11 @@ impl DirtyQueue {
         }
     }
 
+    /// Some chunk is due.
+    pub(super) fn is_due(&self, now: Duration) -> bool {
+        self.due.first().is_some_and(|(due, ..)| *due <= now)
+    }
+
     /// Takes the chunk that has been due for longest.
     pub(super) fn take_due(&mut self, now: Duration) -> Option<Taken> {
         let &(due, ino, chunk) = self.due.first()?;

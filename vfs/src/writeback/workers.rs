@@ -8,6 +8,7 @@ use crate::limits::{MARK_SWEEP_PAGES, TICK, WRITEBACK_THREADS};
 use parking_lot::{Condvar, Mutex};
 use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 /// The threads of a volume, once started.
 #[derive(Default)]
@@ -23,20 +24,26 @@ struct Stop {
 }
 
 impl Stop {
-    /// Waits for a tick; true when it is time to end.
+    /// Waits; true when it is time to end.
     #[expect(
         clippy::disallowed_methods,
         reason = "a pace of real threads; a simulated volume has none"
     )]
-    fn wait(&self) -> bool {
+    fn wait(&self, pause: Duration) -> bool {
         let mut asked = self.asked.lock();
         if !*asked {
-            self.changed.wait_for(&mut asked, TICK);
+            self.changed.wait_for(&mut asked, pause);
         }
         *asked
     }
 
-    fn is_asked(&self) -> bool {
+    /// Waits as long as writing back has to step aside; true when it is time to end.
+    fn while_aside(&self, shared: &Shared) -> bool {
+        while let Some(pause) = shared.write_back_steps_aside() {
+            if self.wait(pause) {
+                return true;
+            }
+        }
         *self.asked.lock()
     }
 }
@@ -45,7 +52,7 @@ impl Workers {
     pub(crate) fn start(&self, shared: &Arc<Shared>) -> Result<(), VfsError> {
         for number in 0..WRITEBACK_THREADS {
             self.spawn(format!("writeback-{number}"), shared, |shared, stop| {
-                while !stop.is_asked() && shared.write_back_next() {}
+                while !stop.while_aside(shared) && shared.write_back_next() {}
             })?;
         }
         self.spawn("passthrough".into(), shared, |shared, _| {
@@ -64,7 +71,7 @@ impl Workers {
         #[expect(clippy::disallowed_methods, reason = "only where the volume was opened with threads")]
         let thread = thread::Builder::new().name(name).spawn(move || {
             cessfs_sync::priority::step_back();
-            while !stop.wait() {
+            while !stop.wait(TICK) {
                 let Some(shared) = weak.upgrade() else { return };
                 step(&shared, &stop);
             }
