@@ -22,6 +22,7 @@ use crate::clock::Clock;
 use crate::limits::{
     FOREGROUND_HELD_MAX, FOREGROUND_PAUSE, FOREGROUND_REFILL, FOREGROUND_REQUESTS_MIN, FOREGROUND_WINDOW,
 };
+use crate::stages;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -142,8 +143,14 @@ impl Foreground {
 
     /// Waits until the next piece of background work may go on.
     pub(crate) async fn give_way(&self) {
-        while let Some(pause) = self.hold() {
+        let Some(mut pause) = self.hold() else { return };
+        let _span = stages::GIVE_WAY.enter();
+        loop {
             self.clock.sleep(pause).await;
+            match self.hold() {
+                Some(next) => pause = next,
+                None => return,
+            }
         }
     }
 

@@ -138,6 +138,8 @@ pub static SEAL_CHUNK: Stage = Stage::new("crypto", "seal_chunk");
 pub static OPEN_CHUNK: Stage = Stage::new("crypto", "open_chunk");
 /// A chunk waits for its turn at the open pack, room included.
 pub static PACK_WAIT: Stage = Stage::new("lock", "pack_gate");
+/// A piece of what is sent waits because the mount is busy.
+pub static GIVE_WAY: Stage = Stage::new("lock", "give_way");
 /// Appending a sealed chunk to the staged body.
 pub static PACK_APPEND: Stage = Stage::new("disk", "pack_append");
 /// Completing a pack: delta, directory, pad, sync.
@@ -174,6 +176,7 @@ pub static ALL: &[&Stage] = &[
     &SEAL_CHUNK,
     &OPEN_CHUNK,
     &PACK_WAIT,
+    &GIVE_WAY,
     &PACK_APPEND,
     &PACK_SEAL,
     &PACK_HASH,

@@ -9,6 +9,7 @@ use nix::unistd::Pid;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -103,6 +104,41 @@ fn an_unmount_that_waits_ends_when_the_network_has_everything() -> Result<()> {
     let mount = again.mount_with(&at, &["ro"])?;
     let differences = tree::differences(&expected, &tree::manifest(&at)?);
     ensure!(differences.is_empty(), "from the phrase: {differences:?}");
+    mount.umount()
+}
+
+/// Sending steps aside for somebody who makes one small request after the other, and is not held up by him for ever.
+#[test]
+fn a_mount_that_is_always_busy_is_sent_all_the_same() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, _network, volume) = scene()?;
+    let at = dir.path().join("mnt");
+    let mount = volume.mount(&at)?;
+    let busy = at.join("busy");
+    fs::create_dir(&busy)?;
+    let synced = AtomicBool::new(false);
+    let waited = std::thread::scope(|scope| -> Result<f64> {
+        let works = scope.spawn(|| -> Result<()> {
+            while !synced.load(Ordering::Relaxed) {
+                for name in ["a", "b", "c", "d"] {
+                    fs::write(busy.join(name), name)?;
+                    fs::remove_file(busy.join(name))?;
+                }
+            }
+            Ok(())
+        });
+        let sent = tree::write_noise(&at.join("large"), 8, 64).and_then(|()| volume.sync(PATIENCE));
+        synced.store(true, Ordering::Relaxed);
+        works.join().expect("it does not panic")?;
+        sent?;
+        let metrics: serde_json::Value = serde_json::from_str(&volume.run(&["metrics", "--json"])?)?;
+        let stages = metrics.as_array().context("an array")?;
+        let aside = stages.iter().find(|stage| stage["stage"] == "give_way");
+        aside.context("no such stage")?["total_ns"].as_f64().context("no time")
+    })?;
+    ensure!(waited > 1e9, "nothing stepped aside: {waited} ns");
     mount.umount()
 }
 
