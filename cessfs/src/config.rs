@@ -3,6 +3,7 @@
 //! Every key is described in docs/CONFIGURATION.md; [`KEYS`] is the list both are checked against.
 
 mod upkeep;
+mod uplink;
 
 use crate::exit::{Exit, Failure};
 use crate::limits;
@@ -13,6 +14,7 @@ use cessfs_vfs::limits::ROOM_WAIT_DEFAULT;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use std::path::Path;
 use std::time::Duration;
+pub use uplink::{Metered, Ruling, UplinkConfig, Window};
 
 /// How the local cache rests on disk, as written in `volume.toml` and on the command line.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -168,6 +170,12 @@ pub struct VolumeConfig {
     /// Bytes per second that may be sent to miners, on average; 0: any number. Read again while mounted.
     #[serde(default, serialize_with = "write_bytes", deserialize_with = "read_bytes")]
     pub uplink_max: u64,
+    /// Times at which another limit holds. Read again while mounted.
+    #[serde(default)]
+    pub uplink_schedule: Vec<Window>,
+    /// What a metered connection means. Read again while mounted.
+    #[serde(default)]
+    pub metered: Metered,
     /// Bytes of packs that may wait on this disk for the network; then changes stay in the cache, until that is full, too.
     #[serde(
         default = "default_backlog_max",
@@ -209,7 +217,7 @@ pub struct VolumeConfig {
 }
 
 /// Every key of `volume.toml`.
-pub const KEYS: [&str; 19] = [
+pub const KEYS: [&str; 21] = [
     "version",
     "rpc",
     "territory",
@@ -219,6 +227,8 @@ pub const KEYS: [&str; 19] = [
     "cache_size",
     "writeback_delay",
     "uplink_max",
+    "uplink_schedule",
+    "metered",
     "backlog_max",
     "full_wait",
     "kernel_cache",
@@ -292,6 +302,15 @@ impl VolumeConfig {
             ));
         }
         upkeep::check(self)
+    }
+
+    /// What decides how fast may be sent.
+    pub fn uplink(&self) -> UplinkConfig {
+        UplinkConfig {
+            max: self.uplink_max,
+            schedule: self.uplink_schedule.clone(),
+            metered: self.metered,
+        }
     }
 
     /// The file's text.
@@ -389,6 +408,8 @@ mod tests {
             cache_size: 3 << 30,
             writeback_delay: Duration::from_millis(1500),
             uplink_max: 3 << 20,
+            uplink_schedule: vec!["sat,sun 22:00-06:00 pause".parse().unwrap()],
+            metered: Metered::Pause,
             backlog_max: 1 << 30,
             full_wait: Duration::ZERO,
             kernel_cache: KernelCache::Writeback,
@@ -485,6 +506,8 @@ mod tests {
             ("urgent_below = 6", "urgent_below = 3"),
             ("live_percent = 50", "live_percent = 95"),
             ("keep_history =", "keep_story ="),
+            ("22:00-06:00", "22:00"),
+            ("metered = \"pause\"", "metered = \"stop\""),
         ] {
             assert!(good.contains(from), "{from}");
             let failure = VolumeConfig::parse(&good.replace(from, to)).unwrap_err();

@@ -12,6 +12,7 @@ mod service;
 mod snapshots;
 mod trees;
 mod upkeep;
+mod uplink;
 
 use crate::config::VolumeConfig;
 use crate::control::server;
@@ -28,6 +29,7 @@ use service::Daemon;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
 
 /// What a daemon is started with.
 pub struct Start {
@@ -119,7 +121,9 @@ async fn serve(
     let control = tokio::spawn(server::serve(listener, daemon.clone()));
     let territory = tokio::spawn(daemon.clone().follow_territory());
     let fence = tokio::spawn(daemon.clone().watch_fence());
-    let watch = reload::watch(&start.volume, start.config.clone(), log, volume.engine.clone());
+    let (wanted, want) = watch::channel(start.config.uplink());
+    let uplink = tokio::spawn(uplink::follow(volume.engine.clone(), want, daemon.why_paused()));
+    let watch = reload::watch(&start.volume, start.config.clone(), log, wanted.clone());
     tracing::info!(volume = %start.volume.name(), dir = %start.mountpoint.display(), "mounted");
     let told = ready();
     if told.is_ok() {
@@ -133,6 +137,7 @@ async fn serve(
     territory.abort();
     control.abort();
     fence.abort();
+    uplink.abort();
     told.and(closed)
 }
 

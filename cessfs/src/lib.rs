@@ -14,6 +14,7 @@ mod fuse;
 pub mod fuzzing;
 mod home;
 mod limits;
+mod metered;
 mod moment;
 mod mountpoint;
 mod options;

@@ -82,6 +82,11 @@ pub const BLOCKS_STALE_MAX: Duration = Duration::from_secs(1);
 /// Files of which that may be so at a time; of more, until they are closed.
 pub const STALE_INODES_MAX: usize = 4096;
 
+/// How often the time and the connection are looked at where they decide how fast may be sent.
+pub const UPLINK_LOOK_EVERY: Duration = Duration::from_secs(15);
+/// How long the system bus may take to say whether the connection is metered.
+pub const BUS_TIMEOUT: Duration = Duration::from_secs(3);
+
 /// How often a mounted volume asks how much room its territory has; each pack that is sent tells it, too.
 pub const TERRITORY_LOOK_EVERY: Duration = Duration::from_secs(600);
 /// The same when the chain did not answer.

@@ -1,5 +1,23 @@
 //! Points in time as people write them: UTC, in the form of RFC 3339, with as much of its end left out as one likes.
 
+/// A minute of the week, by the clocks on the wall.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Minute {
+    /// 0 is Monday.
+    pub day: usize,
+    /// Of the day.
+    pub minute: u16,
+}
+
+/// This minute, in this machine's time zone.
+pub fn this_minute() -> Minute {
+    let now = jiff::Zoned::now();
+    Minute {
+        day: now.weekday().to_monday_zero_offset() as usize,
+        minute: now.hour() as u16 * 60 + now.minute() as u16,
+    }
+}
+
 /// Seconds of a day.
 const DAY: i64 = 86_400;
 

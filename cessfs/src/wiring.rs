@@ -5,6 +5,7 @@ mod trees;
 use crate::config::{AtRestMode, Passthrough, StoreBackend, VolumeConfig};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
+use crate::moment;
 use cessfs_crypto::{AccountKey, Entropy, KeySlots, VolumeId, VolumeSecret};
 use cessfs_sync::chain::SubxtChain;
 use cessfs_sync::engine::{Config as EngineConfig, Engine, Seams};
@@ -162,7 +163,8 @@ impl Closed {
         let trees_keys = keys.clone();
         let chain = chain(&config.rpc, secret.account_key())?;
         let mut engine_config = EngineConfig::new(dir.staging(), &config.territory);
-        engine_config.uplink_bytes_per_second_max = config.uplink_max;
+        // Before anybody could be asked about the connection: where a metered one pauses, nothing is sent yet.
+        engine_config.uplink = config.uplink().ruling(moment::this_minute(), true).limit;
         engine_config.backlog_bound_bytes = config.backlog_max;
         engine_config.upkeep = config.upkeep(options.is_none_or(|options| options.read_only));
         engine_config.claims = options.is_some_and(|options| !options.read_only);

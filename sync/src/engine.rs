@@ -29,7 +29,7 @@ use crate::dice::Dice;
 use crate::foreground::Foreground;
 use crate::ledger::{Ledger, PackState, Place, stopped};
 use crate::miners::Miners;
-use crate::pipeline::{Pipeline, PipelineParts};
+use crate::pipeline::{Pipeline, PipelineParts, UplinkLimit};
 use crate::ranges::{Ranges, RangesParts};
 use crate::reader::{Reader, ReaderParts};
 use crate::staging::Staging;
@@ -110,7 +110,7 @@ impl Engine {
             dice: dice.clone(),
             errors: errors.clone(),
             tasks: seams.tasks.clone(),
-            uplink_bytes_per_second_max: config.uplink_bytes_per_second_max,
+            uplink: config.uplink,
             read_back: config.upkeep.read_back,
         }));
         let ranges = Arc::new(Ranges::new(RangesParts {
@@ -218,9 +218,9 @@ impl Engine {
         self.pipeline.poke();
     }
 
-    /// Limits what is sent to miners from now on, in bytes per second on average; 0: not at all.
-    pub fn limit_uplink(&self, bytes_per_second: u64) {
-        self.pipeline.limit_uplink(bytes_per_second);
+    /// Limits what is sent to miners from now on. What is under way goes on.
+    pub fn limit_uplink(&self, limit: UplinkLimit) {
+        self.pipeline.limit_uplink(limit);
     }
 
     /// The territory was heard of: what [`network_room`](ChunkStore::network_room) tells goes by it.

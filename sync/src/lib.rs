@@ -50,5 +50,6 @@ pub use deltas::FrameSink;
 pub use engine::{Config, Engine, Seams};
 pub use foreground::Foreground;
 pub use fragment_store::FragmentStore;
+pub use pipeline::UplinkLimit;
 pub use store::{Batch, MetaStore, StoreError};
 pub use tasks::Tasks;

@@ -55,6 +55,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use uplink::Uplink;
+pub use uplink::UplinkLimit;
 use verify::Patience;
 
 /// What the pipeline works with.
@@ -69,7 +70,7 @@ pub(crate) struct PipelineParts {
     pub(crate) errors: Arc<Errors>,
     pub(crate) tasks: Tasks,
     pub(crate) foreground: Arc<Foreground>,
-    pub(crate) uplink_bytes_per_second_max: u64,
+    pub(crate) uplink: UplinkLimit,
     /// How long miners may fail to give back a new pack.
     pub(crate) read_back: Duration,
 }
@@ -111,7 +112,7 @@ impl Pipeline {
             miners: parts.miners,
             ledger: parts.ledger,
             builder: parts.builder,
-            uplink: Uplink::new(parts.clock.clone(), parts.uplink_bytes_per_second_max),
+            uplink: Uplink::new(parts.clock.clone(), parts.uplink),
             rows: Arc::new(Rows::new(
                 parts.staging.clone(),
                 parts.tasks.clone(),
@@ -159,9 +160,14 @@ impl Pipeline {
         }
     }
 
-    /// Limits what is sent from now on, in bytes per second; 0: not at all.
-    pub(crate) fn limit_uplink(&self, bytes_per_second: u64) {
-        self.uplink.set(bytes_per_second);
+    /// Limits what is sent from now on.
+    pub(crate) fn limit_uplink(&self, limit: UplinkLimit) {
+        self.uplink.set(limit);
+    }
+
+    /// Waits as long as nothing may be sent: what is paused is not read either.
+    pub(crate) async fn until_open(&self) {
+        self.uplink.open().await;
     }
 
     /// Sends this pack before all others that are not on their way yet.
@@ -186,6 +192,8 @@ impl Pipeline {
             let step = match pack.state {
                 PackState::Sealed => self.encode(&pack).await,
                 PackState::Declaring => {
+                    // What is declared has to be sent soon, or its deal ends.
+                    self.uplink.open().await;
                     let _span = stages::CHAIN_DECLARE.enter();
                     self.declare(&pack).await
                 }

@@ -44,6 +44,7 @@ impl Default for InitOptions {
 pub struct Volume {
     dir: PathBuf,
     opened_by: Opener,
+    environment: Vec<(String, String)>,
     /// Its name.
     pub name: String,
 }
@@ -63,6 +64,7 @@ impl Volume {
         let volume = Volume {
             dir: dir.to_path_buf(),
             opened_by: options.opened_by,
+            environment: Vec::new(),
             name: "home".into(),
         };
         std::fs::create_dir_all(&volume.dir)?;
@@ -92,6 +94,7 @@ impl Volume {
         let volume = Volume {
             dir: dir.to_path_buf(),
             opened_by: self.opened_by,
+            environment: self.environment.clone(),
             name: self.name.clone(),
         };
         std::fs::create_dir_all(&volume.dir)?;
@@ -155,7 +158,14 @@ impl Volume {
     pub fn cessfs(&self) -> Result<Command> {
         let mut cessfs = command("cessfs")?;
         cessfs.arg("--home").arg(self.home());
+        cessfs.envs(self.environment.iter().map(|(name, value)| (name, value)));
         Ok(cessfs)
+    }
+
+    /// The same volume, whose commands, daemons among them, have this in their environment.
+    pub fn with_environment(mut self, name: &str, value: &str) -> Volume {
+        self.environment.push((name.into(), value.into()));
+        self
     }
 
     /// Changes the text of `volume.toml`: each pair is an old text, which must be there, and a new one.

@@ -118,6 +118,7 @@ const DOORS: &[(&str, &[&str])] = &[
         ],
     ),
     ("getrandom", &["cessfs/src/wiring.rs"]),
+    ("jiff", &["cessfs/src/moment.rs"]),
     ("redb", &["sync/src/store/redb"]),
     (
         "reqwest",
@@ -125,6 +126,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ),
     ("sled", &["sync/src/store/sled"]),
     ("subxt", &["sync/src/chain/subxt", "tests/devnet/"]),
+    ("zbus", &["cessfs/src/metered.rs", "tests/tests/uplink.rs"]),
 ];
 
 /// What a room must not know of: sync no files, vfs no network.

@@ -5,7 +5,7 @@
 
 use super::{Context, print_json};
 use crate::config::{
-    self, AtRestMode, CONFIG_VERSION, GcConfig, KernelCache, LogLevel, Passthrough, RepairConfig, ScrubConfig,
+    self, AtRestMode, CONFIG_VERSION, GcConfig, KernelCache, LogLevel, Metered, Passthrough, RepairConfig, ScrubConfig,
     StoreBackend, StoreConfig, TrashConfig, VolumeConfig,
 };
 use crate::exit::{Exit, Failure};
@@ -174,6 +174,8 @@ pub(super) fn configuration(rpc: &str, territory: String, chain: &dyn Chain, at_
         cache_size: limits::CACHE_BYTES_DEFAULT,
         writeback_delay: limits::WRITEBACK_DELAY_DEFAULT,
         uplink_max: 0,
+        uplink_schedule: Vec::new(),
+        metered: Metered::Send,
         backlog_max: BACKLOG_BOUND_BYTES,
         full_wait: ROOM_WAIT_DEFAULT,
         kernel_cache: KernelCache::default(),

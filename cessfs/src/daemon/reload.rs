@@ -2,19 +2,18 @@
 //! edit that makes no sense changes nothing.
 
 use super::log::LogHandle;
-use crate::config::VolumeConfig;
+use crate::config::{UplinkConfig, VolumeConfig};
 use crate::home::VolumeDir;
-use cessfs_sync::Engine;
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 use parking_lot::Mutex;
-use std::sync::Arc;
+use tokio::sync::watch;
 
 /// Watches the file until the result is dropped. Without a watcher the mount works all the same.
 pub fn watch(
     volume: &VolumeDir,
     config: VolumeConfig,
     log: LogHandle,
-    engine: Arc<Engine>,
+    uplink: watch::Sender<UplinkConfig>,
 ) -> Option<RecommendedWatcher> {
     let path = volume.config();
     let current = Mutex::new(config);
@@ -26,7 +25,7 @@ pub fn watch(
             return;
         }
         match VolumeConfig::load(&file) {
-            Ok(new) => apply(&mut current.lock(), new, &log, &engine),
+            Ok(new) => apply(&mut current.lock(), new, &log, &uplink),
             Err(failure) => tracing::warn!("volume.toml is not taken over: {failure}"),
         }
     };
@@ -42,7 +41,7 @@ pub fn watch(
     }
 }
 
-fn apply(current: &mut VolumeConfig, new: VolumeConfig, log: &LogHandle, engine: &Engine) {
+fn apply(current: &mut VolumeConfig, new: VolumeConfig, log: &LogHandle, uplink: &watch::Sender<UplinkConfig>) {
     if new == *current {
         return;
     }
@@ -50,13 +49,14 @@ fn apply(current: &mut VolumeConfig, new: VolumeConfig, log: &LogHandle, engine:
         log.set(new.log_level);
         tracing::info!("log_level is now {}", new.log_level.as_str());
     }
-    if new.uplink_max != current.uplink_max {
-        engine.limit_uplink(new.uplink_max);
-        tracing::info!("uplink_max is now {} bytes per second", new.uplink_max);
+    if new.uplink() != current.uplink() {
+        uplink.send_replace(new.uplink());
     }
     let later = VolumeConfig {
         log_level: current.log_level,
         uplink_max: current.uplink_max,
+        uplink_schedule: current.uplink_schedule.clone(),
+        metered: current.metered,
         ..new.clone()
     };
     if later != *current {

@@ -1,6 +1,7 @@
 //! What the daemon does when it is asked over the control socket.
 
 use super::log::LogHandle;
+use super::uplink::WhyPaused;
 use super::{Start, snapshots, trees, upkeep};
 use crate::config::VolumeConfig;
 use crate::control::client::SENDING;
@@ -19,7 +20,7 @@ use crate::seen;
 use crate::survey;
 use crate::wiring::Volume;
 use cessfs_crypto::SS58_PREFIX;
-use cessfs_sync::engine::ChunkLocation;
+use cessfs_sync::engine::{ChunkLocation, Status as EngineStatus};
 use cessfs_sync::ledger::PackState;
 use cessfs_sync::{ChunkStore, Standing};
 use cessfs_vfs::limits::BLOCK_BYTES;
@@ -44,6 +45,7 @@ pub struct Daemon {
     read_only: bool,
     volume: Arc<Volume>,
     log: LogHandle,
+    why_paused: WhyPaused,
     closing: AtomicBool,
     /// Unmounted, and what is left is being sent.
     sending: AtomicBool,
@@ -63,6 +65,7 @@ impl Daemon {
             read_only: start.options.read_only,
             volume,
             log,
+            why_paused: WhyPaused::default(),
             closing: AtomicBool::new(false),
             sending: AtomicBool::new(false),
             hurry: Notify::new(),
@@ -78,6 +81,11 @@ impl Daemon {
     /// The volume.
     pub fn volume(&self) -> Arc<Volume> {
         self.volume.clone()
+    }
+
+    /// Where it is written down why nothing is sent.
+    pub fn why_paused(&self) -> WhyPaused {
+        self.why_paused.clone()
     }
 
     /// The mount is gone.
@@ -157,16 +165,19 @@ impl Daemon {
             scrubbed_at: (engine.scrubbed_at_s > 0).then_some(engine.scrubbed_at_s),
             live_bytes: engine.living.map(|(live, _)| live),
             dead_bytes: engine.living.map(|(_, dead)| dead),
-            blocked: engine
-                .underway
-                .iter()
-                .find_map(|pack| pack.blocked.as_ref())
-                .map(ToString::to_string),
+            blocked: self.blocked(&engine),
             rpc: self.config.rpc.clone(),
             account: self.config.account.clone(),
             errors,
             ..Status::default()
         }
+    }
+
+    /// What sending waits for.
+    fn blocked(&self, status: &EngineStatus) -> Option<String> {
+        let paused = self.why_paused.lock().clone();
+        let blocked = status.underway.iter().find_map(|pack| pack.blocked.as_ref());
+        paused.or_else(|| blocked.map(ToString::to_string))
     }
 
     async fn status(&self) -> Status {
@@ -288,7 +299,7 @@ impl Daemon {
                     let progress = Progress {
                         dirty_bytes: self.volume.vfs.dirty_bytes(),
                         unsent_bytes: status.backlog.unsent_bytes,
-                        blocked: status.underway.iter().find_map(|p| p.blocked.as_ref()).map(ToString::to_string),
+                        blocked: self.blocked(&status),
                     };
                     // The client is gone when this fails; the connection notices by itself.
                     let _client_may_be_gone = events.send(Event::Progress(progress)).await;

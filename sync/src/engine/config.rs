@@ -4,6 +4,7 @@ use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::fragment_store::FragmentStore;
 use crate::limits::{BACKLOG_BOUND_BYTES, PACK_AGE_MAX, PACK_BYTES_MAX, PACK_TARGET_BYTES};
+use crate::pipeline::UplinkLimit;
 use crate::store::MetaStore;
 use crate::tasks::Tasks;
 use crate::upkeep::UpkeepConfig;
@@ -27,8 +28,8 @@ pub struct Config {
     pub pack_age_max: Duration,
     /// Unsent bytes at which `submit` blocks; at least two full packs, whatever is set.
     pub backlog_bound_bytes: u64,
-    /// Bytes per second that may be sent to miners, on average; 0: any number.
-    pub uplink_bytes_per_second_max: u64,
+    /// How fast may be sent to miners at first.
+    pub uplink: UplinkLimit,
     /// What happens to packs that the network holds.
     pub upkeep: UpkeepConfig,
     /// In a volume that was recovered, the first pack is sealed at once, so that other writers come to know.
@@ -45,7 +46,7 @@ impl Config {
             pack_bytes_max: PACK_BYTES_MAX,
             pack_age_max: PACK_AGE_MAX,
             backlog_bound_bytes: BACKLOG_BOUND_BYTES,
-            uplink_bytes_per_second_max: 0,
+            uplink: UplinkLimit::Any,
             upkeep: UpkeepConfig::default(),
             claims: true,
         }

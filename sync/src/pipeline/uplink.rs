@@ -7,47 +7,96 @@
 use crate::clock::Clock;
 use parking_lot::Mutex;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
+use tokio::sync::Notify;
+
+/// How fast bytes may leave this machine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UplinkLimit {
+    /// As fast as they can.
+    #[default]
+    Any,
+    /// So many in a second, on average; at least one.
+    BytesPerSecond(u64),
+    /// Not at all.
+    Paused,
+}
+
+impl From<u64> for UplinkLimit {
+    /// 0 is any number.
+    fn from(bytes_per_second: u64) -> UplinkLimit {
+        match bytes_per_second {
+            0 => UplinkLimit::Any,
+            bytes => UplinkLimit::BytesPerSecond(bytes),
+        }
+    }
+}
 
 pub(crate) struct Uplink {
     clock: Arc<dyn Clock>,
-    /// Bytes per second; 0: no limit.
-    limit: AtomicU64,
+    state: Mutex<State>,
+    /// The limit is another.
+    changed: Notify,
+}
+
+struct State {
+    limit: UplinkLimit,
     /// When the bytes that were let go so far will have been paid for.
-    paid_at: Mutex<Duration>,
+    paid_at: Duration,
 }
 
 impl Uplink {
-    pub(crate) fn new(clock: Arc<dyn Clock>, bytes_per_second: u64) -> Uplink {
+    pub(crate) fn new(clock: Arc<dyn Clock>, limit: UplinkLimit) -> Uplink {
+        let state = State {
+            limit,
+            paid_at: Duration::ZERO,
+        };
         Uplink {
             clock,
-            limit: AtomicU64::new(bytes_per_second),
-            paid_at: Mutex::default(),
+            state: Mutex::new(state),
+            changed: Notify::new(),
         }
     }
 
-    /// Changes the limit; what waits already waits as long as it was told.
-    pub(crate) fn set(&self, bytes_per_second: u64) {
-        self.limit.store(bytes_per_second, Ordering::Relaxed);
-        *self.paid_at.lock() = Duration::ZERO;
+    /// Changes the limit; what waits already waits as long as it was told, and longer while nothing may be sent.
+    pub(crate) fn set(&self, limit: UplinkLimit) {
+        *self.state.lock() = State {
+            limit,
+            paid_at: Duration::ZERO,
+        };
+        self.changed.notify_waiters();
+    }
+
+    /// Waits as long as nothing may be sent.
+    pub(crate) async fn open(&self) {
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            if self.state.lock().limit != UplinkLimit::Paused {
+                return;
+            }
+            changed.await;
+        }
     }
 
     /// Waits until `bytes` may go. Who comes first goes first.
     pub(crate) async fn turn(&self, bytes: u64) {
-        let limit = self.limit.load(Ordering::Relaxed);
-        if limit == 0 {
-            return;
-        }
+        self.open().await;
         let wait = {
+            let mut state = self.state.lock();
+            let UplinkLimit::BytesPerSecond(limit) = state.limit else {
+                return;
+            };
             let now = self.clock.monotonic();
-            let mut paid_at = self.paid_at.lock();
-            let begins = now.max(*paid_at);
-            *paid_at = begins + Duration::from_secs_f64(bytes as f64 / limit as f64);
+            let begins = now.max(state.paid_at);
+            state.paid_at = begins + Duration::from_secs_f64(bytes as f64 / limit.max(1) as f64);
             begins - now
         };
         if !wait.is_zero() {
             self.clock.sleep(wait).await;
+            self.open().await;
         }
     }
 }
@@ -67,7 +116,7 @@ mod tests {
     #[test]
     fn the_average_is_the_limit() {
         let clock = Arc::new(ByHand::default());
-        let uplink = Uplink::new(clock.clone(), 1 << 20);
+        let uplink = Uplink::new(clock.clone(), UplinkLimit::BytesPerSecond(1 << 20));
         send(&uplink, 11);
         // The first goes at once, and each pays for the one after it.
         assert_eq!(clock.monotonic(), Duration::from_secs(80));
@@ -76,11 +125,24 @@ mod tests {
     #[test]
     fn no_limit_means_no_waiting_and_a_new_one_holds_at_once() {
         let clock = Arc::new(ByHand::default());
-        let uplink = Uplink::new(clock.clone(), 0);
+        let uplink = Uplink::new(clock.clone(), UplinkLimit::from(0));
         send(&uplink, 100);
         assert_eq!(clock.monotonic(), Duration::ZERO);
-        uplink.set(8 << 20);
+        uplink.set(UplinkLimit::from(8 << 20));
         send(&uplink, 3);
         assert_eq!(clock.monotonic(), Duration::from_secs(2));
+    }
+
+    #[tokio::test]
+    async fn a_pause_holds_everything_that_has_not_begun_until_it_is_over() {
+        let clock = Arc::new(ByHand::default());
+        let uplink = Uplink::new(clock.clone(), UplinkLimit::Paused);
+        let mut turn = Box::pin(uplink.turn(8 << 20));
+        assert!((&mut turn).now_or_never().is_none());
+        uplink.set(UplinkLimit::Paused);
+        assert!((&mut turn).now_or_never().is_none(), "it is still paused");
+        uplink.set(UplinkLimit::Any);
+        turn.now_or_never().expect("nothing holds it");
+        assert!(uplink.open().now_or_never().is_some());
     }
 }

@@ -29,6 +29,7 @@ impl Upkeep {
             self.clock.sleep(UPKEEP_TICK).await;
             let mut pace = Pace::new(&self, self.config.scrub_rate);
             while let Some((seq, depth)) = self.next_look() {
+                self.pipeline.until_open().await;
                 let looked = self.scrub_pack(seq, depth, &mut pace).await;
                 let failed = looked.is_err();
                 self.trouble("scrub", looked.err());
@@ -106,6 +107,8 @@ impl Upkeep {
         let mut collected_at = self.clock.monotonic();
         loop {
             self.clock.sleep(UPKEEP_TICK).await;
+            // Repair and collection read from miners what they send elsewhere.
+            self.pipeline.until_open().await;
             let _alone = self.alone.lock().await;
             if self.config.repair {
                 let repaired = self.repair_round(false).await;
