@@ -56,11 +56,13 @@ pub const PROBES_AT_ONCE: usize = 16;
 /// How long `doctor` waits for one miner.
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Event loops of the FUSE session: one per core within these. More would help cold random reads, which wait for the disk, and
-/// slow down everything else: the kernel wakes them in turn, wherever they ran last.
+/// Event loops of the FUSE session for each core, in all within the two below: while one waits for the disk another answers. With one
+/// a core, cold random reads by four jobs are half as many a second, and nothing is faster (docs/PERFORMANCE.md).
+pub const FUSE_THREADS_PER_CORE: usize = 2;
+/// See [`FUSE_THREADS_PER_CORE`].
 pub const FUSE_THREADS_MIN: usize = 2;
-/// See [`FUSE_THREADS_MIN`].
-pub const FUSE_THREADS_MAX: usize = 4;
+/// See [`FUSE_THREADS_PER_CORE`].
+pub const FUSE_THREADS_MAX: usize = 8;
 /// Largest WRITE the kernel may send: its default page limit (256 pages) is the same.
 pub const FUSE_WRITE_BYTES_MAX: u32 = 1 << 20;
 /// Largest READ: a part of the readahead, so that one sequential reader keeps every event loop busy.

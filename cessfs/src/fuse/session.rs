@@ -122,7 +122,8 @@ fn config(settings: &Settings) -> Config {
     } else {
         SessionACL::Owner
     };
-    config.n_threads = Some(cores.clamp(limits::FUSE_THREADS_MIN, limits::FUSE_THREADS_MAX));
+    let threads = cores * limits::FUSE_THREADS_PER_CORE;
+    config.n_threads = Some(threads.clamp(limits::FUSE_THREADS_MIN, limits::FUSE_THREADS_MAX));
     config.clone_fd = true;
     config
 }
