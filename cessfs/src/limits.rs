@@ -57,7 +57,8 @@ pub const PROBES_AT_ONCE: usize = 16;
 pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Event loops of the FUSE session for each core, in all within the two below: while one waits for the disk another answers. With one
-/// a core, cold random reads by four jobs are half as many a second, and nothing is faster (docs/PERFORMANCE.md).
+/// a core, cold random reads by four jobs are fewer by a third and more; small files read again from the kernel's pages are a little
+/// faster (docs/PERFORMANCE.md).
 pub const FUSE_THREADS_PER_CORE: usize = 2;
 /// See [`FUSE_THREADS_PER_CORE`].
 pub const FUSE_THREADS_MIN: usize = 2;

@@ -131,6 +131,7 @@ struct State {
     open: BTreeSet<ChunkId>,
     lost: BTreeSet<ChunkId>,
     submit_error: Option<StoreError>,
+    aside: Option<Duration>,
     submits: u64,
     fetches: u64,
     prefetched: Vec<ChunkId>,
@@ -240,6 +241,11 @@ impl FakeChunks {
         self.0.lock().submit_error = error;
     }
 
+    /// From now on background work is told to step aside for so long, or not at all.
+    pub fn busy(&self, aside: Option<Duration>) {
+        self.0.lock().aside = aside;
+    }
+
     /// The plaintext of a chunk.
     pub fn content(&self, id: ChunkId) -> Option<Bytes> {
         self.0.lock().chunks.get(&id).map(|(bytes, _)| bytes.clone())
@@ -323,6 +329,10 @@ impl ChunkStore for FakeChunks {
                 .map(|(bytes, _)| bytes.clone())
                 .ok_or(FetchError::Unknown)
         })
+    }
+
+    fn step_aside(&self) -> Option<Duration> {
+        self.0.lock().aside
     }
 
     fn prefetch(&self, ids: &[ChunkId]) {

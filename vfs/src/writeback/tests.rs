@@ -151,3 +151,26 @@ fn the_threads_do_it_by_themselves_and_end() {
     std::thread::sleep(Duration::from_millis(500));
     assert_eq!(bench.chunks.open_chunks(), 0, "nobody is there any more");
 }
+
+#[test]
+fn writing_back_steps_aside_when_there_is_something_to_do_and_room_to_wait() {
+    let pause = Some(Duration::from_millis(25));
+    let bench = Bench::with_room(AtRest::Plain, MIB as u64);
+    let shared = bench.data.shared();
+    bench.chunks.busy(pause);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, MIB));
+    assert_eq!(shared.write_back_steps_aside(), None, "nothing is due");
+    bench.clock.advance(bench.core.config.writeback_delay);
+    assert_eq!(shared.write_back_steps_aside(), pause);
+    bench.chunks.busy(None);
+    assert_eq!(shared.write_back_steps_aside(), None, "nobody is there");
+
+    bench.chunks.busy(pause);
+    let mut written = MIB as u64;
+    while shared.has_room() {
+        bench.write(5, written, &pattern(2, MIB));
+        written += MIB as u64;
+    }
+    assert_eq!(shared.write_back_steps_aside(), None, "somebody waits for the room");
+}

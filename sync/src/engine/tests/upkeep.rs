@@ -2,9 +2,11 @@
 
 use super::rig::{Chunk, Rig, eventually};
 use crate::chunk_store::{ChunkSink, ChunkStore, CutCause, DeltaSource, Standing};
+use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::fragment_store::Fid;
 use crate::ledger::PackState;
+use crate::pipeline::UplinkLimit;
 use crate::sim::{Fault, FuseStore, SimMiners};
 use crate::store::{Batch, MetaStore, StoreError};
 use crate::upkeep::{Depth, UpkeepConfig, Verdict};
@@ -489,7 +491,14 @@ async fn in_the_background_packs_are_looked_at_and_rewritten_unasked() {
     });
     let packs = packs(&rig, &engine, 1, 2).await;
     name(&owner, &packs[0]);
+    engine.limit_uplink(UplinkLimit::Paused);
     let fid = lose_columns(&rig, &engine, packs[0][0].0, 4);
+    rig.world.clock.sleep(Duration::from_secs(200)).await;
+    assert!(
+        engine.status().damaged.is_empty(),
+        "a paused line is not used to look either"
+    );
+    engine.limit_uplink(UplinkLimit::Any);
     eventually("the damaged pack is rewritten and deleted", || {
         rig.world.chain.is_deleted(fid)
     })
