@@ -464,7 +464,7 @@ pub(super) fn blocking<T: Send + 'static>(
 fn flush_kernel(dir: &Path) -> Result<(), Failure> {
     let cannot = |e: std::io::Error| Failure::disk("cannot flush the kernel's pages", &e);
     let root = File::open(dir).map_err(cannot)?;
-    nix::unistd::syncfs(&root).map_err(|e| cannot(e.into()))?;
+    nix::unistd::syncfs(&root).map_err(|e| refused_writes(&e.into()))?;
     let mounts = mountpoint::mounts()?;
     let Some(mount) = mountpoint::mounted_at(&mounts, dir) else {
         return Ok(());
@@ -479,6 +479,16 @@ fn flush_kernel(dir: &Path) -> Result<(), Failure> {
         }
     }
     Ok(())
+}
+
+/// What syncfs(2) failed with: not this flush, but that pages which an earlier one handed over were refused. The kernel
+/// tells it once to whoever asks first, so a second sync goes through.
+fn refused_writes(error: &std::io::Error) -> Failure {
+    let what = format!("writes into the mount were refused since the last sync: {error}");
+    Failure::new(Exit::Disk, what).hint(
+        "programs that call fsync were told; what they wrote is not in the mount. `cessfs status NAME` says what is full; \
+         sync again for all the rest",
+    )
 }
 
 fn chunk_place(volume: &Volume, extent: &ExtentInfo) -> Result<ChunkPlace, Failure> {
