@@ -325,7 +325,10 @@ impl Filesystem for Adapter {
         self.guard_content("read", size as usize, || {
             let result = self.vfs.read(ino.0, fh.0, offset, size);
             self.later("read", ino, result, move |answer| match answer {
-                Ok(data) => reply.data(&data),
+                Ok(content) => {
+                    reply.data(content.bytes());
+                    content.keep();
+                }
                 Err(errno) => reply.error(errno),
             });
         });

@@ -16,6 +16,7 @@
 
 use aes_gcm::Aes256Gcm;
 use aes_gcm::aead::{AeadInOut, KeyInit};
+use std::ops::Range;
 
 use crate::derive::{self, FORMAT_VERSION};
 use crate::entropy::{Entropy, fresh};
@@ -89,17 +90,38 @@ impl VolumeKeys {
     /// # Errors
     /// [`CryptoError::Sealed`] if a single bit differs, or if it was sealed as anything else.
     pub fn open(&self, frame: FrameId, sealed: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        let (nonce, rest) = sealed.split_first_chunk::<NONCE_BYTES>().ok_or(CryptoError::Sealed)?;
-        let (ciphertext, tag) = rest.split_last_chunk::<TAG_BYTES>().ok_or(CryptoError::Sealed)?;
-        if ciphertext.len() as u64 > FRAME_PLAINTEXT_BYTES_MAX {
+        let (nonce, rest) = sealed.split_first_chunk().ok_or(CryptoError::Sealed)?;
+        let (ciphertext, tag) = rest.split_last_chunk().ok_or(CryptoError::Sealed)?;
+        let mut plaintext = ciphertext.to_vec();
+        self.decrypt(frame, nonce, &mut plaintext, tag)?;
+        Ok(plaintext)
+    }
+
+    /// Opens a frame where it lies, and says where in it the plaintext is then.
+    ///
+    /// # Errors
+    /// As [`open`](VolumeKeys::open); what the bytes are then is not said.
+    pub fn open_in_place(&self, frame: FrameId, sealed: &mut [u8]) -> Result<Range<usize>, CryptoError> {
+        let (nonce, rest) = sealed.split_first_chunk_mut().ok_or(CryptoError::Sealed)?;
+        let (body, tag) = rest.split_last_chunk_mut().ok_or(CryptoError::Sealed)?;
+        self.decrypt(frame, nonce, body, tag)?;
+        Ok(NONCE_BYTES..NONCE_BYTES + body.len())
+    }
+
+    fn decrypt(
+        &self,
+        frame: FrameId,
+        nonce: &[u8; NONCE_BYTES],
+        body: &mut [u8],
+        tag: &[u8; TAG_BYTES],
+    ) -> Result<(), CryptoError> {
+        if body.len() as u64 > FRAME_PLAINTEXT_BYTES_MAX {
             return Err(CryptoError::Sealed);
         }
-        let aad = self.frame_aad(frame, ciphertext.len());
-        let mut plaintext = ciphertext.to_vec();
+        let aad = self.frame_aad(frame, body.len());
         self.frame_cipher(&aad)
-            .decrypt_inout_detached(nonce.into(), &aad, plaintext.as_mut_slice().into(), tag.into())
-            .map_err(|_| CryptoError::Sealed)?;
-        Ok(plaintext)
+            .decrypt_inout_detached(nonce.into(), &aad, body.into(), tag.into())
+            .map_err(|_| CryptoError::Sealed)
     }
 
     fn frame_aad(&self, frame: FrameId, plaintext_length: usize) -> [u8; AAD_BYTES] {

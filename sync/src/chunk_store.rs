@@ -57,8 +57,9 @@ pub trait ChunkStore: Send + Sync + 'static {
     fn submit(&self, id: ChunkId, plaintext: &[u8]) -> Result<(), StoreError>;
     /// The plaintext of a chunk, from staging or from the network, verified. Single-flight per chunk.
     fn fetch(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes, FetchError>>;
-    /// A hint that these chunks will be wanted soon; dropped when busy.
-    fn prefetch(&self, ids: &[ChunkId]);
+    /// A hint that these chunks will be wanted soon. How many of them, from the first one on, are here or on their way now:
+    /// when busy not all, and the rest is to be asked for again.
+    fn prefetch(&self, ids: &[ChunkId]) -> usize;
     /// How far the chunk has come, at this instant. `Unknown` too while its pack is about to be deleted: who still needs the
     /// chunk submits it again.
     fn standing(&self, id: ChunkId) -> Standing;

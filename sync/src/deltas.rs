@@ -10,6 +10,7 @@ use crate::pack::{DeltaEntry, Directory, FOOTER_SEALED_BYTES, Footer};
 use crate::ranges::{Accept, Neighbours, Ranges};
 use crate::staging::Staging;
 use crate::tasks::Tasks;
+use bytes::Bytes;
 use cessfs_crypto::{FrameId, FrameKind, PackKind, PackSeq, VolumeKeys};
 use futures::future::BoxFuture;
 use futures::{FutureExt, StreamExt};
@@ -42,11 +43,7 @@ impl Deltas {
         if pack.state < PackState::Confirmed
             && let Some(staged) = &self.staged
         {
-            match staged
-                .read(pack.seq, range.clone())
-                .await
-                .and_then(|bytes| accept(&bytes))
-            {
+            match staged.read(pack.seq, range.clone()).await.and_then(&accept) {
                 Ok(got) => return Ok(got),
                 Err(error) => why = format!("staged body: {error}"),
             }
@@ -61,7 +58,7 @@ impl Deltas {
     /// What stands at the end of a pack.
     pub(crate) async fn footer(&self, pack: &PackRecord) -> Result<Footer, FetchError> {
         let (seq, body) = (pack.seq, pack.body_bytes());
-        let open = |sealed: &[u8]| Footer::open(&self.keys, seq, sealed).map_err(|error| error.to_string());
+        let open = |sealed: Bytes| Footer::open(&self.keys, seq, &sealed).map_err(|error| error.to_string());
         let footer = self.read(pack, body - FOOTER_SEALED_BYTES as u64..body, open).await?;
         if footer.segments != pack.segments || footer.kind != pack.kind {
             return Err(unavailable(seq, "its footer is not of this file"));
@@ -79,7 +76,7 @@ impl Deltas {
             return Ok(Directory::default());
         }
         let range = footer.directory_offset..footer.directory_offset + bytes;
-        let open = |sealed: &[u8]| Directory::open(&self.keys, footer, sealed).map_err(|error| error.to_string());
+        let open = |sealed: Bytes| Directory::open(&self.keys, footer, &sealed).map_err(|error| error.to_string());
         self.read(pack, range, open).await
     }
 
@@ -113,8 +110,8 @@ impl Deltas {
             return Ok(Vec::new());
         };
         let range = start.offset..last.offset + u64::from(last.len);
-        let open = |sealed: &[u8]| {
-            let mut rest = sealed;
+        let open = |sealed: Bytes| {
+            let mut rest = &sealed[..];
             let mut frames = Vec::with_capacity(run.len());
             for (index, entry) in (first..).zip(run) {
                 let (frame, after) = rest.split_at(entry.len as usize);
@@ -178,7 +175,7 @@ impl Deltas {
 }
 
 impl Staged {
-    async fn read(&self, seq: PackSeq, range: Range<u64>) -> Result<bytes::Bytes, String> {
+    async fn read(&self, seq: PackSeq, range: Range<u64>) -> Result<Bytes, String> {
         let staging = self.staging.clone();
         let len = u32::try_from(range.end - range.start).map_err(|error| error.to_string())?;
         let read = move || staging.read(seq, range.start, len);

@@ -322,8 +322,8 @@ impl ChunkStore for Engine {
         self.reader.fetch(id)
     }
 
-    fn prefetch(&self, ids: &[ChunkId]) {
-        self.reader.prefetch(ids);
+    fn prefetch(&self, ids: &[ChunkId]) -> usize {
+        self.reader.prefetch(ids)
     }
 
     /// A store that cannot be read makes every chunk `Unknown`: nothing is dropped on the word of a broken journal (I1).

@@ -171,8 +171,8 @@ pub const ERRORS_KEPT: usize = 32;
 
 /// Chunk fetches from the network at the same time.
 pub const FETCHES_IN_FLIGHT: usize = 16;
-/// Of those, prefetches.
-pub const PREFETCHES_IN_FLIGHT: usize = 8;
+/// Of those, prefetches: what one sequential reader asks for, and half of that of another.
+pub const PREFETCHES_IN_FLIGHT: usize = 12;
 /// Segments rebuilt from parity at the same time.
 pub const REBUILDS_IN_FLIGHT: usize = 1;
 /// Fragments that one rebuild holds or asks for at the same time: four, and two for miners that turn out slow.

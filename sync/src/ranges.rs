@@ -62,9 +62,9 @@ pub(crate) enum Neighbours {
 }
 
 /// Turns bytes into what was asked for, or says why they are not it.
-pub(crate) trait Accept<T>: Fn(&[u8]) -> Result<T, String> + Sync {}
+pub(crate) trait Accept<T>: Fn(Bytes) -> Result<T, String> + Sync {}
 
-impl<T, F: Fn(&[u8]) -> Result<T, String> + Sync> Accept<T> for F {}
+impl<T, F: Fn(Bytes) -> Result<T, String> + Sync> Accept<T> for F {}
 
 impl Ranges {
     pub(crate) fn new(parts: RangesParts) -> Ranges {
@@ -158,8 +158,12 @@ impl Ranges {
             let hash = encoded.segments[piece.segment as usize].fragments[usize::from(piece.column)];
             self.parts.miners.get(holder, encoded.fid, hash, piece.range.clone())
         });
-        let parts = try_join_all(gets).await.map_err(|error| error.to_string())?;
-        let accepted = accept(&parts.concat());
+        let mut parts = try_join_all(gets).await.map_err(|error| error.to_string())?;
+        let bytes = match parts.len() {
+            1 => parts.remove(0),
+            _ => parts.concat().into(),
+        };
+        let accepted = accept(bytes);
         if accepted.is_err() {
             for piece in &pieces {
                 let holder = self.holders(pack, piece.segment)[usize::from(piece.column)];
@@ -177,7 +181,7 @@ impl Ranges {
             let segment = self.segments.lock().get(&(fid, piece.segment)).cloned()?;
             bytes.extend_from_slice(rebuild::slice(&segment, &piece));
         }
-        accept(&bytes).ok()
+        accept(bytes.into()).ok()
     }
 
     /// From other columns than those that hold it.
@@ -203,7 +207,7 @@ impl Ranges {
         for piece in pieces(range.start, (range.end - range.start) as u32) {
             bytes.extend_from_slice(&self.piece(pack, &piece).await?);
         }
-        accept(&bytes).ok()
+        accept(bytes.into()).ok()
     }
 
     /// Out of segments rebuilt for it.
@@ -213,7 +217,7 @@ impl Ranges {
             let segment = self.segment(pack, piece.segment).await?;
             bytes.extend_from_slice(rebuild::slice(&segment, &piece));
         }
-        accept(&bytes).map_err(|error| {
+        accept(bytes.into()).map_err(|error| {
             let seq = pack.seq.0;
             FetchError::Unavailable(format!("pack {seq}: all fragments match their hashes, but: {error}"))
         })

@@ -14,7 +14,7 @@ use crate::ranges::{Neighbours, Ranges};
 use crate::stages;
 use crate::staging::Staging;
 use crate::tasks::Tasks;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use cache::ChunkCache;
 use cessfs_crypto::{ChunkId, FrameId, VolumeKeys};
 use futures::FutureExt;
@@ -80,13 +80,13 @@ impl Reader {
     }
 
     /// See [`crate::ChunkStore::prefetch`].
-    pub(crate) fn prefetch(self: &Arc<Self>, ids: &[ChunkId]) {
-        for id in ids {
+    pub(crate) fn prefetch(self: &Arc<Self>, ids: &[ChunkId]) -> usize {
+        for (taken, id) in ids.iter().enumerate() {
             if self.chunks.lock().contains(*id) || self.flights.lock().contains_key(id) {
                 continue;
             }
             let Ok(permit) = self.prefetches.clone().try_acquire_owned() else {
-                return;
+                return taken;
             };
             let fetch = self.fetch(*id);
             self.parts.tasks.spawn(async move {
@@ -95,6 +95,7 @@ impl Reader {
                 drop(permit);
             });
         }
+        ids.len()
     }
 
     async fn load(&self, id: ChunkId) -> Result<Bytes, FetchError> {
@@ -134,13 +135,15 @@ impl Reader {
         let frame = frame
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;
-        self.open(id, &frame)
+        self.open(id, frame.into())
     }
 
-    fn open(&self, id: ChunkId, frame: &[u8]) -> Result<Bytes, String> {
+    /// Opened where it lies, unless somebody else holds the frame, too.
+    fn open(&self, id: ChunkId, frame: Bytes) -> Result<Bytes, String> {
         let _span = stages::OPEN_CHUNK.enter();
-        match self.parts.keys.open(FrameId::Chunk(id), frame) {
-            Ok(plaintext) => Ok(plaintext.into()),
+        let mut frame: BytesMut = frame.into();
+        match self.parts.keys.open_in_place(FrameId::Chunk(id), &mut frame) {
+            Ok(plaintext) => Ok(frame.freeze().slice(plaintext)),
             Err(error) => Err(error.to_string()),
         }
     }

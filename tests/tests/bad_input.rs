@@ -152,7 +152,11 @@ fn blocked_then_healed(volume: &Volume, mount: Mount, words: &[&str], heal: impl
 }
 
 fn blocked(volume: &Volume, words: &[&str]) -> Result<()> {
-    let (code, stderr) = fail(volume.cessfs()?.args(["sync", &volume.name, "--wait", "--timeout", "3"]))?;
+    let (code, stderr) = fail(
+        volume
+            .cessfs()?
+            .args(["sync", &volume.name, "--wait", "--timeout", "3"]),
+    )?;
     assert_eq!(code, 14, "sync cannot succeed yet: {stderr}");
     volume.status_says(words, PATIENCE)
 }

@@ -66,6 +66,7 @@ use std::time::Duration;
 
 pub(crate) use journal::HEARTBEAT_KEY;
 pub(crate) use piece::ChunkAt;
+pub use read::Content;
 pub(crate) use read::copy_visible;
 pub use state::DataState;
 
@@ -266,7 +267,7 @@ impl Data {
     /// # Errors
     /// `Damaged` or `Disk` when the cache cannot give the bytes, `Fetch` when the network cannot, `Stale` when the inode is
     /// gone.
-    pub fn read(&self, inode: &Arc<Inode>, offset: u64, len: u32) -> Result<Later<Vec<u8>>, VfsError> {
+    pub fn read(&self, inode: &Arc<Inode>, offset: u64, len: u32) -> Result<Later<Content>, VfsError> {
         self.0.clone().read(inode, offset, len)
     }
 

@@ -135,6 +135,8 @@ struct State {
     submits: u64,
     fetches: u64,
     prefetched: Vec<ChunkId>,
+    /// `None`: all.
+    prefetches_max: Option<usize>,
     changes: u64,
     room: NetworkRoom,
 }
@@ -281,6 +283,11 @@ impl FakeChunks {
         self.0.lock().prefetched.clone()
     }
 
+    /// From now on so many chunks of a hint are taken up.
+    pub fn set_prefetches_max(&self, max: usize) {
+        self.0.lock().prefetches_max = Some(max);
+    }
+
     /// From now on the network has this room.
     pub fn set_room(&self, room: NetworkRoom) {
         self.0.lock().room = room;
@@ -335,8 +342,11 @@ impl ChunkStore for FakeChunks {
         self.0.lock().aside
     }
 
-    fn prefetch(&self, ids: &[ChunkId]) {
-        self.0.lock().prefetched.extend_from_slice(ids);
+    fn prefetch(&self, ids: &[ChunkId]) -> usize {
+        let mut state = self.0.lock();
+        let taken = ids.len().min(state.prefetches_max.unwrap_or(usize::MAX));
+        state.prefetched.extend_from_slice(&ids[..taken]);
+        taken
     }
 
     fn standing(&self, id: ChunkId) -> Standing {

@@ -41,6 +41,7 @@ mod writeback;
 
 pub use attr::{Attr, Caller, DirEntry, ExtentInfo, FileKind, SetAttr, StatFs, TimeSet, Timestamp};
 pub use core::{AtRest, AtimeRule, Core, VfsConfig, VfsParts};
+pub use data::Content;
 pub use error::VfsError;
 pub use evict::EvictReport;
 pub use quota::QuotaReport;

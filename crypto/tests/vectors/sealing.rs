@@ -57,10 +57,14 @@ proptest! {
         let mut sealed = Vec::new();
         keys.seal(frame, &plaintext, &mut Seeded::new(seed), &mut sealed);
         prop_assert_eq!(sealed.len(), plaintext.len() + SEAL_OVERHEAD);
+        let mut here = sealed.clone();
+        let there = keys.open_in_place(frame, &mut here).unwrap();
+        prop_assert_eq!(&here[there], &plaintext);
         prop_assert_eq!(keys.open(frame, &sealed).unwrap(), plaintext);
 
         if other != frame {
             prop_assert!(keys.open(other, &sealed).is_err());
+            prop_assert!(keys.open_in_place(other, &mut sealed.clone()).is_err());
         }
         let elsewhere = secret().volume_keys(VolumeId([1; 16]));
         prop_assert!(elsewhere.open(frame, &sealed).is_err());

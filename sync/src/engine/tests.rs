@@ -11,7 +11,7 @@ mod watching;
 use crate::chunk_store::{ChunkStore, FetchError, Standing};
 use crate::clock::Clock;
 use crate::ledger::PackState;
-use crate::limits::{COLUMNS, GET_DEADLINE, TRIAL_INTERVAL};
+use crate::limits::{COLUMNS, GET_DEADLINE, PREFETCHES_IN_FLIGHT, TRIAL_INTERVAL};
 use crate::sim::{Fault, SimMiners};
 use rig::{Rig, eventually};
 
@@ -132,6 +132,24 @@ async fn a_miner_that_stalls_is_gone_round_until_it_answers_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_hint_says_how_much_of_it_is_on_its_way() {
+    let rig = Rig::new(12, 3);
+    let chunks = rig.chunks(PREFETCHES_IN_FLIGHT + 3, 5000);
+    let engine = rig.open();
+    rig.submit(&engine, &chunks);
+    engine.settle().await.expect("settle");
+    drop(engine);
+    let engine = rig.open();
+    for number in 0..12 {
+        rig.world.miners.set_fault(number, Some(Fault::Stalls));
+    }
+    let ids: Vec<_> = chunks.iter().map(|(id, _)| *id).collect();
+    assert_eq!(engine.prefetch(&ids), PREFETCHES_IN_FLIGHT);
+    assert_eq!(engine.prefetch(&ids), PREFETCHES_IN_FLIGHT, "those are on their way");
+    assert_eq!(engine.prefetch(&ids[PREFETCHES_IN_FLIGHT..]), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn prefetched_chunks_are_there_when_asked_for_and_unknown_ones_are_errors() {
     let rig = Rig::new(12, 3);
     let chunks = rig.chunks(4, 5000);
@@ -141,7 +159,7 @@ async fn prefetched_chunks_are_there_when_asked_for_and_unknown_ones_are_errors(
     drop(engine);
     let engine = rig.open();
     let ids: Vec<_> = chunks.iter().map(|(id, _)| *id).collect();
-    engine.prefetch(&ids);
+    assert_eq!(engine.prefetch(&ids), ids.len());
     rig.assert_fetch(&engine, &chunks).await;
     for number in 0..12 {
         rig.world.miners.set_fault(number, Some(Fault::Gone));

@@ -14,7 +14,7 @@ use cessfs_sync::ledger::PackState;
 use cessfs_sync::store::MemStore;
 use cessfs_sync::upkeep::{Thresholds, UpkeepConfig};
 use cessfs_sync::{Clock, Config, Engine, MetaStore, Seams, StoreError, Tasks};
-use cessfs_vfs::{AtRest, FileKind, OpenFlags, TreeStores, Vfs, VfsConfig, VfsError, VfsParts};
+use cessfs_vfs::{AtRest, Content, FileKind, OpenFlags, TreeStores, Vfs, VfsConfig, VfsError, VfsParts};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -335,7 +335,7 @@ pub async fn read(vfs: &Vfs, ino: u64) -> Result<Vec<u8>, VfsError> {
         Err(error) => Err(error),
     };
     vfs.release(ino, handle)?;
-    answer
+    answer.map(Content::keep)
 }
 
 /// How long somebody waits for the living to finish.

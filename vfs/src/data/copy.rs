@@ -97,7 +97,8 @@ impl Shared {
             .clone()
             .read(step.from, step.from_offset, len as u32)?
             .settled()
-            .await?;
+            .await?
+            .keep();
         bytes.resize(len as usize, 0);
         let written = self.clone().write(step.to, step.to_offset, &bytes)?.settled().await?;
         Ok(u64::from(written))

@@ -14,16 +14,45 @@ use futures::FutureExt;
 use std::ops::Range;
 use std::sync::Arc;
 
+/// What was read. What came from the network for it is not in the cache yet: the reader need not wait for that.
+pub struct Content {
+    bytes: Vec<u8>,
+    fetched: Option<(Arc<Shared>, Arc<Inode>, Fetched)>,
+}
+
+impl Content {
+    /// The bytes of the file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Puts what was fetched into the cache, which takes a millisecond for each chunk; to be called once the reader has the
+    /// bytes. Dropped instead it is fetched again by the next reader.
+    pub fn keep(self) -> Vec<u8> {
+        if let Some((shared, inode, fetched)) = self.fetched {
+            shared.fill(&inode, &fetched);
+        }
+        self.bytes
+    }
+}
+
+impl From<Vec<u8>> for Content {
+    /// What did not come from the network.
+    fn from(bytes: Vec<u8>) -> Content {
+        Content { bytes, fetched: None }
+    }
+}
+
 impl Shared {
-    pub(super) fn read(self: Arc<Self>, inode: &Arc<Inode>, offset: u64, len: u32) -> Result<Later<Vec<u8>>, VfsError> {
+    pub(super) fn read(self: Arc<Self>, inode: &Arc<Inode>, offset: u64, len: u32) -> Result<Later<Content>, VfsError> {
         self.touch_recent(inode.ino);
         match self.try_read(inode, offset, len, &Fetched::new())? {
-            Attempt::Done(bytes) => Ok(Later::Ready(bytes)),
+            Attempt::Done(bytes) => Ok(Later::Ready(bytes.into())),
             Attempt::Fetch(wants) => {
                 let mut reading = self.read_later(inode.clone(), offset, len, wants).boxed();
                 // Fetched ahead: it is here, and no other thread need be woken for it.
                 Ok(match reading.as_mut().now_or_never() {
-                    Some(bytes) => Later::Ready(bytes?),
+                    Some(content) => Later::Ready(content?),
                     None => Later::Wait(reading),
                 })
             }
@@ -37,7 +66,7 @@ impl Shared {
         offset: u64,
         len: u32,
         mut wants: Vec<Want>,
-    ) -> Result<Vec<u8>, VfsError> {
+    ) -> Result<Content, VfsError> {
         let mut fetched = Fetched::new();
         for _ in 0..FETCH_ROUNDS_MAX {
             if let Err(e) = self.fetch(&wants, &mut fetched).await {
@@ -46,8 +75,8 @@ impl Shared {
             }
             match self.try_read(&inode, offset, len, &fetched)? {
                 Attempt::Done(bytes) => {
-                    self.fill(&inode, &fetched);
-                    return Ok(bytes);
+                    let fetched = Some((self, inode, fetched));
+                    return Ok(Content { bytes, fetched });
                 }
                 Attempt::Fetch(more) => wants = more,
                 Attempt::Room => unreachable!("a read takes no room"),
@@ -157,16 +186,26 @@ impl Shared {
             cursor.hinted = last.max(first);
             first..last
         };
-        let mut ids = Vec::new();
+        let (mut chunks, mut ids) = (Vec::new(), Vec::new());
         for chunk in hints {
             match state.data.extent(&self.core, inode.ino, chunk) {
-                Ok(extent) if !extent.resident => ids.extend(extent.stored.map(|(id, _)| id)),
+                Ok(extent) if !extent.resident => {
+                    if let Some((id, _)) = extent.stored {
+                        chunks.push(chunk);
+                        ids.push(id);
+                    }
+                }
                 Ok(_) => self.backing.will_read(inode.ino, chunk),
                 Err(_) => return,
             }
         }
-        if !ids.is_empty() {
-            self.core.chunks.prefetch(&ids);
+        if ids.is_empty() {
+            return;
+        }
+        // What is not on its way is hinted at again by the next read.
+        if let Some(&left) = chunks.get(self.core.chunks.prefetch(&ids)) {
+            let mut cursor = state.data.cursor.lock();
+            cursor.hinted = cursor.hinted.min(left);
         }
     }
 }

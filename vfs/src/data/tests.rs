@@ -236,6 +236,34 @@ fn absent_chunks_are_fetched_once_and_only_when_needed() {
 }
 
 #[test]
+fn who_reads_what_is_absent_has_it_before_the_cache() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, MIB));
+        bench.settle();
+        bench.keep_house();
+        bench.data.evict_all().unwrap();
+        let read = || wait(bench.data.read(&bench.file(5), 10, 20).unwrap()).unwrap();
+        let dropped = read();
+        assert_eq!(dropped.bytes(), &pattern(1, MIB)[10..30]);
+        drop(dropped);
+        let late = read();
+        assert_eq!(bench.chunks.calls().1, 2, "what is dropped is fetched again");
+        // Meanwhile it is written: what was fetched is not put over it.
+        bench.write(5, 0, &pattern(2, MIB));
+        assert_eq!(late.keep(), pattern(1, MIB)[10..30]);
+        assert_eq!(bench.content(5), pattern(2, MIB));
+        bench.settle();
+        bench.keep_house();
+        bench.data.evict_all().unwrap();
+        assert_eq!(read().keep(), pattern(2, MIB)[10..30]);
+        let again = bench.data.read(&bench.file(5), 0, 10).unwrap();
+        assert!(matches!(again, Later::Ready(_)), "it is in the cache");
+    }
+}
+
+#[test]
 fn what_the_network_lost_is_an_error_and_told() {
     let bench = Bench::new(AtRest::Sealed);
     bench.create(5);
@@ -270,7 +298,17 @@ fn sequential_readers_are_run_ahead_of() {
     bench.try_read(5, 3 * CHUNK, 100).unwrap();
     bench.try_read(5, 0, 100).unwrap();
     assert_eq!(bench.chunks.prefetched(), vec![]);
+    bench.chunks.set_prefetches_max(1);
     for at in 1..4 {
+        bench.try_read(5, at * 100, 100).unwrap();
+    }
+    assert_eq!(
+        bench.chunks.prefetched().len(),
+        2,
+        "one for each read, while others keep the miners busy"
+    );
+    bench.chunks.set_prefetches_max(9);
+    for at in 4..6 {
         bench.try_read(5, at * 100, 100).unwrap();
     }
     let expected: Vec<_> = [1, 2, 4, 5]

@@ -4,7 +4,7 @@ use super::{FakeChunks, FakeClock, FakeEntropy, volume_keys};
 use crate::Later;
 use crate::attr::FileKind;
 use crate::core::{AtRest, Core, VfsConfig, VfsParts};
-use crate::data::Data;
+use crate::data::{Content, Data};
 use crate::delta::frame::apply_delta;
 use crate::error::VfsError;
 use crate::inode::Inode;
@@ -256,7 +256,7 @@ impl Bench {
 
     /// Reads, waiting if need be.
     pub fn try_read(&self, ino: u64, offset: u64, len: u32) -> Result<Vec<u8>, VfsError> {
-        wait(self.data.read(&self.file(ino), offset, len)?)
+        wait(self.data.read(&self.file(ino), offset, len)?).map(Content::keep)
     }
 
     /// The whole file.

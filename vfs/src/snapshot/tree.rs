@@ -300,7 +300,8 @@ impl Tree {
             );
         }
         if !ids.is_empty() {
-            self.chunks.prefetch(&ids);
+            // What is not on its way then comes with its own read.
+            let _taken = self.chunks.prefetch(&ids);
         }
         Ok(())
     }

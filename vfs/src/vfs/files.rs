@@ -4,6 +4,7 @@ use super::handles::Handle;
 use super::{FileKind, Vfs};
 use crate::Later;
 use crate::change::Change;
+use crate::data::Content;
 use crate::error::VfsError;
 use crate::inode::{Inode, lock_many};
 use crate::limits::FILE_BYTES_MAX;
@@ -103,7 +104,7 @@ impl Vfs {
     }
 
     /// Reads at most `len` bytes from `offset`; fewer at the end of the file. Counts as an access.
-    pub fn read(&self, ino: u64, fh: u64, offset: u64, len: u32) -> Result<Later<Vec<u8>>, VfsError> {
+    pub fn read(&self, ino: u64, fh: u64, offset: u64, len: u32) -> Result<Later<Content>, VfsError> {
         let handle = self.handles.get(ino, fh)?;
         let answer = self.data.read(&handle.inode, offset, len)?;
         self.touch(&handle.inode)?;

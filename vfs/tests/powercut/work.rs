@@ -559,7 +559,7 @@ fn read(vfs: &Vfs, runtime: &Handle, ino: u64, size: u64) -> Result<Content, Vfs
     )?;
     let mut offset = 0;
     while offset < size {
-        let bytes = wait(runtime, vfs.read(ino, handle, offset, 1 << 20)?)?;
+        let bytes = wait(runtime, vfs.read(ino, handle, offset, 1 << 20)?)?.keep();
         assert!(!bytes.is_empty(), "a read within the file gives bytes");
         content.write(offset, &bytes);
         offset += bytes.len() as u64;

@@ -61,7 +61,7 @@ pub(super) fn read(w: &World, ino: u64, size: u64) -> Vec<u8> {
         ..OpenFlags::default()
     };
     let fh = w.vfs.open_file(ino, flags).unwrap();
-    let content = wait(w.vfs.read(ino, fh, 0, size as u32).unwrap()).unwrap();
+    let content = wait(w.vfs.read(ino, fh, 0, size as u32).unwrap()).unwrap().keep();
     w.vfs.release(ino, fh).unwrap();
     content
 }

@@ -67,7 +67,7 @@ fn copies_need_one_to_read_and_one_to_write() {
     let attr = w.stat("/b");
     assert_eq!((attr.size, attr.mtime, attr.ctime, attr.perm), (9100, now, now, 0o755));
     assert_eq!(w.stat("/a").atime, now);
-    let found = wait(w.vfs.read(b.ino, writes, 0, 10_000).unwrap()).unwrap();
+    let found = wait(w.vfs.read(b.ino, writes, 0, 10_000).unwrap()).unwrap().keep();
     assert_eq!(found, [vec![0; 100], vec![7; 9000]].concat());
     let reader = w.open("/b", OpenFlags { write: false, ..RW }).unwrap();
     assert_eq!(errno(copy(reader, 0, 10, false)), libc::EBADF);

@@ -44,7 +44,7 @@ impl World {
         let read = self.vfs.read(ino, fh, 0, 1 << 20).unwrap();
         self.vfs.release(ino, fh).unwrap();
         match read {
-            crate::Later::Ready(bytes) => bytes,
+            crate::Later::Ready(content) => content.keep(),
             _ => panic!("nothing is absent here"),
         }
     }
@@ -165,7 +165,9 @@ fn an_open_file_stays_open_in_the_trash_and_after_it() {
     let id = w.vfs.trash_list(0, 1).unwrap()[0].id;
     assert!(w.vfs.trash_purge(id).unwrap());
     w.check();
-    assert!(matches!(w.vfs.read(ino, fh, 0, 10).unwrap(), crate::Later::Ready(bytes) if bytes == b"after!"));
+    assert!(
+        matches!(w.vfs.read(ino, fh, 0, 10).unwrap(), crate::Later::Ready(content) if content.bytes() == b"after!")
+    );
     w.vfs.release(ino, fh).unwrap();
     assert_eq!(errno(w.vfs.open_file(ino, READ_WRITE)), libc::ESTALE);
     w.check();
