@@ -135,7 +135,7 @@ impl Reader {
         let frame = frame
             .map_err(|error| error.to_string())?
             .map_err(|error| error.to_string())?;
-        self.open(id, frame.into())
+        self.open(id, frame)
     }
 
     /// Opened where it lies, unless somebody else holds the frame, too.

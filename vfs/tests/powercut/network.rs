@@ -208,7 +208,9 @@ impl ChunkStore for Paper {
         async move { content.ok_or(FetchError::Unknown) }.boxed()
     }
 
-    fn prefetch(&self, _ids: &[ChunkId]) {}
+    fn prefetch(&self, _ids: &[ChunkId]) -> usize {
+        0
+    }
 
     fn standing(&self, id: ChunkId) -> Standing {
         let place = self.store.get(&place_key(id)).expect("the store can be read");
