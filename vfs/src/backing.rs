@@ -81,6 +81,8 @@ pub(crate) trait Backing: Send + Sync {
     fn read(&self, at: BlockAt, out: &mut [u8]) -> Result<(), BackingError>;
     /// Blocks of the chunk are going to be read, one after the other: the disk may begin. Costs nothing that is waited for.
     fn will_read(&self, _ino: u64, _chunk: u64) {}
+    /// Much of the chunk was written, and a sync is likely to follow: the disk may begin. Promises nothing.
+    fn will_sync(&self, _ino: u64, _chunk: u64) {}
     /// Writes whole blocks.
     fn write(&self, at: BlockAt, data: &[u8]) -> Result<(), BackingError>;
     /// Does what of a write needs no lock, beside other writes of the inode. `None`: nothing to be gained.

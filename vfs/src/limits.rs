@@ -100,6 +100,9 @@ pub const TAG_TABLES_MAX: usize = 1024;
 pub const SEAL_BUFFERS_MAX: usize = 4;
 /// Bytes of a write that are worth being sealed before the inode is locked.
 pub const PREPARE_BYTES_MIN: usize = 32 << 10;
+/// Bytes of a write into one chunk with which the disk begins at once, instead of with the next sync. Large enough to be
+/// written in one go, and by programs that write much in order.
+pub const WRITE_AHEAD_BYTES_MIN: usize = 256 << 10;
 /// Stale slots in a chunk that are worth a round of hole punching.
 pub const STALE_BLOCKS_MIN: usize = 16;
 /// Chunk states kept in memory per live inode, beside those that are ahead of the store; about 300 bytes each.

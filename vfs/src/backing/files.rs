@@ -123,6 +123,15 @@ impl Files {
         }
     }
 
+    /// Has the disk begin to write what was written here. Advice: nobody hears of failure, a sync still does all of it.
+    pub(super) fn will_sync(&self, at: PartAt, bytes: u64) {
+        if let Ok(Some(part)) = self.part(at.ino, at.part, false)
+            && let Err(e) = sparse::begin_to_write(&part.file, at.offset, bytes)
+        {
+            tracing::trace!("no writing ahead: {e}");
+        }
+    }
+
     /// Writes all of `data`.
     pub(super) fn write(&self, at: PartAt, data: &[u8]) -> io::Result<()> {
         let part = self.part_to_write(at)?;

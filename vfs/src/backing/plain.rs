@@ -38,6 +38,11 @@ impl Backing for Plain {
         Ok(self.files.read(place(at), out)?)
     }
 
+    fn will_sync(&self, ino: u64, chunk: u64) {
+        self.files
+            .will_sync(place(BlockAt { ino, chunk, block: 0 }), CHUNK_BYTES as u64);
+    }
+
     fn write(&self, at: BlockAt, data: &[u8]) -> Result<(), BackingError> {
         Ok(self.files.write(place(at), data)?)
     }

@@ -352,6 +352,10 @@ impl Backing for Sealed {
             .will_read(table_place(ino, chunk), (TABLE_BYTES + CHUNK_BYTES) as u64);
     }
 
+    fn will_sync(&self, ino: u64, chunk: u64) {
+        self.files.will_sync(table_place(ino, chunk), STRIDE_BYTES);
+    }
+
     fn write(&self, at: BlockAt, data: &[u8]) -> Result<(), BackingError> {
         debug_assert!(data.len().is_multiple_of(BLOCK) && at.block + data.len() / BLOCK <= CHUNK_BLOCKS);
         let chunk = self.chunk(at.ino, at.chunk)?;

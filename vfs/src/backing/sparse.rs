@@ -65,6 +65,23 @@ pub(crate) fn is_alone(file: &File) -> io::Result<bool> {
     }
 }
 
+/// Has the kernel begin to write the dirty pages of a range to the disk. Neither waits for them nor makes anything durable.
+///
+/// # Errors
+/// The filesystem cannot do that, or the range is none.
+pub(super) fn begin_to_write(file: &File, offset: u64, bytes: u64) -> io::Result<()> {
+    let range = libc::off64_t::try_from(offset)
+        .ok()
+        .zip(libc::off64_t::try_from(bytes).ok());
+    let (offset, bytes) = range.ok_or(io::ErrorKind::InvalidInput)?;
+    // SAFETY: takes integers and touches no memory of this process; the descriptor is open as long as `file` is.
+    let result = unsafe { libc::sync_file_range(file.as_raw_fd(), offset, bytes, libc::SYNC_FILE_RANGE_WRITE) };
+    if result == -1 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
 fn control(file: &File, command: libc::c_int, argument: libc::c_int) -> io::Result<()> {
     // SAFETY: both commands take an integer and touch no memory of this process; the descriptor is open as long as `file` is.
     let result = unsafe { libc::fcntl(file.as_raw_fd(), command, argument) };

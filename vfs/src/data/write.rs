@@ -7,7 +7,7 @@ use crate::Later;
 use crate::backing::Prepared;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
-use crate::limits::{BLOCK_BYTES, FILE_BYTES_MAX, INLINE_BYTES_MAX, PREPARE_BYTES_MIN};
+use crate::limits::{BLOCK_BYTES, FILE_BYTES_MAX, INLINE_BYTES_MAX, PREPARE_BYTES_MIN, WRITE_AHEAD_BYTES_MIN};
 use crate::records::{BlockMap, Extent};
 use crate::stages;
 use std::collections::BTreeMap;
@@ -84,8 +84,22 @@ impl Shared {
         let written = result?;
         if must_sync && matches!(written, Attempt::Done(_)) {
             self.persist(inode)?;
+        } else {
+            self.write_ahead(inode.ino, offset, data.len());
         }
         Ok(written)
+    }
+
+    /// Lets the disk begin with large writes, while the writer goes on. What is small is better gathered.
+    fn write_ahead(&self, ino: u64, offset: u64, len: usize) {
+        if len < WRITE_AHEAD_BYTES_MIN {
+            return;
+        }
+        for piece in pieces(offset, offset + len as u64) {
+            if piece.range.len() >= WRITE_AHEAD_BYTES_MIN {
+                self.backing.will_sync(ino, piece.chunk);
+            }
+        }
     }
 
     fn write_locked(

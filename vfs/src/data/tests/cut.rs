@@ -26,13 +26,13 @@ impl Lazy {
     fn over(mut bench: Bench) -> Lazy {
         let (backing, disk) = (bench.data.shared().backing.clone(), Arc::new(scratch()));
         let (dir, target) = (bench.dir.clone(), disk.clone());
-        let synced = Box::new(move || {
+        let synced = move || {
             std::fs::remove_dir_all(target.path())?;
             std::fs::create_dir(target.path())?;
             copy_dir(dir.path(), target.path());
             Ok(())
-        });
-        bench.data = Data::over(bench.core.clone(), Arc::new(Watched { backing, synced })).unwrap();
+        };
+        bench.data = Data::over(bench.core.clone(), Arc::new(Watched::new(backing, synced))).unwrap();
         Lazy { bench, disk }
     }
 

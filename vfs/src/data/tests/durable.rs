@@ -190,8 +190,23 @@ fn an_fsync_survives_growing_out_of_the_record_onto_a_disk_that_keeps_any_sector
 
 /// Backing files of which somebody hears when an inode was synced, and may make that fail.
 pub(super) struct Watched {
-    pub(super) backing: Arc<dyn Backing>,
-    pub(super) synced: Box<dyn Fn() -> std::io::Result<()> + Send + Sync>,
+    backing: Arc<dyn Backing>,
+    synced: Box<dyn Fn() -> std::io::Result<()> + Send + Sync>,
+    /// Chunks that the disk was told to begin with.
+    ahead: Mutex<Vec<u64>>,
+}
+
+impl Watched {
+    pub(super) fn new(
+        backing: Arc<dyn Backing>,
+        synced: impl Fn() -> std::io::Result<()> + Send + Sync + 'static,
+    ) -> Watched {
+        Watched {
+            backing,
+            synced: Box::new(synced),
+            ahead: Mutex::default(),
+        }
+    }
 }
 
 impl Backing for Watched {
@@ -200,6 +215,10 @@ impl Backing for Watched {
     }
     fn write(&self, at: BlockAt, data: &[u8]) -> Result<(), BackingError> {
         self.backing.write(at, data)
+    }
+    fn will_sync(&self, ino: u64, chunk: u64) {
+        self.ahead.lock().push(chunk);
+        self.backing.will_sync(ino, chunk);
     }
     fn prepare(&self, at: BlockAt, data: &[u8]) -> Option<Prepared> {
         self.backing.prepare(at, data)
@@ -280,11 +299,11 @@ fn a_sync_that_failed_in_the_background_fails_every_fsync() {
         let fail = Arc::new(AtomicBool::new(false));
         let backing = bench.data.shared().backing.clone();
         let failing = fail.clone();
-        let synced = Box::new(move || match failing.load(Ordering::Relaxed) {
+        let synced = move || match failing.load(Ordering::Relaxed) {
             true => Err(std::io::Error::from_raw_os_error(libc::EIO)),
             false => Ok(()),
-        });
-        let faulty = Watched { backing, synced };
+        };
+        let faulty = Watched::new(backing, synced);
         bench.data = Data::over(bench.core.clone(), Arc::new(faulty)).unwrap();
         for ino in [5, 6] {
             bench.create(ino);
@@ -364,5 +383,26 @@ fn pages_over_pages_are_durable_without_the_journal_and_nothing_else_is() {
             content,
             "{at_rest:?}"
         );
+    }
+}
+
+#[test]
+fn the_disk_begins_with_what_is_large_before_it_is_synced() {
+    for at_rest in BOTH {
+        let mut bench = Bench::new(at_rest);
+        let watched = Arc::new(Watched::new(bench.data.shared().backing.clone(), || Ok(())));
+        bench.data = Data::over(bench.core.clone(), watched.clone()).unwrap();
+        bench.create(5);
+        for at in 0..64 {
+            bench.write(5, at * BLOCK_BYTES, &pattern(1, BLOCK));
+        }
+        assert_eq!(*watched.ahead.lock(), Vec::<u64>::new(), "what is small is gathered");
+        // Half a MiB that lies in two chunks, a tenth of it in the first.
+        bench.write(5, CHUNK - 50_000, &pattern(2, MIB / 2));
+        assert_eq!(*watched.ahead.lock(), vec![1]);
+        bench.write(5, 3 * CHUNK, &pattern(3, MIB));
+        assert_eq!(*watched.ahead.lock(), vec![1, 3]);
+        let content = bench.content(5);
+        assert!(content[3 * MIB..] == pattern(3, MIB) && content[MIB - 50_000..][..MIB / 2] == pattern(2, MIB / 2));
     }
 }

@@ -32,7 +32,7 @@ fn rig() -> (Bench, Arc<Disk>) {
     });
     copy_dir(bench.dir.path(), disk.safe.lock().path());
     let (seen, dir, store) = (disk.clone(), bench.dir.clone(), bench.store.clone());
-    let synced = Box::new(move || {
+    let synced = move || {
         if seen.fails.load(Ordering::Relaxed) {
             return Err(std::io::Error::from_raw_os_error(libc::EIO));
         }
@@ -42,9 +42,9 @@ fn rig() -> (Bench, Arc<Disk>) {
         seen.syncs.fetch_add(1, Ordering::Relaxed);
         seen.copies_then.store(copies(&store), Ordering::Relaxed);
         Ok(())
-    });
+    };
     let backing = bench.data.shared().backing.clone();
-    bench.data = Data::over(bench.core.clone(), Arc::new(Watched { backing, synced })).unwrap();
+    bench.data = Data::over(bench.core.clone(), Arc::new(Watched::new(backing, synced))).unwrap();
     bench.create(5);
     (bench, disk)
 }
