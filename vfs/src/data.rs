@@ -22,6 +22,7 @@
 mod copy;
 mod errors;
 mod fetch;
+mod filling;
 mod inline;
 mod journal;
 pub(crate) mod logged;
@@ -51,12 +52,13 @@ use cessfs_sync::disk::DiskRoom;
 use cessfs_sync::limits::CHUNK_BYTES;
 use cessfs_sync::{Batch, DeltaSource};
 use errors::ErrorLog;
+use filling::Filling;
 use lru::LruCache;
 use parking_lot::Mutex;
 use passthrough::{Births, Stamp};
 use reclaim::ReclaimQueue;
 use space::SpaceCall;
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::num::NonZeroUsize;
 use std::ops::Range;
@@ -91,8 +93,8 @@ pub(crate) struct Shared {
     pub(crate) dirty: Mutex<DirtyQueue>,
     /// Inodes with content that is ahead of the store; kept alive by being here.
     pending: Mutex<BTreeMap<u64, Arc<Inode>>>,
-    /// Fetched chunks that somebody is putting into the cache: no more than there are readers.
-    filling: Mutex<HashSet<(u64, u64)>>,
+    /// Fetched chunks that somebody is putting into the cache.
+    filling: Filling,
     /// Space to give back once the journal is durable.
     reclaim: ReclaimQueue,
     /// Last use of inodes, for eviction.
@@ -141,7 +143,7 @@ impl Data {
             backing,
             dirty: Mutex::new(DirtyQueue::default()),
             pending: Mutex::new(BTreeMap::new()),
-            filling: Mutex::default(),
+            filling: Filling::default(),
             reclaim: ReclaimQueue::default(),
             recent: Mutex::new(LruCache::new(remembered)),
             errors: ErrorLog::default(),
@@ -248,6 +250,7 @@ impl Data {
     /// Something could not be synced or journaled.
     pub fn stop(&self) -> Result<(), VfsError> {
         self.0.workers.stop();
+        self.0.filling.end();
         let looked = self.0.look_at_all();
         // A volume closed cleanly is not scanned: what rests in the cache has to be there after a power cut, too.
         self.0.backing.sync_all()?;

@@ -85,14 +85,15 @@ impl Shared {
             return;
         }
         let mut must_sync = false;
+        // Held until what they did is durable where it has to be.
+        let mut fillers = Vec::with_capacity(fetched.len());
         for (&chunk, (id, bytes)) in fetched {
             let at = ChunkAt { ino: inode.ino, chunk };
-            if !self.filling.lock().insert((at.ino, chunk)) {
+            let Some(filler) = self.filling.begin(at.ino, chunk) else {
                 continue;
-            }
-            let filled = self.fill_ahead(inode, at, *id, bytes);
-            self.filling.lock().remove(&(at.ino, chunk));
-            match filled {
+            };
+            fillers.push(filler);
+            match self.fill_ahead(inode, at, *id, bytes) {
                 Ok(needs) => must_sync |= needs,
                 Err(e) => {
                     self.errors

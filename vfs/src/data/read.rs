@@ -17,7 +17,7 @@ use std::sync::Arc;
 /// What was read. What came from the network for it is not in the cache yet: the reader need not wait for that.
 pub struct Content {
     bytes: Vec<u8>,
-    fetched: Option<(Arc<Shared>, Arc<Inode>, Fetched)>,
+    pub(super) fetched: Option<(Arc<Shared>, Arc<Inode>, Fetched)>,
 }
 
 impl Content {

@@ -228,10 +228,8 @@ fn absent_chunks_are_fetched_once_and_only_when_needed() {
         assert_eq!(bench.chunks.calls().1, 2);
         assert_eq!(bench.content(5), expected);
         assert_eq!(bench.chunks.calls().1, 3);
-        assert!(
-            matches!(bench.data.read(&bench.file(5), 0, 10).unwrap(), Later::Ready(_)),
-            "it stays in the cache"
-        );
+        let again = wait(bench.data.read(&bench.file(5), 0, 10).unwrap()).unwrap();
+        assert!(again.fetched.is_none(), "it stays in the cache");
     }
 }
 
@@ -258,8 +256,15 @@ fn who_reads_what_is_absent_has_it_before_the_cache() {
         bench.keep_house();
         bench.data.evict_all().unwrap();
         assert_eq!(read().keep(), pattern(2, MIB)[10..30]);
-        let again = bench.data.read(&bench.file(5), 0, 10).unwrap();
-        assert!(matches!(again, Later::Ready(_)), "it is in the cache");
+        assert!(read().fetched.is_none(), "it is in the cache");
+        bench.settle();
+        bench.keep_house();
+        bench.data.evict_all().unwrap();
+        let too_late = read();
+        assert!(too_late.fetched.is_some());
+        bench.data.stop().unwrap();
+        too_late.keep();
+        assert!(read().fetched.is_some(), "a closed volume's cache is left alone");
     }
 }
 
