@@ -67,7 +67,7 @@ use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 pub(crate) use journal::HEARTBEAT_KEY;
-pub(crate) use piece::ChunkAt;
+pub(crate) use piece::{ChunkAt, Piece, chunk_len, pieces};
 pub use read::Content;
 pub(crate) use read::copy_visible;
 pub use state::DataState;
@@ -568,35 +568,6 @@ impl Shared {
             }
         }
     }
-}
-
-/// A run of bytes within one chunk.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Piece {
-    pub(crate) chunk: u64,
-    /// Within the chunk.
-    pub(crate) range: Range<usize>,
-}
-
-/// Cuts `offset..end` at chunk boundaries.
-pub(crate) fn pieces(offset: u64, end: u64) -> Vec<Piece> {
-    let mut out = Vec::new();
-    let mut at = offset;
-    while at < end {
-        let chunk = at / CHUNK;
-        let stop = end.min((chunk + 1) * CHUNK);
-        out.push(Piece {
-            chunk,
-            range: (at - chunk * CHUNK) as usize..(stop - chunk * CHUNK) as usize,
-        });
-        at = stop;
-    }
-    out
-}
-
-/// Bytes of chunk `chunk` of a file of `size` bytes.
-pub(crate) fn chunk_len(size: u64, chunk: u64) -> u32 {
-    size.saturating_sub(chunk * CHUNK).min(CHUNK) as u32
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 //! Bytes of a chunk from `valid` on are zeros, whatever the backing file holds there; so are blocks that are not allocated.
 //! Both rules are applied here, by everybody who reads or writes resident content.
 
-use super::{BLOCK, Shared};
+use super::{BLOCK, CHUNK, Shared};
 use crate::backing::{BlockAt, Prepared};
 use crate::error::VfsError;
 use crate::limits::PREPARE_BYTES_MIN;
@@ -25,6 +25,35 @@ impl ChunkAt {
             block,
         }
     }
+}
+
+/// A run of bytes within one chunk.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece {
+    pub(crate) chunk: u64,
+    /// Within the chunk.
+    pub(crate) range: Range<usize>,
+}
+
+/// Cuts `offset..end` at chunk boundaries.
+pub(crate) fn pieces(offset: u64, end: u64) -> Vec<Piece> {
+    let mut out = Vec::new();
+    let mut at = offset;
+    while at < end {
+        let chunk = at / CHUNK;
+        let stop = end.min((chunk + 1) * CHUNK);
+        out.push(Piece {
+            chunk,
+            range: (at - chunk * CHUNK) as usize..(stop - chunk * CHUNK) as usize,
+        });
+        at = stop;
+    }
+    out
+}
+
+/// Bytes of chunk `chunk` of a file of `size` bytes.
+pub(crate) fn chunk_len(size: u64, chunk: u64) -> u32 {
+    size.saturating_sub(chunk * CHUNK).min(CHUNK) as u32
 }
 
 impl Shared {
