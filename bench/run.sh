@@ -35,9 +35,13 @@ parts() {
     done) | jq -s 'map(. + {gib_per_s: (if .bytes then .bytes / .ns * 1e9 / 1073741824 else null end)})' >"$save/parts.json"
     printf '\n### The parts, one core\n\n| part | time | throughput |\n|---|---|---|\n'
     jq -r '.[] | "| \(.name) | \(.ns / 1000 * 10 | round / 10) µs | \(if .gib_per_s then "\(.gib_per_s * 100 | round / 100) GiB/s" elif .elements then "\(.elements / .ns * 1e9 | round)/s" else "–" end) |"' "$save/parts.json"
-    # A GiB is named once, sealed at rest once, sealed for its pack once, coded and hashed, and coded again while it is sent.
-    sum=$(jq '[.[] | select(.name | IN("gib/chunk_id", "gib/seal_blocks", "gib/seal_chunk", "gib/encode_and_hash_pack", "gib/encode")) | 1 / .gib_per_s] | add' "$save/parts.json")
-    printf '\nSum of the parts: %.2f core-seconds per GiB.\n' "$sum"
+    printf '\nSum of the parts: %.2f core-seconds per GiB.\n' "$(sum_of_parts)"
+}
+
+# A GiB is named once, sealed at rest once, sealed for its pack once, coded and hashed, and coded again while it is sent.
+sum_of_parts() {
+    jq '[.[] | select(.name | IN("gib/chunk_id", "gib/seal_blocks", "gib/seal_chunk", "gib/encode_and_hash_pack", "gib/encode")) | 1 / .gib_per_s] | add' \
+        "$save/parts.json"
 }
 
 network() {
@@ -63,7 +67,7 @@ mounted() {
 
 pipeline() {
     local more=()
-    [ ! -e "$save/parts.json" ] || more+=(--parts "$save/parts.json")
+    [ ! -e "$save/parts.json" ] || more+=(--parts "$(sum_of_parts)")
     [ -z "$baseline" ] || [ ! -e "$baseline/pipeline.json" ] || more+=(--baseline "$baseline/pipeline.json")
     bench/pipeline "$mount" bench "$scratch/net" "$save/pipeline.json" --files "${FILES:-20000}" "${more[@]}"
 }

@@ -486,8 +486,8 @@ fn flush_kernel(dir: &Path) -> Result<(), Failure> {
 fn refused_writes(error: &std::io::Error) -> Failure {
     let what = format!("writes into the mount were refused since the last sync: {error}");
     Failure::new(Exit::Disk, what).hint(
-        "programs that call fsync were told; what they wrote is not in the mount. `cessfs status NAME` says what is full; \
-         sync again for all the rest",
+        "programs that call fsync were told; what they wrote is not in the mount. `cessfs status NAME` says what is full \
+         or failed; sync again for all the rest",
     )
 }
 

@@ -221,9 +221,7 @@ fn absent_chunks_are_fetched_once_and_only_when_needed() {
         let mut expected = [pattern(2, MIB), pattern(1, 2 * MIB)[MIB..].to_vec()].concat();
         expected[MIB + 10..MIB + 14].copy_from_slice(b"part");
         assert_eq!(bench.content(5), expected);
-        bench.settle();
-        bench.keep_house();
-        bench.data.evict_all().unwrap();
+        bench.make_absent();
         assert_eq!(bench.try_read(5, 0, 10).unwrap(), expected[..10]);
         assert_eq!(bench.chunks.calls().1, 2);
         assert_eq!(bench.content(5), expected);
@@ -239,9 +237,7 @@ fn who_reads_what_is_absent_has_it_before_the_cache() {
         let bench = Bench::new(at_rest);
         bench.create(5);
         bench.write(5, 0, &pattern(1, MIB));
-        bench.settle();
-        bench.keep_house();
-        bench.data.evict_all().unwrap();
+        bench.make_absent();
         let read = || wait(bench.data.read(&bench.file(5), 10, 20).unwrap()).unwrap();
         let dropped = read();
         assert_eq!(dropped.bytes(), &pattern(1, MIB)[10..30]);
@@ -252,14 +248,10 @@ fn who_reads_what_is_absent_has_it_before_the_cache() {
         bench.write(5, 0, &pattern(2, MIB));
         assert_eq!(late.keep(), pattern(1, MIB)[10..30]);
         assert_eq!(bench.content(5), pattern(2, MIB));
-        bench.settle();
-        bench.keep_house();
-        bench.data.evict_all().unwrap();
+        bench.make_absent();
         assert_eq!(read().keep(), pattern(2, MIB)[10..30]);
         assert!(read().fetched.is_none(), "it is in the cache");
-        bench.settle();
-        bench.keep_house();
-        bench.data.evict_all().unwrap();
+        bench.make_absent();
         let too_late = read();
         assert!(too_late.fetched.is_some());
         bench.data.stop().unwrap();
@@ -273,9 +265,7 @@ fn what_the_network_lost_is_an_error_and_told() {
     let bench = Bench::new(AtRest::Sealed);
     bench.create(5);
     bench.write(5, 0, &pattern(1, MIB));
-    bench.settle();
-    bench.keep_house();
-    bench.data.evict_all().unwrap();
+    bench.make_absent();
     bench.chunks.lose(bench.extent(5, 0).unwrap().stored.unwrap().0);
     assert!(matches!(bench.try_read(5, 0, 10), Err(VfsError::Fetch(_))));
     assert!(matches!(bench.try_write(5, 5, b"x"), Err(VfsError::Fetch(_))));
@@ -297,9 +287,7 @@ fn sequential_readers_are_run_ahead_of() {
     let bench = Bench::new(AtRest::Plain);
     bench.create(5);
     bench.write(5, 0, &pattern(1, 6 * MIB));
-    bench.settle();
-    bench.keep_house();
-    bench.data.evict_all().unwrap();
+    bench.make_absent();
     bench.try_read(5, 3 * CHUNK, 100).unwrap();
     bench.try_read(5, 0, 100).unwrap();
     assert_eq!(bench.chunks.prefetched(), vec![]);
@@ -393,9 +381,7 @@ fn explain_tells_each_chunk() {
     let bench = Bench::new(AtRest::Plain);
     bench.create(5);
     bench.write(5, 0, &pattern(1, MIB));
-    bench.settle();
-    bench.keep_house();
-    bench.data.evict_all().unwrap();
+    bench.make_absent();
     bench.write(5, 2 * CHUNK, b"dirty");
     let told = bench.data.extents(&bench.file(5)).unwrap();
     let flags: Vec<_> = told

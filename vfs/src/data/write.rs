@@ -82,10 +82,10 @@ impl Shared {
         drop(locked);
         drop(guard);
         let written = result?;
-        if must_sync && matches!(written, Attempt::Done(_)) {
-            self.persist(inode)?;
-        } else {
-            self.write_ahead(inode.ino, offset, data.len());
+        match &written {
+            Attempt::Done(_) if must_sync => self.persist(inode)?,
+            Attempt::Done(len) => self.write_ahead(inode.ino, offset, *len as usize),
+            Attempt::Fetch(_) | Attempt::Room => {}
         }
         Ok(written)
     }

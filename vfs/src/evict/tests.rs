@@ -72,9 +72,7 @@ fn the_journal_says_absent_durably_before_the_hole_is_punched() {
         let bench = Bench::new(at_rest);
         bench.create(5);
         bench.write(5, 0, &pattern(1, MIB));
-        bench.settle();
-        bench.keep_house();
-        bench.data.evict_all().unwrap();
+        bench.make_absent();
         // Whatever prefix of the journal a crash leaves from here on, the chunk is not called resident.
         let (_, durable) = bench.store.progress();
         let after = bench.crash_at(durable);

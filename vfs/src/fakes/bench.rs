@@ -254,6 +254,14 @@ impl Bench {
         assert_eq!(self.try_write(ino, offset, bytes).unwrap() as usize, bytes.len());
     }
 
+    /// What was written is on the network, and nowhere else.
+    #[track_caller]
+    pub fn make_absent(&self) {
+        self.settle();
+        self.keep_house();
+        self.data.evict_all().unwrap();
+    }
+
     /// Reads, waiting if need be.
     pub fn try_read(&self, ino: u64, offset: u64, len: u32) -> Result<Vec<u8>, VfsError> {
         wait(self.data.read(&self.file(ino), offset, len)?).map(Content::keep)

@@ -309,9 +309,7 @@ fn a_sync_that_failed_in_the_background_fails_every_fsync() {
             bench.create(ino);
             bench.write(ino, 0, &pattern(1, MIB));
         }
-        bench.settle();
-        bench.keep_house();
-        bench.data.evict_all().unwrap();
+        bench.make_absent();
         // Replaced as a whole: housekeeping has to sync before it may journal.
         bench.write(5, 0, &pattern(2, MIB));
         fail.store(true, Ordering::Relaxed);

@@ -8,9 +8,7 @@ fn absent(at_rest: AtRest, len: usize) -> Bench {
     let bench = Bench::new(at_rest);
     bench.create(5);
     bench.write(5, 0, &pattern(1, len));
-    bench.settle();
-    bench.keep_house();
-    bench.data.evict_all().unwrap();
+    bench.make_absent();
     bench
 }
 
@@ -59,9 +57,7 @@ fn a_part_of_a_block_is_fetched_and_zeroed() {
         assert_eq!(bench.chunks.calls().1, 1, "one chunk, of two");
         assert_eq!(bench.content(5), expected);
         assert_eq!(bench.data_ranges(5), vec![0..4096, 8192..2 * CHUNK]);
-        bench.settle();
-        bench.keep_house();
-        bench.data.evict_all().unwrap();
+        bench.make_absent();
         assert_eq!(bench.content(5), expected);
     }
 }
@@ -234,9 +230,7 @@ fn copies_share_what_the_network_has() {
         expected[10..17].copy_from_slice(b"changed");
         assert_eq!(bench.content(6), expected);
         bench.delete(5);
-        bench.settle();
-        bench.keep_house();
-        bench.data.evict_all().unwrap();
+        bench.make_absent();
         assert_eq!(bench.content(6), expected);
     }
 }
