@@ -57,6 +57,10 @@ pub trait ChunkStore: Send + Sync + 'static {
     fn submit(&self, id: ChunkId, plaintext: &[u8]) -> Result<(), StoreError>;
     /// The plaintext of a chunk, from staging or from the network, verified. Single-flight per chunk.
     fn fetch(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes, FetchError>>;
+    /// The plaintext of a chunk that was fetched lately, if it is still in memory. Waits for nothing.
+    fn at_hand(&self, _id: ChunkId) -> Option<Bytes> {
+        None
+    }
     /// A hint that these chunks will be wanted soon. How many of them, from the first one on, are here or on their way now:
     /// when busy not all, and the rest is to be asked for again.
     fn prefetch(&self, ids: &[ChunkId]) -> usize;

@@ -322,6 +322,10 @@ impl ChunkStore for Engine {
         self.reader.fetch(id)
     }
 
+    fn at_hand(&self, id: ChunkId) -> Option<Bytes> {
+        self.reader.at_hand(id)
+    }
+
     fn prefetch(&self, ids: &[ChunkId]) -> usize {
         self.reader.prefetch(ids)
     }

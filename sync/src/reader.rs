@@ -79,6 +79,11 @@ impl Reader {
         flight.boxed()
     }
 
+    /// See [`crate::ChunkStore::at_hand`].
+    pub(crate) fn at_hand(&self, id: ChunkId) -> Option<Bytes> {
+        self.chunks.lock().get(id)
+    }
+
     /// See [`crate::ChunkStore::prefetch`].
     pub(crate) fn prefetch(self: &Arc<Self>, ids: &[ChunkId]) -> usize {
         for (taken, id) in ids.iter().enumerate() {

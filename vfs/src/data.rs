@@ -416,10 +416,10 @@ impl Data {
         self.0.backing.used_bytes()
     }
 
-    /// Everything dirty at the call has been submitted when it returns.
+    /// Everything dirty at the call has been submitted when it returns, and survives a power cut here.
     ///
     /// # Errors
-    /// The pipeline's staging is full, or a dirty chunk cannot be read.
+    /// The pipeline's staging is full, a dirty chunk cannot be read, or something cannot be made durable; the rest is submitted.
     pub fn write_back_all(&self) -> Result<(), VfsError> {
         self.0.write_back_all()
     }

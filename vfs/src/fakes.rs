@@ -130,6 +130,7 @@ struct State {
     packs: Vec<FakePack>,
     open: BTreeSet<ChunkId>,
     lost: BTreeSet<ChunkId>,
+    at_hand: BTreeSet<ChunkId>,
     submit_error: Option<StoreError>,
     aside: Option<Duration>,
     submits: u64,
@@ -238,6 +239,11 @@ impl FakeChunks {
         self.0.lock().lost.insert(id);
     }
 
+    /// From now on the chunk is in memory.
+    pub fn take_in_hand(&self, id: ChunkId) {
+        self.0.lock().at_hand.insert(id);
+    }
+
     /// From now on `submit` fails like this, or works again.
     pub fn fail_submit(&self, error: Option<StoreError>) {
         self.0.lock().submit_error = error;
@@ -336,6 +342,12 @@ impl ChunkStore for FakeChunks {
                 .map(|(bytes, _)| bytes.clone())
                 .ok_or(FetchError::Unknown)
         })
+    }
+
+    fn at_hand(&self, id: ChunkId) -> Option<Bytes> {
+        let state = self.0.lock();
+        let (bytes, _) = state.chunks.get(&id).filter(|_| state.at_hand.contains(&id))?;
+        Some(bytes.clone())
     }
 
     fn step_aside(&self) -> Option<Duration> {

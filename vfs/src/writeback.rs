@@ -27,6 +27,7 @@ use cessfs_crypto::ChunkId;
 use cessfs_sync::{Batch, Standing, StoreError};
 use parking_lot::RwLockWriteGuard;
 use queue::Taken;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -145,12 +146,12 @@ impl Shared {
         }
     }
 
-    /// Submits everything that is dirty at the call.
+    /// Submits everything that is dirty at the call, and makes it durable here: whoever asks wants it to outlive this machine. A
+    /// disk that fails keeps nothing from being submitted.
     pub(crate) fn write_back_all(&self) -> Result<(), VfsError> {
         self.look_at_all()?;
-        self.persist_all()?;
+        let mut first_error = self.make_durable().err();
         let all = self.dirty.lock().not_submitted();
-        let mut first_error = None;
         for (ino, chunk) in all {
             let Some(taken) = self.dirty.lock().take(ino, chunk) else {
                 continue;
@@ -173,6 +174,7 @@ impl Shared {
                 Standing::Sealed | Standing::Stored | Standing::Confirmed => ready.push(entry),
             }
         }
+        self.only_durable(&mut ready)?;
         for group in ready.chunk_by(|a, b| a.taken.ino == b.taken.ino) {
             for page in group.chunks(LAZY_BATCH) {
                 self.turn_clean(page)?;
@@ -182,6 +184,21 @@ impl Shared {
             }
         }
         self.settle_behind()
+    }
+
+    /// Makes the files of these chunks durable here, and leaves those out that cannot be: after a power cut, what the cache has of
+    /// a clean chunk is taken for newer than what the network has.
+    fn only_durable(&self, ready: &mut Vec<Submitted>) -> Result<(), VfsError> {
+        let mut inodes: Vec<Arc<Inode>> = Vec::new();
+        for entry in ready.iter() {
+            let known = inodes.last().is_some_and(|last| last.ino == entry.taken.ino);
+            inodes.extend(if known { None } else { self.if_there(entry.taken.ino)? });
+        }
+        self.persist_many(&inodes, &|_| true)?;
+        let failed = |inode: &&Arc<Inode>| inode.state.read().data.failure.is_some();
+        let failed: BTreeSet<u64> = inodes.iter().filter(failed).map(|inode| inode.ino).collect();
+        ready.retain(|entry| !failed.contains(&entry.taken.ino));
+        Ok(())
     }
 
     /// Of chunks that were written since they were submitted, the store says what the network has now: later deltas must not

@@ -202,13 +202,15 @@ impl Sealed {
         self.entropy.lock().fill(&mut nonces);
         let (nonces, _) = nonces.as_chunks::<12>();
         let mut bytes = self.spare.lock().pop().unwrap_or_default();
-        bytes.clear();
-        bytes.extend_from_slice(data);
+        bytes.resize(data.len(), 0);
         let mut entries = Vec::with_capacity(targets.len());
         let places = (first..).zip(&targets).zip(nonces);
-        for (((block, (_, version)), nonce), data) in places.zip(bytes.chunks_exact_mut(BLOCK)) {
+        let blocks = bytes.chunks_exact_mut(BLOCK).zip(data.chunks_exact(BLOCK));
+        for (((block, (_, version)), nonce), (bytes, data)) in places.zip(blocks) {
             let number = chunk.at(block).in_file();
-            let tag = chunk.key.seal_block(number, *version, nonce, data);
+            // One at a time: the copy is still in the core's nearest cache when it is sealed.
+            bytes.copy_from_slice(data);
+            let tag = chunk.key.seal_block(number, *version, nonce, bytes);
             entries.push(Entry {
                 nonce: *nonce,
                 tag,

@@ -183,6 +183,13 @@ impl Shared {
         self.persist_many(&inodes, &|state| !state.data.logged.is_empty())
     }
 
+    /// Makes durable here whatever was written before the call, also what nobody asked to be.
+    pub(crate) fn make_durable(&self) -> Result<(), VfsError> {
+        self.persist_all()?;
+        self.backing.sync_all()?;
+        Ok(self.core.store.barrier()?)
+    }
+
     /// The same for inodes that have been ahead of the store for long enough.
     pub(crate) fn persist_aged(&self) -> Result<(), VfsError> {
         let now = self.core.clock.monotonic();
@@ -198,7 +205,11 @@ impl Shared {
     }
 
     /// `copies_go`: the inode's copies in the store shall be replaced by a sync of its backing file.
-    fn persist_many(&self, inodes: &[Arc<Inode>], copies_go: &dyn Fn(&InodeState) -> bool) -> Result<(), VfsError> {
+    pub(crate) fn persist_many(
+        &self,
+        inodes: &[Arc<Inode>],
+        copies_go: &dyn Fn(&InodeState) -> bool,
+    ) -> Result<(), VfsError> {
         let changes: Vec<(u64, bool)> = inodes
             .iter()
             .map(|inode| {

@@ -9,6 +9,7 @@ use crate::inode::{Inode, InodeState};
 use crate::limits::{FETCH_ROUNDS_MAX, PREFETCH_CHUNKS, PREFETCH_DISORDER_BYTES, PREFETCH_STREAK};
 use crate::records::Extent;
 use crate::stages;
+use bytes::Bytes;
 use cessfs_sync::FetchError;
 use futures::FutureExt;
 use std::ops::Range;
@@ -128,6 +129,11 @@ impl Shared {
         let extent = state.data.extent(&self.core, inode.ino, chunk)?;
         if extent.resident {
             let at = ChunkAt { ino: inode.ino, chunk };
+            // It was fetched a moment ago, and most of it is read after that: what was sealed for the cache need not be opened.
+            if let Some(bytes) = self.at_hand(&extent) {
+                copy_visible(&extent, &bytes, &piece.range, out);
+                return Ok(None);
+            }
             match self.read_range(at, &extent, piece.range.clone(), out) {
                 Err(VfsError::Damaged { .. }) if self.distrust(inode, state, chunk)? => {}
                 other => return other.map(|()| None),
@@ -142,6 +148,13 @@ impl Shared {
         };
         copy_visible(&extent, bytes, &piece.range, out);
         Ok(None)
+    }
+
+    /// What a chunk holds, if it is in memory still since it came from the network, and nothing was written since.
+    fn at_hand(&self, extent: &Extent) -> Option<Bytes> {
+        let (id, len) = extent.stored.filter(|_| !extent.dirty)?;
+        let bytes = self.core.chunks.at_hand(id)?;
+        (bytes.len() == len as usize).then_some(bytes)
     }
 
     /// A block of the chunk is damaged. If the network has the same content the cached copy is given up, and true returned;

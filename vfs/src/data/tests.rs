@@ -261,6 +261,33 @@ fn who_reads_what_is_absent_has_it_before_the_cache() {
 }
 
 #[test]
+fn what_was_fetched_a_moment_ago_is_read_from_memory() {
+    let bench = Bench::new(AtRest::Sealed);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, 3 * 4096));
+    bench.settle();
+    bench.fsync(5).unwrap();
+    let (id, _) = bench.extent(5, 0).unwrap().stored.unwrap();
+    bench.chunks.take_in_hand(id);
+    // Whoever opens a block of the cache notices.
+    let path = bench.dir.path().join("05/0000000000000005");
+    let mut raw = std::fs::read(&path).unwrap();
+    raw[16 * 1024 + 4096 + 7] ^= 1;
+    std::fs::write(&path, raw).unwrap();
+    assert_eq!(bench.content(5), pattern(1, 3 * 4096));
+    assert!(bench.data.errors().is_empty(), "{:?}", bench.data.errors());
+    assert_eq!(bench.chunks.calls().1, 0);
+    // What was cut off since is not in it, and once something is written it is not the content any more.
+    bench.set_size(5, 5000);
+    bench.set_size(5, 6000);
+    let mut expected = pattern(1, 5000);
+    expected.resize(6000, 0);
+    assert_eq!(bench.content(5), expected);
+    bench.write(5, 4096, &[9; 4096]);
+    assert_eq!(bench.try_read(5, 4096, 4096).unwrap(), [9; 4096]);
+}
+
+#[test]
 fn what_the_network_lost_is_an_error_and_told() {
     let bench = Bench::new(AtRest::Sealed);
     bench.create(5);

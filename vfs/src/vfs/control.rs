@@ -106,7 +106,7 @@ impl Vfs {
         self.data.cache_bytes()
     }
 
-    /// Everything dirty at the call, and every attribute, has been submitted when it returns.
+    /// Everything dirty at the call, and every attribute, has been submitted when it returns, and survives a power cut here.
     pub fn write_back_all(&self) -> Result<(), VfsError> {
         if self.core.check_writable().is_ok() {
             self.journal_lazy()?;

@@ -248,7 +248,11 @@ impl<'r> Worker<'r> {
             }
             89..93 => {
                 self.vfs.write_back_all().expect("write back");
-                Some("write back".into())
+                let step = self.history.steps.len();
+                for ino in files {
+                    self.history.syncs.entry(ino).or_default().push(step);
+                }
+                return self.note("write back".into(), begun, true);
             }
             // A real pack is 32 MiB: two of them are enough.
             93..96 if self.setup.staged && self.seals >= 2 => None,

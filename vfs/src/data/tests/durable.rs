@@ -240,7 +240,8 @@ impl Backing for Watched {
         Ok((self.synced)()?)
     }
     fn sync_all(&self) -> Result<(), BackingError> {
-        self.backing.sync_all()
+        self.backing.sync_all()?;
+        Ok((self.synced)()?)
     }
     fn unsynced(&self, ino: u64, max: usize) -> Option<Vec<(BlockAt, u32)>> {
         self.backing.unsynced(ino, max)
@@ -402,5 +403,59 @@ fn the_disk_begins_with_what_is_large_before_it_is_synced() {
         assert_eq!(*watched.ahead.lock(), vec![1, 3]);
         let content = bench.content(5);
         assert!(content[3 * MIB..] == pattern(3, MIB) && content[MIB - 50_000..][..MIB / 2] == pattern(2, MIB / 2));
+    }
+}
+
+/// What the disk has for certain: the cache as it was when one of its files was synced last.
+pub(super) fn as_synced_last(bench: &mut Bench) -> Arc<Mutex<tempfile::TempDir>> {
+    let on_disk = Arc::new(Mutex::new(scratch()));
+    let (dir, image) = (bench.dir.clone(), on_disk.clone());
+    let synced = move || {
+        let now = scratch();
+        copy_dir(dir.path(), now.path());
+        *image.lock() = now;
+        Ok(())
+    };
+    let backing = Watched::new(bench.data.shared().backing.clone(), synced);
+    bench.data = Data::over(bench.core.clone(), Arc::new(backing)).unwrap();
+    on_disk
+}
+
+/// Nobody synced the file, but its content is on the network: what a power cut leaves of the cache must not be taken for newer.
+#[test]
+fn what_the_network_has_outlives_a_cache_that_never_reached_the_disk() {
+    for at_rest in BOTH {
+        for (with_older, asked) in [(false, false), (false, true), (true, false), (true, true)] {
+            let what = format!("{at_rest:?}, with older content: {with_older}, sync: {asked}");
+            let mut bench = Bench::new(at_rest);
+            let on_disk = as_synced_last(&mut bench);
+            bench.create(5);
+            if with_older {
+                bench.write(5, 0, &pattern(1, 2 * MIB));
+                bench.settle();
+                bench.fsync(5).unwrap();
+            }
+            let new = pattern(2, 2 * MIB);
+            bench.write(5, 0, &new);
+            if asked {
+                bench.data.write_back_all().unwrap();
+            } else {
+                bench.clock.advance(Duration::from_secs(60));
+                while bench.data.shared().write_back_next() {}
+            }
+            bench.seal(CutCause::Forced);
+            bench.chunks.confirm();
+            // A sync is enough by itself: no need for the store to know that the network has it.
+            if !asked {
+                bench.keep_house();
+            }
+            assert_eq!(bench.extent(5, 0).unwrap().dirty, asked, "{what}");
+            let (all, _) = bench.store.progress();
+            let image = std::mem::replace(&mut *on_disk.lock(), scratch());
+            let bench = bench.power_cut(all, image.path());
+            assert!(bench.content(5) == new, "{what}");
+            bench.settle();
+            assert!(bench.restore().content(5) == new, "{what}");
+        }
     }
 }

@@ -173,6 +173,22 @@ fn after_a_crash_the_backing_file_is_believed() {
 }
 
 #[test]
+fn what_a_sync_submitted_outlives_a_power_cut_though_nobody_synced_the_file() {
+    let mut bench = Bench::passing();
+    let on_disk = super::durable::as_synced_last(&mut bench);
+    confirmed(&bench, 5, &pattern(1, 2 * MIB));
+    let file = pass(&bench, 5);
+    file.write_all_at(&pattern(2, 2 * MIB), 0).unwrap();
+    bench.data.write_back_all().unwrap();
+    let (all, _) = bench.store.progress();
+    let image = std::mem::replace(&mut *on_disk.lock(), crate::fakes::bench::scratch());
+    let bench = bench.power_cut(all, image.path());
+    assert!(bench.content(5) == pattern(2, 2 * MIB));
+    bench.settle();
+    assert!(bench.restore().content(5) == pattern(2, 2 * MIB));
+}
+
+#[test]
 fn the_backing_file_looks_like_the_file_before_it_is_handed_out() {
     let bench = Bench::passing();
     bench.create(5);
