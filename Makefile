@@ -48,16 +48,14 @@ check: ## what must be clean before a commit: format, lints, unit tests, docs, l
 
 bench: ## how fast: the parts, the mount beside the disk, the pipeline; BASELINE=DIR compares
 	@scripts/setup --test
-	cargo build --workspace --bins
-	cargo build --release -p cessfs
-	PATH="$(RELEASE):$(DEBUG):$$PATH" bench/run.sh
-	PATH="$(DEBUG):$$PATH" CESSFS_BIN_DIR="$(RELEASE)" bench/scale
+	cargo build --release --workspace --bins
+	PATH="$(RELEASE):$$PATH" bench/run.sh
+	PATH="$(RELEASE):$$PATH" CESSFS_BIN_DIR="$(RELEASE)" bench/scale
 
 bench-peers: ## the same workloads on other encrypted filesystems installed here
 	@scripts/setup --test
-	cargo build --workspace --bins
-	cargo build --release -p cessfs
-	PATH="$(RELEASE):$(DEBUG):$$PATH" bench/peers
+	cargo build --release --workspace --bins
+	PATH="$(RELEASE):$$PATH" bench/peers
 	@if command -v tahoe >/dev/null; then bench/tahoe; else echo "tahoe is not installed: left out (pip install tahoe-lafs)"; fi
 
 fuzz: ## look for inputs that break a decoder, for MINUTES=5

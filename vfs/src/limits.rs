@@ -167,6 +167,8 @@ pub const SMALL_FILE_BYTES: u64 = 64 << 10;
 pub const WRITEBACK_THREADS: usize = 2;
 /// A chunk that is never quiet is written back after this many delays.
 pub const WRITEBACK_DELAYS_MAX: u32 = 6;
+/// Chunks that turn clean at a time, whose inodes are in memory meanwhile.
+pub const SETTLE_CHUNKS_MAX: usize = 1024;
 /// Pause before a chunk that could not be submitted is tried again.
 pub const WRITEBACK_RETRY: Duration = Duration::from_secs(5);
 /// How often the background threads look for work.

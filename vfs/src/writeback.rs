@@ -20,7 +20,7 @@ use crate::data::state::put_extent;
 use crate::data::{Shared, chunk_len};
 use crate::error::VfsError;
 use crate::inode::Inode;
-use crate::limits::{LAZY_BATCH, WRITEBACK_RETRY};
+use crate::limits::{LAZY_BATCH, SETTLE_CHUNKS_MAX, WRITEBACK_RETRY};
 use crate::records::{self, Extent, Kept};
 use crate::stages;
 use cessfs_crypto::ChunkId;
@@ -174,31 +174,33 @@ impl Shared {
                 Standing::Sealed | Standing::Stored | Standing::Confirmed => ready.push(entry),
             }
         }
-        self.only_durable(&mut ready)?;
-        for group in ready.chunk_by(|a, b| a.taken.ino == b.taken.ino) {
-            for page in group.chunks(LAZY_BATCH) {
-                self.turn_clean(page)?;
-            }
-            for entry in group {
-                self.tidy(entry.taken.ino, entry.taken.chunk);
+        for some in ready.chunks(SETTLE_CHUNKS_MAX) {
+            let durable = self.durable(some)?;
+            for group in durable.chunk_by(|a, b| a.taken.ino == b.taken.ino) {
+                for page in group.chunks(LAZY_BATCH) {
+                    self.turn_clean(page)?;
+                }
+                for entry in group {
+                    self.tidy(entry.taken.ino, entry.taken.chunk);
+                }
             }
         }
         self.settle_behind()
     }
 
-    /// Makes the files of these chunks durable here, and leaves those out that cannot be: after a power cut, what the cache has of
-    /// a clean chunk is taken for newer than what the network has.
-    fn only_durable(&self, ready: &mut Vec<Submitted>) -> Result<(), VfsError> {
+    /// Makes the files of these chunks durable here, and returns those of which that succeeded: after a power cut, what the cache
+    /// has of a clean chunk is taken for newer than what the network has.
+    fn durable(&self, ready: &[Submitted]) -> Result<Vec<Submitted>, VfsError> {
         let mut inodes: Vec<Arc<Inode>> = Vec::new();
-        for entry in ready.iter() {
+        for entry in ready {
             let known = inodes.last().is_some_and(|last| last.ino == entry.taken.ino);
             inodes.extend(if known { None } else { self.if_there(entry.taken.ino)? });
         }
         self.persist_many(&inodes, &|_| true)?;
         let failed = |inode: &&Arc<Inode>| inode.state.read().data.failure.is_some();
         let failed: BTreeSet<u64> = inodes.iter().filter(failed).map(|inode| inode.ino).collect();
-        ready.retain(|entry| !failed.contains(&entry.taken.ino));
-        Ok(())
+        let durable = ready.iter().filter(|entry| !failed.contains(&entry.taken.ino));
+        Ok(durable.copied().collect())
     }
 
     /// Of chunks that were written since they were submitted, the store says what the network has now: later deltas must not

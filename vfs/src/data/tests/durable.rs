@@ -406,6 +406,35 @@ fn the_disk_begins_with_what_is_large_before_it_is_synced() {
     }
 }
 
+#[test]
+fn what_cannot_be_made_durable_here_does_not_turn_clean() {
+    for at_rest in BOTH {
+        let mut bench = Bench::new(at_rest);
+        let fail = Arc::new(AtomicBool::new(true));
+        let failing = fail.clone();
+        let synced = move || match failing.load(Ordering::Relaxed) {
+            true => Err(std::io::Error::from_raw_os_error(libc::EIO)),
+            false => Ok(()),
+        };
+        let backing = Watched::new(bench.data.shared().backing.clone(), synced);
+        bench.data = Data::over(bench.core.clone(), Arc::new(backing)).unwrap();
+        let send = |ino: u64| {
+            bench.create(ino);
+            bench.write(ino, 0, &pattern(ino, MIB));
+            bench.clock.advance(Duration::from_secs(60));
+            while bench.data.shared().write_back_next() {}
+            bench.seal(CutCause::Forced);
+            bench.chunks.confirm();
+            let settled = bench.data.shared().settle_submitted();
+            (settled.is_ok(), bench.extent(ino, 0).is_some_and(|extent| extent.dirty))
+        };
+        assert_eq!(send(5), (true, true), "{at_rest:?}");
+        fail.store(false, Ordering::Relaxed);
+        assert_eq!(send(6), (true, false), "{at_rest:?}: others are in nobody's way");
+        assert!(bench.extent(5, 0).unwrap().dirty, "{at_rest:?}: the kernel tells of a failure once");
+    }
+}
+
 /// What the disk has for certain: the cache as it was when one of its files was synced last.
 pub(super) fn as_synced_last(bench: &mut Bench) -> Arc<Mutex<tempfile::TempDir>> {
     let on_disk = Arc::new(Mutex::new(scratch()));
