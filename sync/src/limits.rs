@@ -330,6 +330,9 @@ pub const JOURNAL_OP_BYTES: usize = 200;
 /// So long, and less than twice so long, the journal's writer lets changes gather that nobody waits for. A kill of the process
 /// costs those that were not put down.
 pub const JOURNAL_GATHER: Duration = Duration::from_millis(2);
+/// So often in a row the journal's writer looks for changes by itself, one such pause apart, before it sleeps until it is woken. Those who
+/// put their changes down themselves then need not wake it each time: on a virtual machine that takes as long as the change.
+pub const JOURNAL_LOOKS: u32 = 25;
 /// After this long without work the journal's table is brought up to date, and made durable.
 pub const JOURNAL_IDLE_FLUSH: Duration = Duration::from_secs(2);
 /// Bytes of each of the two segments of the journal's log.

@@ -105,11 +105,14 @@ pub(crate) trait Backing: Send + Sync {
     fn sync(&self, ino: u64) -> Result<(), BackingError>;
     /// The same for every inode.
     fn sync_all(&self) -> Result<(), BackingError>;
-    /// Blocks of the inode that are not known to be durable, with the version that [`restore`](Backing::restore) wants. `None`: more
-    /// than `max`, something was cut off or punched out and that is not durable, or this layout cannot tell.
+    /// Blocks of the inode that are not known to be durable and not [copied](Backing::copied), with the version that
+    /// [`restore`](Backing::restore) wants. `None`: more than `max`, something was cut off or punched out and that is not durable,
+    /// or this layout cannot tell.
     fn unsynced(&self, _ino: u64, _max: usize) -> Option<Vec<(BlockAt, u32)>> {
         None
     }
+    /// The store has copies of these versions of blocks.
+    fn copied(&self, _blocks: &[(BlockAt, u32)]) {}
     /// After an unclean end: writes what a block held as of `version`, unless that version or a newer one is there whole.
     fn restore(&self, at: BlockAt, version: u32, data: &[u8]) -> Result<(), BackingError>;
     /// The same for whatever an earlier process wrote.

@@ -40,12 +40,21 @@ pub(super) struct Sealed {
     entropy: Arc<Mutex<dyn Entropy>>,
     /// Tag tables of chunks used lately, by inode and chunk.
     tables: Mutex<LruCache<(u64, u64), Arc<Chunk>>>,
-    /// Those of them, by inode and chunk, with blocks that are not known to be durable. Changed while a chunk's table is held.
-    fresh: Mutex<BTreeSet<(u64, u64)>>,
+    /// Those of them with blocks that are not known to be durable. Changed while a chunk's table is held.
+    fresh: Mutex<Fresh>,
     /// Syncs of one inode take turns, or the end of one would call durable what another has only begun to sync.
     turns: Vec<Mutex<()>>,
     /// Buffers that were sealed into, to be sealed into again: fresh ones of this size are faulted in page by page.
     spare: Mutex<Vec<Vec<u8>>>,
+}
+
+/// Chunks, by inode and number.
+#[derive(Default)]
+struct Fresh {
+    /// With blocks that are not known to be durable.
+    chunks: BTreeSet<(u64, u64)>,
+    /// Those of them with blocks of which the store has no copy.
+    uncopied: BTreeSet<(u64, u64)>,
 }
 
 /// A chunk in use.
@@ -246,7 +255,7 @@ impl Sealed {
             for block in run.blocks.clone() {
                 tags.set_fresh(block);
             }
-            self.fresh.lock().insert((chunk.ino, chunk.number));
+            self.fresh.lock().note(chunk, tags);
         }
         let mut spare = self.spare.lock();
         if spare.len() < SEAL_BUFFERS_MAX {
@@ -436,6 +445,10 @@ impl Backing for Sealed {
         self.unsynced_blocks(ino, max)
     }
 
+    fn copied(&self, blocks: &[(BlockAt, u32)]) {
+        self.note_copies(blocks);
+    }
+
     fn restore(&self, at: BlockAt, version: u32, data: &[u8]) -> Result<(), BackingError> {
         self.restore_block(at, version, data)
     }
@@ -450,7 +463,7 @@ impl Backing for Sealed {
         let gone: Vec<_> = tables.iter().map(|(&key, _)| key).filter(|key| key.0 == ino).collect();
         for key in gone {
             tables.pop(&key);
-            self.fresh.lock().remove(&key);
+            self.fresh.lock().forget(&key);
         }
         drop(tables);
         Ok(self.files.remove(ino)?)

@@ -73,6 +73,8 @@ pub(super) struct TagTable {
     entries: Vec<Entry>,
     /// Blocks whose newest version was written since the last sync: its slot is not the one a power cut would fall back to.
     fresh: BlockMap,
+    /// Those of them, and of those being synced, of which the store has no copy.
+    uncopied: BlockMap,
     /// Blocks that were fresh when the running sync began.
     syncing: BlockMap,
 }
@@ -83,6 +85,7 @@ impl TagTable {
         TagTable {
             entries: entries.iter().map(Entry::decode).collect(),
             fresh: BlockMap::default(),
+            uncopied: BlockMap::default(),
             syncing: BlockMap::default(),
         }
     }
@@ -128,6 +131,17 @@ impl TagTable {
 
     pub(super) fn set_fresh(&mut self, block: usize) {
         self.fresh.insert(block);
+        self.uncopied.insert(block);
+    }
+
+    /// Blocks that are not known to be durable and of which the store has no copy.
+    pub(super) fn uncopied(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..CHUNK_BLOCKS).filter(|block| self.uncopied.contains(*block))
+    }
+
+    /// The store has a copy of the block as it is.
+    pub(super) fn set_copied(&mut self, block: usize) {
+        self.uncopied.remove(block);
     }
 
     /// A running sync is making this block durable.
@@ -146,6 +160,11 @@ impl TagTable {
         !self.fresh.is_empty() || !self.syncing.is_empty()
     }
 
+    /// Of some block there has to be a copy, if the store is to make it durable.
+    pub(super) fn any_uncopied(&self) -> bool {
+        !self.uncopied.is_empty()
+    }
+
     /// A sync begins; false if it has nothing to do here.
     pub(super) fn begin_sync(&mut self) -> bool {
         self.syncing.insert_all(&self.fresh);
@@ -154,8 +173,9 @@ impl TagTable {
     }
 
     pub(super) fn end_sync(&mut self, durable: bool) {
-        if !durable {
-            self.fresh.insert_all(&self.syncing);
+        match durable {
+            true => self.uncopied = self.uncopied.common(&self.fresh),
+            false => self.fresh.insert_all(&self.syncing),
         }
         self.syncing = BlockMap::default();
     }
@@ -227,6 +247,30 @@ mod tests {
         assert!(table.any_fresh(), "block 2 was written after the sync began");
         assert_eq!(table.next(0), Some((Slot::A, 3)));
         assert_eq!(table.next(2), Some((Slot::A, 2)));
+    }
+
+    #[test]
+    fn a_block_wants_a_copy_until_it_has_one_or_is_durable() {
+        let mut table = table();
+        for block in 0..3 {
+            write(&mut table, block);
+        }
+        table.set_copied(1);
+        assert_eq!(table.uncopied().collect::<Vec<_>>(), [0, 2]);
+        write(&mut table, 1);
+        assert_eq!(table.uncopied().count(), 3, "the copy is of an older version");
+        (0..3).for_each(|block| table.set_copied(block));
+        assert!(!table.any_uncopied());
+        write(&mut table, 0);
+        table.begin_sync();
+        write(&mut table, 5);
+        table.end_sync(false);
+        assert_eq!(table.uncopied().collect::<Vec<_>>(), [0, 5], "nothing is durable");
+        table.begin_sync();
+        write(&mut table, 6);
+        table.end_sync(true);
+        assert_eq!(table.uncopied().collect::<Vec<_>>(), [6]);
+        assert!(table.any_uncopied());
     }
 
     #[test]

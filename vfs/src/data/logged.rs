@@ -90,6 +90,7 @@ impl Logged {
         !self.is_empty() && now.saturating_sub(self.since) >= LOGGED_AGE_MAX
     }
 
+    #[cfg(test)]
     fn has(&self, block: u64, version: u32) -> bool {
         self.blocks.get(&block).is_some_and(|copy| copy.version == version)
     }
@@ -99,13 +100,13 @@ impl Logged {
     }
 
     /// Notes copies that were committed; tells how many blocks had none before.
-    fn add(&mut self, copies: Vec<(u64, u32)>, change: u64, now: Duration) -> usize {
+    fn add(&mut self, copies: impl Iterator<Item = (u64, u32)>, change: u64, now: Duration) -> usize {
         if self.is_empty() {
             self.since = now;
         }
         let before = self.blocks.len();
         let copy = |(block, version)| (block, Copy { version, change });
-        self.blocks.extend(copies.into_iter().map(copy));
+        self.blocks.extend(copies.map(copy));
         self.blocks.len() - before
     }
 
@@ -169,6 +170,8 @@ impl Shared {
             self.journal_with(inode.ino, state, None, batch)?;
         }
         if !copies.is_empty() {
+            self.backing.copied(&copies);
+            let copies = copies.iter().map(|(at, version)| (at.in_file(), *version));
             let more = state.data.logged.add(copies, change, self.core.clock.monotonic());
             self.logged_blocks.fetch_add(more, Ordering::Relaxed);
             self.keep_pending(inode);
@@ -189,7 +192,7 @@ impl Shared {
         ino: u64,
         state: &InodeState,
         batch: &mut Batch,
-    ) -> Result<Option<Vec<(u64, u32)>>, VfsError> {
+    ) -> Result<Option<Vec<(BlockAt, u32)>>, VfsError> {
         if state.record.inline {
             return Ok(Some(Vec::new()));
         }
@@ -199,9 +202,7 @@ impl Shared {
         let mut wanted = Vec::new();
         for (at, version) in unsynced {
             // What was cut off since it was written is nobody's.
-            if !state.data.logged.has(at.in_file(), version)
-                && state.data.extent(&self.core, ino, at.chunk)?.blocks.contains(at.block)
-            {
+            if state.data.extent(&self.core, ino, at.chunk)?.blocks.contains(at.block) {
                 wanted.push((at, version));
             }
         }
@@ -218,7 +219,7 @@ impl Shared {
                 return Ok(None);
             }
             batch.put(logged_key(ino, at.in_file()), value);
-            copies.push((at.in_file(), version));
+            copies.push((at, version));
         }
         Ok(Some(copies))
     }
@@ -316,8 +317,8 @@ mod tests {
     #[test]
     fn a_sync_ends_the_copies_of_what_came_before_it() {
         let mut logged = Logged::default();
-        assert_eq!(logged.add(vec![(1, 4), (2, 1)], 5, Duration::ZERO), 2);
-        assert_eq!(logged.add(vec![(2, 2), (300, 1)], 6, Duration::from_secs(1)), 1);
+        assert_eq!(logged.add([(1, 4), (2, 1)].into_iter(), 5, Duration::ZERO), 2);
+        assert_eq!(logged.add([(2, 2), (300, 1)].into_iter(), 6, Duration::from_secs(1)), 1);
         assert!(logged.has(2, 2) && !logged.has(2, 1));
         assert!(logged.has_any(blocks_of(1)) && !logged.has_any(blocks_of(2)));
         assert!(logged.is_aged(LOGGED_AGE_MAX) && !logged.is_aged(LOGGED_AGE_MAX / 2));
@@ -330,7 +331,7 @@ mod tests {
     #[test]
     fn a_copy_that_is_void_is_no_copy() {
         let mut logged = Logged::default();
-        logged.add(vec![(1, 4), (2, 9)], 5, Duration::ZERO);
+        logged.add([(1, 4), (2, 9)].into_iter(), 5, Duration::ZERO);
         let mut batch = Batch::new();
         logged.void(7, 2..3, &mut batch);
         assert!(logged.has(1, 4) && !logged.has(2, 9));

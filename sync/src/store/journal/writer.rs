@@ -7,7 +7,8 @@
 use super::log::{Append, Changes, Key, Log};
 use super::{Queue, Shared, change_bytes, size, table};
 use crate::limits::{
-    JOURNAL_GATHER, JOURNAL_IDLE_FLUSH, JOURNAL_MARK_EVERY, JOURNAL_MERGE_BYTES_MAX, JOURNAL_TABLE_BEHIND_BYTES_MAX,
+    JOURNAL_GATHER, JOURNAL_IDLE_FLUSH, JOURNAL_LOOKS, JOURNAL_MARK_EVERY, JOURNAL_MERGE_BYTES_MAX,
+    JOURNAL_TABLE_BEHIND_BYTES_MAX,
 };
 use crate::stages;
 use crate::store::mark::{MARK_KEY, Mark};
@@ -79,6 +80,7 @@ impl<B: Backend> Shared<B> {
         // The last batch that has waited long enough. Most never do: whoever made a change of names puts it down himself a moment
         // later, and would wait for this thread if it had begun with that.
         let mut waited = 0;
+        let (mut seen, mut looks) = (queue.committed, 0);
         loop {
             if queue.stopping {
                 return Work::Stop;
@@ -92,6 +94,14 @@ impl<B: Backend> Shared<B> {
                     return Work::Write;
                 }
                 waited = queue.committed;
+                self.work.wait_for(&mut queue, JOURNAL_GATHER);
+                continue;
+            }
+            if queue.committed != seen {
+                (seen, looks) = (queue.committed, 0);
+            }
+            if works && looks < JOURNAL_LOOKS {
+                looks += 1;
                 self.work.wait_for(&mut queue, JOURNAL_GATHER);
                 continue;
             }

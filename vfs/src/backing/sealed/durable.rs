@@ -1,15 +1,40 @@
 //! What of sealed blocks is durable, and what an older copy of a block may replace.
 
-use super::{Chunk, Sealed, Slot};
+use super::{Chunk, Fresh, Sealed, Slot, TagTable};
 use crate::backing::{Backing, BackingError, BlockAt};
-use crate::limits::CHUNK_BLOCKS;
 use std::ops::RangeBounds;
 use std::sync::Arc;
+
+impl Fresh {
+    /// Takes notice of what a chunk's table says now.
+    pub(super) fn note(&mut self, chunk: &Chunk, tags: &TagTable) {
+        let key = (chunk.ino, chunk.number);
+        for (chunks, is_one) in [
+            (&mut self.chunks, tags.any_fresh()),
+            (&mut self.uncopied, tags.any_uncopied()),
+        ] {
+            if is_one {
+                chunks.insert(key);
+            } else {
+                chunks.remove(&key);
+            }
+        }
+    }
+
+    pub(super) fn forget(&mut self, key: &(u64, u64)) {
+        self.chunks.remove(key);
+        self.uncopied.remove(key);
+    }
+}
 
 impl Sealed {
     /// Chunks with blocks that are not known to be durable. They stay in memory until they are.
     pub(super) fn fresh_chunks(&self, range: impl RangeBounds<(u64, u64)>) -> Vec<Arc<Chunk>> {
-        let keys: Vec<(u64, u64)> = self.fresh.lock().range(range).copied().collect();
+        let keys: Vec<(u64, u64)> = self.fresh.lock().chunks.range(range).copied().collect();
+        self.tables_of(&keys)
+    }
+
+    fn tables_of(&self, keys: &[(u64, u64)]) -> Vec<Arc<Chunk>> {
         let tables = self.tables.lock();
         keys.iter().filter_map(|key| tables.peek(key).cloned()).collect()
     }
@@ -25,9 +50,7 @@ impl Sealed {
         for chunk in covered {
             let mut tags = chunk.tags.lock();
             tags.end_sync(result.is_ok());
-            if !tags.any_fresh() {
-                self.fresh.lock().remove(&(chunk.ino, chunk.number));
-            }
+            self.fresh.lock().note(chunk, &tags);
         }
         Ok(result?)
     }
@@ -38,11 +61,17 @@ impl Sealed {
         if self.files.is_cut(ino) {
             return None;
         }
+        let uncopied = self
+            .fresh
+            .lock()
+            .uncopied
+            .range((ino, 0)..=(ino, u64::MAX))
+            .copied()
+            .collect::<Vec<_>>();
         let mut found = Vec::new();
-        for chunk in self.fresh_chunks((ino, 0)..=(ino, u64::MAX)) {
+        for chunk in self.tables_of(&uncopied) {
             let tags = chunk.tags.lock();
-            let fresh = (0..CHUNK_BLOCKS).filter(|block| tags.is_fresh(*block));
-            found.extend(fresh.filter_map(|block| {
+            found.extend(tags.uncopied().filter_map(|block| {
                 let slot = tags.current(block)?;
                 Some((chunk.at(block), tags.entry(slot, block).version))
             }));
@@ -51,6 +80,21 @@ impl Sealed {
             }
         }
         Some(found)
+    }
+
+    /// See [`Backing::copied`].
+    pub(super) fn note_copies(&self, blocks: &[(BlockAt, u32)]) {
+        for (at, version) in blocks {
+            let Some(chunk) = self.tables_of(&[(at.ino, at.chunk)]).pop() else {
+                continue;
+            };
+            let mut tags = chunk.tags.lock();
+            let current = tags.current(at.block).map(|slot| tags.entry(slot, at.block).version);
+            if current == Some(*version) {
+                tags.set_copied(at.block);
+                self.fresh.lock().note(&chunk, &tags);
+            }
+        }
     }
 
     /// See [`Backing::restore`].

@@ -246,6 +246,9 @@ impl Backing for Watched {
     fn unsynced(&self, ino: u64, max: usize) -> Option<Vec<(BlockAt, u32)>> {
         self.backing.unsynced(ino, max)
     }
+    fn copied(&self, blocks: &[(BlockAt, u32)]) {
+        self.backing.copied(blocks);
+    }
     fn restore(&self, at: BlockAt, version: u32, data: &[u8]) -> Result<(), BackingError> {
         self.backing.restore(at, version, data)
     }
@@ -431,7 +434,10 @@ fn what_cannot_be_made_durable_here_does_not_turn_clean() {
         assert_eq!(send(5), (true, true), "{at_rest:?}");
         fail.store(false, Ordering::Relaxed);
         assert_eq!(send(6), (true, false), "{at_rest:?}: others are in nobody's way");
-        assert!(bench.extent(5, 0).unwrap().dirty, "{at_rest:?}: the kernel tells of a failure once");
+        assert!(
+            bench.extent(5, 0).unwrap().dirty,
+            "{at_rest:?}: the kernel tells of a failure once"
+        );
     }
 }
 
