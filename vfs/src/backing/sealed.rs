@@ -407,6 +407,7 @@ impl Backing for Sealed {
         if blocks == (0..CHUNK_BLOCKS) {
             self.files.punch(table_place(ino, number), STRIDE_BYTES)?;
             *tags = TagTable::decode(&[0; TABLE_BYTES]);
+            self.fresh.lock().note(&chunk, &tags);
             self.files.note_cut(ino);
             return Ok(());
         }
