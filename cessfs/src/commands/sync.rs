@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 
 /// Send off what was written
 ///
-/// Without --wait everything written so far is handed to the uploader and the command returns. With --wait it returns when
-/// the network holds all of it: every pack is on chain at a finalized block and was read back from all twelve miners.
+/// Without --wait the command returns when everything written so far would survive a power cut here and was handed to the
+/// uploader. With --wait it returns when the network holds all of it: every pack is on chain at a finalized block and was read
+/// back from all twelve miners.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   cessfs sync photos --wait
