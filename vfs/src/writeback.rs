@@ -149,8 +149,8 @@ impl Shared {
     /// Submits everything that is dirty at the call, and makes it durable here: whoever asks wants it to outlive this machine. A
     /// disk that fails keeps nothing from being submitted.
     pub(crate) fn write_back_all(&self) -> Result<(), VfsError> {
-        self.look_at_all()?;
-        let mut first_error = self.make_durable().err();
+        let looked = self.look_at_all();
+        let mut first_error = looked.and(self.make_durable()).err();
         let all = self.dirty.lock().not_submitted();
         for (ino, chunk) in all {
             let Some(taken) = self.dirty.lock().take(ino, chunk) else {

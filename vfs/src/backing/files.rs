@@ -54,8 +54,8 @@ pub(crate) struct Files {
     open: Mutex<LruCache<(u64, u64), Arc<Part>>>,
     /// First parts that others read and write: open as long as they do. Taken while `open` is held, never before it.
     pinned: Mutex<HashMap<u64, Arc<Part>>>,
-    /// Parts written since their last sync, by inode; true: the part is new, so its directory has to be synced too.
-    unsynced: Mutex<HashMap<u64, BTreeMap<u64, bool>>>,
+    /// What was written since the last sync that succeeded, by inode.
+    unsynced: Mutex<HashMap<u64, Unsynced>>,
     /// Inodes of which something was punched out since their last sync: which of all cuts was the last. A power cut may give it
     /// back, whatever the file shows now.
     cut: Mutex<HashMap<u64, u64>>,
@@ -66,6 +66,16 @@ pub(crate) struct Files {
     /// Descriptors that may be kept open.
     open_max: usize,
     readahead: Readahead,
+}
+
+/// What a sync of an inode has to do.
+#[derive(Debug, Default)]
+struct Unsynced {
+    /// Parts that were written; true: the part is new, so its directory has to be synced too.
+    parts: BTreeMap<u64, bool>,
+    /// A sync of it failed with this error. The kernel tells of a failure once and then takes the pages for clean: whoever asks
+    /// later must not hear of success, whoever had asked before.
+    failed: Option<i32>,
 }
 
 struct Part {
@@ -150,7 +160,7 @@ impl Files {
 
     fn note_unsynced(&self, ino: u64, part: u64) {
         let mut unsynced = self.unsynced.lock();
-        unsynced.entry(ino).or_default().entry(part).or_insert(false);
+        unsynced.entry(ino).or_default().parts.entry(part).or_insert(false);
     }
 
     /// Copies bytes as the disk does it, sharing its blocks where it can; false if it cannot copy all of them.
@@ -245,13 +255,16 @@ impl Files {
         let _turn = self.sync_locks[dir_of(ino)].lock();
         // Before the parts are taken: a cut notes its part first.
         let cut = self.cut.lock().get(&ino).copied();
-        let Some(parts) = self.unsynced.lock().remove(&ino) else {
+        let Some(taken) = self.unsynced.lock().remove(&ino) else {
             return Ok(());
         };
-        let result = self.sync_parts(ino, &parts);
-        match result {
+        let result = match taken.failed {
+            Some(code) => Err(io::Error::from_raw_os_error(code)),
+            None => self.sync_parts(ino, &taken.parts),
+        };
+        match &result {
             Ok(()) => self.cut_is_durable(ino, cut),
-            Err(_) => self.put_back(ino, parts),
+            Err(e) => self.put_back(ino, taken, e),
         }
         result
     }
@@ -280,11 +293,12 @@ impl Files {
         Ok(())
     }
 
-    fn put_back(&self, ino: u64, parts: BTreeMap<u64, bool>) {
+    fn put_back(&self, ino: u64, taken: Unsynced, error: &io::Error) {
         let mut unsynced = self.unsynced.lock();
         let entry = unsynced.entry(ino).or_default();
-        for (number, is_new) in parts {
-            *entry.entry(number).or_insert(is_new) |= is_new;
+        entry.failed = taken.failed.or(Some(error.raw_os_error().unwrap_or(libc::EIO)));
+        for (number, is_new) in taken.parts {
+            *entry.parts.entry(number).or_insert(is_new) |= is_new;
         }
     }
 
@@ -294,7 +308,9 @@ impl Files {
         if inos.len() > SYNC_EACH_MAX {
             return self.sync_disk();
         }
-        inos.into_iter().try_for_each(|ino| self.sync(ino))
+        // One that fails keeps none of the others from being synced.
+        let failed = inos.into_iter().filter_map(|ino| self.sync(ino).err());
+        failed.reduce(|first, _| first).map_or(Ok(()), Err)
     }
 
     /// Everything is durable that is on the filesystem of the cache, whoever wrote it.
@@ -302,12 +318,22 @@ impl Files {
         let _turns: Vec<_> = self.sync_locks.iter().map(|lock| lock.lock()).collect();
         let cuts = self.cut.lock().clone();
         let taken = std::mem::take(&mut *self.unsynced.lock());
-        let result = File::open(&self.dir).and_then(|dir| Ok(nix::unistd::syncfs(&dir)?));
-        match result {
-            Ok(()) => cuts
-                .into_iter()
-                .for_each(|(ino, cut)| self.cut_is_durable(ino, Some(cut))),
-            Err(_) => taken.into_iter().for_each(|(ino, parts)| self.put_back(ino, parts)),
+        let synced = File::open(&self.dir).and_then(|dir| Ok(nix::unistd::syncfs(&dir)?));
+        let mut result = match &synced {
+            Ok(()) => Ok(()),
+            Err(e) => Err(io::Error::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EIO))),
+        };
+        for (ino, taken) in taken {
+            let failed = taken.failed.map(io::Error::from_raw_os_error);
+            if let Some(error) = failed.as_ref().or(synced.as_ref().err()) {
+                self.put_back(ino, taken, error);
+            }
+            result = result.and(failed.map_or(Ok(()), Err));
+        }
+        if synced.is_ok() {
+            let whole = |ino: &u64| self.unsynced.lock().get(ino).is_none_or(|entry| entry.failed.is_none());
+            let durable = cuts.into_iter().filter(|(ino, _)| whole(ino));
+            durable.for_each(|(ino, cut)| self.cut_is_durable(ino, Some(cut)));
         }
         result
     }
@@ -316,7 +342,7 @@ impl Files {
     pub(super) fn empty(&self, ino: u64) -> io::Result<()> {
         self.remove(ino)?;
         let mut unsynced = self.unsynced.lock();
-        unsynced.entry(ino).or_default().insert(0, true);
+        unsynced.entry(ino).or_default().parts.insert(0, true);
         self.note_cut(ino);
         Ok(())
     }
@@ -471,7 +497,7 @@ impl Files {
         };
         let used = AtomicU64::new(taken_by(&file)?);
         if is_new {
-            self.unsynced.lock().entry(ino).or_default().insert(number, true);
+            self.unsynced.lock().entry(ino).or_default().parts.insert(number, true);
         }
         if self.readahead == Readahead::Asked {
             advise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);

@@ -210,6 +210,34 @@ fn torn(durable: &[u8], newest: &[u8], mask: u64) -> Vec<u8> {
     image
 }
 
+/// The kernel tells of a failure once: a later sync would succeed, and say so of what is not there.
+#[test]
+fn a_sync_that_failed_never_succeeds_later() {
+    for at_rest in BOTH {
+        let dir = scratch();
+        let backing = backing(dir.path(), at_rest, 1);
+        for ino in [5, 6] {
+            backing.write(at(ino, 0, 0), &fill(1, 2)).unwrap();
+        }
+        // Its name cannot be made durable.
+        let (home, away) = (dir.path().join("05"), dir.path().join("away"));
+        fs::rename(&home, &away).unwrap();
+        backing.sync(5).unwrap_err();
+        fs::rename(&away, &home).unwrap();
+        backing.sync(5).unwrap_err();
+        backing.write(at(5, 0, 1), &fill(2, 1)).unwrap();
+        backing.sync(5).unwrap_err();
+        backing.sync_all().unwrap_err();
+        backing.sync_disk().unwrap_err();
+        backing.sync(6).unwrap();
+        // What is new under the number is another file.
+        backing.remove(5).unwrap();
+        backing.write(at(5, 0, 0), &fill(3, 1)).unwrap();
+        backing.sync(5).unwrap();
+        backing.sync_all().unwrap();
+    }
+}
+
 #[test]
 fn whatever_a_power_cut_leaves_the_durable_version_survives() {
     // Rewritten once or several times after the sync, in either slot, with any subset of sectors on the disk.

@@ -186,7 +186,10 @@ impl Shared {
     /// Makes durable here whatever was written before the call, also what nobody asked to be.
     pub(crate) fn make_durable(&self) -> Result<(), VfsError> {
         self.persist_all()?;
-        self.backing.sync_all()?;
+        self.backing.sync_all().inspect_err(|e| {
+            self.errors
+                .add(format!("what was written cannot be made durable on this disk: {e}"));
+        })?;
         Ok(self.core.store.barrier()?)
     }
 

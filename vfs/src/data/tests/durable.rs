@@ -432,6 +432,10 @@ fn what_cannot_be_made_durable_here_does_not_turn_clean() {
             (settled.is_ok(), bench.extent(ino, 0).is_some_and(|extent| extent.dirty))
         };
         assert_eq!(send(5), (true, true), "{at_rest:?}");
+        bench.create(7);
+        bench.write(7, 0, &pattern(7, MIB));
+        bench.data.write_back_all().unwrap_err();
+        assert!(bench.data.all_submitted(), "{at_rest:?}: it is sent all the same");
         fail.store(false, Ordering::Relaxed);
         assert_eq!(send(6), (true, false), "{at_rest:?}: others are in nobody's way");
         assert!(
