@@ -108,7 +108,7 @@ pub async fn run(dir: &Path, wish: &Wish, _lock: &Flock<File>, ready: impl FnOnc
 
 impl Network {
     async fn start(dir: &Path, wish: &Wish) -> Result<(Arc<Self>, Running)> {
-        let settings = Settings::open(dir, wish)?;
+        let (settings, held) = Settings::open(dir, wish)?;
         let keys = MinerKeys::derive(&settings.seed()?, settings.miner_ports.len());
         let accounts: Vec<AccountId> = keys.accounts().collect();
         let genesis = || genesis(&settings, &accounts);
@@ -116,7 +116,12 @@ impl Network {
         let node = Node::new(chain);
         let specs = specs(dir, &settings, &accounts);
         let report_every = Duration::from_millis(settings.report_ms);
+        // The first is the RPC's.
+        let mut held = held.into_iter();
+        let rpc_held = held.next();
+        drop(held);
         let fleet = MinerFleet::start(specs, node.clone().view(keys), report_every).await?;
+        drop(rpc_held);
         let rpc = rpc::serve(node.clone(), settings.ws_port, &settings.chain).await?;
         let author = tokio::spawn(node.clone().author(Duration::from_millis(settings.block_ms)));
         let network = Arc::new(Self {

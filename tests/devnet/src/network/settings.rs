@@ -48,20 +48,25 @@ fn devnet() -> String {
 }
 
 impl Settings {
-    /// Reads the settings, or makes them as wished.
+    /// Reads the settings, or makes them as wished. New ones come with their ports held, to be dropped right before somebody
+    /// listens there: a network that is made at the same moment must not find them free.
     ///
     /// # Errors
     /// If they are unreadable, or the wish is for another network than the one that is there.
-    pub(super) fn open(dir: &Path, wish: &Wish) -> Result<Self> {
+    pub(super) fn open(dir: &Path, wish: &Wish) -> Result<(Self, Vec<TcpListener>)> {
         let path = dir.join("network.json");
-        let mut settings = match std::fs::read(&path) {
-            Ok(text) => serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?,
+        let (mut settings, held) = match std::fs::read(&path) {
+            Ok(text) => {
+                let settings =
+                    serde_json::from_slice(&text).with_context(|| format!("{} is damaged", path.display()))?;
+                (settings, Vec::new())
+            }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Self::new(wish)?,
             Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
         };
         settings.grant(wish)?;
         settings.write(dir)?;
-        Ok(settings)
+        Ok((settings, held))
     }
 
     /// What the miners' keys come from.
@@ -74,7 +79,7 @@ impl Settings {
         Ok(seed)
     }
 
-    fn new(wish: &Wish) -> Result<Self> {
+    fn new(wish: &Wish) -> Result<(Self, Vec<TcpListener>)> {
         let mut seed = [0; 32];
         File::open("/dev/urandom")
             .and_then(|mut random| random.read_exact(&mut seed))
@@ -84,9 +89,11 @@ impl Settings {
             (1..=MINERS_MAX).contains(&miners),
             "a devnet has 1 to {MINERS_MAX} miners"
         );
-        let mut ports = free_ports(miners + 1, &seed)?;
+        let held = free_ports(miners + 1, &seed)?;
+        let ports = held.iter().map(|listener| Ok(listener.local_addr()?.port()));
+        let mut ports: Vec<u16> = ports.collect::<Result<_>>()?;
         let ws_port = ports.remove(0);
-        Ok(Self {
+        let settings = Self {
             version: VERSION,
             seed: hex::encode(seed),
             ws_port,
@@ -95,7 +102,8 @@ impl Settings {
             block_ms: 500,
             report_ms: 500,
             chain: devnet(),
-        })
+        };
+        Ok((settings, held))
     }
 
     fn grant(&mut self, wish: &Wish) -> Result<()> {
@@ -140,24 +148,23 @@ impl Settings {
     }
 }
 
-/// Ports that nobody listens on now. The search starts at a random place, so that devnets made at the same time get
+/// Ports that nobody listened on, held. The search starts at a random place, so that devnets made at the same time get
 /// different ones.
-fn free_ports(count: usize, seed: &[u8; 32]) -> Result<Vec<u16>> {
+fn free_ports(count: usize, seed: &[u8; 32]) -> Result<Vec<TcpListener>> {
     let span = PORTS.end - PORTS.start;
     let start = u16::from_le_bytes([seed[0], seed[1]]) % span;
-    let mut held = Vec::with_capacity(count); // bound until all are found, so that none is found twice
-    let mut ports = Vec::with_capacity(count);
-    for step in 0..span {
-        let port = PORTS.start + (start + step) % span;
-        if let Ok(listener) = TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            held.push(listener);
-            ports.push(port);
-        }
-        if ports.len() == count {
-            return Ok(ports);
-        }
-    }
-    anyhow::bail!("no {count} free ports between {} and {}", PORTS.start, PORTS.end)
+    let port = |step: u16| PORTS.start + (start + step) % span;
+    let held: Vec<TcpListener> = (0..span)
+        .filter_map(|step| TcpListener::bind((Ipv4Addr::LOCALHOST, port(step))).ok())
+        .take(count)
+        .collect();
+    ensure!(
+        held.len() == count,
+        "no {count} free ports between {} and {}",
+        PORTS.start,
+        PORTS.end
+    );
+    Ok(held)
 }
 
 #[cfg(test)]
@@ -172,8 +179,8 @@ mod tests {
             block_ms: Some(50),
             ..Wish::default()
         };
-        let made = Settings::open(dir.path(), &wish).unwrap();
-        let again = Settings::open(
+        let (made, _) = Settings::open(dir.path(), &wish).unwrap();
+        let (again, _) = Settings::open(
             dir.path(),
             &Wish {
                 report_ms: Some(7),
@@ -199,10 +206,31 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_distinct_and_free() {
-        let ports = free_ports(40, &[7; 32]).unwrap();
-        let distinct: std::collections::BTreeSet<_> = ports.iter().collect();
-        assert_eq!(distinct.len(), 40);
-        assert!(ports.iter().all(|port| PORTS.contains(port)));
+    fn networks_made_at_the_same_moment_share_no_port() {
+        let ports = |held: &[TcpListener]| -> std::collections::BTreeSet<u16> {
+            held.iter().map(|held| held.local_addr().unwrap().port()).collect()
+        };
+        let one = free_ports(40, &[7; 32]).unwrap();
+        let other = free_ports(40, &[7; 32]).unwrap();
+        assert_eq!(ports(&one).len(), 40);
+        assert!(ports(&one).is_disjoint(&ports(&other)));
+        assert!(ports(&one).iter().all(|port| PORTS.contains(port)));
+    }
+
+    #[test]
+    fn a_new_network_holds_its_ports() {
+        let dir = tempfile::tempdir().unwrap();
+        let wish = Wish {
+            miners: Some(2),
+            ..Wish::default()
+        };
+        let (made, held) = Settings::open(dir.path(), &wish).unwrap();
+        for port in made.miner_ports.iter().chain([&made.ws_port]) {
+            assert!(TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_err());
+        }
+        drop(held);
+        let (again, held) = Settings::open(dir.path(), &wish).unwrap();
+        assert!(held.is_empty());
+        assert_eq!(again.ws_port, made.ws_port);
     }
 }
