@@ -36,6 +36,7 @@ mod space;
 pub(crate) mod state;
 pub(crate) mod unsure;
 mod write;
+mod young;
 
 use crate::backing::{self, Backing};
 use crate::core::Core;
@@ -117,6 +118,7 @@ pub(crate) struct Shared {
     disk: DiskRoom,
     /// Blocks of all inodes of which the store has [copies](logged).
     logged_blocks: AtomicUsize,
+    young: young::Young,
 }
 
 impl Data {
@@ -157,6 +159,7 @@ impl Data {
             workers: Workers::default(),
             disk: DiskRoom::new(&core.config.cache_dir),
             logged_blocks: AtomicUsize::new(0),
+            young: young::Young::default(),
             core,
         }));
         data.0.load_dirty()?;
@@ -252,6 +255,7 @@ impl Data {
         self.0.workers.stop();
         self.0.filling.end();
         let looked = self.0.look_at_all();
+        self.0.settle_young(true);
         // A volume closed cleanly is not scanned: what rests in the cache has to be there after a power cut, too.
         self.0.backing.sync_all()?;
         self.0.persist_all()?;

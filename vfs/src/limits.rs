@@ -12,6 +12,12 @@ pub const BLOCK_BYTES: u64 = 4096;
 pub const CHUNK_BLOCKS: usize = cessfs_sync::limits::CHUNK_BYTES / BLOCK_BYTES as usize;
 /// Files up to this many bytes live inline in the metadata store and travel in the delta.
 pub const INLINE_BYTES_MAX: usize = 4096;
+/// Bytes up to which a file stays a record while it is young.
+pub const YOUNG_BYTES_MAX: usize = 16 << 10;
+/// How long it is young, from when it outgrew [`INLINE_BYTES_MAX`].
+pub const YOUNG_AGE_MAX: Duration = Duration::from_secs(5);
+/// Young files of a volume at a time: 16 MiB of records.
+pub const YOUNG_FILES_MAX: usize = 1024;
 /// Bytes that a disk writes as a whole at least, whatever happens to its power.
 pub const SECTOR_BYTES: usize = 512;
 /// Bytes of one xattr value (Linux: XATTR_SIZE_MAX).
@@ -74,6 +80,7 @@ pub const MISSING_NOTES_MAX: usize = 64;
 /// Files with lost content that are named.
 pub const LOST_FILES_MAX: usize = 1000;
 
+const _: () = assert!(YOUNG_BYTES_MAX <= cessfs_sync::limits::CHUNK_BYTES);
 const _: () = assert!(PENDING_CHUNKS_MAX < EXTENTS_CACHED_MAX && UNSYNCED_CHUNKS_MAX < EXTENTS_CACHED_MAX);
 const _: () = assert!(INODES_CACHED_MAX.is_multiple_of(INODE_SHARDS));
 const _: () = assert!(DENTRIES_CACHED_MAX.is_multiple_of(DENTRY_SHARDS));

@@ -63,7 +63,7 @@ impl Shared {
     }
 
     /// The inode, unless it is gone.
-    fn if_there(&self, ino: u64) -> Result<Option<Arc<Inode>>, VfsError> {
+    pub(crate) fn if_there(&self, ino: u64) -> Result<Option<Arc<Inode>>, VfsError> {
         match self.core.inodes.get(&self.core, ino) {
             Ok(inode) => Ok(Some(inode)),
             Err(VfsError::Stale) => Ok(None),
@@ -150,6 +150,7 @@ impl Shared {
     /// disk that fails keeps nothing from being submitted.
     pub(crate) fn write_back_all(&self) -> Result<(), VfsError> {
         let looked = self.look_at_all();
+        self.settle_young(true);
         let mut first_error = looked.and(self.make_durable()).err();
         let all = self.dirty.lock().not_submitted();
         for (ino, chunk) in all {

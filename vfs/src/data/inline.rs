@@ -1,19 +1,20 @@
-//! Small files: up to 4096 bytes as one record, until they outgrow it. They never come back.
+//! Small files: up to 4096 bytes as one record, or [a little more](super::young), until they outgrow it. They never come back.
 
-use super::Shared;
 use super::piece::ChunkAt;
 use super::state::Spill;
+use super::young::inline_blocks;
+use super::{BLOCK, Shared};
 use crate::core::AtRest;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
-use crate::limits::{INLINE_BYTES_MAX, SECTOR_BYTES};
+use crate::limits::{SECTOR_BYTES, YOUNG_BYTES_MAX};
 use crate::records;
 use cessfs_sync::Batch;
 use std::ops::Range;
 use std::sync::Arc;
 
 impl Shared {
-    /// The bytes of an inline file, padded with zeros to its size (at most [`INLINE_BYTES_MAX`]).
+    /// The bytes of an inline file, padded with zeros to its size (at most [`YOUNG_BYTES_MAX`]).
     pub(super) fn inline_bytes(&self, ino: u64, size: u64) -> Result<Vec<u8>, VfsError> {
         // An empty file has no such record: no need to look.
         let stored = match size {
@@ -21,7 +22,7 @@ impl Shared {
             _ => self.core.store.get(&records::inline_key(ino))?,
         };
         let mut bytes = stored.unwrap_or_default();
-        bytes.resize(size.min(INLINE_BYTES_MAX as u64) as usize, 0);
+        bytes.resize(size.min(YOUNG_BYTES_MAX as u64) as usize, 0);
         Ok(bytes)
     }
 
@@ -52,7 +53,7 @@ impl Shared {
         let now = self.core.now();
         let mut record = state.record.clone();
         record.size = size;
-        record.blocks = 1;
+        record.blocks = inline_blocks(size);
         record.mtime = now;
         record.ctime = now;
         let mut batch = Batch::new();
@@ -102,6 +103,7 @@ impl Shared {
         }
         state.record.inline = false;
         state.record.blocks = blocks;
+        self.young.forget(inode_ino);
         state.data.set_ahead(self.core.clock.monotonic(), bytes.len() as u64);
         Ok(())
     }
@@ -115,7 +117,7 @@ impl Shared {
         range: Range<u64>,
         batch: &mut Batch,
     ) -> Result<(), VfsError> {
-        if state.data.spill.is_none() || range.start >= INLINE_BYTES_MAX as u64 {
+        if state.data.spill.is_none() || range.start >= YOUNG_BYTES_MAX as u64 {
             return Ok(());
         }
         let mut kept = self.core.store.get(&records::inline_key(ino))?.unwrap_or_default();
@@ -149,33 +151,10 @@ impl Shared {
         let mut state = inode.state.write();
         let state = &mut *state;
         let kept = self.core.store.get(&records::inline_key(ino))?.unwrap_or_default();
-        if !state.record.inline && !kept.is_empty() {
-            let at = ChunkAt { ino, chunk: 0 };
-            let mut extent = state.data.extent(&self.core, ino, 0)?;
+        if !state.record.inline {
             let len = kept.len().min(state.record.size as usize);
-            let mut found = vec![0; len];
-            let local = extent.stored.is_none() || extent.dirty;
-            let readable = local && self.read_range(at, &extent, 0..len, &mut found).is_ok();
-            let wanted = match readable {
-                true => filled(self.core.config.at_rest, &found, &kept[..len]),
-                false => kept[..len].to_vec(),
-            };
-            if local && len > 0 && !(readable && wanted == found) {
-                let before = extent.allocated();
-                if !readable {
-                    extent.blocks.remove(0);
-                }
-                extent.turn_dirty();
-                extent.resident = true;
-                let unsure = self.write_range(at, &mut extent, 0..len, &wanted, None)?;
-                state.record.blocks = state.record.blocks.saturating_sub(before) + extent.allocated();
-                let change = state.data.next_change();
-                state.data.with_slot(&self.core, ino, 0, |slot| {
-                    slot.now = extent;
-                    slot.needs_mark = true;
-                    state.data.set_unsure(slot, change, &unsure);
-                })?;
-                self.touch_dirty(ino, 0, &extent);
+            for (block, kept) in kept[..len].chunks(BLOCK).enumerate() {
+                self.recover_block(ino, state, block, kept)?;
             }
         }
         let change = state.data.last_change();
@@ -188,6 +167,41 @@ impl Shared {
         self.keep_pending(inode);
         Ok(())
     }
+
+    /// The same for one block of it; `kept`: what the record has.
+    fn recover_block(&self, ino: u64, state: &mut InodeState, block: usize, kept: &[u8]) -> Result<(), VfsError> {
+        let at = ChunkAt { ino, chunk: 0 };
+        let range = block * BLOCK..block * BLOCK + kept.len();
+        let mut extent = state.data.extent(&self.core, ino, 0)?;
+        if extent.stored.is_some() && !extent.dirty {
+            return Ok(());
+        }
+        let mut found = vec![0; kept.len()];
+        let readable = self.read_range(at, &extent, range.clone(), &mut found).is_ok();
+        let wanted = match readable {
+            true => filled(self.core.config.at_rest, &found, kept),
+            false => kept.to_vec(),
+        };
+        if readable && wanted == found {
+            return Ok(());
+        }
+        let before = extent.allocated();
+        if !readable {
+            extent.blocks.remove(block);
+        }
+        extent.turn_dirty();
+        extent.resident = true;
+        let unsure = self.write_range(at, &mut extent, range, &wanted, None)?;
+        state.record.blocks = state.record.blocks.saturating_sub(before) + extent.allocated();
+        let change = state.data.next_change();
+        state.data.with_slot(&self.core, ino, 0, |slot| {
+            slot.now = extent;
+            slot.needs_mark = true;
+            state.data.set_unsure(slot, change, &unsure);
+        })?;
+        self.touch_dirty(ino, 0, &extent);
+        Ok(())
+    }
 }
 
 /// What a power cut left of the copy of a record, with the record where the kernel never wrote the copy back: that reads as zeros.
@@ -195,7 +209,7 @@ impl Shared {
 fn filled(at_rest: AtRest, found: &[u8], kept: &[u8]) -> Vec<u8> {
     let unit = match at_rest {
         AtRest::Plain => SECTOR_BYTES,
-        AtRest::Sealed => INLINE_BYTES_MAX,
+        AtRest::Sealed => BLOCK,
     };
     let mut filled = found.to_vec();
     for (there, kept) in filled.chunks_mut(unit).zip(kept.chunks(unit)) {

@@ -3,6 +3,7 @@
 use super::logged::blocks_of;
 use super::reclaim::Reclaim;
 use super::state::{DIRTY_PREFIX, dirty_key, put_extent, spill_key};
+use super::young::inline_blocks;
 use super::{BLOCK, CHUNK, Shared};
 use crate::error::VfsError;
 use crate::inode::InodeState;
@@ -33,11 +34,12 @@ impl Shared {
         if state.data.pass.is_some() {
             return self.set_size_passing(ino, state, size);
         }
-        if state.record.inline && size <= INLINE_BYTES_MAX as u64 {
+        // What is cut stays a record, however large that is; what grows only if it stays small.
+        if state.record.inline && size <= state.record.size.max(INLINE_BYTES_MAX as u64) {
             let mut bytes = self.inline_bytes(ino, state.record.size)?;
             bytes.resize(size as usize, 0);
             self.put_inline(ino, &bytes, batch);
-            state.record.blocks = u64::from(size > 0);
+            state.record.blocks = inline_blocks(size);
         } else if state.record.inline {
             self.spill(ino, state)?;
         } else if size <= state.record.size {
@@ -174,6 +176,7 @@ impl Shared {
         self.drop_copies(ino, state, u64::MAX, batch);
         self.pending.lock().remove(&ino);
         self.recent.lock().pop(&ino);
+        self.young.forget(ino);
         let inline = records::inline_key(ino);
         if state.record.inline || state.data.spill.is_some() {
             self.core.marks.mark(batch, &inline);

@@ -233,7 +233,7 @@ impl Shared {
             bytes[start..end].fill(0);
         }
         if call.what != SpaceChange::Punch {
-            record.blocks = 1;
+            record.blocks = record.blocks.max(1);
         } else if whole {
             record.blocks = 0;
             bytes.clear();

@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::AtRest;
 use crate::fakes::bench::{BOTH, Bench, copy_dir, pattern, scratch, wait};
-use crate::limits::{BLOCK_BYTES, INLINE_BYTES_MAX, ROOM_WAIT_DEFAULT};
+use crate::limits::{BLOCK_BYTES, INLINE_BYTES_MAX, ROOM_WAIT_DEFAULT, YOUNG_BYTES_MAX};
 use cessfs_sync::{CutCause, MetaStore};
 
 mod cut;
@@ -12,6 +12,7 @@ mod logged;
 mod model;
 mod passing;
 mod space;
+mod young;
 
 const MIB: usize = 1 << 20;
 
@@ -75,9 +76,10 @@ fn small_files_live_in_the_store_until_they_grow() {
         assert_eq!(bench.store.get(&records::inline_key(5)).unwrap().unwrap(), bytes);
         assert_eq!(bench.data.cache_bytes(), 0);
         assert_eq!(bench.data.extents(&bench.file(5)).unwrap()[0].len, 4096);
-        bench.write(5, 4096, b"x");
-        assert_eq!(bench.content(5), [&bytes[..], b"x"].concat());
-        assert_eq!(bench.file(5).state.read().record.blocks, 2);
+        let more = pattern(2, YOUNG_BYTES_MAX);
+        bench.write(5, 4096, &more);
+        assert_eq!(bench.content(5), [&bytes[..], &more].concat());
+        assert_eq!(bench.file(5).state.read().record.blocks, 5);
         bench.fsync(5).unwrap();
         assert_eq!(bench.store.get(&records::inline_key(5)).unwrap(), None);
         bench.set_size(5, 10);
@@ -371,7 +373,7 @@ fn a_damaged_clean_chunk_is_fetched_again_and_a_dirty_one_is_an_error() {
     let bench = Bench::new(AtRest::Sealed);
     for ino in [5, 6] {
         bench.create(ino);
-        bench.write(ino, 0, &pattern(ino, 3 * 4096));
+        bench.write(ino, 0, &pattern(ino, 5 * 4096));
         if ino == 5 {
             bench.settle();
         }
@@ -381,13 +383,16 @@ fn a_damaged_clean_chunk_is_fetched_again_and_a_dirty_one_is_an_error() {
         raw[16 * 1024 + 4096 + 7] ^= 1;
         std::fs::write(&path, raw).unwrap();
     }
-    assert_eq!(bench.content(5), pattern(5, 3 * 4096));
+    assert_eq!(bench.content(5), pattern(5, 5 * 4096));
     assert_eq!(bench.chunks.calls().1, 1);
-    match bench.try_read(6, 0, 3 * 4096) {
+    match bench.try_read(6, 0, 5 * 4096) {
         Err(VfsError::Damaged { ino: 6, offset: 4096 }) => {}
         other => panic!("{other:?}"),
     }
-    assert_eq!(bench.try_read(6, 8192, 4096).unwrap(), pattern(6, 3 * 4096)[8192..]);
+    assert_eq!(
+        bench.try_read(6, 8192, 4096).unwrap(),
+        pattern(6, 5 * 4096)[8192..12_288]
+    );
     assert!(
         bench
             .data

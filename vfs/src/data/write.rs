@@ -2,12 +2,13 @@
 
 use super::fetch::{Attempt, Fetched, Want};
 use super::piece::ChunkAt;
+use super::young::inline_blocks;
 use super::{BLOCK, CHUNK, Piece, Shared, pieces};
 use crate::Later;
 use crate::backing::Prepared;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
-use crate::limits::{BLOCK_BYTES, FILE_BYTES_MAX, INLINE_BYTES_MAX, PREPARE_BYTES_MIN, WRITE_AHEAD_BYTES_MIN};
+use crate::limits::{BLOCK_BYTES, FILE_BYTES_MAX, PREPARE_BYTES_MIN, WRITE_AHEAD_BYTES_MIN};
 use crate::records::{BlockMap, Extent};
 use crate::stages;
 use std::collections::BTreeMap;
@@ -115,13 +116,13 @@ impl Shared {
         if state.data.pass.is_some() {
             return self.write_passing(inode.ino, state, offset, data).map(Attempt::Done);
         }
+        if self.stays_record(inode.ino, &state.record, offset, end) {
+            let growth = inline_blocks(state.record.size.max(end)).saturating_sub(state.record.blocks);
+            self.core.quotas.admit_growth(inode, &state.record, growth)?;
+            self.write_inline(inode.ino, state, offset as usize, data)?;
+            return Ok(Attempt::Done(data.len() as u32));
+        }
         if state.record.inline {
-            if end <= INLINE_BYTES_MAX as u64 {
-                let growth = 1u64.saturating_sub(state.record.blocks);
-                self.core.quotas.admit_growth(inode, &state.record, growth)?;
-                self.write_inline(inode.ino, state, offset as usize, data)?;
-                return Ok(Attempt::Done(data.len() as u32));
-            }
             self.spill(inode.ino, state)?;
             self.keep_pending(inode);
         }

@@ -78,6 +78,8 @@ impl DeltaSource for Shared {
         cause: CutCause,
         sink: &mut dyn FnMut(&[u8]) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
+        // What stays is to be sent as a chunk once, not with each change of its record.
+        self.settle_young(true);
         let (until, (in_flight, behind, snapshot)) = self.core.marks.begin_cut(|| {
             let in_flight = self.submitted_ids().into_iter().collect();
             let behind = self.behind().into_iter().collect();

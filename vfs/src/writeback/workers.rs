@@ -103,6 +103,7 @@ impl Shared {
     pub(crate) fn keep_house(&self) -> Result<(), VfsError> {
         let _span = crate::stages::HOUSEKEEPING.enter();
         let content_came = self.content_came();
+        self.settle_young(false);
         self.persist_aged()?;
         self.settle_submitted()?;
         if content_came {

@@ -206,7 +206,7 @@ fn new_files_are_never_unsure() {
     for at_rest in BOTH {
         let bench = Bench::new(at_rest);
         bench.create(5);
-        bench.write(5, 0, &pattern(9, 2 * BLOCK));
+        bench.write(5, 0, &pattern(9, 5 * BLOCK));
         bench.fsync(5).unwrap();
         for block in 0..300_u64 {
             bench.write(5, block * BLOCK as u64, &pattern(block, BLOCK));

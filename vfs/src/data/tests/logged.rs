@@ -300,11 +300,11 @@ fn copies_go_with_their_file_and_with_what_is_evicted() {
     bench.store.barrier().unwrap();
     assert!(disk.left(&bench).find(5).is_none());
     bench.create(6);
-    bench.write(6, 0, &pattern(3, 9000));
+    bench.write(6, 0, &pattern(3, 17_000));
     bench.fsync(6).unwrap();
     let content = bench.content(6);
     // Sent without a sync in between.
-    assert_eq!(copies(&bench.store), 3);
+    assert_eq!(copies(&bench.store), 5);
     bench.settle();
     bench.write(6, 0, &pattern(4, 100));
     bench.fsync(6).unwrap();

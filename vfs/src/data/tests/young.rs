@@ -1,0 +1,120 @@
+//! Files that are still young: records that are larger than small ones, and then files like any other.
+
+use super::*;
+use crate::limits::{YOUNG_AGE_MAX, YOUNG_FILES_MAX};
+
+const LEN: usize = 10_000;
+
+fn is_record(bench: &Bench, ino: u64) -> bool {
+    let is_inline = bench.file(ino).state.read().record.inline;
+    assert_eq!(is_inline, bench.store.get(&records::inline_key(ino)).unwrap().is_some());
+    is_inline
+}
+
+#[test]
+fn a_young_file_has_no_backing_file_until_it_is_older() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, LEN));
+        bench.fsync(5).unwrap();
+        bench.keep_house();
+        assert!(is_record(&bench, 5));
+        assert_eq!((bench.data.cache_bytes(), bench.data.dirty_bytes()), (0, 0));
+        assert_eq!(bench.file(5).state.read().record.blocks, 3);
+        bench.clock.advance(YOUNG_AGE_MAX);
+        bench.keep_house();
+        assert_eq!(bench.content(5), pattern(1, LEN));
+        assert!(bench.data.dirty_bytes() > 0, "it is sent like any other");
+        bench.clock.advance(YOUNG_AGE_MAX);
+        bench.keep_house();
+        assert!(
+            !is_record(&bench, 5),
+            "the record goes when the backing file is durable"
+        );
+        assert_eq!(bench.file(5).state.read().record.blocks, 3);
+        assert_eq!(bench.reopen().content(5), pattern(1, LEN));
+    }
+}
+
+#[test]
+fn what_is_gone_while_it_is_young_leaves_nothing() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, LEN));
+        bench.fsync(5).unwrap();
+        bench.delete(5);
+        assert_eq!(bench.store.get(&records::inline_key(5)).unwrap(), None);
+        bench.clock.advance(YOUNG_AGE_MAX);
+        bench.keep_house();
+        assert_eq!(bench.data.cache_bytes(), 0);
+        assert!(bench.data.shared().young.is_empty());
+    }
+}
+
+#[test]
+fn a_young_file_is_sent_as_a_chunk() {
+    let bench = Bench::new(AtRest::Sealed);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, LEN));
+    bench.settle();
+    assert!(!is_record(&bench, 5));
+    assert_eq!(bench.restore().content(5), pattern(1, LEN));
+}
+
+#[test]
+fn cut_to_a_young_size_it_stays_a_record_and_grown_it_does_not() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, LEN));
+        bench.set_size(5, 9000);
+        assert!(is_record(&bench, 5));
+        assert_eq!(bench.content(5), pattern(1, 9000));
+        bench.set_size(5, 12_000);
+        let mut expected = pattern(1, 9000);
+        expected.resize(12_000, 0);
+        assert_eq!(bench.content(5), expected);
+        bench.fsync(5).unwrap();
+        assert!(!is_record(&bench, 5));
+        // Nor is one with a hole in front of what is written.
+        bench.create(6);
+        bench.write(6, 8192, &pattern(1, 100));
+        bench.fsync(6).unwrap();
+        assert!(!is_record(&bench, 6));
+    }
+}
+
+#[test]
+fn no_more_are_young_than_may_be() {
+    let bench = Bench::new(AtRest::Sealed);
+    for ino in 0..=YOUNG_FILES_MAX as u64 {
+        bench.create(5 + ino);
+        bench.write(5 + ino, 0, &pattern(ino, 5000));
+    }
+    let last = 5 + YOUNG_FILES_MAX as u64;
+    assert!(bench.file(last - 1).state.read().record.inline);
+    assert!(!bench.file(last).state.read().record.inline);
+    assert_eq!(bench.content(last), pattern(YOUNG_FILES_MAX as u64, 5000));
+}
+
+/// Whatever of the backing file a power cut leaves when it has just been made, the record has what was promised.
+#[test]
+fn a_power_cut_while_it_gets_its_backing_file_loses_nothing() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, LEN));
+        bench.fsync(5).unwrap();
+        let before = scratch();
+        copy_dir(bench.dir.path(), before.path());
+        bench.data.shared().settle_young(true);
+        bench.data.shared().journal(&bench.file(5)).unwrap();
+        bench.store.barrier().unwrap();
+        assert!(!bench.file(5).state.read().record.inline);
+        let (batches, _) = bench.store.progress();
+        let cut = bench.power_cut(batches, before.path());
+        assert_eq!(cut.content(5), pattern(1, LEN), "{at_rest:?}");
+    }
+}
