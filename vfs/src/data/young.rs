@@ -92,7 +92,11 @@ impl Shared {
             self.young.forget(ino);
             return Ok(());
         };
-        let _guard = self.core.marks.enter();
+        let _guard = self.core.marks.enter_unseen();
+        if self.core.marks.is_frozen() {
+            // What is dirty was handed over for a snapshot, which has this file's content as a record.
+            return Ok(());
+        }
         let mut locked = inode.state.write();
         let state: &mut InodeState = &mut locked;
         let is_young = state.record.inline && state.record.size > INLINE_BYTES_MAX as u64;

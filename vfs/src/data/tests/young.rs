@@ -118,3 +118,19 @@ fn a_power_cut_while_it_gets_its_backing_file_loses_nothing() {
         assert_eq!(cut.content(5), pattern(1, LEN), "{at_rest:?}");
     }
 }
+
+/// What is handed over for a snapshot is complete: nothing turns dirty behind it.
+#[test]
+fn youth_does_not_end_while_a_snapshot_is_taken() {
+    let bench = Bench::new(AtRest::Sealed);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, LEN));
+    bench.core.marks.freeze();
+    bench.seal(CutCause::Full);
+    assert!(bench.core.marks.is_frozen() && is_record(&bench, 5));
+    assert_eq!(bench.data.dirty_bytes(), 0);
+    bench.core.marks.thaw();
+    assert_eq!(bench.restore().content(5), pattern(1, LEN));
+    bench.data.shared().settle_young(true);
+    assert!(!bench.file(5).state.read().record.inline);
+}
