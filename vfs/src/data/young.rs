@@ -80,8 +80,9 @@ impl Shared {
             (false, None) => Vec::new(),
         };
         for ino in due {
-            if let Err(e) = self.end_youth(ino) {
-                tracing::debug!("inode {ino} stays a record: {e}");
+            let Err(e) = self.end_youth(ino) else { continue };
+            tracing::debug!("inode {ino} stays a record: {e}");
+            if matches!(e, VfsError::NoSpace(_)) {
                 return;
             }
         }
