@@ -10,6 +10,7 @@
 
 mod files;
 mod plain;
+mod recent;
 mod sealed;
 pub(crate) mod sparse;
 mod tags;

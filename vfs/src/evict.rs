@@ -71,8 +71,8 @@ impl Shared {
         if now < *not_before {
             return Ok(());
         }
-        self.settle_submitted()?;
-        self.reclaim()?;
+        // What cannot be given back keeps nothing else from being evicted.
+        let mut done = self.settle_submitted().and(self.reclaim());
         let mut files = Vec::new();
         self.backing.survey(&mut |file| files.push(file))?;
         {
@@ -85,14 +85,14 @@ impl Shared {
             if used <= goal {
                 break;
             }
-            self.evict_inode(file.ino, used - goal, &mut EvictReport::default())?;
-            self.reclaim()?;
+            let evicted = self.evict_inode(file.ino, used - goal, &mut EvictReport::default());
+            done = done.and(evicted).and(self.reclaim());
         }
         // What could not go now has to wait for the network: looking at every file again at once would not help.
         if self.backing.used_bytes() > goal {
             *not_before = now + EVICT_PAUSE;
         }
-        Ok(())
+        done
     }
 
     /// Seals the open pack if the cache is full and what fills it waits there. Otherwise nothing would be sent until the pack is

@@ -9,9 +9,9 @@
 //! Descriptors are few: the least recently used is closed, and opened again when needed. What was written and not synced
 //! is remembered by number, not by descriptor.
 
+use super::recent::Recent;
 use super::{BackingFile, sparse};
 use crate::limits::{BACKING_DIRS, BACKING_PARTS_OPEN_MAX, SYNC_EACH_MAX};
-use lru::LruCache;
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, copy_file_range, fallocate, posix_fadvise};
 use nix::sys::resource::{Resource, getrlimit};
@@ -51,7 +51,7 @@ pub(crate) enum Readahead {
 /// Every backing file of a volume.
 pub(crate) struct Files {
     dir: PathBuf,
-    open: Mutex<LruCache<(u64, u64), Arc<Part>>>,
+    open: Mutex<Recent<Arc<Part>>>,
     /// First parts that others read and write: open as long as they do. Taken while `open` is held, never before it.
     pinned: Mutex<HashMap<u64, Arc<Part>>>,
     /// What was written since the last sync that succeeded, by inode.
@@ -93,7 +93,7 @@ impl Files {
         File::open(dir)?.sync_all()?;
         Ok(Files {
             dir: dir.to_owned(),
-            open: Mutex::new(LruCache::unbounded()),
+            open: Mutex::default(),
             pinned: Mutex::new(HashMap::new()),
             unsynced: Mutex::new(HashMap::new()),
             cut: Mutex::new(HashMap::new()),
@@ -222,7 +222,7 @@ impl Files {
         };
         let mut open = self.open.lock();
         // Whoever opened it a second time meanwhile has a descriptor that counts: the one that is kept is the only one.
-        let part = open.pop(&(ino, 0)).unwrap_or(part);
+        let part = open.pop((ino, 0)).unwrap_or(part);
         let mut pinned = self.pinned.lock();
         let part = pinned.entry(ino).or_insert(part);
         Ok(Some(part.file.clone()))
@@ -234,7 +234,7 @@ impl Files {
         if let Some(part) = part {
             open.put((ino, 0), part);
             if open.len() > BACKING_PARTS_OPEN_MAX {
-                open.pop_lru();
+                open.pop_oldest();
             }
         }
     }
@@ -364,10 +364,7 @@ impl Files {
         }
         let mut open = self.open.lock();
         self.pinned.lock().remove(&ino);
-        let numbers: Vec<_> = open.iter().map(|(&key, _)| key).filter(|key| key.0 == ino).collect();
-        for key in numbers {
-            open.pop(&key);
-        }
+        open.pop_inode(ino);
         self.shift_used(-(freed as i64));
         Ok(())
     }
@@ -445,8 +442,8 @@ impl Files {
     }
 
     /// The part, if it is open already.
-    fn known_part(&self, open: &mut LruCache<(u64, u64), Arc<Part>>, ino: u64, number: u64) -> Option<Arc<Part>> {
-        if let Some(part) = open.get(&(ino, number)) {
+    fn known_part(&self, open: &mut Recent<Arc<Part>>, ino: u64, number: u64) -> Option<Arc<Part>> {
+        if let Some(part) = open.get((ino, number)) {
             return Some(part.clone());
         }
         self.pinned.lock().get(&ino).filter(|_| number == 0).cloned()
@@ -467,7 +464,7 @@ impl Files {
         }
         open.put((ino, number), part.clone());
         if open.len() > self.open_max {
-            open.pop_lru();
+            open.pop_oldest();
         }
         Ok(Some(part))
     }

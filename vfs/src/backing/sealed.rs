@@ -10,6 +10,7 @@
 mod durable;
 
 use super::files::PartAt;
+use super::recent::Recent;
 use super::tags::{ENTRY_BYTES, Entry, Slot, TABLE_BYTES, TagTable};
 use super::{Backing, BackingError, BackingFile, BlockAt, Files};
 use crate::limits::{
@@ -20,7 +21,6 @@ use crate::records::BlockMap;
 use crate::stages;
 use cessfs_crypto::{AtRestKeys, Entropy, InodeKey};
 use cessfs_sync::limits::CHUNK_BYTES;
-use lru::LruCache;
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -39,7 +39,7 @@ pub(super) struct Sealed {
     keys: AtRestKeys,
     entropy: Arc<Mutex<dyn Entropy>>,
     /// Tag tables of chunks used lately, by inode and chunk.
-    tables: Mutex<LruCache<(u64, u64), Arc<Chunk>>>,
+    tables: Mutex<Recent<Arc<Chunk>>>,
     /// Those of them with blocks that are not known to be durable. Changed while a chunk's table is held.
     fresh: Mutex<Fresh>,
     /// Syncs of one inode take turns, or the end of one would call durable what another has only begun to sync.
@@ -89,7 +89,7 @@ impl Sealed {
             files,
             keys,
             entropy,
-            tables: Mutex::new(LruCache::unbounded()),
+            tables: Mutex::default(),
             fresh: Mutex::default(),
             turns: (0..BACKING_DIRS).map(|_| Mutex::new(())).collect(),
             spare: Mutex::default(),
@@ -98,7 +98,7 @@ impl Sealed {
 
     fn chunk(&self, ino: u64, number: u64) -> Result<Arc<Chunk>, BackingError> {
         loop {
-            let known = self.tables.lock().get(&(ino, number)).cloned();
+            let known = self.tables.lock().get((ino, number)).cloned();
             match known {
                 // Nobody writes a table that is just being read, and nobody waits for another's.
                 Some(chunk) if chunk.is_read() => return Ok(chunk),
@@ -127,7 +127,7 @@ impl Sealed {
         let mut tags = chunk.tags.lock();
         {
             let mut tables = self.tables.lock();
-            if tables.contains(&(ino, number)) {
+            if tables.contains((ino, number)) {
                 return Ok(None);
             }
             tables.put((ino, number), chunk.clone());
@@ -138,7 +138,7 @@ impl Sealed {
                 .will_read(table_place(ino, number), TABLE_BYTES as u64 + SMALL_FILE_BYTES);
         }
         if let Err(e) = self.files.read(table_place(ino, number), &mut bytes) {
-            self.tables.lock().pop(&(ino, number));
+            self.tables.lock().pop((ino, number));
             return Err(e.into());
         }
         *tags = TagTable::decode(&bytes);
@@ -156,7 +156,7 @@ impl Sealed {
                 if tables.len() < TAG_TABLES_MAX {
                     return Ok(());
                 }
-                let Some(((ino, number), chunk)) = tables.pop_lru() else {
+                let Some(((ino, number), chunk)) = tables.pop_oldest() else {
                     return Ok(());
                 };
                 let in_use = Arc::strong_count(&chunk) > 1;
@@ -166,7 +166,7 @@ impl Sealed {
                 if in_use {
                     None
                 } else {
-                    tables.contains(&(ino, number)).then_some(ino)
+                    tables.contains((ino, number)).then_some(ino)
                 }
             };
             if let Some(ino) = unsynced {
@@ -461,9 +461,7 @@ impl Backing for Sealed {
 
     fn remove(&self, ino: u64) -> Result<(), BackingError> {
         let mut tables = self.tables.lock();
-        let gone: Vec<_> = tables.iter().map(|(&key, _)| key).filter(|key| key.0 == ino).collect();
-        for key in gone {
-            tables.pop(&key);
+        for key in tables.pop_inode(ino) {
             self.fresh.lock().forget(&key);
         }
         drop(tables);

@@ -6,88 +6,138 @@ use crate::error::VfsError;
 use crate::limits::CHUNK_BLOCKS;
 use crate::records::Extent;
 use parking_lot::{Mutex, MutexGuard};
+use std::collections::BTreeMap;
 use std::ops::Range;
 
-/// Something to give back.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reclaim {
-    /// Whatever these chunks of an inode do not need.
-    Chunks(u64, Range<u64>),
-    /// Extents and backing file of an inode that is no more.
-    File(u64),
-    /// Backing file of an inode whose content is a record.
-    Outgrown(u64),
+/// What is to be given back, each kind on its own, and in any order.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    /// Inodes that are no more: their extents and backing files.
+    files: Vec<u64>,
+    /// Inodes whose content is a record: their backing files.
+    outgrown: Vec<u64>,
+    /// By inode, whatever these chunks do not need.
+    chunks: BTreeMap<u64, Vec<Range<u64>>>,
+}
+
+impl Waiting {
+    /// Queues a file that is no more.
+    pub(super) fn file(&mut self, ino: u64) {
+        self.chunks.remove(&ino);
+        self.files.push(ino);
+    }
+
+    /// Queues the backing file of an inode whose content is a record.
+    pub(super) fn outgrown(&mut self, ino: u64) {
+        self.outgrown.push(ino);
+    }
+
+    fn chunk(&mut self, ino: u64, chunk: u64) {
+        let ranges = self.chunks.entry(ino).or_default();
+        match ranges.last_mut() {
+            Some(last) if last.end == chunk => last.end += 1,
+            _ => ranges.push(chunk..chunk + 1),
+        }
+    }
+
+    fn has_chunk(&self, ino: u64, chunk: u64) -> bool {
+        self.chunks
+            .get(&ino)
+            .is_some_and(|ranges| ranges.iter().any(|range| range.contains(&chunk)))
+    }
+
+    fn is_empty(&self) -> bool {
+        self.files.is_empty() && self.outgrown.is_empty() && self.chunks.is_empty()
+    }
+
+    fn inodes(&self) -> impl Iterator<Item = u64> {
+        let whole = self.files.iter().chain(&self.outgrown);
+        whole.chain(self.chunks.keys()).copied()
+    }
+
+    /// Takes what could not be given back in again.
+    fn put_back(&mut self, waiting: Waiting) {
+        self.files.extend(waiting.files);
+        self.outgrown.extend(waiting.outgrown);
+        for (ino, ranges) in waiting.chunks {
+            self.chunks.entry(ino).or_default().extend(ranges);
+        }
+    }
 }
 
 /// What waits to be given back.
 #[derive(Default)]
 pub(super) struct ReclaimQueue {
-    entries: Mutex<Vec<Reclaim>>,
+    waiting: Mutex<Waiting>,
     /// Held by whoever gives back what there was: who asks next returns when that is done, too.
     turn: Mutex<()>,
 }
 
 impl ReclaimQueue {
-    pub(super) fn lock(&self) -> MutexGuard<'_, Vec<Reclaim>> {
-        self.entries.lock()
+    pub(super) fn lock(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock()
     }
 }
 
 impl Shared {
     /// Queues chunks, ascending, for their space to be given back.
     pub(crate) fn give_back_chunks(&self, ino: u64, chunks: &[u64]) {
-        let mut queue = self.reclaim.lock();
+        let mut waiting = self.reclaim.lock();
         for &chunk in chunks {
-            match queue.last_mut() {
-                Some(Reclaim::Chunks(last_ino, range)) if *last_ino == ino && range.end == chunk => range.end += 1,
-                _ => queue.push(Reclaim::Chunks(ino, chunk..chunk + 1)),
-            }
+            waiting.chunk(ino, chunk);
         }
-    }
-
-    fn is_queued(&self, ino: u64, chunk: u64) -> bool {
-        let queue = self.reclaim.lock();
-        queue
-            .iter()
-            .any(|entry| matches!(entry, Reclaim::Chunks(other, chunks) if *other == ino && chunks.contains(&chunk)))
-    }
-
-    pub(super) fn give_back_file(&self, ino: u64) {
-        let mut queue = self.reclaim.lock();
-        queue.retain(|entry| !matches!(entry, Reclaim::Chunks(other, _) if *other == ino));
-        queue.push(Reclaim::File(ino));
     }
 
     /// Gives back everything queued so far. The caller holds no lock of an inode.
     pub(crate) fn reclaim(&self) -> Result<(), VfsError> {
         let _turn = self.reclaim.turn.lock();
-        let queue = std::mem::take(&mut *self.reclaim.lock());
-        if queue.is_empty() {
+        let waiting = std::mem::take(&mut *self.reclaim.lock());
+        if waiting.is_empty() {
             return Ok(());
         }
-        self.await_journal(&queue);
-        let done = self.core.store.barrier().map_err(VfsError::from).and_then(|()| {
-            queue.iter().try_for_each(|entry| match entry {
-                Reclaim::File(ino) => self.remove_file(*ino),
-                Reclaim::Outgrown(ino) => {
-                    self.remove_outgrown(*ino)?;
-                    // Until then whatever the file grows to again is unsure. Rare: small files mostly are records from the start.
-                    Ok(self.backing.sync(*ino)?)
-                }
-                Reclaim::Chunks(ino, chunks) => chunks.clone().try_for_each(|chunk| self.punch_unneeded(*ino, chunk)),
-            })
-        });
-        if done.is_err() {
-            self.reclaim.lock().extend(queue);
+        self.await_journal(&waiting);
+        if let Err(e) = self.core.store.barrier() {
+            self.reclaim.lock().put_back(waiting);
+            return Err(e.into());
         }
-        done
+        self.give_back(waiting)
+    }
+
+    /// Gives back what can be; the rest waits again, and the first reason why is returned.
+    fn give_back(&self, waiting: Waiting) -> Result<(), VfsError> {
+        let (mut left, mut failed) = (Waiting::default(), Ok(()));
+        let mut is_done = |done: Result<(), VfsError>| {
+            let ok = done.is_ok();
+            failed = std::mem::replace(&mut failed, Ok(())).and(done);
+            ok
+        };
+        for (ino, ranges) in waiting.chunks {
+            for chunk in ranges.into_iter().flatten() {
+                if !is_done(self.punch_unneeded(ino, chunk)) {
+                    left.chunk(ino, chunk);
+                }
+            }
+        }
+        for ino in waiting.outgrown {
+            // Until it is synced whatever the file grows to again is unsure. Rare: small files mostly are records from the start.
+            let done = self.remove_outgrown(ino).and_then(|()| Ok(self.backing.sync(ino)?));
+            if !is_done(done) {
+                left.outgrown.push(ino);
+            }
+        }
+        for ino in waiting.files {
+            if !is_done(self.remove_file(ino)) {
+                left.files.push(ino);
+            }
+        }
+        self.reclaim.lock().put_back(left);
+        failed
     }
 
     /// Waits until those who queued something have journaled it: they do both under the inode's lock.
-    fn await_journal(&self, queue: &[Reclaim]) {
-        for entry in queue {
-            let (Reclaim::Chunks(ino, _) | Reclaim::File(ino) | Reclaim::Outgrown(ino)) = entry;
-            if let Some(inode) = self.core.inodes.peek(*ino) {
+    fn await_journal(&self, waiting: &Waiting) {
+        for ino in waiting.inodes() {
+            if let Some(inode) = self.core.inodes.peek(ino) {
                 drop(inode.state.read());
             }
         }
@@ -126,7 +176,7 @@ impl Shared {
         }
         debug_assert!(chunk <= u64::MAX / CHUNK);
         // Cut again since the barrier: what is not needed now may be what the journal on the disk still names.
-        if self.is_queued(ino, chunk) {
+        if self.reclaim.lock().has_chunk(ino, chunk) {
             return Ok(());
         }
         let extent = state.data.extent(&self.core, ino, chunk)?;

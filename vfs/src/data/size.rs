@@ -1,7 +1,6 @@
 //! Truncation, extension and the end of a file's content. None of them needs the network.
 
 use super::logged::blocks_of;
-use super::reclaim::Reclaim;
 use super::state::{DIRTY_PREFIX, dirty_key, put_extent, spill_key};
 use super::young::inline_blocks;
 use super::{BLOCK, CHUNK, Shared};
@@ -191,7 +190,7 @@ impl Shared {
         if self.delete_page_of(ino, batch)? {
             batch.put(deletion_key(ino), records::encode_counter(0));
         }
-        self.give_back_file(ino);
+        self.reclaim.lock().file(ino);
         Ok(())
     }
 
@@ -235,7 +234,7 @@ impl Shared {
             for (key, _) in &page {
                 let ino = records::parse_ino_key(key)?;
                 self.dirty.lock().forget_from(ino, 0);
-                self.reclaim.lock().push(Reclaim::File(ino));
+                self.reclaim.lock().file(ino);
             }
         }
     }

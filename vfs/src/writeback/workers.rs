@@ -99,24 +99,30 @@ impl Drop for Workers {
 }
 
 impl Shared {
-    /// One round of housekeeping.
+    /// One round of housekeeping. A step that fails, for one bad file perhaps, keeps no other from its work.
     pub(crate) fn keep_house(&self) -> Result<(), VfsError> {
         let _span = crate::stages::HOUSEKEEPING.enter();
         let content_came = self.content_came();
         self.settle_young(false);
-        self.persist_aged()?;
-        self.settle_submitted()?;
-        if content_came {
-            self.beat()?;
-        }
-        self.reclaim()?;
-        self.remove_strays()?;
+        let steps = [
+            self.persist_aged(),
+            self.settle_submitted(),
+            if content_came { self.beat() } else { Ok(()) },
+            self.reclaim(),
+            self.remove_strays(),
+            self.sweep_marks(),
+            self.make_room(),
+            self.send_for_room(),
+        ];
+        steps.into_iter().collect()
+    }
+
+    fn sweep_marks(&self) -> Result<(), VfsError> {
         for _ in 0..MARK_SWEEP_PAGES {
             if !self.core.marks.sweep()? {
                 break;
             }
         }
-        self.make_room()?;
-        self.send_for_room()
+        Ok(())
     }
 }

@@ -36,7 +36,7 @@ impl Sealed {
 
     fn tables_of(&self, keys: &[(u64, u64)]) -> Vec<Arc<Chunk>> {
         let tables = self.tables.lock();
-        keys.iter().filter_map(|key| tables.peek(key).cloned()).collect()
+        keys.iter().filter_map(|key| tables.peek(*key).cloned()).collect()
     }
 
     /// Runs `sync` and then knows that what was fresh in these chunks before it is durable.

@@ -11,7 +11,6 @@
 //! after the look is found by the next one. The last look needs no sync: there is nobody left who could write.
 
 use super::super::piece::ChunkAt;
-use super::super::reclaim::Reclaim;
 use super::super::{BLOCK, CHUNK, Shared, chunk_len};
 use super::{PASS_BYTES_MAX, Pass, Stamp};
 use crate::backing::sparse;
@@ -121,7 +120,7 @@ impl Shared {
         state.data.pass = None;
         self.forget_pass(ino);
         if state.record.inline {
-            self.reclaim.lock().push(Reclaim::Outgrown(ino));
+            self.reclaim.lock().outgrown(ino);
         }
         Ok(())
     }

@@ -4,6 +4,7 @@ use super::durable::Watched;
 use super::*;
 use crate::data::unsure::note_key;
 use crate::request::SpaceChange;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 const LEN: usize = 10 * BLOCK;
@@ -314,4 +315,43 @@ fn a_backing_file_that_was_removed_does_not_come_back() {
             );
         }
     }
+}
+
+/// A cache disk with one bad file goes on giving space back, and the file when it is well again.
+#[test]
+fn what_cannot_be_removed_keeps_nothing_else() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        for ino in [5, 6, 7] {
+            bench.create(ino);
+            bench.write(ino, 0, &pattern(ino, MIB));
+        }
+        bench.fsync(5).unwrap();
+        let bad = backing_file(&bench, 5);
+        std::fs::remove_file(&bad).unwrap();
+        std::fs::create_dir(&bad).unwrap();
+        let full = bench.data.cache_bytes();
+        bench.set_size(7, 4 * BLOCK as u64);
+        bench.delete(5);
+        bench.delete(6);
+        bench.data.shared().keep_house().unwrap_err();
+        assert!(!backing_file(&bench, 6).exists(), "{at_rest:?}: the other file went");
+        assert!(
+            bench.data.cache_bytes() < full / 2,
+            "{at_rest:?}: what was cut off, too"
+        );
+        std::fs::remove_dir(&bad).unwrap();
+        bench.data.shared().keep_house().unwrap();
+        bench.data.shared().reclaim().unwrap();
+        assert_eq!(
+            bench.store.scan(b"t", b"t", 10).unwrap(),
+            vec![],
+            "{at_rest:?}: nothing is left to do"
+        );
+        assert_eq!(bench.content(7), pattern(7, 4 * BLOCK));
+    }
+}
+
+fn backing_file(bench: &Bench, ino: u64) -> PathBuf {
+    bench.dir.path().join(format!("{:02x}/{ino:016x}", ino % 256))
 }
