@@ -64,7 +64,7 @@ use std::fs::File;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 pub(crate) use journal::HEARTBEAT_KEY;
@@ -114,6 +114,8 @@ pub(crate) struct Shared {
     /// Directories of the cache in which, after a crash, files of inodes that are no more may be left.
     pub(crate) strays: Mutex<Range<usize>>,
     cutter: Cutter,
+    /// How often something that had been submitted turned out not to be on its way.
+    pub(crate) untold: AtomicU64,
     workers: Workers,
     disk: DiskRoom,
     /// Blocks of all inodes of which the store has [copies](logged).
@@ -156,6 +158,7 @@ impl Data {
             evicting: Mutex::new(Duration::ZERO),
             strays: Mutex::new(0..0),
             cutter: Cutter::default(),
+            untold: AtomicU64::new(0),
             workers: Workers::default(),
             disk: DiskRoom::new(&core.config.cache_dir),
             logged_blocks: AtomicUsize::new(0),
@@ -426,6 +429,11 @@ impl Data {
     /// The pipeline's staging is full, a dirty chunk cannot be read, or something cannot be made durable; the rest is submitted.
     pub fn write_back_all(&self) -> Result<(), VfsError> {
         self.0.write_back_all()
+    }
+
+    /// How often something that had been submitted turned out not to be on its way.
+    pub(crate) fn untold(&self) -> u64 {
+        self.0.untold.load(Ordering::Acquire)
     }
 
     /// Bytes of dirty chunks that were not handed to the chunk store yet.

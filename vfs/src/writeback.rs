@@ -29,12 +29,22 @@ use parking_lot::RwLockWriteGuard;
 use queue::Taken;
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+/// Why a chunk is written back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Whose {
+    /// It has been quiet for long enough.
+    Due,
+    /// Somebody waits until what is there has been submitted.
+    Asked,
+}
 
 impl Shared {
     /// Hands one chunk to the chunk store. Blocks while the backlog of unsent bytes is at its bound.
-    fn write_back(&self, taken: Taken) -> Result<(), VfsError> {
-        let result = self.copy_and_submit(taken);
+    fn write_back(&self, mut taken: Taken, whose: Whose) -> Result<(), VfsError> {
+        let result = self.copy_and_submit(&mut taken, whose);
         if result.is_err() {
             let retry_at = self.core.clock.monotonic() + WRITEBACK_RETRY;
             self.dirty.lock().put_back(taken, retry_at);
@@ -42,12 +52,12 @@ impl Shared {
         result
     }
 
-    fn copy_and_submit(&self, taken: Taken) -> Result<(), VfsError> {
+    fn copy_and_submit(&self, taken: &mut Taken, whose: Whose) -> Result<(), VfsError> {
         let Some(inode) = self.if_there(taken.ino)? else {
             self.dirty.lock().forget_from(taken.ino, 0);
             return Ok(());
         };
-        let Some((plaintext, shape)) = self.copy_dirty(&inode, taken)? else {
+        let Some((plaintext, shape)) = self.copy_dirty(&inode, taken, whose)? else {
             return Ok(());
         };
         let hashing = stages::HASH_CHUNK.enter();
@@ -58,7 +68,7 @@ impl Shared {
             Err(StoreError::Full) => return Err(VfsError::NoSpace("the staging disk is full")),
             Err(e) => return Err(e.into()),
         }
-        self.dirty.lock().submitted(taken, id, plaintext.len() as u32, shape);
+        self.dirty.lock().submitted(*taken, id, plaintext.len() as u32, shape);
         Ok(())
     }
 
@@ -72,8 +82,13 @@ impl Shared {
     }
 
     /// The chunk's content and what of it counts, journaled so that the store knows every block the copy has; `None` if it is no
-    /// longer dirty.
-    fn copy_dirty(&self, inode: &Arc<Inode>, taken: Taken) -> Result<Option<(Vec<u8>, Kept)>, VfsError> {
+    /// longer dirty, or no longer taken by whoever only had it due.
+    fn copy_dirty(
+        &self,
+        inode: &Arc<Inode>,
+        taken: &mut Taken,
+        whose: Whose,
+    ) -> Result<Option<(Vec<u8>, Kept)>, VfsError> {
         let unsynced = {
             let state = inode.state.read();
             state
@@ -88,7 +103,7 @@ impl Shared {
         self.journal_locked(inode.ino, &mut state, None)?;
         let state = RwLockWriteGuard::downgrade(state);
         drop(guard);
-        if state.gone || !self.dirty.lock().still_taken(taken) {
+        if state.gone || !self.holds(taken, whose) {
             return Ok(None);
         }
         let extent = state.data.extent(&self.core, inode.ino, taken.chunk)?;
@@ -116,6 +131,27 @@ impl Shared {
         }
     }
 
+    /// Whether the chunk is taken by its ticket, with the inode's lock held: nobody writes to it meanwhile.
+    fn holds(&self, taken: &mut Taken, whose: Whose) -> bool {
+        let mut dirty = self.dirty.lock();
+        if dirty.still_taken(*taken) {
+            return true;
+        }
+        match whose {
+            // Written since: it is due again later.
+            Whose::Due => false,
+            // Whoever waits was promised what was there when he asked. What is there now has that in it, too.
+            Whose::Asked => match dirty.take(taken.ino, taken.chunk) {
+                Some(again) => {
+                    *taken = again;
+                    true
+                }
+                // Somebody else has submitted just this, or nothing is dirty.
+                None => false,
+            },
+        }
+    }
+
     /// Writes back the chunk that has been due for longest; false if none is due. In a full cache every chunk is: writers wait
     /// for the room it takes.
     pub(crate) fn write_back_next(&self) -> bool {
@@ -129,7 +165,9 @@ impl Shared {
         let Some(taken) = self.dirty.lock().take_due(now + ahead) else {
             return false;
         };
-        let Err(e) = self.write_back(taken) else { return true };
+        let Err(e) = self.write_back(taken, Whose::Due) else {
+            return true;
+        };
         self.errors
             .add(format!("inode {}: chunk {} waits: {e}", taken.ino, taken.chunk));
         // In a hurry it would be taken again at once.
@@ -151,13 +189,15 @@ impl Shared {
     pub(crate) fn write_back_all(&self) -> Result<(), VfsError> {
         let looked = self.look_at_all();
         self.settle_young(true);
-        let mut first_error = looked.and(self.make_durable()).err();
+        let durable = looked.and(self.make_durable());
+        // What a lost pack had waits again, and is submitted with the rest.
+        let mut first_error = durable.and(self.settle_submitted()).err();
         let all = self.dirty.lock().not_submitted();
         for (ino, chunk) in all {
             let Some(taken) = self.dirty.lock().take(ino, chunk) else {
                 continue;
             };
-            first_error = first_error.or(self.write_back(taken).err());
+            first_error = first_error.or(self.write_back(taken, Whose::Asked).err());
         }
         self.settle_submitted()?;
         first_error.map_or(Ok(()), Err)
@@ -170,7 +210,10 @@ impl Shared {
         let mut ready: Vec<Submitted> = Vec::new();
         for entry in submitted {
             match self.core.chunks.standing(entry.id) {
-                Standing::Unknown => self.dirty.lock().put_back(entry.taken, now),
+                Standing::Unknown => {
+                    self.note_untold();
+                    self.dirty.lock().put_back(entry.taken, now);
+                }
                 Standing::Open => {}
                 Standing::Sealed | Standing::Stored | Standing::Confirmed => ready.push(entry),
             }
@@ -211,7 +254,7 @@ impl Shared {
         for (at, sent) in behind {
             match self.core.chunks.standing(sent.id) {
                 Standing::Open => continue,
-                Standing::Unknown => {}
+                Standing::Unknown => self.note_untold(),
                 Standing::Sealed | Standing::Stored | Standing::Confirmed => self.tell_sent(at, &sent)?,
             }
             self.dirty.lock().forget_sent(at, &sent);
@@ -300,18 +343,30 @@ impl Shared {
     /// Older content of chunks that were written since, which the chunk store has in the pack being sealed or before.
     pub(crate) fn behind(&self) -> Vec<((u64, u64), Sent)> {
         let mut behind = self.dirty.lock().behind();
+        let all = behind.len();
         behind.retain(|(_, sent)| self.core.chunks.standing(sent.id) >= Standing::Open);
+        if behind.len() < all {
+            self.note_untold();
+        }
         behind
     }
 
-    /// Chunks whose content the chunk store has in the pack being sealed or before, though the store still calls them dirty.
+    /// Chunks whose content the chunk store has in the pack being sealed or before, though the store still calls them dirty. Notes
+    /// if some that were submitted are in none any more.
     pub(crate) fn submitted_ids(&self) -> Vec<((u64, u64), (ChunkId, u32))> {
-        let submitted = self.dirty.lock().all_submitted();
-        submitted
-            .into_iter()
-            .filter(|entry| self.core.chunks.standing(entry.id) >= Standing::Open)
-            .map(|entry| ((entry.taken.ino, entry.taken.chunk), (entry.id, entry.len)))
-            .collect()
+        let mut submitted = self.dirty.lock().all_submitted();
+        let all = submitted.len();
+        submitted.retain(|entry| self.core.chunks.standing(entry.id) >= Standing::Open);
+        if submitted.len() < all {
+            self.note_untold();
+        }
+        let place = |entry: Submitted| ((entry.taken.ino, entry.taken.chunk), (entry.id, entry.len));
+        submitted.into_iter().map(place).collect()
+    }
+
+    /// Something that was submitted is in no pack any more, or a pack was sealed that did not tell of it.
+    fn note_untold(&self) {
+        self.untold.fetch_add(1, Ordering::AcqRel);
     }
 }
 

@@ -13,7 +13,7 @@ use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::{
     CHAIN_TIMEOUT, FENCE_POLL, KERNEL_DRAIN_TIMEOUT, PROGRESS_INTERVAL, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX,
-    STATUS_PACKS_MAX, TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
+    STATUS_PACKS_MAX, SYNC_ROUNDS_MAX, TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
 };
 use crate::mountpoint;
 use crate::seen;
@@ -224,18 +224,27 @@ impl Daemon {
             let mountpoint = self.mountpoint.clone();
             blocking(move || flush_kernel(&mountpoint)).await?;
         }
-        let vfs = self.volume.vfs.clone();
-        let written = blocking(move || vfs.write_back_all().map_err(Failure::from));
-        self.with_progress(written, events).await?;
-        if wait {
+        for _ in 0..SYNC_ROUNDS_MAX {
+            let untold = self.volume.vfs.untold();
+            let vfs = self.volume.vfs.clone();
+            let written = blocking(move || vfs.write_back_all().map_err(Failure::from));
+            self.with_progress(written, events).await?;
+            if !wait {
+                return Ok(());
+            }
             self.volume.engine.poke();
             let settled = self.volume.engine.settle().map(|r| r.map_err(Failure::from)).boxed();
             self.with_progress(settled, events).await?;
             let vfs = self.volume.vfs.clone();
             blocking(move || vfs.note_sent().map_err(Failure::from)).await?;
             self.note_seen();
+            // Else a pack could not be sealed, or what it was not told of again lay in one that is about to go: once more.
+            if self.volume.vfs.untold() == untold {
+                return Ok(());
+            }
         }
-        Ok(())
+        let what = "what was handed over did not get into a pack, again and again";
+        Err(Failure::new(Exit::Failed, what).hint("`cessfs status` tells the errors; nothing is lost here"))
     }
 
     /// Takes a snapshot of everything written before the call.

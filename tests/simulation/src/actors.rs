@@ -187,17 +187,28 @@ impl Stage<'_> {
     /// # Errors
     /// The process died.
     pub async fn sync(&self) -> Result<(), String> {
-        while let Err(error) = self.life.vfs.write_back_all() {
-            if self.life.death.has_come() {
-                return Err(error.to_string());
+        let mut mark = None;
+        loop {
+            let untold = self.life.vfs.untold();
+            while let Err(error) = self.life.vfs.write_back_all() {
+                if self.life.death.has_come() {
+                    return Err(error.to_string());
+                }
+                // The backlog is full: a real thread would wait in `submit`.
+                self.clock.sleep(Duration::from_secs(5)).await;
             }
-            // The backlog is full: a real thread would wait in `submit`.
-            self.clock.sleep(Duration::from_secs(5)).await;
+            if mark.is_none() {
+                let now = self.model.borrow().mark();
+                self.trace.note(format_args!("sync begins at {now}"));
+                mark = Some(now);
+            }
+            self.life.engine.settle().await.map_err(|error| error.to_string())?;
+            self.life.vfs.note_sent().map_err(|error| error.to_string())?;
+            if self.life.vfs.untold() == untold {
+                break;
+            }
         }
-        let mark = self.model.borrow().mark();
-        self.trace.note(format_args!("sync begins at {mark}"));
-        self.life.engine.settle().await.map_err(|error| error.to_string())?;
-        self.life.vfs.note_sent().map_err(|error| error.to_string())?;
+        let mark = mark.expect("set in the first round");
         if self.life.death.has_come() {
             return Err("died".into());
         }

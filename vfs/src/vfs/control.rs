@@ -114,6 +114,13 @@ impl Vfs {
         self.data.write_back_all()
     }
 
+    /// How often, since the volume was opened, something that had been submitted turned out not to be on its way: its pack could not be
+    /// sealed, or was about to go. It is submitted again, but whoever waits for the network has to wait once more if this changed
+    /// between [`write_back_all`](Vfs::write_back_all) and [`note_sent`](Vfs::note_sent).
+    pub fn untold(&self) -> u64 {
+        self.data.untold()
+    }
+
     /// Notes, durably, what the packs sealed so far told the network. A network sync ends with it: whatever happens to this machine
     /// afterwards, no pack tells of less than what the sync promised.
     ///
