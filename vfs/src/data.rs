@@ -36,7 +36,7 @@ mod space;
 pub(crate) mod state;
 pub(crate) mod unsure;
 mod write;
-mod young;
+pub(crate) mod young;
 
 use crate::backing::{self, Backing};
 use crate::core::Core;

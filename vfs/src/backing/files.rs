@@ -12,8 +12,7 @@
 use super::recent::Recent;
 use super::{BackingFile, sparse};
 use crate::limits::{BACKING_DIRS, BACKING_PARTS_OPEN_MAX, SYNC_EACH_MAX};
-use nix::errno::Errno;
-use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, copy_file_range, fallocate, posix_fadvise};
+use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Whence;
 use parking_lot::Mutex;
@@ -145,11 +144,14 @@ impl Files {
     /// Writes all of `data`.
     pub(super) fn write(&self, at: PartAt, data: &[u8]) -> io::Result<()> {
         let part = self.part_to_write(at)?;
-        part.file.write_all_at(data, at.offset)?;
+        let written = part.file.write_all_at(data, at.offset);
+        // Once more, also if it failed: a sync that ran meanwhile took the note, and may have had only a part.
+        self.note_unsynced(at.ino, at.part);
+        written?;
         self.account(&part)
     }
 
-    /// The part, made if need be and noted: a sync that begins after the write must not miss it.
+    /// The part, made if need be and noted: whatever of it is written is known not to be durable, also while it is.
     fn part_to_write(&self, at: PartAt) -> io::Result<Arc<Part>> {
         let part = self
             .part(at.ino, at.part, true)?
@@ -169,18 +171,12 @@ impl Files {
             return Ok(false);
         };
         let target = self.part_to_write(to)?;
-        let (mut from_at, mut to_at) = (from.offset as libc::off64_t, to.offset as libc::off64_t);
-        let mut left = bytes as usize;
-        while left > 0 {
-            match copy_file_range(&source.file, Some(&mut from_at), &target.file, Some(&mut to_at), left) {
-                Ok(0) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EXDEV | Errno::EINVAL) => break,
-                Ok(copied) => left -= copied.min(left),
-                Err(Errno::EINTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-        }
+        let copied = sparse::copy(&source.file, from.offset, &target.file, to.offset, bytes);
+        // As in `write`.
+        self.note_unsynced(to.ino, to.part);
+        let whole = copied?;
         self.account(&target)?;
-        Ok(left == 0)
+        Ok(whole)
     }
 
     /// Makes a hole.
@@ -304,6 +300,10 @@ impl Files {
 
     /// The same for every inode.
     pub(super) fn sync_all(&self) -> io::Result<()> {
+        // A sync that is running has taken its notes already: what it does is done, or noted again, when it ends.
+        for lock in &self.sync_locks {
+            drop(lock.lock());
+        }
         let inos: Vec<u64> = self.unsynced.lock().keys().copied().collect();
         if inos.len() > SYNC_EACH_MAX {
             return self.sync_disk();
@@ -590,3 +590,6 @@ fn parse_name(name: &[u8]) -> Option<(u64, bool)> {
     let ino = u64::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
     Some((ino, is_dir))
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,9 @@
-//! Holes of a file, as its filesystem tells them, and whether anybody else has it open.
+//! What a file's filesystem tells of its holes and can copy by itself, and whether anybody else has the file open.
 
 use crate::data::{BLOCK, CHUNK};
 use crate::records::BlockMap;
 use nix::errno::Errno;
+use nix::fcntl::copy_file_range;
 use nix::unistd::{Whence, lseek};
 use std::fs::File;
 use std::io;
@@ -89,4 +90,18 @@ fn control(file: &File, command: libc::c_int, argument: libc::c_int) -> io::Resu
         return Err(io::Error::last_os_error());
     }
     Ok(())
+}
+/// Copies as the disk does it; false if it cannot copy all of them.
+pub(super) fn copy(from: &File, from_at: u64, to: &File, to_at: u64, bytes: u64) -> io::Result<bool> {
+    let (mut from_at, mut to_at) = (from_at as libc::off64_t, to_at as libc::off64_t);
+    let mut left = bytes as usize;
+    while left > 0 {
+        match copy_file_range(from, Some(&mut from_at), to, Some(&mut to_at), left) {
+            Ok(0) | Err(Errno::EOPNOTSUPP | Errno::ENOSYS | Errno::EXDEV | Errno::EINVAL) => break,
+            Ok(copied) => left -= copied.min(left),
+            Err(Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Ok(left == 0)
 }

@@ -193,6 +193,7 @@ impl Shared {
         let growth = shared.allocated().saturating_sub(before.allocated());
         self.core.quotas.admit_growth(to, &state.record, growth)?;
         self.set_extent(to.ino, state, chunk, shared)?;
+        state.data.will_tell();
         state.record.size = state.record.size.max(step.to_offset + step.len);
         let now = self.core.now();
         state.record.mtime = now;

@@ -126,9 +126,14 @@ impl Shared {
         batch: &mut Batch,
     ) -> Result<(), VfsError> {
         let before = state.data.extent(&self.core, ino, chunk)?;
-        let mut after = before;
-        shorten(&mut after, len);
-        if after == before {
+        let is_longer = |extent: &Extent| {
+            let mut cut = *extent;
+            shorten(&mut cut, len);
+            cut != *extent
+        };
+        // What the store still has of it may be more than there is.
+        let journaled = state.data.with_slot(&self.core, ino, chunk, |slot| slot.journaled)?;
+        if !is_longer(&before) && !is_longer(&journaled) {
             return Ok(());
         }
         let change = state.data.next_change();

@@ -88,8 +88,9 @@ impl Shared {
                 self.journal_locked(inode.ino, state, None)?;
             }
         }
-        if call.grows {
-            state.record.size = state.record.size.max(call.range.end);
+        if call.grows && call.range.end > state.record.size {
+            state.data.will_tell();
+            state.record.size = call.range.end;
         }
         let now = self.core.now();
         state.record.mtime = now;

@@ -53,7 +53,7 @@ impl Young {
 }
 
 /// Blocks that an inline file of this size counts for.
-pub(super) fn inline_blocks(size: u64) -> u64 {
+pub(crate) fn inline_blocks(size: u64) -> u64 {
     size.div_ceil(BLOCK as u64)
 }
 

@@ -7,6 +7,7 @@
 //! |---|---|---|
 //! | pack is full | left as the last delta told it | named, but empty |
 //! | cut is forced | told with what was submitted, never longer than that | the same |
+//! | it is forced, and the file was a record until its first chunk, which was not submitted | told as that record while that is there, else left | as that record |
 //!
 //! and whatever was left out is marked again, for the next cut. Names always travel. An inode without links does not,
 //! unless it is in the trash.
@@ -19,6 +20,7 @@
 use super::frame::{DELTA_KINDS, FrameWriter};
 use super::marks::SAVED_PREFIX;
 use crate::data::state::DIRTY_PREFIX;
+use crate::data::young::inline_blocks;
 use crate::data::{CHUNK, Shared};
 use crate::inode::ROOT_INO;
 use crate::records::{
@@ -51,6 +53,8 @@ enum Passage {
     Empty,
     /// With what was submitted, up to this size.
     Partly(u64),
+    /// As the record that it has outgrown.
+    Record,
     /// As one that is no more.
     Gone,
 }
@@ -65,6 +69,8 @@ struct Cut<'a> {
     behind: BTreeMap<(u64, u64), Sent>,
     /// Inodes with dirty chunks that were not submitted.
     unsent: BTreeSet<u64>,
+    /// Inodes of which the record with their bytes is marked: it came, changed or went.
+    bytes: BTreeSet<u64>,
     /// The inode decided last: records of one inode and kind follow each other.
     decided: Option<(u64, Passage)>,
     /// Keys the next cut has to carry.
@@ -92,6 +98,7 @@ impl DeltaSource for Shared {
             in_flight,
             behind,
             unsent: BTreeSet::new(),
+            bytes: BTreeSet::new(),
             decided: None,
             left: Vec::new(),
         };
@@ -164,6 +171,8 @@ impl Cut<'_> {
                 if self.is_unsent(ino, chunk)? {
                     self.unsent.insert(ino);
                 }
+            } else if key.starts_with(INLINE_PREFIX) {
+                self.bytes.insert(records::parse_ino_key(key).map_err(corrupt)?);
             }
             Ok(())
         })?;
@@ -291,6 +300,7 @@ impl Cut<'_> {
                 record.size = record.size.min(size);
                 self.left.push(key.to_vec());
             }
+            Passage::Record => return self.carry_record(ino, record, writer),
         }
         writer.record(key, Some(&record.encode()))?;
         // A file that outgrew its bytes keeps them for a while, unmarked; who replays must not.
@@ -299,6 +309,23 @@ impl Cut<'_> {
             writer.record(&bytes, None)?;
         }
         Ok(())
+    }
+
+    /// An inode as it was before its bytes outgrew their record.
+    fn carry_record(
+        &mut self,
+        ino: u64,
+        mut record: InodeRecord,
+        writer: &mut FrameWriter<'_>,
+    ) -> Result<(), StoreError> {
+        let key = records::inline_key(ino);
+        let bytes = self.shared.core.marks.value_at_cut(&key)?;
+        record.inline = true;
+        record.size = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
+        record.blocks = inline_blocks(record.size);
+        self.left.push(records::inode_key(ino));
+        writer.record(&records::inode_key(ino), Some(&record.encode()))?;
+        writer.record(&key, bytes.as_deref())
     }
 
     /// What an inode without links still has here goes with it: somebody has it open, and if this machine dies before he closes it,
@@ -320,6 +347,8 @@ impl Cut<'_> {
                 self.left.push(key.to_vec());
                 return Ok(());
             }
+            // Told with the inode, which the mark of its bytes need not follow.
+            Passage::Record => return Ok(()),
             Passage::Gone | Passage::Empty => None,
             // A file that outgrew its bytes keeps them only until their copy is durable here: no matter for others.
             Passage::Whole | Passage::Partly(_) if !self.inode(ino)?.is_some_and(|record| record.inline) => None,
@@ -331,11 +360,13 @@ impl Cut<'_> {
     fn carry_extent(&mut self, key: &[u8], writer: &mut FrameWriter<'_>) -> Result<(), StoreError> {
         let (ino, chunk) = records::parse_extent_key(key).map_err(corrupt)?;
         let passage = self.passage(ino)?;
-        if matches!(passage, Passage::Left | Passage::Empty) {
+        if matches!(passage, Passage::Left | Passage::Empty | Passage::Record) {
             self.left.push(key.to_vec());
         }
-        if passage == Passage::Left {
-            return Ok(());
+        match passage {
+            Passage::Left => return Ok(()),
+            Passage::Record => return writer.record(key, None),
+            _ => {}
         }
         let Some(mut extent) = self.extent(ino, chunk)?.filter(|_| passage != Passage::Gone) else {
             return writer.record(key, None);
@@ -394,12 +425,35 @@ impl Cut<'_> {
             return Ok(Passage::Whole);
         }
         match self.cause {
-            CutCause::Forced | CutCause::Checkpoint => Ok(Passage::Partly(self.submitted_size(ino)?)),
+            CutCause::Forced | CutCause::Checkpoint => match self.outgrown(ino)? {
+                Some(passage) => Ok(passage),
+                None => Ok(Passage::Partly(self.submitted_size(ino)?)),
+            },
             CutCause::Full if self.shared.core.marks.is_new(self.until, &records::inode_key(ino))? => {
                 Ok(Passage::Empty)
             }
             CutCause::Full => Ok(Passage::Left),
         }
+    }
+
+    /// How a file travels that was a record until lately, and of whose first chunk the network has nothing: whoever saw the record to
+    /// the network was promised no less.
+    fn outgrown(&self, ino: u64) -> Result<Option<Passage>, StoreError> {
+        let first = (ino, 0);
+        let is_told = self.in_flight.contains_key(&first) || self.behind.contains_key(&first);
+        let untold = |extent: Extent| extent.dirty && extent.stored.is_none();
+        if is_told || !self.extent(ino, 0)?.is_some_and(untold) {
+            return Ok(None);
+        }
+        let marks = &self.shared.core.marks;
+        if marks.value_at_cut(&records::inline_key(ino))?.is_some() {
+            return Ok(Some(Passage::Record));
+        }
+        // It went since the last delta, which told of it.
+        let was_told = self.cause == CutCause::Forced
+            && self.bytes.contains(&ino)
+            && !marks.is_new(self.until, &records::inode_key(ino))?;
+        Ok(was_told.then_some(Passage::Left))
     }
 
     /// How long a file may be told to be: chunks at its end that the network never had are not part of it yet.

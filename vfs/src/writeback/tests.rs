@@ -5,6 +5,7 @@ use crate::data::CHUNK;
 use crate::fakes::bench::{BOTH, Bench, pattern};
 use crate::limits::{BLOCK_BYTES, WRITEBACK_RETRY};
 use cessfs_sync::{CutCause, StoreError};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 const MIB: usize = 1 << 20;
@@ -173,4 +174,53 @@ fn writing_back_steps_aside_when_there_is_something_to_do_and_room_to_wait() {
         written += MIB as u64;
     }
     assert_eq!(shared.write_back_steps_aside(), None, "somebody waits for the room");
+}
+
+/// `cessfs sync --wait` of a file that somebody goes on writing to: what was there when it began is on the network.
+#[test]
+fn a_sync_hands_over_what_is_written_to_all_the_time() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    bench.write(5, 0, &vec![1; MIB]);
+    bench.fsync(5).unwrap();
+    let extent = bench.extent(5, 0).unwrap();
+    let ended = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // As a program does that writes the same bytes again and again.
+        scope.spawn(|| {
+            while !ended.load(Ordering::Acquire) {
+                bench.data.shared().touch_dirty(5, 0, &extent);
+            }
+        });
+        let told = (0..40_u64).all(|number| {
+            bench.write(5, 0, &number.to_be_bytes());
+            bench.data.write_back_all().unwrap();
+            bench.seal(CutCause::Forced);
+            bench.restore().content(5).starts_with(&number.to_be_bytes())
+        });
+        ended.store(true, Ordering::Release);
+        assert!(told, "a sync left something behind");
+    });
+}
+
+/// Whoever waits for the network learns that what he handed over got lost on its way, and hands it over again.
+#[test]
+fn what_a_lost_pack_had_is_counted_and_goes_again() {
+    let bench = Bench::new(AtRest::Sealed);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, MIB));
+    let before = bench.data.untold();
+    bench.data.write_back_all().unwrap();
+    assert_eq!(bench.data.untold(), before);
+    bench.chunks.crash();
+    bench.seal(CutCause::Forced);
+    assert_ne!(bench.data.untold(), before, "the pack did not tell of it");
+    let before = bench.data.untold();
+    bench.data.write_back_all().unwrap();
+    bench.seal(CutCause::Forced);
+    assert_ne!(bench.data.untold(), before, "it was put back meanwhile");
+    let before = bench.data.untold();
+    bench.settle();
+    assert_eq!(bench.data.untold(), before);
+    assert_eq!(bench.restore().content(5), pattern(1, MIB));
 }

@@ -317,6 +317,25 @@ fn a_backing_file_that_was_removed_does_not_come_back() {
     }
 }
 
+/// What came from the network a moment ago, and is not journaled yet as being here, is cut off in the journal all the same.
+#[test]
+fn what_was_fetched_and_cut_at_once_does_not_come_back() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, MIB));
+        bench.make_absent();
+        assert_eq!(bench.content(5), pattern(1, MIB));
+        let (half, kept) = (CHUNK / 2, CHUNK / 2 + 100 * BLOCK as u64 / 10);
+        bench.change_space(5, SpaceChange::Punch, half..CHUNK, false).unwrap();
+        bench.set_size(5, kept);
+        bench.set_size(5, CHUNK);
+        let (all, _) = bench.store.progress();
+        let content = bench.crash_at(all).content(5);
+        assert!(content[kept as usize..].iter().all(|byte| *byte == 0), "{at_rest:?}");
+    }
+}
+
 /// A cache disk with one bad file goes on giving space back, and the file when it is well again.
 #[test]
 fn what_cannot_be_removed_keeps_nothing_else() {

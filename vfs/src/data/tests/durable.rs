@@ -4,6 +4,7 @@ use super::*;
 use crate::backing::{Backing, BackingError, BackingFile, BlockAt, Prepared};
 use crate::fakes::bench::{copy_dir, scratch};
 use crate::records::BlockMap;
+use crate::request::SpaceChange;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -373,6 +374,14 @@ fn pages_over_pages_are_durable_without_the_journal_and_nothing_else_is() {
             barrier(&|| bench.write(5, CHUNK - 10, &pattern(3, 20))),
             "{at_rest:?}: longer"
         );
+        bench.fsync(5).unwrap();
+        let reserve = || {
+            let end = bench.file(5).state.read().record.size;
+            // Within the last block: no more blocks than before.
+            let range = end - 1..end + 5;
+            bench.change_space(5, SpaceChange::Reserve, range, true).unwrap();
+        };
+        assert!(barrier(&reserve), "{at_rest:?}: longer, and nothing else");
         bench.fsync(5).unwrap();
         assert!(barrier(&|| bench.set_size(5, CHUNK / 2)), "{at_rest:?}: shorter");
         bench.fsync(5).unwrap();

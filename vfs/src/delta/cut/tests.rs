@@ -331,3 +331,56 @@ fn marks_survive_a_crash_and_an_interrupted_cut() {
     while marks.sweep().unwrap() {}
     assert_eq!(bench.store.scan(b"m", b"m", 10).unwrap(), vec![]);
 }
+
+/// Whoever saw a small file to the network was promised it: that it grew must not take it back before its first chunk is sent.
+#[test]
+fn a_file_that_outgrows_its_record_is_told_as_it_was_until_its_first_chunk_is() {
+    for cause in [CutCause::Forced, CutCause::Checkpoint] {
+        let bench = Bench::new(AtRest::Sealed);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, 3000));
+        bench.settle();
+        bench.write(5, 3000, &pattern(2, 20_000));
+        bench.data.released(&bench.file(5));
+        bench.seal(cause);
+        assert_eq!(bench.restore().content(5), pattern(1, 3000), "{cause:?}");
+        prefixes_restore(&bench);
+        bench.settle();
+        assert_eq!(bench.restore().content(5), bench.content(5), "{cause:?}");
+        assert_eq!(bench.restore().content(5).len(), 23_000);
+        prefixes_restore(&bench);
+    }
+}
+
+#[test]
+fn nor_does_the_end_of_its_record_take_it_back() {
+    let bench = Bench::new(AtRest::Sealed);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, 3000));
+    bench.settle();
+    bench.write(5, 3000, &pattern(2, 2 * MIB));
+    bench.data.shared().persist_all().unwrap();
+    assert_eq!(bench.store.get(&records::inline_key(5)).unwrap(), None, "it has gone");
+    bench.seal(CutCause::Forced);
+    assert_eq!(bench.restore().content(5), pattern(1, 3000));
+    bench.seal(CutCause::Forced);
+    assert_eq!(bench.restore().content(5), pattern(1, 3000));
+    prefixes_restore(&bench);
+    bench.settle();
+    assert_eq!(bench.restore().content(5), bench.content(5));
+    assert_eq!(bench.restore().store.scan(b"b", b"b", 10).unwrap(), vec![]);
+}
+
+/// In a new file it is better than nothing.
+#[test]
+fn a_new_file_is_told_as_the_record_it_was() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, 3000));
+    bench.write(5, 3000, &pattern(2, 20_000));
+    bench.data.released(&bench.file(5));
+    bench.seal(CutCause::Forced);
+    assert_eq!(bench.restore().content(5), pattern(1, 3000));
+    bench.settle();
+    assert_eq!(bench.restore().content(5), bench.content(5));
+}
