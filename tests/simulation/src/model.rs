@@ -311,11 +311,13 @@ fn misfits(shot: &Shot, versions: &Versions, found: &Found) -> Vec<String> {
     misfits
 }
 
-/// Whether each byte is what it was at some time, or not written yet.
+/// Whether each byte is what it was at some time, or not written yet, and there are as many as there were at the least.
 fn is_made_of(content: &[u8], versions: &BTreeMap<u64, Vec<u8>>) -> bool {
     let fits = |at: usize, byte: u8| byte == 0 || versions.values().any(|version| version.get(at) == Some(&byte));
-    let longest = versions.values().map(Vec::len).max().unwrap_or(0);
-    versions.len() > 1 && content.len() <= longest && content.iter().enumerate().all(|(at, byte)| fits(at, *byte))
+    let lengths = || versions.values().map(Vec::len);
+    let (shortest, longest) = (lengths().min().unwrap_or(0), lengths().max().unwrap_or(0));
+    let fitting = (shortest..=longest).contains(&content.len());
+    versions.len() > 1 && fitting && content.iter().enumerate().all(|(at, byte)| fits(at, *byte))
 }
 
 fn same_names(expected: &Names, found: &Found) -> Result<(), String> {
