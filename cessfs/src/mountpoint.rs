@@ -29,6 +29,8 @@ pub struct MountEntry {
     pub fs_type: String,
     /// Source.
     pub source: OsString,
+    /// Device number's major half.
+    pub major: u32,
     /// Device number's minor half: the name of a FUSE connection under `/sys/fs/fuse/connections`.
     pub minor: u32,
 }
@@ -40,6 +42,11 @@ impl MountEntry {
             return None;
         }
         self.source.to_str()?.strip_prefix(SOURCE_PREFIX)?.parse().ok()
+    }
+
+    /// Device number, `MAJOR:MINOR`: the same for every place where one mount shows, another for every other mount.
+    pub fn device(&self) -> String {
+        format!("{}:{}", self.major, self.minor)
     }
 }
 
@@ -56,8 +63,7 @@ pub fn mounts() -> Result<Vec<MountEntry>, Failure> {
 /// `36 35 98:0 /root /mnt rw,noatime shared:1 - ext4 /dev/root rw`: see proc_pid_mountinfo(5).
 fn parse_line(line: &[u8]) -> Option<MountEntry> {
     let mut fields = line.split(|b| *b == b' ');
-    let device = fields.nth(2)?;
-    let minor = std::str::from_utf8(device).ok()?.split_once(':')?.1.parse().ok()?;
+    let (major, minor) = std::str::from_utf8(fields.nth(2)?).ok()?.split_once(':')?;
     let dir = PathBuf::from(unescape(fields.nth(1)?));
     let mut rest = fields.skip_while(|f| *f != b"-").skip(1);
     let fs_type = String::from_utf8_lossy(rest.next()?).into_owned();
@@ -65,7 +71,8 @@ fn parse_line(line: &[u8]) -> Option<MountEntry> {
         dir,
         fs_type,
         source: unescape(rest.next()?),
-        minor,
+        major: major.parse().ok()?,
+        minor: minor.parse().ok()?,
     })
 }
 

@@ -9,6 +9,8 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+/// State of a daemon that serves a mount.
+pub const MOUNTED: &str = "mounted";
 /// State of a daemon whose mount is gone and that sends what is left.
 pub const SENDING: &str = "sending";
 
