@@ -119,3 +119,57 @@ fn a_mount_point_may_have_any_name() -> Result<()> {
     ensure!(output(volume.cessfs()?.arg("volumes"))?.status.success());
     Ok(())
 }
+
+/// Paths are looked up where the mount shows them, and only by its own daemon.
+#[test]
+fn quota_and_explain_act_on_the_path_that_was_named() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, network, volume) = scene()?;
+    let other = Volume::init(&dir.path().join("other"), &network.ws, &InitOptions::default())?;
+    ensure!(volume.name == other.name, "the scene is about one name");
+    let (at, other_at) = (dir.path().join("mnt"), dir.path().join("other-mnt"));
+    let (mount, other_mount) = (volume.mount(&at)?, other.mount(&other_at)?);
+    for root in [&at, &other_at] {
+        fs::create_dir_all(root.join("projects/scans"))?;
+        fs::create_dir(root.join("scans"))?;
+    }
+    fs::write(at.join("projects/scans/file"), [7; 5000])?;
+    let quota = |of: &Volume, path: &Path| -> Result<Command> {
+        let mut quota = of.cessfs()?;
+        quota.args(["quota", "set", "--bytes", "1MiB"]).arg(path);
+        Ok(quota)
+    };
+    let set = |of: &Volume, root: &Path| -> Result<serde_json::Value> {
+        let mut quota = of.cessfs()?;
+        let said = succeed(quota.args(["quota", "show", "--all", "--json"]).arg(root))?;
+        Ok(serde_json::from_str(&said)?)
+    };
+
+    // The same name in the other home is another volume.
+    for (of, path) in [(&other, at.join("scans")), (&volume, other_at.join("scans"))] {
+        let (code, said) = fail(&mut quota(of, &path)?)?;
+        ensure!(
+            code == 9 && said.contains("hint: give the home of the volume"),
+            "{code}: {said}"
+        );
+        let (code, said) = fail(of.cessfs()?.arg("explain").arg(&path))?;
+        ensure!(code == 9, "{code}: {said}");
+    }
+    ensure!(set(&volume, &at)?[0].is_null() && set(&other, &other_at)?[0].is_null());
+
+    let place = dir.path().join("place");
+    let bind = Bind::new(&at.join("projects"), &place)?;
+    succeed(&mut quota(&volume, &place.join("scans"))?)?;
+    let quotas = set(&volume, &at)?;
+    ensure!(
+        quotas[0]["path"] == "/projects/scans" && quotas[1].is_null(),
+        "{quotas}"
+    );
+    let explained = volume.explain(&place.join("scans/file"))?;
+    ensure!(explained["size"] == 5000, "{explained}");
+    drop(bind);
+    other_mount.umount()?;
+    mount.umount()
+}
