@@ -2,9 +2,12 @@
 //!
 //! A Unix socket in the volume's private directory; one JSON object per line, at most
 //! [`CONTROL_LINE_MAX`] bytes, each with the protocol's version. A request is one line; the
-//! answer is any number of [`Event`]s and then one [`Reply`] or a failure. What is long is streamed, never gathered.
+//! answer is any number of [`Event`]s and then one [`Reply`] or a failure. What is long goes in many lines ([`pages`]), and what has no
+//! bound of its own is cut ([`bounds`]): no answer is longer than a line may be.
 
+mod bounds;
 pub mod client;
+mod pages;
 pub mod server;
 pub mod serving;
 #[cfg(test)]
@@ -15,6 +18,7 @@ use crate::config::LogLevel;
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_LINE_MAX;
 use crate::timings::StageTimes;
+pub use pages::Page;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -157,6 +161,8 @@ pub enum Event {
     Unsent(Box<UnsentPath>),
     /// One stage.
     Stage(Box<StageTimes>),
+    /// A part of the reply.
+    Page(Page),
 }
 
 /// How far a sync is.
@@ -419,6 +425,8 @@ pub struct Status {
     pub read_only_reason: Option<String>,
     /// What a recovery could not bring back: metadata in packs that nobody could give.
     pub lost: Vec<String>,
+    /// How many more of those there are.
+    pub lost_left_out: u64,
     /// How many packs are in which state.
     pub packs: BTreeMap<String, u64>,
     /// Packs that the network is to hold, by what is known of their columns.
@@ -451,6 +459,8 @@ pub struct Status {
     pub territory: Option<TerritoryStatus>,
     /// Troubles, oldest first.
     pub errors: Vec<String>,
+    /// How many more of those there are, most of them older.
+    pub errors_left_out: u64,
 }
 
 /// A territory as `status` and `territory show` tell it.
@@ -484,13 +494,19 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     line
 }
 
+/// More came, or would have to go, than a line may have.
+fn too_long() -> Failure {
+    Failure::new(Exit::Failed, "what is on the control socket is too long")
+        .hint("the daemon is there and goes on; the volume's log may tell the rest")
+}
+
 /// A line back.
 ///
 /// # Errors
 /// [`Exit::Failed`] when it is too long or not understood.
 pub fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<T, Failure> {
     if line.len() > CONTROL_LINE_MAX {
-        return Err(Failure::new(Exit::Failed, "the control socket sent too long a line"));
+        return Err(too_long());
     }
     serde_json::from_slice(line).map_err(|e| {
         Failure::new(

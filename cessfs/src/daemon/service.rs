@@ -118,7 +118,8 @@ impl Daemon {
         let (vfs, engine) = (&self.volume.vfs, self.volume.engine.status());
         let counted = |state: PackState| (state.to_string(), engine.packs.get(&state).copied().unwrap_or(0));
         errors.extend(engine.errors.iter().map(|trouble| trouble.text.clone()));
-        errors.drain(..errors.len().saturating_sub(STATUS_ERRORS_MAX));
+        let older = errors.len().saturating_sub(STATUS_ERRORS_MAX);
+        errors.drain(..older);
         let state = match (
             self.sending.load(Ordering::Acquire),
             self.closing.load(Ordering::Acquire),
@@ -173,6 +174,7 @@ impl Daemon {
             rpc: self.config.rpc.clone(),
             account: self.config.account.clone(),
             errors,
+            errors_left_out: older as u64,
             ..Status::default()
         }
     }
