@@ -2,16 +2,23 @@
 //!
 //! A Unix socket in the volume's private directory; one JSON object per line, at most
 //! [`CONTROL_LINE_MAX`] bytes, each with the protocol's version. A request is one line; the
-//! answer is any number of [`Event`]s and then one [`Reply`] or a failure. What is long is streamed, never gathered.
+//! answer is any number of [`Event`]s and then one [`Reply`] or a failure. What is long goes in many lines ([`pages`]), and what has no
+//! bound of its own is cut ([`bounds`]): no answer is longer than a line may be.
 
+mod bounds;
 pub mod client;
+mod pages;
 pub mod server;
+pub mod serving;
+#[cfg(test)]
+mod tests;
 mod upkeep;
 
 use crate::config::LogLevel;
 use crate::exit::{Exit, Failure};
 use crate::limits::CONTROL_LINE_MAX;
 use crate::timings::StageTimes;
+pub use pages::Page;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -154,6 +161,8 @@ pub enum Event {
     Unsent(Box<UnsentPath>),
     /// One stage.
     Stage(Box<StageTimes>),
+    /// A part of the reply.
+    Page(Page),
 }
 
 /// How far a sync is.
@@ -386,6 +395,8 @@ pub struct Status {
     pub pid: Option<u32>,
     /// Where it is mounted.
     pub mountpoint: Option<String>,
+    /// Device number of the mount, `MAJOR:MINOR`; none once it is gone.
+    pub device: Option<String>,
     /// `sealed` or `plain`.
     pub at_rest: String,
     /// Changes are refused.
@@ -414,6 +425,8 @@ pub struct Status {
     pub read_only_reason: Option<String>,
     /// What a recovery could not bring back: metadata in packs that nobody could give.
     pub lost: Vec<String>,
+    /// How many more of those there are.
+    pub lost_left_out: u64,
     /// How many packs are in which state.
     pub packs: BTreeMap<String, u64>,
     /// Packs that the network is to hold, by what is known of their columns.
@@ -446,6 +459,8 @@ pub struct Status {
     pub territory: Option<TerritoryStatus>,
     /// Troubles, oldest first.
     pub errors: Vec<String>,
+    /// How many more of those there are, most of them older.
+    pub errors_left_out: u64,
 }
 
 /// A territory as `status` and `territory show` tell it.
@@ -479,13 +494,19 @@ pub fn encode<T: Serialize>(message: &T) -> Vec<u8> {
     line
 }
 
+/// More came, or would have to go, than a line may have.
+fn too_long() -> Failure {
+    Failure::new(Exit::Failed, "what is on the control socket is too long")
+        .hint("the daemon is there and goes on; the volume's log may tell the rest")
+}
+
 /// A line back.
 ///
 /// # Errors
 /// [`Exit::Failed`] when it is too long or not understood.
 pub fn decode<T: DeserializeOwned>(line: &[u8]) -> Result<T, Failure> {
     if line.len() > CONTROL_LINE_MAX {
-        return Err(Failure::new(Exit::Failed, "the control socket sent too long a line"));
+        return Err(too_long());
     }
     serde_json::from_slice(line).map_err(|e| {
         Failure::new(
@@ -511,90 +532,8 @@ pub fn decode_request(line: &[u8]) -> Result<Op, Failure> {
             "the daemon speaks control protocol {PROTOCOL}, the request {}",
             version.v
         );
-        return Err(Failure::new(Exit::Failed, what).hint("unmount and mount again with the cessfs installed now"));
+        return Err(Failure::new(Exit::Failed, what)
+            .hint("`umount DIR` (or `fusermount3 -u DIR`), and mount again with the cessfs installed now"));
     }
     decode::<Request>(line).map(|request| request.op)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn requests_round_trip() {
-        for op in [
-            Op::Status,
-            Op::Timings,
-            Op::Evict,
-            Op::Explain {
-                path_hex: "2f61".into(),
-            },
-            Op::Shutdown { sends: Sends::After },
-            Op::SnapshotDiff {
-                old: "monday".into(),
-                new: None,
-            },
-            Op::Unsent,
-            Op::TrashList,
-            Op::Scrub {
-                full: true,
-                rate: Some(1 << 20),
-            },
-            Op::Repair,
-            Op::Collect { dry_run: true },
-            Op::TrashEmpty { ids: vec![7, u64::MAX] },
-            Op::Quota {
-                path_hex: None,
-                change: QuotaChange::Set {
-                    bytes: Some(1 << 40),
-                    inodes: None,
-                },
-            },
-            Op::SetLogLevel { level: LogLevel::Debug },
-        ] {
-            let line = encode(&Request {
-                v: PROTOCOL,
-                op: op.clone(),
-            });
-            assert_eq!(line.iter().filter(|b| **b == b'\n').count(), 1);
-            assert_eq!(decode_request(&line[..line.len() - 1]).unwrap(), op);
-        }
-    }
-
-    #[test]
-    fn other_versions_and_garbage_are_refused() {
-        let newer = br#"{"v":2,"op":{"teleport":{}}}"#;
-        assert!(decode_request(newer).unwrap_err().what.contains("control protocol 1"));
-        for line in [&b""[..], b"{}", b"[1]", b"\xff", br#"{"v":1,"op":"teleport"}"#] {
-            assert_eq!(decode_request(line).unwrap_err().exit, Exit::Failed);
-        }
-        let long = vec![b' '; CONTROL_LINE_MAX + 1];
-        assert!(decode_request(&long).unwrap_err().what.contains("too long"));
-    }
-
-    #[test]
-    fn answers_round_trip() {
-        let chunk = ChunkPlace {
-            index: 7,
-            len: 1 << 20,
-            pack: Some(PackPlace {
-                miners: vec![MinerPlace::default(); 12],
-                ..PackPlace::default()
-            }),
-            ..ChunkPlace::default()
-        };
-        let status = Status {
-            name: "v".into(),
-            balance: Some(u128::MAX.to_string()),
-            ..Status::default()
-        };
-        for answer in [
-            Answer::Event(Event::Chunk(Box::new(chunk))),
-            Answer::Done(Reply::Status(Box::new(status))),
-            Answer::Failed(Failure::new(Exit::Timeout, "x").hint("y")),
-        ] {
-            let line = encode(&answer);
-            assert_eq!(decode::<Answer>(&line).unwrap(), answer);
-        }
-    }
 }

@@ -28,8 +28,33 @@ pub const LOG_BYTES_MAX: u64 = 8 << 20;
 pub const WARN_BURST: u32 = 20;
 /// Window of [`WARN_BURST`].
 pub const WARN_WINDOW: Duration = Duration::from_secs(60);
+/// Entries of a list of packs in one event on the control socket.
+pub const CONTROL_PAGE: usize = 256;
+/// JSON of one such entry, at most: number, columns and grade of a damaged pack.
+const PAGE_ENTRY_BYTES_MAX: usize = 96;
+/// Entries of such lists that a verb takes in; a volume of as many packs holds a hundred TiB.
+pub const REPORT_ENTRIES_MAX: usize = 1 << 20;
+const _: () = assert!(CONTROL_PAGE * PAGE_ENTRY_BYTES_MAX < CONTROL_LINE_MAX);
+
 /// Lines of volume errors that `status` tells.
 pub const STATUS_ERRORS_MAX: usize = 64;
+/// Bytes of one of them, or of another message.
+pub const STATUS_TEXT_BYTES_MAX: usize = 2048;
+/// Bytes of JSON of all of them; more are counted.
+pub const STATUS_ERRORS_BYTES_MAX: usize = 8 << 10;
+/// The same of the files with lost content that `status` names.
+pub const STATUS_FILES_BYTES_MAX: usize = 8 << 10;
+/// The same of what a recovery could not bring back.
+pub const STATUS_HISTORY_BYTES_MAX: usize = 4 << 10;
+/// JSON writes a control character with six bytes; the mount point and one message have no other bound. The rest of a status, and a
+/// failure with its hint, have room beside that.
+const _: () = assert!(
+    STATUS_ERRORS_BYTES_MAX
+        + STATUS_FILES_BYTES_MAX
+        + STATUS_HISTORY_BYTES_MAX
+        + 6 * (STATUS_TEXT_BYTES_MAX + libc::PATH_MAX as usize)
+        < CONTROL_LINE_MAX - (6 << 10)
+);
 
 /// Damaged packs, and files with lost content, that `status` names.
 pub const STATUS_PACKS_MAX: usize = 64;

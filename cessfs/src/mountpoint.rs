@@ -3,10 +3,13 @@
 //! Looks at `/proc/self/mountinfo` before it touches a directory: a `stat` on an automount trigger would start the very
 //! mount it is asked about, and one on a dead FUSE mount fails.
 
+#[cfg(test)]
+mod tests;
+
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeName;
 use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -25,10 +28,14 @@ pub fn source(volume: &VolumeName) -> String {
 pub struct MountEntry {
     /// Where.
     pub dir: PathBuf,
+    /// What of the file system shows there: a bind mount may show a part of it.
+    pub root: PathBuf,
     /// Type, with subtype.
     pub fs_type: String,
     /// Source.
     pub source: OsString,
+    /// Device number's major half.
+    pub major: u32,
     /// Device number's minor half: the name of a FUSE connection under `/sys/fs/fuse/connections`.
     pub minor: u32,
 }
@@ -40,6 +47,11 @@ impl MountEntry {
             return None;
         }
         self.source.to_str()?.strip_prefix(SOURCE_PREFIX)?.parse().ok()
+    }
+
+    /// Device number, `MAJOR:MINOR`: the same for every place where one mount shows, another for every other mount.
+    pub fn device(&self) -> String {
+        format!("{}:{}", self.major, self.minor)
     }
 }
 
@@ -56,16 +68,18 @@ pub fn mounts() -> Result<Vec<MountEntry>, Failure> {
 /// `36 35 98:0 /root /mnt rw,noatime shared:1 - ext4 /dev/root rw`: see proc_pid_mountinfo(5).
 fn parse_line(line: &[u8]) -> Option<MountEntry> {
     let mut fields = line.split(|b| *b == b' ');
-    let device = fields.nth(2)?;
-    let minor = std::str::from_utf8(device).ok()?.split_once(':')?.1.parse().ok()?;
-    let dir = PathBuf::from(unescape(fields.nth(1)?));
+    let (major, minor) = std::str::from_utf8(fields.nth(2)?).ok()?.split_once(':')?;
+    let root = PathBuf::from(unescape(fields.next()?));
+    let dir = PathBuf::from(unescape(fields.next()?));
     let mut rest = fields.skip_while(|f| *f != b"-").skip(1);
     let fs_type = String::from_utf8_lossy(rest.next()?).into_owned();
     Some(MountEntry {
         dir,
+        root,
         fs_type,
         source: unescape(rest.next()?),
-        minor,
+        major: major.parse().ok()?,
+        minor: minor.parse().ok()?,
     })
 }
 
@@ -245,64 +259,25 @@ fn busy(dir: &Path) -> Failure {
     ))
 }
 
-/// Bytes of a path below the mount, with a leading slash: how the daemon names files.
-pub fn path_within(mount: &MountEntry, path: &Path) -> Vec<u8> {
-    let inner = path.strip_prefix(&mount.dir).unwrap_or(path);
-    let mut bytes = vec![b'/'];
-    bytes.extend_from_slice(inner.as_os_str().as_bytes());
-    bytes
+/// The mount of ours that a path lies in.
+///
+/// # Errors
+/// [`Exit::NotMounted`] when it lies in no such mount.
+pub fn ours_of(path: &Path) -> Result<MountEntry, Failure> {
+    let mount = mount_of(&mounts()?, path).filter(|mount| mount.volume().is_some());
+    mount.ok_or_else(|| {
+        let what = format!("{} is not in a mounted cessfs volume", path.display());
+        Failure::new(Exit::NotMounted, what).hint("give a path inside the mount")
+    })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const INFO: &[u8] = br"22 1 254:1 / / rw,relatime - ext4 /dev/vda1 rw
-40 22 0:51 / /mnt/a\040b rw,nosuid shared:3 master:1 - fuse.cessfs cessfs:photos rw,user_id=0
-41 22 0:52 / /mnt/auto rw - autofs systemd-1 rw
-42 40 0:53 / /mnt/a\040b/inner rw - fuse.sshfs host: rw
-malformed";
-
-    fn entries() -> Vec<MountEntry> {
-        INFO.split(|b| *b == b'\n').filter_map(parse_line).collect()
-    }
-
-    #[test]
-    fn mountinfo_is_read() {
-        let mounts = entries();
-        assert_eq!(mounts.len(), 4);
-        let ours = mounted_at(&mounts, Path::new("/mnt/a b")).unwrap();
-        assert_eq!(ours.volume().unwrap().as_str(), "photos");
-        assert_eq!((ours.fs_type.as_str(), ours.minor), (FS_TYPE, 51));
-        assert!(mounted_at(&mounts, Path::new("/mnt")).is_none());
-        assert!(mounts[3].volume().is_none());
-    }
-
-    #[test]
-    fn a_path_belongs_to_the_deepest_mount() {
-        let mounts = entries();
-        let of = |p: &str| mount_of(&mounts, Path::new(p)).unwrap();
-        assert_eq!(of("/mnt/a b/x/y").dir, PathBuf::from("/mnt/a b"));
-        assert_eq!(of("/mnt/a b/inner/z").dir, PathBuf::from("/mnt/a b/inner"));
-        assert_eq!(of("/etc").dir, PathBuf::from("/"));
-        assert_eq!(path_within(&of("/mnt/a b/x/y"), Path::new("/mnt/a b/x/y")), b"/x/y");
-        assert_eq!(path_within(&of("/mnt/a b"), Path::new("/mnt/a b")), b"/");
-    }
-
-    #[test]
-    fn unusable_mount_points_are_told_apart() {
-        let tmp = tempfile::tempdir().unwrap();
-        let failure = |p: &Path| prepare(p).unwrap_err();
-        assert!(failure(&tmp.path().join("none")).what.contains("does not exist"));
-        let file = tmp.path().join("file");
-        std::fs::write(&file, "x").unwrap();
-        assert!(failure(&file).what.contains("not a directory"));
-        assert!(failure(tmp.path()).what.contains("not empty"));
-        let proc = failure(Path::new("/proc"));
-        assert_eq!(proc.exit, Exit::Mountpoint);
-        assert!(proc.what.contains("already a mount point"), "{}", proc.what);
-        let empty = tmp.path().join("empty");
-        std::fs::create_dir(&empty).unwrap();
-        assert_eq!(prepare(&empty).unwrap(), empty.canonicalize().unwrap());
-    }
+/// Bytes of a path from the volume's root, with a leading slash: how the daemon names files.
+pub fn path_within(mount: &MountEntry, path: &Path) -> Vec<u8> {
+    let inner = path.strip_prefix(&mount.dir).unwrap_or(path);
+    // Joining nothing would leave a slash at the end.
+    let whole = match inner.as_os_str().is_empty() {
+        true => mount.root.clone(),
+        false => mount.root.join(inner),
+    };
+    whole.into_os_string().into_vec()
 }

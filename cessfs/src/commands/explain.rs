@@ -1,9 +1,10 @@
 //! `cessfs explain PATH`.
 
 use super::{Context, print_json};
-use crate::control::client::{Client, unexpected};
+use crate::control::client::unexpected;
+use crate::control::serving::{Serving, serving};
 use crate::control::{ChunkPlace, Event, Explained, Op, Reply};
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::mountpoint;
 use crate::units;
 use clap::Args;
@@ -36,18 +37,14 @@ struct Document {
 /// Asks the daemon of the mount that the path lies in.
 ///
 /// # Errors
-/// [`Exit::NotMounted`] when the path is in no mounted volume of this home.
+/// [`Exit::NotMounted`](crate::exit::Exit::NotMounted) when the path is in no mounted volume of this home.
 pub fn run(args: &ExplainArgs, context: &Context) -> Result<(), Failure> {
     let path = mountpoint::resolve(&args.path)?;
-    let mount = mountpoint::mount_of(&mountpoint::mounts()?, &path);
-    let (Some(mount), Some(name)) = (&mount, mount.as_ref().and_then(|m| m.volume())) else {
-        let what = format!("{} is not in a mounted cessfs volume", path.display());
-        return Err(Failure::new(Exit::NotMounted, what).hint("give the path of a file inside the mount"));
-    };
-    let volume = context.home.existing(&name)?;
-    let path_hex = hex::encode(mountpoint::path_within(mount, &path));
+    let mount = mountpoint::ours_of(&path)?;
+    let Serving { mut client, status } = serving(&mount, &context.home)?;
+    let path_hex = hex::encode(mountpoint::path_within(&mount, &path));
     let mut chunks = Vec::new();
-    let reply = Client::connect(&volume)?.call(Op::Explain { path_hex }, &mut |event| {
+    let reply = client.call(Op::Explain { path_hex }, &mut |event| {
         if let Event::Chunk(chunk) = event {
             chunks.push(*chunk);
         }
@@ -56,7 +53,7 @@ pub fn run(args: &ExplainArgs, context: &Context) -> Result<(), Failure> {
         return Err(unexpected(&reply));
     };
     if context.json {
-        let volume = name.to_string();
+        let volume = status.name;
         print_json(&Document {
             path,
             volume,

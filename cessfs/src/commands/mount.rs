@@ -3,7 +3,7 @@
 use super::Context;
 use crate::cli::Global;
 use crate::config::VolumeConfig;
-use crate::control::client::{self, Client, SENDING};
+use crate::control::client::{self, Client, MOUNTED, SENDING};
 use crate::control::{Op, Sends};
 use crate::daemon::{self, Start, launch, log};
 use crate::exit::{Exit, Failure};
@@ -139,7 +139,7 @@ fn wait_until_free(volume: &VolumeDir) -> Result<(), Failure> {
             // It goes on from this mount.
             let _or_it_has_just_ended = end(volume);
         }
-        if let Some(status) = status.filter(|s| s.state == "mounted") {
+        if let Some(status) = status.filter(|s| s.state == MOUNTED) {
             let place = status.mountpoint.unwrap_or_default();
             let pid = status.pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
             return Err(Failure::new(

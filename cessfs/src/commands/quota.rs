@@ -1,9 +1,10 @@
 //! `cessfs quota set|show|clear PATH`.
 
 use super::{Context, print_json};
-use crate::control::client::{Client, unexpected};
+use crate::control::client::unexpected;
+use crate::control::serving::serving;
 use crate::control::{Event, Op, QuotaChange, QuotaNumbers, Reply};
-use crate::exit::{Exit, Failure};
+use crate::exit::Failure;
 use crate::mountpoint;
 use crate::progress::Waiting;
 use crate::units;
@@ -62,7 +63,7 @@ enum What {
 /// Asks the daemon of the mount that the path lies in.
 ///
 /// # Errors
-/// [`Exit::NotMounted`] when the path is in no mounted volume of this home.
+/// [`Exit::NotMounted`](crate::exit::Exit::NotMounted) when the path is in no mounted volume of this home.
 pub fn run(args: &QuotaArgs, context: &Context) -> Result<(), Failure> {
     let (path, change, all) = match &args.what {
         What::Set { path, bytes, inodes } => {
@@ -86,16 +87,12 @@ pub fn run(args: &QuotaArgs, context: &Context) -> Result<(), Failure> {
 
 fn ask(path: &Path, change: QuotaChange, all: bool, context: &Context) -> Result<Vec<QuotaNumbers>, Failure> {
     let path = mountpoint::resolve(path)?;
-    let mount = mountpoint::mount_of(&mountpoint::mounts()?, &path);
-    let (Some(mount), Some(name)) = (&mount, mount.as_ref().and_then(|m| m.volume())) else {
-        let what = format!("{} is not in a mounted cessfs volume", path.display());
-        return Err(Failure::new(Exit::NotMounted, what).hint("give the path of a directory inside the mount"));
-    };
-    let volume = context.home.existing(&name)?;
-    let path_hex = (!all).then(|| hex::encode(mountpoint::path_within(mount, &path)));
+    let mount = mountpoint::ours_of(&path)?;
+    let mut client = serving(&mount, &context.home)?.client;
+    let path_hex = (!all).then(|| hex::encode(mountpoint::path_within(&mount, &path)));
     let waiting = Waiting::on("counting");
     let mut quotas = Vec::new();
-    let reply = Client::connect(&volume)?.call(Op::Quota { path_hex, change }, &mut |event| {
+    let reply = client.call(Op::Quota { path_hex, change }, &mut |event| {
         if let Event::Quota(quota) = event {
             quotas.push(quota);
         }

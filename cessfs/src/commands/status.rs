@@ -127,6 +127,7 @@ fn print(status: &Status) {
     for error in &status.errors {
         println!("trouble    {error}");
     }
+    more("trouble   ", status.errors_left_out);
 }
 
 /// What is kept beside the live tree, and what could not be.
@@ -146,6 +147,14 @@ fn print_kept(status: &Status) {
     }
     for lost in &status.lost {
         println!("lost       {lost}");
+    }
+    more("lost      ", status.lost_left_out);
+}
+
+/// What there is beside what was told.
+fn more(of: &str, left_out: u64) {
+    if left_out > 0 {
+        println!("{of} and {left_out} more");
     }
 }
 
@@ -176,4 +185,6 @@ fn print_health(status: &Status) {
             file.path, file.missing_chunks, file.chunks
         );
     }
+    let told = status.lost_files.len() as u64;
+    more("lost      ", status.lost_file_count.saturating_sub(told));
 }

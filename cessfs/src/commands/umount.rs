@@ -1,10 +1,11 @@
 //! `cessfs umount DIR`.
 
 use super::Context;
-use crate::control::client::{Client, unexpected};
+use crate::control::client::unexpected;
+use crate::control::serving::{Serving, serving};
 use crate::control::{Op, Reply, Sends};
 use crate::exit::{Exit, Failure};
-use crate::home::VolumeDir;
+use crate::home::{VolumeDir, VolumeName};
 use crate::limits::DAEMON_END_TIMEOUT;
 use crate::mountpoint;
 use crate::progress::{self, SyncProgress, Waiting};
@@ -36,6 +37,16 @@ pub struct UmountArgs {
     background: bool,
 }
 
+impl UmountArgs {
+    fn sends(&self) -> Sends {
+        match (self.wait, self.background) {
+            (true, _) => Sends::Before,
+            (_, true) => Sends::After,
+            _ => Sends::Never,
+        }
+    }
+}
+
 /// Asks the daemon to end; clears away what a dead one left.
 ///
 /// # Errors
@@ -43,33 +54,30 @@ pub struct UmountArgs {
 pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
     let dir = mountpoint::resolve(&args.dir)?;
     let mount = mountpoint::mounted_at(&mountpoint::mounts()?, &dir);
-    let Some(name) = mount.as_ref().and_then(|m| m.volume()) else {
+    let Some((mount, name)) = mount.and_then(|m| m.volume().map(|name| (m, name))) else {
         let what = format!("no cessfs volume is mounted on {}", dir.display());
         return Err(Failure::new(Exit::NotMounted, what).hint("`findmnt -t fuse.cessfs` lists the mounts"));
     };
+    let Serving { mut client, status } = match serving(&mount, &context.home) {
+        Ok(serving) => serving,
+        Err(_) if mountpoint::is_dead(&dir) => return left_behind(&dir, &name, args.sends()),
+        Err(failure) if failure.exit == Exit::NotMounted => return without_daemon(&dir, failure, args.sends()),
+        Err(failure) => return Err(failure),
+    };
+    let own = status.mountpoint.unwrap_or_default();
+    if own != dir.display().to_string() {
+        return another_place(&dir, &own, args.sends());
+    }
     let volume = context.home.volume(&name);
-    let mut client = match daemon_of(&volume, &dir) {
-        Ok(client) => client,
-        Err(_) if mountpoint::is_dead(&dir) => {
-            mountpoint::detach(&dir)?;
-            eprintln!("removed a mount that a daemon left behind on {}", dir.display());
-            return Ok(());
-        }
-        Err(failure) => return without_daemon(&dir, failure, context),
-    };
     let mut bar = SyncProgress::start();
-    let sends = match (args.wait, args.background) {
-        (true, _) => Sends::Before,
-        (_, true) => Sends::After,
-        _ => Sends::Never,
-    };
-    let reply = client.call(Op::Shutdown { sends }, &mut |event| bar.event(&event));
+    let op = Op::Shutdown { sends: args.sends() };
+    let reply = client.call(op, &mut |event| bar.event(&event));
     bar.finish();
     let unsent_bytes = match reply {
         Ok(Reply::Closing { unsent_bytes }) => unsent_bytes,
         Ok(other) => return Err(unexpected(&other)),
-        // It ended before its answer was out, but what was asked for is done.
-        Err(failure) if failure.exit == Exit::NotMounted && is_gone(&dir)? => 0,
+        // It ended before its answer was out; all that was asked for is that the mount goes.
+        Err(failure) if failure.exit == Exit::NotMounted && args.sends() == Sends::Never && is_gone(&dir)? => 0,
         Err(failure) => return Err(failure),
     };
     if args.background {
@@ -90,32 +98,41 @@ fn is_gone(dir: &Path) -> Result<bool, Failure> {
     Ok(mountpoint::mounted_at(&mountpoint::mounts()?, dir).is_none_or(|m| m.volume().is_none()))
 }
 
-/// The daemon that serves this very directory: a volume of the same name in this home may be mounted elsewhere.
-fn daemon_of(volume: &VolumeDir, dir: &Path) -> Result<Client, Failure> {
-    let mut client = Client::connect(volume)?;
-    let reply = client.call(Op::Status, &mut |_| ())?;
-    let Reply::Status(status) = reply else {
-        return Err(unexpected(&reply));
-    };
-    if status.mountpoint.as_deref().map(Path::new) == Some(dir) {
-        return Ok(client);
+/// The mount's daemon has died: what it left is in the way of the next mount, but nothing was sent.
+fn left_behind(dir: &Path, name: &VolumeName, sends: Sends) -> Result<(), Failure> {
+    mountpoint::detach(dir)?;
+    eprintln!("removed a mount that a daemon left behind on {}", dir.display());
+    if sends == Sends::Never {
+        return Ok(());
     }
-    Err(Failure::new(
-        Exit::NotMounted,
-        format!("volume `{}` is mounted elsewhere", volume.name()),
-    ))
+    let what = format!("the daemon of {} has died, and nothing was sent", dir.display());
+    Err(Failure::new(Exit::NotMounted, what).hint(format!(
+        "`cessfs mount {name} {}` goes on with what is on this disk",
+        dir.display()
+    )))
 }
 
-/// The mount lives, but its daemon is not in this home: unmounting it is right all the same, the daemon ends by itself.
-fn without_daemon(dir: &Path, failure: Failure, context: &Context) -> Result<(), Failure> {
-    if failure.exit == Exit::Permission {
-        return Err(failure);
+/// The mount lives, but its daemon is not in this home: unmounting it is right all the same, the daemon ends by itself. It
+/// cannot be asked to send anything.
+fn without_daemon(dir: &Path, failure: Failure, sends: Sends) -> Result<(), Failure> {
+    if sends != Sends::Never {
+        return Err(failure.during("nothing was sent or unmounted"));
     }
     mountpoint::unmount(dir)?;
-    eprintln!(
-        "unmounted; its daemon is not in {} and ends by itself",
-        context.home.path().display()
-    );
+    eprintln!("unmounted; {failure}, and ends by itself");
+    Ok(())
+}
+
+/// A bind mount of a volume that is mounted on `own`: the daemon and that mount stay.
+fn another_place(dir: &Path, own: &str, sends: Sends) -> Result<(), Failure> {
+    if sends != Sends::Never {
+        let what = format!("{} is another place of the mount on {own}", dir.display());
+        return Err(Failure::new(Exit::NotMounted, what)
+            .during("nothing was sent or unmounted")
+            .hint(format!("unmount {own} instead")));
+    }
+    mountpoint::unmount(dir)?;
+    eprintln!("unmounted; the volume is still mounted on {own}");
     Ok(())
 }
 

@@ -1,6 +1,7 @@
 //! The verbs' side of the control socket.
 
-use super::{Answer, Event, Op, PROTOCOL, Reply, Request, Status, decode, encode};
+use super::pages::Gathered;
+use super::{Answer, Event, Op, PROTOCOL, Reply, Request, Status, decode, encode, too_long};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::CONTROL_LINE_MAX;
@@ -9,6 +10,8 @@ use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+/// State of a daemon that serves a mount.
+pub const MOUNTED: &str = "mounted";
 /// State of a daemon whose mount is gone and that sends what is left.
 pub const SENDING: &str = "sending";
 
@@ -60,11 +63,16 @@ impl Client {
         let request = encode(&Request { v: PROTOCOL, op });
         self.stream.get_mut().write_all(&request).map_err(|e| gone(&e))?;
         let mut line = Vec::new();
+        let mut gathered = Gathered::default();
         loop {
             self.read_line(&mut line, deadline)?;
             match decode(&line)? {
+                Answer::Event(Event::Page(page)) => gathered.add(page)?,
                 Answer::Event(event) => on_event(event),
-                Answer::Done(reply) => return Ok(reply),
+                Answer::Done(mut reply) => {
+                    gathered.give_back(&mut reply);
+                    return Ok(reply);
+                }
                 Answer::Failed(failure) => return Err(failure),
             }
         }
@@ -84,6 +92,8 @@ impl Client {
             let room = (CONTROL_LINE_MAX + 1 - line.len()) as u64;
             match (&mut self.stream).take(room).read_until(b'\n', line) {
                 Ok(_) if line.last() == Some(&b'\n') => return Ok(()),
+                // Whoever sends that much is there.
+                Ok(_) if line.len() > CONTROL_LINE_MAX => return Err(too_long()),
                 Ok(_) => return Err(gone(&ErrorKind::UnexpectedEof.into())),
                 Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => {}
                 Err(e) => return Err(gone(&e)),

@@ -1,6 +1,6 @@
 //! The daemon's side of the control socket.
 
-use super::{Answer, Event, Op, Reply, decode_request, encode};
+use super::{Answer, Event, Op, Reply, bounds, decode_request, pages};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_LINE_MAX};
@@ -86,7 +86,7 @@ async fn connection(mut stream: UnixStream, service: Arc<dyn Service>) -> std::i
             Ok(_) => Answer::Failed(Failure::new(Exit::Failed, "the request was cut off")),
             Err(failure) => Answer::Failed(failure),
         };
-        writer.write_all(&encode(&answer)).await?;
+        writer.write_all(&bounds::line(answer)).await?;
         if !complete {
             return Ok(());
         }
@@ -101,18 +101,28 @@ async fn answer(
 ) -> std::io::Result<Answer> {
     let (sender, mut events) = mpsc::channel(EVENTS_BUFFERED);
     let mut work = service.clone().handle(op, sender);
-    loop {
+    let result = loop {
         tokio::select! {
             biased;
-            Some(event) = events.recv() => writer.write_all(&encode(&Answer::Event(event))).await?,
-            result = &mut work => {
-                while let Ok(event) = events.try_recv() {
-                    writer.write_all(&encode(&Answer::Event(event))).await?;
-                }
-                return Ok(result.map_or_else(Answer::Failed, Answer::Done));
-            }
+            Some(event) = events.recv() => match bounds::event(event) {
+                Ok(line) => writer.write_all(&line).await?,
+                Err(failure) => return Ok(Answer::Failed(failure)),
+            },
+            result = &mut work => break result,
+        }
+    };
+    let mut reply = match result {
+        Ok(reply) => reply,
+        Err(failure) => return Ok(Answer::Failed(failure)),
+    };
+    let last = std::iter::from_fn(|| events.try_recv().ok());
+    for event in last.chain(pages::take_from(&mut reply).map(Event::Page)) {
+        match bounds::event(event) {
+            Ok(line) => writer.write_all(&line).await?,
+            Err(failure) => return Ok(Answer::Failed(failure)),
         }
     }
+    Ok(Answer::Done(reply))
 }
 
 /// The socket is private already; this also keeps out whoever was handed a descriptor.
@@ -125,7 +135,7 @@ fn may_ask(stream: &UnixStream) -> std::io::Result<bool> {
 mod tests {
     use super::*;
     use crate::control::client::Client;
-    use crate::control::{Progress, Sends, Status};
+    use crate::control::{Damaged, LostFile, Progress, Scrubbed, Sends, Status, UnsentPath};
     use crate::home::{Home, VolumeName};
 
     struct Fake;
@@ -148,9 +158,49 @@ mod tests {
                         Ok(Reply::Synced)
                     }
                     Op::Shutdown { .. } => std::future::pending().await,
+                    Op::Timings => Ok(Reply::Status(Box::new(large_status()))),
+                    Op::Scrub { .. } => Ok(Reply::Scrubbed(large_report())),
+                    Op::Unsent => {
+                        let path = UnsentPath {
+                            path: "p".repeat(CONTROL_LINE_MAX),
+                            ..UnsentPath::default()
+                        };
+                        let _client_may_be_gone = events.send(Event::Unsent(Box::new(path))).await;
+                        Ok(Reply::Told)
+                    }
                     _ => Err(Failure::new(Exit::Refused, "no").hint("none")),
                 }
             })
+        }
+    }
+
+    /// Many files with long names are lost, and each was reported.
+    fn large_status() -> Status {
+        let path = |n: usize| format!("/{n}/{}", "name".repeat(1000));
+        let lost = |n| LostFile {
+            path: path(n),
+            ..LostFile::default()
+        };
+        Status {
+            name: "v".into(),
+            state: "mounted".into(),
+            lost_file_count: 64,
+            lost_files: (0..64).map(lost).collect(),
+            errors: (0..64).map(path).collect(),
+            ..Status::default()
+        }
+    }
+
+    fn large_report() -> Scrubbed {
+        let damaged = |pack| Damaged {
+            pack,
+            good: 3,
+            grade: Some("lost".into()),
+        };
+        Scrubbed {
+            packs: 5000,
+            bytes_read: 7,
+            damaged: (0..3000).map(damaged).collect(),
         }
     }
 
@@ -210,5 +260,47 @@ mod tests {
         let mut line = String::new();
         BufReader::new(stream).read_line(&mut line).unwrap();
         assert!(line.contains("too long"), "{line}");
+    }
+
+    #[test]
+    fn what_is_long_arrives_and_its_sender_counts_as_there() {
+        let tmp = tempfile::tempdir().unwrap();
+        let volume = deep_volume(tmp.path());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _inside = runtime.enter();
+        runtime.spawn(serve(bind(&volume).unwrap(), Arc::new(Fake)));
+        let mut client = Client::connect(&volume).unwrap();
+        let (_, status) = crate::control::client::timings(&mut client).unwrap();
+        assert_eq!((status.state.as_str(), status.lost_file_count), ("mounted", 64));
+        assert_eq!(status.errors.len() as u64 + status.errors_left_out, 64);
+        assert!(!status.errors.is_empty() && !status.lost_files.is_empty());
+
+        let scrub = Op::Scrub {
+            full: false,
+            rate: None,
+        };
+        let reply = client.call(scrub, &mut |_| ()).unwrap();
+        assert_eq!(reply, Reply::Scrubbed(large_report()));
+
+        let failure = client.call(Op::Unsent, &mut |_| ()).unwrap_err();
+        assert_eq!(failure.exit, Exit::Failed);
+        // The answer was cut, not the conversation.
+        assert_eq!(client.call(Op::Sync { wait: false }, &mut |_| ()), Ok(Reply::Synced));
+    }
+
+    #[test]
+    fn a_daemon_that_answers_too_much_is_there() {
+        use std::io::Write;
+        let tmp = tempfile::tempdir().unwrap();
+        let volume = deep_volume(tmp.path());
+        let (_dir, path) = volume.socket().unwrap();
+        let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+        let daemon = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _client_has_enough = stream.write_all(&vec![b'x'; 2 * CONTROL_LINE_MAX]);
+        });
+        let failure = crate::control::client::status(&volume).unwrap_err();
+        assert_eq!(failure.exit, Exit::Failed, "{failure}");
+        daemon.join().unwrap();
     }
 }

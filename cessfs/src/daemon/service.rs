@@ -4,7 +4,7 @@ use super::log::LogHandle;
 use super::uplink::WhyPaused;
 use super::{Start, snapshots, trees, upkeep};
 use crate::config::VolumeConfig;
-use crate::control::client::SENDING;
+use crate::control::client::{MOUNTED, SENDING};
 use crate::control::server::Service;
 use crate::control::{
     ChunkPlace, Damaged, Event, Evicted, Explained, MinerPlace, Op, PackPlace, Progress, Reply, Sends, Status,
@@ -29,8 +29,8 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedRwLockReadGuard, RwLock, mpsc};
 
@@ -42,6 +42,8 @@ pub struct Daemon {
     dir: VolumeDir,
     config: VolumeConfig,
     mountpoint: PathBuf,
+    /// Device number of the mount, once it was looked up.
+    device: OnceLock<String>,
     read_only: bool,
     volume: Arc<Volume>,
     log: LogHandle,
@@ -62,6 +64,7 @@ impl Daemon {
             dir: start.volume.clone(),
             config: start.config.clone(),
             mountpoint: start.mountpoint.clone(),
+            device: OnceLock::new(),
             read_only: start.options.read_only,
             volume,
             log,
@@ -115,14 +118,15 @@ impl Daemon {
         let (vfs, engine) = (&self.volume.vfs, self.volume.engine.status());
         let counted = |state: PackState| (state.to_string(), engine.packs.get(&state).copied().unwrap_or(0));
         errors.extend(engine.errors.iter().map(|trouble| trouble.text.clone()));
-        errors.drain(..errors.len().saturating_sub(STATUS_ERRORS_MAX));
+        let older = errors.len().saturating_sub(STATUS_ERRORS_MAX);
+        errors.drain(..older);
         let state = match (
             self.sending.load(Ordering::Acquire),
             self.closing.load(Ordering::Acquire),
         ) {
             (true, _) => SENDING,
             (_, true) => "closing",
-            _ => "mounted",
+            _ => MOUNTED,
         };
         let lost_files = upkeep::lost_files(&self.volume);
         Status {
@@ -130,6 +134,7 @@ impl Daemon {
             state: state.to_owned(),
             pid: Some(std::process::id()),
             mountpoint: Some(self.mountpoint.display().to_string()),
+            device: (state == MOUNTED).then(|| self.device()).flatten(),
             at_rest: survey::at_rest(&self.config),
             read_only: self.read_only || vfs.is_stopped(),
             read_only_reason: vfs.is_stopped().then(|| FENCED.to_owned()),
@@ -169,8 +174,21 @@ impl Daemon {
             rpc: self.config.rpc.clone(),
             account: self.config.account.clone(),
             errors,
+            errors_left_out: older as u64,
             ..Status::default()
         }
+    }
+
+    /// Device number of the mount. It is given to another once this mount is gone.
+    fn device(&self) -> Option<String> {
+        if self.device.get().is_none() {
+            let mounts = mountpoint::mounts().ok()?;
+            let ours = mountpoint::mounted_at(&mounts, &self.mountpoint)?;
+            if ours.volume().as_ref() == Some(self.dir.name()) {
+                let _another_was_first = self.device.set(ours.device());
+            }
+        }
+        self.device.get().cloned()
     }
 
     /// What sending waits for.

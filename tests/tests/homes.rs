@@ -1,0 +1,175 @@
+//! Which daemon is asked: volumes of one name in several homes, and mounts that show in several places.
+
+use anyhow::{Result, ensure};
+use cessfs_tests::process::{command, fail, output, succeed};
+use cessfs_tests::{InitOptions, Network, Volume, can_mount};
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+use std::process::Command;
+use std::time::Duration;
+
+/// A bind mount; taken away when dropped, if it is still there.
+struct Bind<'a>(&'a Path);
+
+impl Bind<'_> {
+    fn new<'a>(from: &Path, to: &'a Path) -> Result<Bind<'a>> {
+        fs::create_dir(to)?;
+        let none = None::<&str>;
+        nix::mount::mount(Some(from), to, none, nix::mount::MsFlags::MS_BIND, none)?;
+        Ok(Bind(to))
+    }
+}
+
+impl Drop for Bind<'_> {
+    fn drop(&mut self) {
+        let _it_is_gone_already = nix::mount::umount2(self.0, nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+fn scene() -> Result<(tempfile::TempDir, Network, Volume)> {
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 12)?;
+    let volume = Volume::init(&dir.path().join("v"), &network.ws, &InitOptions::default())?;
+    Ok((dir, network, volume))
+}
+
+/// `cessfs` as somebody whose volumes are elsewhere.
+fn from_home(home: &Path) -> Result<Command> {
+    let mut cessfs = command("cessfs")?;
+    cessfs.env("CESSFS_HOME", home);
+    Ok(cessfs)
+}
+
+/// Only its daemon can send what is left: who cannot ask it must not be told that it did.
+#[test]
+fn an_unmount_that_waits_does_not_end_well_without_the_daemon() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, _network, volume) = scene()?;
+    let (at, nowhere) = (dir.path().join("mnt"), dir.path().join("nowhere"));
+    let mount = volume.mount(&at)?;
+    fs::write(at.join("file"), "content")?;
+    for option in ["--wait", "--background"] {
+        let (code, said) = fail(from_home(&nowhere)?.arg("umount").arg(&at).arg(option))?;
+        ensure!(code == 9, "umount {option}: {code}, {said}");
+        ensure!(said.contains("nothing was sent") && said.contains("hint: give the home of the volume: --home DIR"));
+        ensure!(fs::read(at.join("file"))? == b"content", "umount {option} unmounted");
+    }
+    // A part of the mount elsewhere: it goes, the mount stays.
+    let place = dir.path().join("place");
+    let bind = Bind::new(&at, &place)?;
+    let (code, said) = fail(volume.cessfs()?.arg("umount").arg(&place).arg("--wait"))?;
+    ensure!(
+        code == 9 && said.contains(&format!("hint: unmount {}", at.display())),
+        "{code}: {said}"
+    );
+    ensure!(place.join("file").exists());
+    succeed(volume.cessfs()?.arg("umount").arg(&place))?;
+    ensure!(!place.join("file").exists() && at.join("file").exists());
+    drop(bind);
+    ensure!(volume.status()?["state"] == "mounted");
+
+    succeed(from_home(&nowhere)?.arg("umount").arg(&at))?;
+    ensure!(!at.join("file").exists());
+    std::mem::forget(mount);
+    let ended = || Ok(volume.status()?["state"] == "unmounted");
+    cessfs_tests::network::eventually("the daemon to end", Duration::from_secs(60), ended)
+}
+
+/// A dead mount is cleared away, but what was asked for was not done.
+#[test]
+fn an_unmount_that_waits_does_not_end_well_when_the_daemon_has_died() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, _network, volume) = scene()?;
+    let at = dir.path().join("mnt");
+    let mount = volume.mount(&at)?;
+    nix::sys::signal::kill(mount.pid, nix::sys::signal::Signal::SIGKILL)?;
+    cessfs_tests::network::eventually("the mount to be dead", Duration::from_secs(20), || {
+        Ok(nix::sys::statvfs::statvfs(&at).is_err())
+    })?;
+    let (code, said) = fail(volume.cessfs()?.arg("umount").arg(&at).arg("--wait"))?;
+    ensure!(code == 9 && said.contains("nothing was sent"), "{code}: {said}");
+    ensure!(at.read_dir()?.next().is_none(), "the dead mount is in the way");
+    std::mem::forget(mount);
+    Ok(())
+}
+
+/// A mount point whose name is no text is found by its daemon all the same.
+#[test]
+fn a_mount_point_may_have_any_name() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, _network, volume) = scene()?;
+    let at = dir.path().join(OsStr::from_bytes(b"caf\xe9"));
+    let mount = volume.mount(&at)?;
+    fs::write(at.join("file"), "content")?;
+    mount.umount_with(&["--wait"])?;
+    let status = volume.status()?;
+    ensure!(
+        status["state"] == "unmounted" && status["unsent_bytes"] == 0,
+        "{status}"
+    );
+    ensure!(status["packs"]["confirmed"].as_u64() > Some(0), "{status}");
+    ensure!(output(volume.cessfs()?.arg("volumes"))?.status.success());
+    Ok(())
+}
+
+/// Paths are looked up where the mount shows them, and only by its own daemon.
+#[test]
+fn quota_and_explain_act_on_the_path_that_was_named() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, network, volume) = scene()?;
+    let other = Volume::init(&dir.path().join("other"), &network.ws, &InitOptions::default())?;
+    ensure!(volume.name == other.name, "the scene is about one name");
+    let (at, other_at) = (dir.path().join("mnt"), dir.path().join("other-mnt"));
+    let (mount, other_mount) = (volume.mount(&at)?, other.mount(&other_at)?);
+    for root in [&at, &other_at] {
+        fs::create_dir_all(root.join("projects/scans"))?;
+        fs::create_dir(root.join("scans"))?;
+    }
+    fs::write(at.join("projects/scans/file"), [7; 5000])?;
+    let quota = |of: &Volume, path: &Path| -> Result<Command> {
+        let mut quota = of.cessfs()?;
+        quota.args(["quota", "set", "--bytes", "1MiB"]).arg(path);
+        Ok(quota)
+    };
+    let set = |of: &Volume, root: &Path| -> Result<serde_json::Value> {
+        let mut quota = of.cessfs()?;
+        let said = succeed(quota.args(["quota", "show", "--all", "--json"]).arg(root))?;
+        Ok(serde_json::from_str(&said)?)
+    };
+
+    // The same name in the other home is another volume.
+    for (of, path) in [(&other, at.join("scans")), (&volume, other_at.join("scans"))] {
+        let (code, said) = fail(&mut quota(of, &path)?)?;
+        ensure!(
+            code == 9 && said.contains("hint: give the home of the volume"),
+            "{code}: {said}"
+        );
+        let (code, said) = fail(of.cessfs()?.arg("explain").arg(&path))?;
+        ensure!(code == 9, "{code}: {said}");
+    }
+    ensure!(set(&volume, &at)?[0].is_null() && set(&other, &other_at)?[0].is_null());
+
+    let place = dir.path().join("place");
+    let bind = Bind::new(&at.join("projects"), &place)?;
+    succeed(&mut quota(&volume, &place.join("scans"))?)?;
+    let quotas = set(&volume, &at)?;
+    ensure!(
+        quotas[0]["path"] == "/projects/scans" && quotas[1].is_null(),
+        "{quotas}"
+    );
+    let explained = volume.explain(&place.join("scans/file"))?;
+    ensure!(explained["size"] == 5000, "{explained}");
+    drop(bind);
+    other_mount.umount()?;
+    mount.umount()
+}
