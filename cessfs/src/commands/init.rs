@@ -27,6 +27,7 @@ use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
+use zeroize::Zeroizing;
 
 /// Chain name of the devnet, whose faucet pays for new accounts.
 const DEVNET: &str = "cess-devnet-local";
@@ -153,7 +154,8 @@ fn phrase(args: &InitArgs) -> Result<Phrase, Failure> {
 /// Keeps a new phrase before anything depends on it.
 fn write_phrase(args: &InitArgs, phrase: &Phrase, traces: &mut Traces) -> Result<(), Failure> {
     if let Some(path) = &args.new_phrase_file {
-        home::write_new(path, format!("{}\n", phrase.words()).as_bytes())?;
+        let line = Zeroizing::new(format!("{}\n", phrase.words()));
+        home::write_new(path, line.as_bytes())?;
         traces.phrase = Some(path.clone());
     } else if args.phrase_file.is_none() {
         eprintln!("The recovery phrase of this volume. It is shown only now: write it down, and keep it secret.");

@@ -25,6 +25,7 @@ const POLL: Duration = Duration::from_millis(10);
 #[command(after_help = "Examples:
   cessfs umount ~/Photos
   cessfs umount ~/Photos --wait         # before this machine is switched off for long
+  cessfs umount ~/Photos --wait --timeout 60   # the same, but it is switched off in any case
   cessfs umount ~/Photos --background   # `cessfs status photos` tells how far it is")]
 pub struct UmountArgs {
     /// Where it is mounted
@@ -32,6 +33,9 @@ pub struct UmountArgs {
     /// Until everything is confirmed on the network
     #[arg(long)]
     wait: bool,
+    /// Wait no longer than so many seconds, then unmount without the rest (exit code 14)
+    #[arg(long, value_name = "SECONDS", requires = "wait")]
+    timeout: Option<u64>,
     /// At once, and the daemon goes on sending
     #[arg(long, conflicts_with = "wait")]
     background: bool,
@@ -50,7 +54,7 @@ impl UmountArgs {
 /// Asks the daemon to end; clears away what a dead one left.
 ///
 /// # Errors
-/// [`Exit::NotMounted`], [`Exit::Busy`].
+/// [`Exit::NotMounted`], [`Exit::Busy`]; [`Exit::Timeout`] when it is unmounted, but not everything is on the network.
 pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
     let dir = mountpoint::resolve(&args.dir)?;
     let mount = mountpoint::mounted_at(&mountpoint::mounts()?, &dir);
@@ -70,9 +74,18 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
     }
     let volume = context.home.volume(&name);
     let mut bar = SyncProgress::start();
+    let deadline = args.timeout.map(|s| Instant::now() + Duration::from_secs(s));
     let op = Op::Shutdown { sends: args.sends() };
-    let reply = client.call(op, &mut |event| bar.event(&event));
+    let mut reply = client.call_until(op, deadline, &mut |event| bar.event(&event));
     bar.finish();
+    // The daemon stops sending for who has hung up.
+    drop(client);
+    let late = args
+        .timeout
+        .filter(|_| reply.as_ref().is_err_and(|f| f.exit == Exit::Timeout));
+    if late.is_some() {
+        reply = Client::connect(&volume).and_then(|mut c| c.call(Op::Shutdown { sends: Sends::Never }, &mut |_| ()));
+    }
     let unsent_bytes = match reply {
         Ok(Reply::Closing { unsent_bytes }) => unsent_bytes,
         Ok(other) => return Err(unexpected(&other)),
@@ -88,10 +101,23 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
         return Ok(());
     }
     wait_for_end(&volume)?;
+    if let Some(seconds) = late {
+        return Err(too_late(seconds, unsent_bytes, name.as_str()));
+    }
     if let Some(left) = progress::left_to_send(unsent_bytes, name.as_str()) {
         eprintln!("{left}");
     }
     Ok(())
+}
+
+/// It is unmounted, and some of it is only on this disk.
+fn too_late(seconds: u64, unsent_bytes: u64, name: &str) -> Failure {
+    let left = progress::left_to_send(unsent_bytes, name);
+    let failure = Failure::new(
+        Exit::Timeout,
+        format!("unmounted, but not everything could be sent in {seconds} s"),
+    );
+    failure.hint(left.unwrap_or_else(|| format!("what is left goes on when `{name}` is mounted again")))
 }
 
 fn is_gone(dir: &Path) -> Result<bool, Failure> {

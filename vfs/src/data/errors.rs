@@ -56,6 +56,11 @@ impl Data {
         self.0.errors.add(error);
     }
 
+    /// The same for a message about something that has a name: `number` tells it apart where names must not be.
+    pub(crate) fn note_named_error(&self, name: &str, number: &str, message: &dyn Fn(&str) -> String) {
+        self.0.errors.add_named(message(name), message(number));
+    }
+
     /// Tells of files that a recovery could not bring back whole, as long as they are not.
     ///
     /// # Errors

@@ -161,10 +161,12 @@ impl Vfs {
             return Look::Tree(tree);
         }
         let wait: Wait = self.core.shelf.build(snapshot);
-        let (data, name) = (self.data.clone(), snapshot.record.name.clone());
+        let (data, snapshot) = (self.data.clone(), snapshot.clone());
         let told = async move {
             wait.await.inspect_err(|e| {
-                data.note_error(format!("the tree of snapshot {name} cannot be put together: {e}"));
+                data.note_named_error(&snapshot.record.name, &number_of(&snapshot), &|which| {
+                    format!("the tree of snapshot {which} cannot be put together: {e}")
+                });
             })
         };
         Look::Wait(told.boxed())
@@ -183,8 +185,10 @@ impl Vfs {
         if let Some((snapshot, ino)) = number::split(seen)
             && let Some(snapshot) = self.core.snapshots.get(snapshot)
         {
-            let name = &snapshot.record.name;
-            self.data.note_error(format!("snapshot {name}, inode {ino}: {error}"));
+            self.data
+                .note_named_error(&snapshot.record.name, &number_of(&snapshot), &|which| {
+                    format!("snapshot {which}, inode {ino}: {error}")
+                });
         }
     }
 
@@ -233,6 +237,11 @@ impl Vfs {
             }
         }
     }
+}
+
+/// How a snapshot is called where its name must not be.
+fn number_of(snapshot: &Snapshot) -> String {
+    format!("number {}", snapshot.number)
 }
 
 const _: () = assert!(super::virtual_dir::is_virtual(SNAPSHOTS_INO));

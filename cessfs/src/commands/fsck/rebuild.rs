@@ -10,6 +10,7 @@
 use super::{Held, leave};
 use crate::commands::recover::{self, Stopped};
 use crate::commands::{Context, print_json};
+use crate::config::AtRestMode;
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::JOURNAL_COPY_RECORDS;
@@ -33,21 +34,21 @@ use std::path::{Path, PathBuf};
 /// Files listed for people; JSON has all.
 const LINES_MAX: usize = 20;
 
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct LostPack {
     seq: u64,
     why: String,
 }
 
 /// Content that was in the cache and may be newer than what came back.
-#[derive(Serialize)]
+#[derive(Clone, Serialize)]
 struct LocalOnly {
     inode: u64,
     path: Option<String>,
     bytes: u64,
 }
 
-#[derive(Default, Serialize)]
+#[derive(Clone, Default, Serialize)]
 struct Rebuilt {
     volume: String,
     source: &'static str,
@@ -82,7 +83,7 @@ pub(super) fn run(held: &Held, allow_older: bool, context: &Context) -> Result<(
             waiting.say("asking the network");
             from_network((held, &keys), allow_older, &place, &mut report, &waiting)?;
         }
-        leave(&held.dir, &report)?;
+        leave(&held.dir, &report.at_rest(held.config.at_rest))?;
     }
     drop(waiting);
     if context.json {
@@ -395,6 +396,15 @@ fn newer_content(cache: &Path, sealed_at_s: u64, store: &dyn MetaStore) -> std::
 }
 
 impl Rebuilt {
+    /// What of it may rest on the disk: of a sealed volume no names.
+    fn at_rest(&self, mode: AtRestMode) -> Rebuilt {
+        let mut kept = self.clone();
+        if mode != AtRestMode::Plain {
+            kept.local_only.iter_mut().for_each(|file| file.path = None);
+        }
+        kept
+    }
+
     fn print(&self) {
         match self.source {
             "none" => println!("the journal opens and is whole: there is nothing to rebuild"),

@@ -472,6 +472,28 @@ fn a_tree_that_the_network_does_not_give_is_an_error_and_told() {
     assert_eq!(error.errno(), libc::EIO);
     w.vfs.note_snapshot_error(ino, &error);
     assert!(w.vfs.errors()[0].contains("snapshot then"), "{:?}", w.vfs.errors());
+
+    // Nor the tree itself, after its copy here is gone. What rests on the disk knows the snapshot by its number.
+    w.vfs.create_snapshot("divorce").unwrap();
+    let unbuilt = w.vfs.snapshot("divorce").unwrap();
+    w.chunks.lose_packs();
+    let Look::Wait(building) = w.vfs.look_into(&unbuilt) else {
+        panic!("nobody has looked at it yet");
+    };
+    assert!(wait(crate::Later::Wait(building)).is_err());
+    let (told, kept) = (w.vfs.errors(), w.vfs.errors_without_names());
+    assert!(
+        told.iter().any(|line| line.contains("the tree of snapshot divorce")),
+        "{told:?}"
+    );
+    assert_eq!(kept.len(), told.len());
+    let named = |line: &&String| line.contains("divorce") || line.contains("then");
+    assert_eq!(kept.iter().find(named), None);
+    assert!(
+        kept.iter()
+            .any(|line| line.contains(&format!("snapshot number {}", unbuilt.number))),
+        "{kept:?}"
+    );
 }
 
 #[test]
