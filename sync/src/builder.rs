@@ -204,11 +204,23 @@ impl Builder {
         if gate.pack.is_none() {
             gate.pack = Some(self.begin()?);
         }
+        let left = self.left_for(id)?;
         let pack = gate.pack.as_mut().expect("filled just above");
         let entry = pack.append_chunk(id, sealed)?;
+        pack.stands_for = pack.stands_for.into_iter().chain(left).min();
         self.open.write().insert(id, Place::new(pack.seq, &entry));
         self.open_bytes.store(pack.len, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// The lowest pack that a snapshot may name this chunk in, if it lies in one already: that one drains, or is doubted or lost. From
+    /// the moment on that this pack is sealed its place is here, for snapshots that were sealed before it, too.
+    fn left_for(&self, id: ChunkId) -> Result<Option<PackSeq>, StoreError> {
+        let place = self.ledger.locate(id)?;
+        let pack = place.and_then(|place| self.ledger.get(place.seq));
+        Ok(pack
+            .filter(|pack| pack.state != PackState::Gone)
+            .map(|pack| pack.first()))
     }
 
     fn begin(&self) -> Result<OpenPack, StoreError> {

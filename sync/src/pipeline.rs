@@ -47,9 +47,11 @@ use crate::store::StoreError;
 use crate::tasks::{Gone, Tasks};
 use backoff::Backoff;
 use cessfs_crypto::PackSeq;
+use futures::FutureExt;
 use parking_lot::Mutex;
 use rows::Rows;
 use std::collections::{BTreeSet, HashSet};
+use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -153,10 +155,9 @@ impl Pipeline {
                 self.ledger.changed_since(version).await;
                 continue;
             };
-            let slot = self.packs.clone().acquire_owned().await;
-            let slot = slot.expect("the semaphore is never closed");
+            let slot = self.a_slot().await;
             driven.insert(pack.seq);
-            drivers.spawn_on(self.clone().drive(pack.seq, slot), self.tasks.handle());
+            drivers.spawn_on(self.clone().keep_driving(pack.seq, slot), self.tasks.handle());
         }
     }
 
@@ -178,6 +179,28 @@ impl Pipeline {
     /// Wakes whatever waits between two attempts: the user minted a territory, the network is back.
     pub(crate) fn poke(&self) {
         self.poke.notify_waiters();
+    }
+
+    /// Drives a pack to its end. A panic on the way costs that attempt and is told: without another the pack would stand still
+    /// until the next start, and whoever waits for it.
+    async fn keep_driving(self: Arc<Self>, seq: PackSeq, mut slot: OwnedSemaphorePermit) {
+        loop {
+            let driven = AssertUnwindSafe(self.clone().drive(seq, slot)).catch_unwind();
+            if driven.await.is_ok() {
+                return;
+            }
+            self.errors.push(format!(
+                "pack {}: a mistake in cessfs ended its way to the network; it is tried again, please report it",
+                seq.0
+            ));
+            self.clock.sleep(RETRY_DELAY_MAX).await;
+            slot = self.a_slot().await;
+        }
+    }
+
+    async fn a_slot(&self) -> OwnedSemaphorePermit {
+        let slot = self.packs.clone().acquire_owned().await;
+        slot.expect("the semaphore is never closed")
     }
 
     async fn drive(self: Arc<Self>, seq: PackSeq, slot: OwnedSemaphorePermit) {

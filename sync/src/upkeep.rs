@@ -244,10 +244,9 @@ impl Upkeep {
     }
 }
 
-/// A snapshot needs the pack itself, or what was copied into it out of one that it needs.
+/// A snapshot needs the pack itself, or what came into it out of one that it needs.
 fn is_pinned(pack: &PackRecord, pinned: Option<PackSeq>) -> bool {
-    let first = pack.stands_for.map_or(pack.seq, |first| first.min(pack.seq));
-    pinned.is_some_and(|pinned| first <= pinned)
+    pinned.is_some_and(|pinned| pack.first() <= pinned)
 }
 
 /// Packs that miners are to hold.

@@ -64,15 +64,8 @@ impl Builder {
         });
     }
 
-    /// Appends a chunk that lies in one of the packs `from`, which it leaves. `stands_for`: everything of that pack is
-    /// copied, living or not. Blocks while the backlog is at its bound.
-    pub(crate) fn relocate(
-        &self,
-        id: ChunkId,
-        plaintext: &[u8],
-        from: &HashSet<PackSeq>,
-        stands_for: Option<PackSeq>,
-    ) -> Result<Moved, StoreError> {
+    /// Appends a chunk that lies in one of the packs `from`, which it leaves. Blocks while the backlog is at its bound.
+    pub(crate) fn relocate(&self, id: ChunkId, plaintext: &[u8], from: &HashSet<PackSeq>) -> Result<Moved, StoreError> {
         let mut sealed = Vec::with_capacity(plaintext.len() + SEAL_OVERHEAD);
         self.keys
             .seal(FrameId::Chunk(id), plaintext, &mut self.dice.clone(), &mut sealed);
@@ -99,11 +92,6 @@ impl Builder {
             }
         }
         self.append(&mut gate, id, &sealed)?;
-        let pack = gate.pack.as_mut().expect("it took a chunk just now");
-        pack.stands_for = match (pack.stands_for, stands_for) {
-            (Some(before), Some(now)) => Some(before.min(now)),
-            (before, now) => before.or(now),
-        };
         Ok(Moved::Appended)
     }
 

@@ -23,7 +23,7 @@ pub(super) struct OpenPack {
     pub(super) begun_at: Duration,
     /// Bytes that a checkpoint's metadata will take beyond what is pending; 0 for others.
     pub(super) reserve: u64,
-    /// The lowest pack of which everything was copied here for a snapshot.
+    /// The lowest pack that a chunk came here from.
     pub(super) stands_for: Option<PackSeq>,
     keys: VolumeKeys,
     dice: Dice,

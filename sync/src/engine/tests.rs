@@ -5,6 +5,7 @@ mod builder;
 mod crash;
 mod faults;
 mod rig;
+mod snapshots;
 mod upkeep;
 mod watching;
 

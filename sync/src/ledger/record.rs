@@ -262,8 +262,8 @@ pub struct PackRecord {
     pub changed_at_s: u64,
     /// From Draining on, and where it is Doubted.
     pub drain: Option<Drain>,
-    /// Chunks that only a snapshot may need were copied into it out of this pack (the lowest of them): while that one is
-    /// pinned, so is this.
+    /// Chunks came into it out of this pack (the lowest of them), and a snapshot sealed in between finds them only here: while
+    /// that one is pinned, so is this.
     pub stands_for: Option<PackSeq>,
     /// Beside this history: sealed by another writer, or after the point that a recovery went back to. Never deleted here.
     pub beside: bool,
@@ -273,6 +273,11 @@ impl PackRecord {
     /// Bytes of the body.
     pub fn body_bytes(&self) -> u64 {
         u64::from(self.segments) * segment_bytes() as u64
+    }
+
+    /// The lowest pack that a snapshot may need this one for: itself, or what it stands for.
+    pub(crate) fn first(&self) -> PackSeq {
+        self.stands_for.map_or(self.seq, |first| first.min(self.seq))
     }
 
     /// Hashes; a pack past Sealed has them.

@@ -4,8 +4,6 @@ use super::Pipeline;
 use crate::chain::{Deal, Head, StoredFile};
 use crate::fragment_store::Fid;
 use crate::ledger::{Blocked, Column, Durable, PackRecord, PackState};
-use crate::limits::COLUMNS;
-use std::collections::HashSet;
 
 /// A fid at a finalized head.
 pub(super) enum OnChain {
@@ -65,18 +63,12 @@ impl Pipeline {
         }
     }
 
-    /// -> Stored: who holds what is what the chain says.
+    /// -> Stored: who holds what is what the chain says, even where it names a miner twice (I8): a pack is not Confirmed so.
     pub(super) async fn enter_stored(&self, pack: &PackRecord, file: &StoredFile) -> Result<(), Blocked> {
         let (_, holders) = file
             .segments
             .first()
             .expect("compared with our segments, of which there is one");
-        let distinct: HashSet<_> = holders.iter().collect();
-        assert_eq!(
-            distinct.len(),
-            COLUMNS,
-            "I8: the chain attributes two columns to one miner"
-        );
         let columns = holders.map(|miner| Column {
             miner: Some(miner),
             delivered: true,

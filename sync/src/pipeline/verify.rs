@@ -4,6 +4,9 @@
 //! in place (F6), so reading back is simply tried again: most miners that fail are restarting or busy. Where it goes on failing
 //! although this machine's network is fine, the miner lies or is gone for good, and the pack is Doubted: what is in it is sent again
 //! ([`Upkeep::replace`](crate::upkeep)), to others; it itself waits here until all of that is Confirmed.
+//!
+//! The twelve are to be distinct (I8), and declarations see to it. The network's own repair only keeps a miner from taking a fragment
+//! that it has: it may come to hold two columns. The second of them counts as not given back.
 
 use super::body::read_column;
 use super::reconcile::OnChain;
@@ -32,6 +35,8 @@ struct Trouble {
     what: String,
     /// The miner answered, though not what it should have.
     answered: bool,
+    /// It is the miner's doing.
+    blamed: bool,
 }
 
 /// The chain names the holders of the columns that the record does.
@@ -39,6 +44,23 @@ fn held_as_known(pack: &PackRecord, file: &StoredFile) -> bool {
     let (_, holders) = &file.segments[0];
     let known = pack.columns.iter().map(|column| column.miner);
     known.eq(holders.iter().map(|miner| Some(*miner)))
+}
+
+/// The miner of a column holds an earlier one, too.
+fn held_twice(pack: &PackRecord, column: usize) -> Option<Trouble> {
+    let miner = pack.columns[column].miner?;
+    let first = pack.columns[..column]
+        .iter()
+        .position(|other| other.miner == Some(miner))?;
+    Some(Trouble {
+        miner,
+        what: format!(
+            "column {column} at {}: it has column {first}, too",
+            miner.to_ss58(SS58_PREFIX)
+        ),
+        answered: true,
+        blamed: false,
+    })
 }
 
 impl Pipeline {
@@ -57,7 +79,7 @@ impl Pipeline {
             .await;
         let mut troubles = Vec::new();
         for (column, outcome) in outcomes.into_iter().enumerate() {
-            let trouble = outcome?;
+            let trouble = outcome?.or_else(|| held_twice(pack, column));
             self.progress.change(pack.seq, column as u8, |progress| {
                 progress.reported = true;
                 progress.trouble = trouble.as_ref().map(|trouble| trouble.what.clone());
@@ -81,7 +103,8 @@ impl Pipeline {
             *patience = Patience::default();
             return self.enter_stored(pack, &file).await;
         }
-        troubles.iter().for_each(|trouble| self.miners.distrust(trouble.miner));
+        let blamed = troubles.iter().filter(|trouble| trouble.blamed);
+        blamed.for_each(|trouble| self.miners.distrust(trouble.miner));
         self.doubt(pack.seq, what).await
     }
 
@@ -146,7 +169,13 @@ impl Pipeline {
             let range = start..start + verify_range_bytes() as u32;
             if let Some((why, answered)) = self.verify_range(pack, column, miner, segment, range).await? {
                 let what = format!("column {column} at {}: {why}", miner.to_ss58(SS58_PREFIX));
-                return Ok(Some(Trouble { miner, what, answered }));
+                let blamed = true;
+                return Ok(Some(Trouble {
+                    miner,
+                    what,
+                    answered,
+                    blamed,
+                }));
             }
         }
         Ok(None)

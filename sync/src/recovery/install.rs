@@ -5,7 +5,7 @@ use crate::ledger::{CLAIM_KEY, LAST_SEQ_KEY, Lineage, Place, pack_key};
 use crate::limits::{EPOCH_SEQS, EPOCH_STEPS, INSTALL_BATCH_RECORDS};
 use crate::store::{Batch, MetaStore, StoreError};
 use cessfs_crypto::{ChunkId, Entropy, PackSeq};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 /// How a recovered volume goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,6 +46,9 @@ impl Continuation {
 /// Writes packs, places of chunks and lineage into an empty journal. Chunks of every pack that can be read are known
 /// afterwards, also of packs that are not in the restored history: they are what they are, and need not be sent again.
 ///
+/// No pack says which others its chunks came from, but directories do: what lies in an older pack too may be named by a snapshot that
+/// needs that one. Where one cannot be read, every later pack stands for it.
+///
 /// # Errors
 /// The store fails.
 pub fn install(
@@ -56,9 +59,14 @@ pub fn install(
 ) -> Result<(), StoreError> {
     let mut batch = Batch::new();
     let history: HashSet<PackSeq> = packs.history(plan.head).into_iter().collect();
+    let mut oldest: HashMap<&ChunkId, PackSeq> = HashMap::new();
+    // What could not be read may be where any later pack has its chunks from.
+    let unread = packs.lost.keys().next().copied();
     // Oldest first: a chunk that lies in two packs is read from the newer one.
     for (seq, pack) in &packs.good {
+        let mut first = unread.map_or(*seq, |lost| lost.min(*seq));
         for entry in &pack.directory.chunks {
+            first = first.min(*oldest.entry(&entry.id).or_insert(*seq));
             batch.put(Place::key(entry.id), Place::new(*seq, entry).encode());
             if batch.ops.len() >= INSTALL_BATCH_RECORDS {
                 store.commit(std::mem::take(&mut batch))?;
@@ -67,6 +75,7 @@ pub fn install(
         let mut record = pack.record.clone();
         // What this history does not build on is not ours to delete.
         record.beside = !history.contains(seq);
+        record.stands_for = Some(first).filter(|first| first < seq);
         batch.put(pack_key(*seq), record.encode());
     }
     batch.put(LAST_SEQ_KEY, continuation.base.0.to_le_bytes());

@@ -135,7 +135,7 @@ impl Upkeep {
             if !holds(Rule::Moved) {
                 live.clear();
             }
-            self.move_chunks(live, leaving, None, &mut tally).await?;
+            self.move_chunks(live, leaving, &mut tally).await?;
             from = next;
         }
         Ok(tally)
@@ -146,13 +146,12 @@ impl Upkeep {
         self: &Arc<Self>,
         chunks: Vec<(ChunkId, PackSeq)>,
         from: &Arc<HashSet<PackSeq>>,
-        stands_for: Option<PackSeq>,
         tally: &mut Tally,
     ) -> Result<(), UpkeepError> {
         let mut missing = Vec::new();
         let mut moves = futures::stream::iter(chunks)
             .map(|(id, seq)| async move {
-                let outcome = self.move_chunk(id, from, stands_for).await;
+                let outcome = self.move_chunk(id, from).await;
                 (id, seq, outcome)
             })
             .buffer_unordered(MOVES_IN_FLIGHT);
@@ -173,7 +172,7 @@ impl Upkeep {
             let wanted: HashSet<ChunkId> = wanted.into_iter().map(|(id, _)| id).collect();
             let mut found = HashSet::new();
             builder.cached(&|id| wanted.contains(&id), &mut |id, plaintext| {
-                builder.relocate(id, plaintext, &from, stands_for)?;
+                builder.relocate(id, plaintext, &from)?;
                 found.insert(id);
                 Ok(())
             })?;
@@ -192,7 +191,6 @@ impl Upkeep {
         self: &Arc<Self>,
         id: ChunkId,
         from: &Arc<HashSet<PackSeq>>,
-        stands_for: Option<PackSeq>,
     ) -> Result<Option<u64>, UpkeepError> {
         let plaintext = match self.reader.fetch(id).await {
             Ok(plaintext) => plaintext,
@@ -204,7 +202,7 @@ impl Upkeep {
         };
         let (builder, from) = (self.builder.clone(), from.clone());
         let moved = self.blocking(move || {
-            let moved = builder.relocate(id, &plaintext, &from, stands_for)?;
+            let moved = builder.relocate(id, &plaintext, &from)?;
             Ok(match moved {
                 Moved::Appended => plaintext.len() as u64,
                 Moved::Already => 0,
@@ -239,11 +237,7 @@ impl Upkeep {
     }
 
     /// Copies everything that lies in a pack, living or not, which itself stays: a snapshot needs it, or another writer.
-    pub(super) async fn copy(
-        self: &Arc<Self>,
-        seq: PackSeq,
-        stands_for: Option<PackSeq>,
-    ) -> Result<Emptied, UpkeepError> {
+    pub(super) async fn copy(self: &Arc<Self>, seq: PackSeq) -> Result<Emptied, UpkeepError> {
         let from = Arc::new(HashSet::from([seq]));
         let mut tally = Tally::default();
         let mut at = Some(b"K".to_vec());
@@ -251,7 +245,7 @@ impl Upkeep {
             let (upkeep, packs) = (self.clone(), from.clone());
             let page = self.blocking(move || upkeep.stock(&packs, key, MOVE_CHUNKS_MAX));
             let (stock, next) = page.await?;
-            self.move_chunks(stock, &from, stands_for, &mut tally).await?;
+            self.move_chunks(stock, &from, &mut tally).await?;
             at = next;
         }
         if !tally.unmoved.is_empty() && self.grade(seq) == Grade::Lost {

@@ -27,7 +27,7 @@ pub enum Verdict {
     Missing,
     /// Its miner gives other bytes than those the chain has the hash of.
     Corrupt,
-    /// The chain says that its miner lost it, leaves, or is no more.
+    /// The chain says that its miner lost it, leaves, is no more, or has another column, too.
     Dropped,
 }
 

@@ -41,8 +41,7 @@ impl Upkeep {
         let (staying, leaving): (Vec<_>, Vec<_>) = chosen.into_iter().partition(stays);
         let mut report = RepairReport::default();
         for pack in staying {
-            let stands_for = is_pinned(&pack, pinned).then_some(pack.stands_for.unwrap_or(pack.seq).min(pack.seq));
-            let copied = self.copy(pack.seq, stands_for).await?;
+            let copied = self.copy(pack.seq).await?;
             if copied.is_all {
                 self.copied.lock().insert(pack.seq);
             }

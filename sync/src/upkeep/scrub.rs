@@ -89,7 +89,7 @@ impl Upkeep {
         Ok(health)
     }
 
-    /// What the chain itself says: fragments given up, miners that leave or left.
+    /// What the chain itself says: fragments given up, miners that leave or left, or that have two columns: they go together.
     async fn ask_chain_about_holders(
         &self,
         file: &StoredFile,
@@ -99,7 +99,8 @@ impl Upkeep {
         self.miners.look().await?;
         for (segment, (_, holders)) in (0..).zip(&file.segments) {
             for (column, holder) in (0..).zip(holders) {
-                if self.miners.leaves(*holder) || file.unavailable.contains(&(segment, column)) {
+                let again = holders[..usize::from(column)].contains(holder);
+                if again || self.miners.leaves(*holder) || file.unavailable.contains(&(segment, column)) {
                     health.see(column, segment, Verdict::Dropped, now_s);
                 }
             }

@@ -4,10 +4,18 @@ use super::rig::{Rig, eventually};
 use super::upkeep::{Owner, holders, name, open_on};
 use crate::chunk_store::{ChunkStore, Standing};
 use crate::clock::Clock;
+use crate::fragment_store::{Fid, FragmentBody, FragmentStore, MinerError, MinerStatus, Sha256Hash};
 use crate::ledger::{Blocked, PackState};
+use crate::limits::COLUMNS;
 use crate::sim::{Fault, FuseStore, SimMiners};
-use crate::upkeep::UpkeepConfig;
+use crate::upkeep::{Depth, UpkeepConfig, Verdict};
+use bytes::Bytes;
+use cessfs_crypto::PackSeq;
+use futures::future::BoxFuture;
+use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -230,4 +238,96 @@ async fn a_crash_after_any_record_of_a_replacement_loses_no_chunk_and_declares_n
     assert!(lives > 5, "only {lives} records were crashed at");
     let declared = rig.world.chain.declarations();
     assert!(declared.iter().all(|(_, times)| *times == 1), "F4: {declared:?}");
+}
+
+/// The network's own repair only keeps a miner from taking a fragment that it has: a miner of one column may take another.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_file_of_which_one_miner_has_two_columns_is_sent_again_to_twelve() {
+    let rig = Rig::new(12, 57);
+    let owner = Arc::new(Owner::default());
+    let engine = open_on(&rig, rig.store.clone(), &owner, impatient);
+    let chunks = rig.chunks(2, 5000);
+    name(&owner, &chunks);
+    rig.submit(&engine, &chunks);
+    let settled = tokio::spawn(engine.settle());
+    eventually("all have reported, and that is not final", || {
+        !rig.world.chain.stored().is_empty()
+    })
+    .await;
+    (1..12).for_each(|number| rig.world.miners.copy(number, 0));
+    [3, 7]
+        .into_iter()
+        .for_each(|column| rig.world.chain.move_column(column, SimMiners::account(0)));
+    settled.await.expect("no panic").expect("settle");
+    assert!(engine.locate(chunks[0].0).expect("locate").expect("known").seq > PackSeq(1));
+    let distinct: HashSet<u8> = holders(&engine, chunks[0].0).into_iter().collect();
+    assert_eq!(distinct.len(), COLUMNS);
+    assert_eq!(engine.standing(chunks[0].0), Standing::Confirmed);
+
+    // The same after it was confirmed: two columns that go together are one.
+    (1..12).for_each(|number| rig.world.miners.copy(number, 0));
+    [3, 7]
+        .into_iter()
+        .for_each(|column| rig.world.chain.move_column(column, SimMiners::account(0)));
+    engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
+    let seq = engine.locate(chunks[0].0).expect("locate").expect("known").seq;
+    assert_eq!(engine.health(seq).columns[7].verdict, Verdict::Dropped);
+    rig.assert_fetch(&engine, &chunks).await;
+}
+
+/// Miners of whom the first that is asked for something ends in a panic of whoever asks.
+struct Trap {
+    miners: Arc<SimMiners>,
+    is_set: AtomicBool,
+}
+
+impl FragmentStore for Trap {
+    fn put(
+        &self,
+        endpoint: &str,
+        fid: Fid,
+        fragment: Sha256Hash,
+        body: FragmentBody,
+    ) -> BoxFuture<'static, Result<(), MinerError>> {
+        self.miners.put(endpoint, fid, fragment, body)
+    }
+
+    fn get(
+        &self,
+        endpoint: &str,
+        fid: Fid,
+        fragment: Sha256Hash,
+        range: Range<u32>,
+    ) -> BoxFuture<'static, Result<Bytes, MinerError>> {
+        assert!(
+            !self.is_set.swap(false, Ordering::SeqCst),
+            "this panic is part of the test"
+        );
+        self.miners.get(endpoint, fid, fragment, range)
+    }
+
+    fn probe(&self, endpoint: &str) -> BoxFuture<'static, Result<MinerStatus, MinerError>> {
+        self.miners.probe(endpoint)
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_whose_driver_panicked_is_driven_again() {
+    let rig = Rig::new(12, 58);
+    let mut seams = rig.world.seams(rig.store.clone());
+    seams.fragments = Arc::new(Trap {
+        miners: rig.world.miners.clone(),
+        is_set: AtomicBool::new(true),
+    });
+    let engine = crate::engine::Engine::open(rig.world.config(&rig.staging()), seams).expect("open");
+    engine.start();
+    let chunks = rig.chunks(1, 1000);
+    rig.submit(&engine, &chunks);
+    engine.settle().await.expect("settle");
+    assert_eq!(engine.standing(chunks[0].0), Standing::Confirmed);
+    let told = engine.status().errors;
+    assert!(
+        told.iter().any(|trouble| trouble.text.contains("a mistake in cessfs")),
+        "{told:?}"
+    );
 }

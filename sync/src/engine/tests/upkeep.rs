@@ -24,12 +24,24 @@ pub(super) struct Owner {
     cached: Mutex<HashMap<ChunkId, Bytes>>,
     lost: Mutex<HashSet<ChunkId>>,
     pinned: Mutex<Option<PackSeq>>,
+    /// Has a word for every pack, not only for checkpoints.
+    talks: Mutex<bool>,
 }
 
 impl Owner {
     /// Has the content of these, and of no others.
     pub(super) fn keep(&self, chunks: &[Chunk]) {
         *self.cached.lock() = chunks.iter().cloned().collect();
+    }
+
+    /// A snapshot needs this pack, and all before it.
+    pub(super) fn pin(&self, newest: Option<PackSeq>) {
+        *self.pinned.lock() = newest;
+    }
+
+    /// From now on metadata is pending whenever a pack is sealed.
+    pub(super) fn talk(&self) {
+        *self.talks.lock() = true;
     }
 
     /// Ids of what it was told is lost.
@@ -47,6 +59,7 @@ impl DeltaSource for Owner {
     ) -> Result<(), StoreError> {
         match cause {
             CutCause::Checkpoint => sink(b"the whole tree"),
+            CutCause::Full | CutCause::Forced if *self.talks.lock() => sink(b"a word"),
             CutCause::Full | CutCause::Forced => Ok(()),
         }
     }
@@ -56,7 +69,7 @@ impl DeltaSource for Owner {
     fn abandoned(&self, _seq: PackSeq) {}
 
     fn pending(&self) -> Option<(Duration, u64)> {
-        None
+        self.talks.lock().then_some((Duration::ZERO, 6))
     }
 
     fn pinned(&self) -> Option<PackSeq> {
@@ -117,7 +130,7 @@ pub(super) fn name(owner: &Owner, chunks: &[Chunk]) {
     owner.named.lock().extend(chunks.iter().map(|(id, _)| *id));
 }
 
-fn forget(owner: &Owner, chunks: &[Chunk]) {
+pub(super) fn forget(owner: &Owner, chunks: &[Chunk]) {
     let gone: HashSet<ChunkId> = chunks.iter().map(|(id, _)| *id).collect();
     owner.named.lock().retain(|id| !gone.contains(id));
 }
@@ -142,7 +155,7 @@ pub(super) fn lose_columns(rig: &Rig, engine: &Engine, id: ChunkId, count: usize
     fid
 }
 
-fn seq_of(engine: &Engine, id: ChunkId) -> PackSeq {
+pub(super) fn seq_of(engine: &Engine, id: ChunkId) -> PackSeq {
     engine.locate(id).expect("locate").expect("known").seq
 }
 

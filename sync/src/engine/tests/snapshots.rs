@@ -1,0 +1,118 @@
+//! What only a snapshot needs: it stays where a snapshot finds it, also when it moves, and on another machine.
+
+use super::rig::{Chunk, Rig};
+use super::upkeep::{Owner, forget, lose_columns, name, open, open_on, packs, seq_of};
+use crate::chunk_store::ChunkStore;
+use crate::engine::Engine;
+use crate::ledger::DrainCause;
+use crate::recovery::{Archive, ArchiveParts, At, Continuation, install, survey};
+use crate::sim::SimEntropy;
+use crate::store::MemStore;
+use crate::upkeep::Depth;
+use cessfs_crypto::PackSeq;
+use std::sync::Arc;
+use tokio::runtime::Handle;
+
+/// Fills a pack that nobody needs.
+async fn waste(rig: &Rig, engine: &Engine, count: usize) {
+    packs(rig, engine, count, 1).await;
+}
+
+/// A round moves one chunk after the other, and a snapshot may be sealed in between.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_moves_after_a_snapshot_that_names_it_stays_for_that_snapshot() {
+    let rig = Rig::new(13, 341);
+    let owner = Arc::new(Owner::default());
+    let engine = open(&rig, &owner);
+    let packs = packs(&rig, &engine, 4, 2).await;
+    packs.iter().for_each(|chunks| name(&owner, chunks));
+    let old = [PackSeq(1), PackSeq(2)];
+    engine.builder.drain(&old, DrainCause::Dead).expect("drain");
+    owner.pin(Some(PackSeq(4)));
+    // What lived in the first moves in the round, what lived in the second comes again by itself.
+    rig.submit(&engine, &packs[1]);
+    engine.settle().await.expect("settle");
+    engine.collect(false).await.expect("collect");
+    let moved = [seq_of(&engine, packs[0][0].0), seq_of(&engine, packs[1][0].0)];
+    assert!(moved.iter().all(|seq| *seq > PackSeq(4)), "{moved:?}");
+
+    packs[..2].iter().for_each(|chunks| forget(&owner, chunks));
+    waste(&rig, &engine, 2).await;
+    let done = engine.collect(false).await.expect("collect");
+    assert!(done.deleted.len() >= 2, "what was wasted goes: {done:?}");
+    engine.collect(true).await.expect("count");
+    drop(engine);
+    let engine = open(&rig, &owner);
+    for chunks in &packs {
+        rig.assert_fetch(&engine, chunks).await;
+    }
+    owner.pin(None);
+    waste(&rig, &engine, 1).await;
+    let done = engine.collect(false).await.expect("collect");
+    for seq in old.into_iter().chain(moved) {
+        assert!(done.deleted.contains(&seq), "no snapshot any more: {seq:?} {done:?}");
+    }
+}
+
+/// An engine of somebody who has nothing but the keys.
+async fn recover(rig: &Rig, owner: &Arc<Owner>) -> Engine {
+    let found = survey(rig.world.chain.as_ref(), &rig.world.labels, &|_| ()).await;
+    let found = found.expect("survey").take(rig.world.keys.volume());
+    let archive = Archive::new(ArchiveParts {
+        chain: rig.world.chain.clone(),
+        fragments: rig.world.miners.clone(),
+        clock: rig.world.clock.clone(),
+        entropy: Box::new(SimEntropy::new(99)),
+        keys: rig.world.keys.clone(),
+        tasks: Handle::current().into(),
+    });
+    let packs = archive.open(found, &|_| ()).await;
+    let plan = packs.plan(At::Newest).expect("a plan");
+    let store = Arc::new(MemStore::new());
+    let continuation = Continuation::after(&packs, &mut SimEntropy::new(7));
+    install(store.as_ref(), &packs, &plan, continuation).expect("install");
+    open_on(rig, store, owner, |_| ())
+}
+
+/// A pack that only a snapshot needs was copied, and the machine is lost; the pack itself is there, or gone for good.
+async fn recovered(seed: u64, is_gone: bool) {
+    let rig = Rig::new(16, seed);
+    let owner = Arc::new(Owner::default());
+    let engine = open(&rig, &owner);
+    let all: Vec<Vec<Chunk>> = packs(&rig, &engine, 4, 2).await;
+    all[1..].iter().for_each(|chunks| name(&owner, chunks));
+    owner.pin(Some(PackSeq(2)));
+    let fid = lose_columns(&rig, &engine, all[0][0].0, 5);
+    engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
+    engine.repair().await.expect("repair");
+    let stand_in = seq_of(&engine, all[0][0].0);
+    assert!(stand_in > PackSeq(4));
+    // A checkpoint, so that the newest point needs nothing before it.
+    engine.builder.seal_checkpoint().expect("seal").expect("sealed");
+    engine.settle().await.expect("settle");
+    drop(engine);
+    if is_gone {
+        (0..16).for_each(|number| rig.world.miners.lose(number, fid));
+    }
+
+    let engine = recover(&rig, &owner).await;
+    waste(&rig, &engine, 2).await;
+    let done = engine.collect(false).await.expect("collect");
+    assert!(!done.deleted.is_empty(), "what was wasted goes: {done:?}");
+    assert!(!done.deleted.contains(&stand_in), "{done:?}");
+    rig.assert_fetch(&engine, &all[0]).await;
+    owner.pin(None);
+    waste(&rig, &engine, 1).await;
+    let done = engine.collect(false).await.expect("collect");
+    assert!(done.deleted.contains(&stand_in), "no snapshot any more: {done:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_for_a_pack_is_known_after_a_recovery() {
+    recovered(342, false).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_stands_for_a_pack_that_cannot_be_read_is_known_after_a_recovery() {
+    recovered(343, true).await;
+}
