@@ -24,7 +24,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Highest number a pack ever had, so that numbers are not used again after packs are gone.
 pub(crate) const LAST_SEQ_KEY: &[u8] = b"Slast_seq";
-/// The newer epoch that was seen on the network: once seen, this writer never sends again.
+/// The newer epoch that was seen on the network, or this writer's own where a copy of it writes: once seen, this writer never
+/// sends again.
 const FENCED_KEY: &[u8] = b"Sfenced";
 /// Key of the note that a recovered volume is to make itself known (value: version, 1).
 pub(crate) const CLAIM_KEY: &[u8] = b"Sclaim";
@@ -45,7 +46,7 @@ pub(crate) struct Ledger {
     change: Mutex<()>,
     last_seq: Mutex<PackSeq>,
     lineage: Mutex<Lineage>,
-    /// The newer epoch that was seen; 0: none.
+    /// The epoch of the writer that was seen; 0: none.
     fenced: AtomicU32,
     /// Bytes of the packs that are neither Confirmed nor Doubted.
     unsent_bytes: AtomicU64,
@@ -139,12 +140,22 @@ impl Ledger {
         self.lineage.lock().head
     }
 
-    /// The newer epoch that was seen on the network, if any.
+    /// The epoch of another writer that was seen on the network, if any: a newer one, or this one's own.
     pub(crate) fn fenced(&self) -> Option<u32> {
         Some(self.fenced.load(Ordering::Acquire)).filter(|epoch| *epoch > 0)
     }
 
-    /// Remembers that another machine has taken the volume over.
+    /// What stands in the way is a copy of this writer, of its own epoch.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.fenced() == Some(self.epoch())
+    }
+
+    /// The highest number that was taken here, or below which none may be.
+    pub(crate) fn last_seq(&self) -> PackSeq {
+        *self.last_seq.lock()
+    }
+
+    /// Remembers that another machine has taken the volume over, or, with the epoch of this writer, that it has a copy.
     pub(crate) fn fence(&self, epoch: u32) -> Result<(), StoreError> {
         if self.fenced.swap(epoch, Ordering::AcqRel) == epoch {
             return Ok(());

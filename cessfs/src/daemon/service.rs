@@ -132,7 +132,7 @@ impl Daemon {
             mountpoint: Some(self.mountpoint.display().to_string()),
             at_rest: survey::at_rest(&self.config),
             read_only: self.read_only || vfs.is_stopped(),
-            read_only_reason: vfs.is_stopped().then(|| FENCED.to_owned()),
+            read_only_reason: vfs.is_stopped().then(|| self.why_fenced().to_owned()),
             dirty_bytes: vfs.dirty_bytes(),
             unsent_bytes: engine.backlog.unsent_bytes,
             unsent_bound_bytes: engine.backlog.bound_bytes,
@@ -171,6 +171,26 @@ impl Daemon {
             errors,
             ..Status::default()
         }
+    }
+
+    fn why_fenced(&self) -> &'static str {
+        match self.volume.engine.is_forked() {
+            true => FORKED,
+            false => FENCED,
+        }
+    }
+
+    fn fenced(&self) -> Failure {
+        let hint = match self.volume.engine.is_forked() {
+            true => {
+                "`cessfs unsent NAME` lists what only this copy has: keep it, move this volume's directory away, and go on with the \
+                 newer copy, or `cessfs recover` from the phrase"
+            }
+            false => {
+                "`cessfs unsent NAME` lists what only this machine has; copy it over, then move this volume's directory away"
+            }
+        };
+        Failure::new(Exit::Refused, self.why_fenced()).hint(hint)
     }
 
     /// What sending waits for.
@@ -262,7 +282,7 @@ impl Daemon {
         if self.volume.vfs.is_stopped() {
             return;
         }
-        tracing::error!("{FENCED}");
+        tracing::error!("{}", self.why_fenced());
         // What programs have written and the kernel still holds is kept too.
         let mountpoint = self.mountpoint.clone();
         if let Err(failure) = blocking(move || flush_kernel(&mountpoint)).await {
@@ -293,7 +313,7 @@ impl Daemon {
                 result = &mut work => return result,
                 _ = ticks.tick() => {
                     if self.volume.engine.fenced().is_some() {
-                        return Err(fenced());
+                        return Err(self.fenced());
                     }
                     let status = self.volume.engine.status();
                     let progress = Progress {
@@ -440,11 +460,9 @@ impl Service for Daemon {
 const FENCED: &str = "this volume was recovered on another machine, which goes on with it: nothing more is sent from here, and \
                       changes are refused";
 
-fn fenced() -> Failure {
-    Failure::new(Exit::Refused, FENCED).hint(
-        "`cessfs unsent NAME` lists what only this machine has; copy it over, then move this volume's directory away",
-    )
-}
+/// Why a volume refuses changes of which another copy writes.
+const FORKED: &str = "packs of this volume are on the network that this directory does not know: it is an older copy, or another \
+                      copy of it is in use; nothing more is sent from here, and changes are refused";
 
 /// Runs what waits for the disk beside the tasks that wait for the network.
 pub(super) fn blocking<T: Send + 'static>(

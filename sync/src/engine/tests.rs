@@ -4,6 +4,7 @@ mod blocked;
 mod builder;
 mod crash;
 mod faults;
+mod forks;
 mod rig;
 mod upkeep;
 mod watching;

@@ -172,6 +172,13 @@ pub enum Blocked {
     /// Miners did not give back what they were given for so long that what is in the pack is sent again.
     #[error("not confirmed for long, so what is in it is sent again, to other miners: {0}")]
     Doubted(String),
+    /// A copy of this writer sends, too (I10).
+    #[error(
+        "packs are on the network that another copy of this directory has sent, and this one does not know: it is older (put back \
+         from a backup, or with a snapshot of its machine), or both are in use; nothing more is sent from here: go on with the newer \
+         one, or recover from the phrase, and copy what only this one has over"
+    )]
+    Forked,
 }
 
 /// Hashes of an encoded pack.
