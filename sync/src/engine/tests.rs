@@ -5,6 +5,7 @@ mod builder;
 mod crash;
 mod faults;
 mod forks;
+mod hopeless;
 mod rig;
 mod upkeep;
 mod watching;

@@ -24,6 +24,7 @@ const RECORD_VERSION: u8 = 2;
 ///                              |  +-------------------------->    |   right answers from all twelve            |
 ///                              |                                  v                                            |
 ///                              +--- deal gone from Placing     Confirmed --> staging removed                   |
+///            (Sealed, Declaring and Placing are Doubted, too, where waiting does not help)                      |
 ///                                                                 |                                            |
 ///               fewer than four columns, and not all of     too little lives, or too few columns are good      |
 ///               what lives is here                                v        what lives in it, and a checkpoint, |
@@ -53,7 +54,8 @@ pub enum PackState {
     /// The chain holds the file at a finalized head.
     #[codec(index = 3)]
     Stored,
-    /// The same, but a miner that reported its column does not give it back, and had time to. What lives in it is sent again, in
+    /// The same, but a miner that reported its column does not give it back, and had time to; or it can never be placed, since
+    /// somebody else stands under its id or its body cannot be read. What lives in it is sent again, in
     /// other packs; until those are Confirmed it counts as on its way, takes no new references, and its body stays staged.
     #[codec(index = 9)]
     Doubted,
@@ -179,6 +181,9 @@ pub enum Blocked {
          one, or recover from the phrase, and copy what only this one has over"
     )]
     Forked,
+    /// Somebody else declared the pack's id, with another content.
+    #[error("somebody else stands under the id of this pack: {0}")]
+    Taken(String),
 }
 
 /// Hashes of an encoded pack.
@@ -282,11 +287,16 @@ impl PackRecord {
         u64::from(self.segments) * segment_bytes() as u64
     }
 
-    /// Hashes; a pack past Sealed has them.
+    /// The chain had it once, and said who holds which column. Not so what was doubted before that.
+    pub fn was_stored(&self) -> bool {
+        self.encoded.is_some() && self.columns.iter().all(|column| column.miner.is_some())
+    }
+
+    /// Hashes; a pack past Sealed has them, unless it was doubted then.
     pub fn encoded(&self) -> &Encoded {
         self.encoded
             .as_ref()
-            .expect("only a Sealed pack has no hashes; decode refuses others")
+            .expect("only a pack that was never encoded has no hashes; decode refuses others")
     }
 
     /// The record's bytes.
@@ -309,8 +319,14 @@ impl PackRecord {
         let record = PackRecord::try_from(wire).map_err(corrupt)?;
         let complete = record.columns.iter().all(|column| column.miner.is_some());
         let hashes = record.encoded.as_ref().map(|encoded| encoded.segments.len() as u32);
+        let given_up = record.drain.is_some_and(|drain| drain.cause == DrainCause::Doubted);
         match record.state {
             PackState::Sealed => Ok(record),
+            PackState::Doubted | PackState::Draining | PackState::Deleting | PackState::Gone
+                if given_up && !complete =>
+            {
+                Ok(record)
+            }
             _ if hashes != Some(record.segments) => Err(corrupt("no hashes")),
             state if state >= PackState::Stored && !complete => Err(corrupt("a column has no miner")),
             PackState::Doubted | PackState::Draining | PackState::Deleting | PackState::Gone
