@@ -172,6 +172,8 @@ impl Engine {
             self.tasks.spawn(pipeline),
             self.tasks.spawn(self.upkeep.clone().keep()),
             self.tasks.spawn(self.upkeep.clone().replace()),
+            self.tasks.spawn(self.upkeep.clone().see_again()),
+            self.tasks.spawn(self.upkeep.clone().settle_inheritance()),
         ];
         if self.watches {
             running.push(self.tasks.spawn(self.upkeep.clone().watch()));

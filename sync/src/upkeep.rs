@@ -21,6 +21,7 @@ mod health;
 mod odd;
 mod repair;
 mod scrub;
+mod sight;
 mod tasks;
 mod usage;
 

@@ -7,6 +7,7 @@ mod faults;
 mod forks;
 mod hopeless;
 mod rig;
+mod sight;
 mod upkeep;
 mod watching;
 
