@@ -1,10 +1,11 @@
 //! The newest pack whose tree this machine knows to be on the network, for each volume: `HOME/seen/VOLUME-ID`.
 //!
 //! It outlives the volume's own directory. Who finds an older tree on the network than was seen here before is being shown an
-//! old state, by a node that leaves packs out or by miners that withhold them (I13), and refuses unless told otherwise.
+//! old state, by a node that leaves packs out or by miners that withhold them (I13), and refuses unless told otherwise. And a
+//! directory that is older than what was seen here was put back from a copy: nothing is written into it.
 
 use crate::exit::{Exit, Failure};
-use crate::home;
+use crate::home::{self, VolumeDir};
 use cessfs_crypto::{PackSeq, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -61,6 +62,29 @@ pub fn refuse_older(home: &Path, volume: VolumeId, rpc: &str, shown: Shown) -> R
         format!("this machine has seen pack {} of this volume, but {what}", seen.0),
     );
     Err(failure.hint(hint))
+}
+
+/// Refuses to write into a directory that is behind what this machine has seen of its volume: `last` is the highest number of a pack
+/// there.
+///
+/// # Errors
+/// [`Exit::Refused`].
+pub fn refuse_behind(volume: &VolumeDir, id: VolumeId, last: PackSeq) -> Result<(), Failure> {
+    let Some(seen) = newest(volume.home(), id).filter(|seen| *seen > last) else {
+        return Ok(());
+    };
+    let what = format!(
+        "{} ends with pack {}, but this machine has seen pack {} of the volume on the network: the directory was put back from an \
+         older copy, or the volume was recovered under another name",
+        volume.path().display(),
+        last.0,
+        seen.0
+    );
+    Err(Failure::new(Exit::Refused, what).hint(format!(
+        "mount the newer one; if there is none, move this one away and recover the volume with `cessfs recover {} …`; -o ro shows \
+         what is here",
+        volume.name()
+    )))
 }
 
 /// Remembers that `pack` and all before it are on the network, unless a newer one is known.

@@ -6,6 +6,7 @@ use crate::config::{AtRestMode, Passthrough, StoreBackend, VolumeConfig};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::moment;
+use crate::seen;
 use cessfs_crypto::{AccountKey, Entropy, KeySlots, VolumeId, VolumeSecret};
 use cessfs_sync::chain::SubxtChain;
 use cessfs_sync::engine::{Config as EngineConfig, Engine, Seams};
@@ -280,7 +281,8 @@ impl Volume {
     /// volume's lock. Does not need the network.
     ///
     /// # Errors
-    /// [`Exit::Disk`] when the journal or the cache cannot be read.
+    /// [`Exit::Disk`] when the journal or the cache cannot be read; [`Exit::Refused`] when it is to be written into, and older than
+    /// what this machine has seen of it.
     pub fn open(
         dir: &VolumeDir,
         config: &VolumeConfig,
@@ -291,6 +293,10 @@ impl Volume {
     ) -> Result<Volume, Failure> {
         assert!(geometry::is_cess(), "real miners take fragments of 8 MiB only");
         let Closed { engine, chain, parts } = Closed::open(dir, config, Some(options), slots, secret, runtime)?;
+        // One that was taken over refuses changes anyway, and says more.
+        if !options.read_only && engine.fenced().is_none() {
+            seen::refuse_behind(dir, slots.volume(), engine.last_pack())?;
+        }
         let clock = parts.clock.clone();
         let vfs = Vfs::open(parts)?;
         engine.attach(vfs.delta_source());

@@ -30,7 +30,7 @@ use cessfs_crypto::{ChunkId, FrameId, LabelKey, PackKind, PackLabel, PackSeq, SE
 pub(crate) use moving::Moved;
 use open_pack::OpenPack;
 use parking_lot::{Condvar, Mutex, RwLock};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -63,6 +63,8 @@ pub(crate) struct Builder {
     open_bytes: AtomicU64,
     /// Chunks of the open pack.
     open: RwLock<HashMap<ChunkId, Place>>,
+    /// Of these the ones that lie in a doubtful pack, too; and those of a pack that was thrown away since, until they come again.
+    resent: Mutex<HashSet<ChunkId>>,
     /// Bytes of the territory as they were heard last: in all and free.
     territory: Mutex<Option<(u128, u128)>>,
     /// Signalled when the gate's state may let a waiting submit pass.
@@ -110,6 +112,7 @@ impl Builder {
             changed_at: Mutex::default(),
             open_bytes: AtomicU64::new(0),
             open: RwLock::default(),
+            resent: Mutex::default(),
             territory: Mutex::default(),
             room: Condvar::new(),
             wake: Notify::new(),
@@ -137,13 +140,22 @@ impl Builder {
         if self.open.read().contains_key(&id) {
             return Ok(Standing::Open);
         }
+        if self.resent.lock().contains(&id) {
+            return Ok(Standing::Unknown);
+        }
         self.ledger.standing(id)
+    }
+
+    /// The chunk need not be brought again.
+    fn is_known(&self, id: ChunkId) -> Result<bool, StoreError> {
+        let standing = self.standing(id)?;
+        Ok(standing == Standing::Open || standing > Standing::Unknown && !self.ledger.is_doubtful(id)?)
     }
 
     /// See [`crate::ChunkStore::submit`].
     pub(crate) fn submit(&self, id: ChunkId, plaintext: &[u8]) -> Result<(), StoreError> {
         assert!((1..=CHUNK_BYTES).contains(&plaintext.len()), "a chunk has 1..=1 MiB");
-        if self.standing(id)? > Standing::Unknown {
+        if self.is_known(id)? {
             return Ok(());
         }
         let mut sealed = Vec::with_capacity(plaintext.len() + SEAL_OVERHEAD);
@@ -158,7 +170,7 @@ impl Builder {
                 return Err(stopped());
             }
             // Asked again: another thread may have brought it while this one sealed or waited.
-            if self.standing(id)? > Standing::Unknown {
+            if self.is_known(id)? {
                 return Ok(());
             }
             let full = !self.fits(&gate, sealed.len());
@@ -208,6 +220,9 @@ impl Builder {
         let pack = gate.pack.as_mut().expect("filled just above");
         let entry = pack.append_chunk(id, sealed)?;
         pack.stands_for = pack.stands_for.into_iter().chain(left).min();
+        if self.ledger.is_doubtful(id)? {
+            self.resent.lock().insert(id);
+        }
         self.open.write().insert(id, Place::new(pack.seq, &entry));
         self.open_bytes.store(pack.len, Ordering::Relaxed);
         Ok(())
@@ -267,6 +282,9 @@ impl Builder {
     /// The territory was heard of.
     pub(crate) fn note_territory(&self, territory: &Territory) {
         *self.territory.lock() = Some((territory.total_bytes, territory.remaining_bytes));
+        if let Err(error) = self.ledger.hear_territory(territory) {
+            tracing::warn!(%error, "the journal does not take what was heard of the territory");
+        }
     }
 
     /// See [`crate::ChunkStore::network_room`]. Every byte is charged [`CHARGE_FACTOR`] times.
@@ -429,7 +447,13 @@ impl Builder {
         if let Some(source) = self.source() {
             source.sealed(pack.seq, &mut batch);
         }
-        self.ledger.insert(record, batch)
+        self.ledger.insert(record, batch)?;
+        // Where they lie now is not doubtful.
+        let mut resent = self.resent.lock();
+        for entry in &pack.chunks {
+            resent.remove(&entry.id);
+        }
+        Ok(())
     }
 
     fn forget_open(&self) {

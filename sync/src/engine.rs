@@ -172,6 +172,8 @@ impl Engine {
             self.tasks.spawn(pipeline),
             self.tasks.spawn(self.upkeep.clone().keep()),
             self.tasks.spawn(self.upkeep.clone().replace()),
+            self.tasks.spawn(self.upkeep.clone().see_again()),
+            self.tasks.spawn(self.upkeep.clone().settle_inheritance()),
         ];
         if self.watches {
             running.push(self.tasks.spawn(self.upkeep.clone().watch()));
@@ -243,9 +245,20 @@ impl Engine {
         self.ledger.unconfirmed().iter().any(|pack| pack.seq < seq)
     }
 
-    /// The newer epoch that was seen on the network, if there is one: another machine has taken the volume over.
+    /// The epoch of another writer that was seen on the network, if there is one: another machine has taken the volume over, or
+    /// [a copy](Engine::is_forked) of this one writes.
     pub fn fenced(&self) -> Option<u32> {
         self.ledger.fenced()
+    }
+
+    /// The writer that was seen is a copy of this one: its directory was put back from a backup, or is in use twice.
+    pub fn is_forked(&self) -> bool {
+        self.ledger.is_forked()
+    }
+
+    /// The highest number that a pack of this directory has, or below which none may have one.
+    pub fn last_pack(&self) -> PackSeq {
+        self.ledger.last_seq()
     }
 
     /// The newest pack of this history that the network is known to hold with all packs before it, so that its tree can be had

@@ -6,10 +6,12 @@
 mod lineage;
 mod place;
 mod record;
+mod sight;
 
 pub(crate) use lineage::Lineage;
 pub use place::Place;
 pub use record::{Blocked, Column, Drain, DrainCause, Encoded, Intent, PackRecord, PackState};
+pub(crate) use sight::INHERITED_KEY;
 
 use crate::chunk_store::Standing;
 use crate::limits::{CHECKPOINT_BYTES_MIN, CHECKPOINT_PACKS_MAX, CHECKPOINT_PACKS_MIN, CHECKPOINT_SMALL_BYTES};
@@ -17,6 +19,7 @@ use crate::store::{Batch, MetaStore, StoreError};
 use crate::watched::Watched;
 use cessfs_crypto::{ChunkId, PackKind, PackSeq};
 use parking_lot::{Mutex, RwLock};
+use sight::Sight;
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
@@ -24,7 +27,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Highest number a pack ever had, so that numbers are not used again after packs are gone.
 pub(crate) const LAST_SEQ_KEY: &[u8] = b"Slast_seq";
-/// The newer epoch that was seen on the network: once seen, this writer never sends again.
+/// The newer epoch that was seen on the network, or this writer's own where a copy of it writes: once seen, this writer never
+/// sends again.
 const FENCED_KEY: &[u8] = b"Sfenced";
 /// Key of the note that a recovered volume is to make itself known (value: version, 1).
 pub(crate) const CLAIM_KEY: &[u8] = b"Sclaim";
@@ -45,8 +49,10 @@ pub(crate) struct Ledger {
     change: Mutex<()>,
     last_seq: Mutex<PackSeq>,
     lineage: Mutex<Lineage>,
-    /// The newer epoch that was seen; 0: none.
+    /// The epoch of the writer that was seen; 0: none.
     fenced: AtomicU32,
+    /// Confirmed packs that are not taken for granted.
+    sight: RwLock<Sight>,
     /// Bytes of the packs that are neither Confirmed nor Doubted.
     unsent_bytes: AtomicU64,
     /// Why nothing can change any more.
@@ -107,6 +113,8 @@ impl Ledger {
                     .map_err(|_| StoreError::Corrupt("epoch of the fence".into()))?,
             ),
         };
+        let confirmed = packs.values().filter(|pack| pack.state == PackState::Confirmed);
+        let sight = Sight::read(store.as_ref(), confirmed.map(|pack| pack.seq))?;
         let unsent = packs.values().map(|pack: &Arc<PackRecord>| unsent_bytes(pack)).sum();
         let highest = packs.last_key_value().map_or(0, |(seq, _)| seq.0);
         Ok(Ledger {
@@ -116,6 +124,7 @@ impl Ledger {
             last_seq: Mutex::new(PackSeq(stored.max(highest))),
             lineage: Mutex::new(lineage),
             fenced: AtomicU32::new(fenced),
+            sight: RwLock::new(sight),
             unsent_bytes: AtomicU64::new(unsent),
             failed: Mutex::new(None),
             version: Watched::new(0),
@@ -139,12 +148,22 @@ impl Ledger {
         self.lineage.lock().head
     }
 
-    /// The newer epoch that was seen on the network, if any.
+    /// The epoch of another writer that was seen on the network, if any: a newer one, or this one's own.
     pub(crate) fn fenced(&self) -> Option<u32> {
         Some(self.fenced.load(Ordering::Acquire)).filter(|epoch| *epoch > 0)
     }
 
-    /// Remembers that another machine has taken the volume over.
+    /// What stands in the way is a copy of this writer, of its own epoch.
+    pub(crate) fn is_forked(&self) -> bool {
+        self.fenced() == Some(self.epoch())
+    }
+
+    /// The highest number that was taken here, or below which none may be.
+    pub(crate) fn last_seq(&self) -> PackSeq {
+        *self.last_seq.lock()
+    }
+
+    /// Remembers that another machine has taken the volume over, or, with the epoch of this writer, that it has a copy.
     pub(crate) fn fence(&self, epoch: u32) -> Result<(), StoreError> {
         if self.fenced.swap(epoch, Ordering::AcqRel) == epoch {
             return Ok(());
@@ -223,7 +242,7 @@ impl Ledger {
     }
 
     /// How far a chunk's pack has come. A location whose pack is unknown counts for nothing. One in a pack that is doubted,
-    /// goes, or is lost does neither: whoever needs the chunk brings it again.
+    /// goes, or is lost does neither: whoever needs the chunk brings it again. A pack that is to be seen again is no more than Stored.
     pub(crate) fn standing(&self, id: ChunkId) -> Result<Standing, StoreError> {
         let Some(place) = self.locate(id)? else {
             return Ok(Standing::Unknown);
@@ -234,6 +253,7 @@ impl Ledger {
             Some(PackState::Deleting | PackState::Gone | PackState::Lost) => Standing::Unknown,
             Some(PackState::Sealed | PackState::Declaring | PackState::Placing) => Standing::Sealed,
             Some(PackState::Stored) => Standing::Stored,
+            Some(PackState::Confirmed) if self.is_unseen(place.seq) => Standing::Stored,
             Some(PackState::Confirmed) => Standing::Confirmed,
         })
     }

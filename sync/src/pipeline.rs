@@ -18,6 +18,7 @@ mod declare;
 mod delete;
 mod encode;
 mod fence;
+mod hopeless;
 mod place;
 mod progress;
 mod queue;
@@ -48,6 +49,7 @@ use crate::tasks::{Gone, Tasks};
 use backoff::Backoff;
 use cessfs_crypto::PackSeq;
 use futures::FutureExt;
+use hopeless::Hopeless;
 use parking_lot::Mutex;
 use rows::Rows;
 use std::collections::{BTreeSet, HashSet};
@@ -207,6 +209,7 @@ impl Pipeline {
         let mut slot = Some(slot);
         let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
         let mut patience = Patience::default();
+        let mut hopeless = Hopeless::default();
         loop {
             let pack = self
                 .ledger
@@ -239,9 +242,12 @@ impl Pipeline {
                 | PackState::Lost => return self.finish(seq).await,
             };
             match step {
-                Ok(()) => backoff.reset(),
+                Ok(()) => {
+                    backoff.reset();
+                    hopeless.reset();
+                }
                 Err(reason) => {
-                    self.block(seq, reason);
+                    self.failed(seq, reason, &mut hopeless).await;
                     self.pause(backoff.next(&self.dice)).await;
                 }
             }

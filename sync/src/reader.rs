@@ -120,7 +120,7 @@ impl Reader {
         };
         // Asked again: a pack confirmed in between has no staged body any more.
         let pack = self.parts.ledger.get(place.seq).ok_or(FetchError::Unknown)?;
-        if pack.state < PackState::Stored {
+        if pack.state < PackState::Stored || !pack.was_stored() {
             let why = why_not_staged.unwrap_or_default();
             return Err(FetchError::Unavailable(format!(
                 "pack {}: staged body: {why}",

@@ -16,6 +16,7 @@ mod install;
 mod plan;
 mod staged;
 mod survey;
+mod twins;
 
 pub use archive::{Archive, ArchiveParts, LostPack, Pack, Packs};
 pub use install::{Continuation, has_chunk, install};

@@ -21,6 +21,7 @@ mod health;
 mod odd;
 mod repair;
 mod scrub;
+mod sight;
 mod tasks;
 mod usage;
 
@@ -251,5 +252,5 @@ fn is_pinned(pack: &PackRecord, pinned: Option<PackSeq>) -> bool {
 
 /// Packs that miners are to hold.
 fn is_held(pack: &PackRecord) -> bool {
-    matches!(pack.state, PackState::Confirmed | PackState::Draining | PackState::Lost)
+    matches!(pack.state, PackState::Confirmed | PackState::Draining | PackState::Lost) && pack.was_stored()
 }

@@ -1,5 +1,6 @@
 //! A network that shows an older state than this machine has seen there: a chain that was set back, told by every node and miner
-//! alike. Whoever asks it for the volume, `recover` or `fsck --rebuild`, refuses, and takes it only when told to.
+//! alike. Whoever asks it for the volume, `recover` or `fsck --rebuild`, refuses, and takes it only when told to. And the other way round:
+//! a directory that is older than what the network has.
 
 use anyhow::{Context, Result, ensure};
 use cessfs_tests::process::fail;
@@ -115,6 +116,64 @@ fn a_chain_that_was_set_back_is_refused_by_recover_and_rebuild() -> Result<()> {
     ensure!(code == 20, "{code}: {said}");
     ensure!(seen(&volume)? == before);
     Ok(())
+}
+
+/// A volume's directory that comes back from a backup, while the network has what was written since.
+#[test]
+fn a_directory_that_was_put_back_is_not_written_into() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), MINERS)?;
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
+    let at = dir.path().join("mnt");
+    let mount = volume.mount(&at)?;
+    fs::write(at.join("file"), "old")?;
+    volume.sync(PATIENCE)?;
+    mount.umount()?;
+    let (here, backup) = (
+        volume.home().join("volumes").join(&volume.name),
+        dir.path().join("backup"),
+    );
+    tree::copy(&here, &backup)?;
+    let mount = volume.mount(&at)?;
+    fs::write(at.join("file"), "new")?;
+    volume.sync(PATIENCE)?;
+    mount.umount()?;
+    fs::remove_dir_all(&here)?;
+    tree::copy(&backup, &here)?;
+
+    // This machine knows that there was more.
+    let refused = volume.mount(&at).err().context("it was mounted")?;
+    let said = format!("{refused:#}");
+    ensure!(said.contains("older copy") && said.contains("-o ro"), "{said}");
+    let mount = volume.mount_with(&at, &["ro"])?;
+    ensure!(fs::read_to_string(at.join("file"))? == "old");
+    mount.umount()?;
+
+    // As when the whole machine goes back to a snapshot: only the network can tell.
+    fs::remove_dir_all(volume.home().join("seen"))?;
+    let declared = network.events("UploadDeclaration")?;
+    let mount = volume.mount(&at)?;
+    fs::write(at.join("only here"), "kept")?;
+    let mut sync = volume.cessfs()?;
+    let (code, said) = fail(sync.args(["sync", &volume.name, "--wait"]))?;
+    ensure!(code == 18 && said.contains("older copy"), "{code}: {said}");
+    ensure!(
+        network.events("UploadDeclaration")? == declared,
+        "it declared something"
+    );
+    volume.status_says(&["older copy"], PATIENCE)?;
+    ensure!(fs::read_to_string(at.join("only here"))? == "kept");
+    mount.umount()?;
+
+    // Nothing was lost by it.
+    let newer = volume.elsewhere(&dir.path().join("newer"))?;
+    newer.recover(&network.ws, &[])?;
+    let mount = newer.mount(&dir.path().join("new-mnt"))?;
+    ensure!(fs::read_to_string(mount.path().join("file"))? == "new");
+    mount.umount()
 }
 
 /// The journal as a disk gives it back that lost its blocks.

@@ -1,7 +1,7 @@
 //! `cessfs umount DIR`.
 
 use super::Context;
-use crate::control::client::unexpected;
+use crate::control::client::{Client, unexpected};
 use crate::control::serving::{Serving, serving};
 use crate::control::{Op, Reply, Sends};
 use crate::exit::{Exit, Failure};

@@ -137,7 +137,7 @@ impl Daemon {
             device: (state == MOUNTED).then(|| self.device()).flatten(),
             at_rest: survey::at_rest(&self.config),
             read_only: self.read_only || vfs.is_stopped(),
-            read_only_reason: vfs.is_stopped().then(|| FENCED.to_owned()),
+            read_only_reason: vfs.is_stopped().then(|| self.why_fenced().to_owned()),
             dirty_bytes: vfs.dirty_bytes(),
             unsent_bytes: engine.backlog.unsent_bytes,
             unsent_bound_bytes: engine.backlog.bound_bytes,
@@ -191,6 +191,23 @@ impl Daemon {
         self.device.get().cloned()
     }
 
+    fn why_fenced(&self) -> &'static str {
+        if self.volume.engine.is_forked() { FORKED } else { FENCED }
+    }
+
+    fn fenced(&self) -> Failure {
+        let hint = match self.volume.engine.is_forked() {
+            true => {
+                "`cessfs unsent NAME` lists what only this copy has: keep it, move this volume's directory away, and go on with the \
+                 newer copy, or `cessfs recover` from the phrase"
+            }
+            false => {
+                "`cessfs unsent NAME` lists what only this machine has; copy it over, then move this volume's directory away"
+            }
+        };
+        Failure::new(Exit::Refused, self.why_fenced()).hint(hint)
+    }
+
     /// What sending waits for.
     fn blocked(&self, status: &EngineStatus) -> Option<String> {
         let paused = self.why_paused.lock().clone();
@@ -242,9 +259,9 @@ impl Daemon {
             let mountpoint = self.mountpoint.clone();
             blocking(move || flush_kernel(&mountpoint)).await?;
         }
+        // Once more if a pack could not be sealed, or what was known already lay in one that is about to go.
         for _ in 0..SYNC_ROUNDS_MAX {
-            let untold = self.volume.vfs.untold();
-            let vfs = self.volume.vfs.clone();
+            let (vfs, untold) = (self.volume.vfs.clone(), self.volume.vfs.untold());
             let written = blocking(move || vfs.write_back_all().map_err(Failure::from));
             self.with_progress(written, events).await?;
             if !wait {
@@ -256,13 +273,15 @@ impl Daemon {
             let vfs = self.volume.vfs.clone();
             blocking(move || vfs.note_sent().map_err(Failure::from)).await?;
             self.note_seen();
-            // Else a pack could not be sealed, or what it was not told of again lay in one that is about to go: once more.
             if self.volume.vfs.untold() == untold {
                 return Ok(());
             }
         }
-        let what = "what was handed over did not get into a pack, again and again";
-        Err(Failure::new(Exit::Failed, what).hint("`cessfs status` tells the errors; nothing is lost here"))
+        let failure = Failure::new(
+            Exit::Failed,
+            "what was handed over did not get into a pack, again and again",
+        );
+        Err(failure.hint("`cessfs status` tells the errors; nothing is lost here"))
     }
 
     /// Takes a snapshot of everything written before the call.
@@ -289,7 +308,7 @@ impl Daemon {
         if self.volume.vfs.is_stopped() {
             return;
         }
-        tracing::error!("{FENCED}");
+        tracing::error!("{}", self.why_fenced());
         // What programs have written and the kernel still holds is kept too.
         let mountpoint = self.mountpoint.clone();
         if let Err(failure) = blocking(move || flush_kernel(&mountpoint)).await {
@@ -320,7 +339,7 @@ impl Daemon {
                 result = &mut work => return result,
                 _ = ticks.tick() => {
                     if self.volume.engine.fenced().is_some() {
-                        return Err(fenced());
+                        return Err(self.fenced());
                     }
                     let status = self.volume.engine.status();
                     let progress = Progress {
@@ -467,11 +486,9 @@ impl Service for Daemon {
 const FENCED: &str = "this volume was recovered on another machine, which goes on with it: nothing more is sent from here, and \
                       changes are refused";
 
-fn fenced() -> Failure {
-    Failure::new(Exit::Refused, FENCED).hint(
-        "`cessfs unsent NAME` lists what only this machine has; copy it over, then move this volume's directory away",
-    )
-}
+/// Why a volume refuses changes of which another copy writes.
+const FORKED: &str = "packs of this volume are on the network that this directory does not know: it is an older copy, or another \
+                      copy of it is in use; nothing more is sent from here, and changes are refused";
 
 /// Runs what waits for the disk beside the tasks that wait for the network.
 pub(super) fn blocking<T: Send + 'static>(

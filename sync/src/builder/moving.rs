@@ -42,11 +42,15 @@ impl Builder {
         Ok(())
     }
 
-    /// The same for a Stored pack that is not given back, `why`: it is Doubted.
+    /// The same for a pack that is not given back, or cannot be placed, `why`: it is Doubted.
     pub(crate) fn doubt(&self, seq: PackSeq, why: String) -> Result<(), StoreError> {
         let _gate = self.gate.lock();
         self.ledger.update(seq, Durable::Now, |pack| {
-            assert_eq!(pack.state, PackState::Stored, "pack {} cannot be doubted", seq.0);
+            assert!(pack.state <= PackState::Stored, "pack {} cannot be doubted", seq.0);
+            if pack.state < PackState::Stored {
+                // The chain attributes it to nobody.
+                pack.columns = Default::default();
+            }
             self.begin_drain(pack, PackState::Doubted, DrainCause::Doubted);
             pack.blocked = Some(Blocked::Doubted(why));
         })?;

@@ -24,6 +24,7 @@ const RECORD_VERSION: u8 = 2;
 ///                              |  +-------------------------->    |   right answers from all twelve            |
 ///                              |                                  v                                            |
 ///                              +--- deal gone from Placing     Confirmed --> staging removed                   |
+///            (Sealed, Declaring and Placing are Doubted, too, where waiting does not help)                      |
 ///                                                                 |                                            |
 ///               fewer than four columns, and not all of     too little lives, or too few columns are good      |
 ///               what lives is here                                v        what lives in it, and a checkpoint, |
@@ -53,7 +54,8 @@ pub enum PackState {
     /// The chain holds the file at a finalized head.
     #[codec(index = 3)]
     Stored,
-    /// The same, but a miner that reported its column does not give it back, and had time to. What lives in it is sent again, in
+    /// The same, but a miner that reported its column does not give it back, and had time to; or it can never be placed, since
+    /// somebody else stands under its id or its body cannot be read. What lives in it is sent again, in
     /// other packs; until those are Confirmed it counts as on its way, takes no new references, and its body stays staged.
     #[codec(index = 9)]
     Doubted,
@@ -172,6 +174,16 @@ pub enum Blocked {
     /// Miners did not give back what they were given for so long that what is in the pack is sent again.
     #[error("not confirmed for long, so what is in it is sent again, to other miners: {0}")]
     Doubted(String),
+    /// A copy of this writer sends, too (I10).
+    #[error(
+        "packs are on the network that another copy of this directory has sent, and this one does not know: it is older (put back \
+         from a backup, or with a snapshot of its machine), or both are in use; nothing more is sent from here: go on with the newer \
+         one, or recover from the phrase, and copy what only this one has over"
+    )]
+    Forked,
+    /// Somebody else declared the pack's id, with another content.
+    #[error("somebody else stands under the id of this pack: {0}")]
+    Taken(String),
 }
 
 /// Hashes of an encoded pack.
@@ -280,11 +292,16 @@ impl PackRecord {
         self.stands_for.map_or(self.seq, |first| first.min(self.seq))
     }
 
-    /// Hashes; a pack past Sealed has them.
+    /// The chain had it once, and said who holds which column. Not so what was doubted before that.
+    pub fn was_stored(&self) -> bool {
+        self.encoded.is_some() && self.columns.iter().all(|column| column.miner.is_some())
+    }
+
+    /// Hashes; a pack past Sealed has them, unless it was doubted then.
     pub fn encoded(&self) -> &Encoded {
         self.encoded
             .as_ref()
-            .expect("only a Sealed pack has no hashes; decode refuses others")
+            .expect("only a pack that was never encoded has no hashes; decode refuses others")
     }
 
     /// The record's bytes.
@@ -307,8 +324,14 @@ impl PackRecord {
         let record = PackRecord::try_from(wire).map_err(corrupt)?;
         let complete = record.columns.iter().all(|column| column.miner.is_some());
         let hashes = record.encoded.as_ref().map(|encoded| encoded.segments.len() as u32);
+        let given_up = record.drain.is_some_and(|drain| drain.cause == DrainCause::Doubted);
         match record.state {
             PackState::Sealed => Ok(record),
+            PackState::Doubted | PackState::Draining | PackState::Deleting | PackState::Gone
+                if given_up && !complete =>
+            {
+                Ok(record)
+            }
             _ if hashes != Some(record.segments) => Err(corrupt("no hashes")),
             state if state >= PackState::Stored && !complete => Err(corrupt("a column has no miner")),
             PackState::Doubted | PackState::Draining | PackState::Deleting | PackState::Gone

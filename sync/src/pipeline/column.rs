@@ -7,12 +7,15 @@
 //! ```
 
 use super::backoff::Backoff;
+use super::body::read_column;
 use super::place::Placement;
 use super::rows::rows_per_fragment;
 use super::{Pipeline, staging_lost};
+use crate::erasure::sha256;
 use crate::fragment_store::{FragmentBody, MinerError};
 use crate::ledger::{Blocked, Column, Durable};
 use crate::limits::{COLUMNS, PUT_ATTEMPTS_MAX, REPORT_DEADLINE, RETRY_DELAY_MAX, RETRY_DELAY_MIN, fragment_bytes};
+use crate::staging::store_error;
 use crate::store::StoreError;
 use cessfs_crypto::{AccountId, PackSeq};
 use futures::StreamExt;
@@ -52,6 +55,9 @@ impl Pipeline {
                         .change(placement.pack.seq, column, |progress| progress.trouble = Some(trouble));
                     placement.shunned.lock().await.insert(miner);
                     self.unassign(placement, column, miner).await;
+                }
+                Setback::Blocked(lost @ Blocked::Staging(_)) => {
+                    let _ = placement.unreadable.set(lost);
                 }
                 Setback::Blocked(reason) => self.block(placement.pack.seq, reason),
             }
@@ -153,11 +159,27 @@ impl Pipeline {
                 break;
             };
             if attempt == PUT_ATTEMPTS_MAX {
+                self.check_body(placement, segment, column).await?;
                 return Err(Setback::Miner(miner, error.to_string()));
             }
             self.pause(backoff.next(&self.dice)).await;
         }
         Ok(())
+    }
+
+    /// A miner may have refused a fragment because it is not what was encoded: then no other would take it.
+    async fn check_body(&self, placement: &Placement, segment: u32, column: u8) -> Result<(), Blocked> {
+        let (staging, seq) = (self.staging.clone(), placement.pack.seq);
+        let hashed = self.blocking(move || {
+            let body = staging.body(seq).map_err(store_error)?;
+            let fragment = read_column(&body, segment, column, 0..fragment_bytes() as u32);
+            Ok(sha256(&fragment.map_err(store_error)?))
+        });
+        let expected = placement.pack.encoded().segments[segment as usize].fragments[usize::from(column)];
+        match hashed.await.map_err(staging_lost)? == expected {
+            true => Ok(()),
+            false => Err(staging_lost("it is not what it was when it was encoded")),
+        }
     }
 
     /// Sends a fragment; it is made piece by piece while it is being sent.

@@ -19,7 +19,7 @@
 
 use super::Pipeline;
 use super::reconcile::OnChain;
-use crate::chain::{ChainError, Declaration, Head, TerritoryState};
+use crate::chain::{ChainError, Declaration, Head, Territory, TerritoryState};
 use crate::ledger::{Blocked, Column, Durable, Intent, PackRecord, PackState};
 use crate::limits::{COLUMNS, DECLARE_MORTAL_BLOCKS, SEGMENT_CHARGE_BYTES, SPARE_MINERS, fragment_bytes};
 use crate::rules::{Rule, holds};
@@ -41,7 +41,7 @@ impl Pipeline {
         self.await_earlier(pack).await;
         self.check_fence().await?;
         self.check_shape(pack).await?;
-        self.check_territory(pack).await?;
+        let territory = self.check_territory(pack).await?;
         let miners = self.choose_miners(pack).await?;
         let intent = Intent {
             height,
@@ -49,6 +49,7 @@ impl Pipeline {
         };
         let intend = move |pack: &mut PackRecord| {
             pack.intent = Some(intent);
+            pack.territory = territory;
             pack.columns = miners.map(|miner| Column {
                 miner: Some(miner),
                 delivered: false,
@@ -133,9 +134,16 @@ impl Pipeline {
         Ok(())
     }
 
-    async fn check_territory(&self, pack: &PackRecord) -> Result<(), Blocked> {
-        let name = pack.territory.as_str();
-        let Some(territory) = self.chain.territory(name).await? else {
+    /// The territory to charge. Where the one that was configured when the pack was sealed is no more, it is the one configured now.
+    async fn check_territory(&self, pack: &PackRecord) -> Result<String, Blocked> {
+        let mut name = pack.territory.as_str();
+        let mut found = self.chain.territory(name).await?;
+        let is_gone = |found: &Territory| found.state == TerritoryState::Expired;
+        if name != self.builder.config.territory && found.as_ref().is_none_or(is_gone) {
+            name = self.builder.config.territory.as_str();
+            found = self.chain.territory(name).await?;
+        }
+        let Some(territory) = found else {
             return Err(Blocked::NoTerritory(name.into()));
         };
         self.builder.note_territory(&territory);
@@ -150,7 +158,7 @@ impl Pipeline {
                 territory.remaining_bytes
             )));
         }
-        Ok(())
+        Ok(territory.name)
     }
 
     /// Twelve miners that are willing now, chosen at random: a deal cannot be called back (F5).

@@ -33,7 +33,10 @@ impl Pipeline {
 
     /// Whether the account holds the file at a finalized head.
     async fn holds(&self, pack: &PackRecord) -> Result<bool, Blocked> {
-        let fid = pack.encoded().fid;
+        let Some(encoded) = &pack.encoded else {
+            return Ok(false);
+        };
+        let fid = encoded.fid;
         let Some(file) = self.chain.file(fid, Head::Finalized).await? else {
             return Ok(false);
         };
@@ -42,7 +45,7 @@ impl Pipeline {
             return Ok(false);
         }
         let hashes = file.segments.iter().map(|(hashes, _)| hashes);
-        match hashes.eq(&pack.encoded().segments) {
+        match hashes.eq(&encoded.segments) {
             true => Ok(true),
             false => Err(Blocked::Refused(format!(
                 "the file under fid {} is not this pack",

@@ -11,7 +11,7 @@ use cessfs_crypto::{AccountId, PackSeq};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use tokio::sync::OwnedSemaphorePermit;
 
 /// What the columns of one pack share while it is being placed.
@@ -21,6 +21,8 @@ pub(super) struct Placement {
     pub(super) reported: Watched<[bool; COLUMNS]>,
     /// Miners that failed this pack; asked again only when nobody else is left. Also the lock under which one is chosen.
     pub(super) shunned: tokio::sync::Mutex<HashSet<AccountId>>,
+    /// Why the staged body could not be read, if so.
+    pub(super) unreadable: OnceLock<Blocked>,
 }
 
 impl Pipeline {
@@ -31,10 +33,15 @@ impl Pipeline {
         pack: &Arc<PackRecord>,
         slot: &mut Option<OwnedSemaphorePermit>,
     ) -> Result<(), Blocked> {
+        // Nobody takes anything for a deal that is not ours.
+        if let Err(taken @ Blocked::Taken(_)) = self.reconcile(pack).await {
+            return Err(taken);
+        }
         let placement = Placement {
             pack: pack.clone(),
             reported: Watched::new([false; COLUMNS]),
             shunned: tokio::sync::Mutex::default(),
+            unreadable: OnceLock::new(),
         };
         let columns = async {
             let mut columns: FuturesUnordered<_> = (0..COLUMNS as u8)
@@ -62,8 +69,12 @@ impl Pipeline {
                     }
                 }
                 Ok(OnChain::Nothing { height }) => return self.deal_gone(seq, height).await,
+                Err(taken @ Blocked::Taken(_)) => return Err(taken),
                 // The columns go on: miners may well be reachable while the RPC is not.
                 Err(reason) => self.block(seq, reason),
+            }
+            if let Some(lost) = placement.unreadable.get() {
+                return Err(lost.clone());
             }
             let record = self
                 .ledger

@@ -30,10 +30,7 @@ impl Pipeline {
             let ours = deal.owner == self.chain.account() && deal.segments == pack.encoded().segments;
             return match ours {
                 true => Ok(OnChain::Deal(deal)),
-                false => Err(Blocked::Refused(format!(
-                    "somebody else's deal stands under fid {}",
-                    hex::encode(fid.0)
-                ))),
+                false => Err(Blocked::Taken(format!("a deal, fid {}", hex::encode(fid.0)))),
             };
         }
         // The deal may have become a file between the two questions.
@@ -56,10 +53,7 @@ impl Pipeline {
             .eq(&pack.encoded().segments);
         match owned && same {
             true => Ok(Some(file)),
-            false => Err(Blocked::Refused(format!(
-                "somebody else's file stands under fid {}",
-                hex::encode(fid.0)
-            ))),
+            false => Err(Blocked::Taken(format!("a file, fid {}", hex::encode(fid.0)))),
         }
     }
 

@@ -120,8 +120,8 @@ impl Pipeline {
         now.saturating_sub(since) >= self.read_back
     }
 
-    /// Stored -> Doubted.
-    async fn doubt(&self, seq: PackSeq, why: String) -> Result<(), Blocked> {
+    /// -> Doubted.
+    pub(super) async fn doubt(&self, seq: PackSeq, why: String) -> Result<(), Blocked> {
         self.errors
             .push(format!("pack {}: {}", seq.0, Blocked::Doubted(why.clone())));
         let builder = self.builder.clone();

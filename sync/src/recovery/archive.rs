@@ -79,6 +79,9 @@ pub struct Packs {
     pub good: BTreeMap<PackSeq, Pack>,
     /// Those that cannot.
     pub lost: BTreeMap<PackSeq, LostPack>,
+    /// Files that are good packs under the number of another good one, which counts instead: two copies of the volume's directory
+    /// wrote at the same time.
+    pub twins: BTreeMap<PackSeq, Vec<Fid>>,
 }
 
 impl Packs {
@@ -159,7 +162,7 @@ impl Archive {
         while let Some((found, opened)) = opening.next().await {
             match opened {
                 Ok(pack) => {
-                    packs.good.insert(found.label.seq, pack);
+                    packs.take(pack);
                     tell(Step::Packs(packs.good.len(), total));
                 }
                 Err(error) => failed.push((found, error)),

@@ -1,7 +1,7 @@
 //! A journal in which an engine finds the packs of the network, and from which it goes on without confusing anybody.
 
 use super::{Packs, Plan};
-use crate::ledger::{CLAIM_KEY, LAST_SEQ_KEY, Lineage, Place, pack_key};
+use crate::ledger::{CLAIM_KEY, INHERITED_KEY, LAST_SEQ_KEY, Lineage, Place, pack_key};
 use crate::limits::{EPOCH_SEQS, EPOCH_STEPS, INSTALL_BATCH_RECORDS};
 use crate::store::{Batch, MetaStore, StoreError};
 use cessfs_crypto::{ChunkId, Entropy, PackSeq};
@@ -78,6 +78,8 @@ pub fn install(
         record.stands_for = Some(first).filter(|first| first < seq);
         batch.put(pack_key(*seq), record.encode());
     }
+    // Whoever wrote before may delete what this tree does without, until it comes to know.
+    batch.put(INHERITED_KEY, [1]);
     batch.put(LAST_SEQ_KEY, continuation.base.0.to_le_bytes());
     let lineage = Lineage {
         epoch: continuation.epoch,

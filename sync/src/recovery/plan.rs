@@ -59,7 +59,7 @@ pub enum NoPlan {
 }
 
 impl Packs {
-    /// Packs that can be replayed: each with everything back to a checkpoint or to the first.
+    /// Packs that can be replayed: each with everything back to a checkpoint or to the first, and that known without a doubt.
     fn complete(&self) -> BTreeSet<PackSeq> {
         let mut complete = BTreeSet::new();
         // Oldest first: what a pack continues from has a lower number, its footer says so.
@@ -67,7 +67,8 @@ impl Packs {
             if pack.deltas_lost.is_some() {
                 continue;
             }
-            if pack.is_checkpoint() || pack.previous.0 == 0 || complete.contains(&pack.previous) {
+            let continues = complete.contains(&pack.previous) && !self.twins.contains_key(&pack.previous);
+            if pack.is_checkpoint() || pack.previous.0 == 0 || continues {
                 complete.insert(*seq);
             }
         }
@@ -158,6 +159,8 @@ impl Packs {
         missing.retain(|seq| *seq > head);
         let unread = |seq: &&PackSeq| self.good[*seq].deltas_lost.is_some();
         missing.extend(line[..found].iter().filter(unread));
+        let unclear = |seq: &&PackSeq| self.twins.contains_key(*seq);
+        missing.extend(line[..=found].iter().skip(1).filter(unclear));
         Ok(Plan {
             head,
             replay,

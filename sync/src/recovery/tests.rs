@@ -380,6 +380,57 @@ async fn foreign_files_and_copied_labels_change_nothing() {
     assert!(survey_fails(&rig).await);
 }
 
+/// Two copies of a directory that sealed a pack of the same number before either could see the other. Nothing is replayed over one of the
+/// two until a checkpoint; which of them counts depends on nothing but what they are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn histories_of_two_copies_are_never_mixed() {
+    let rig = Rig::new(32);
+    let store = Arc::new(MemStore::new());
+    let engine = rig.engine(&store, "a");
+    rig.packs(&engine, 0..1).await;
+    let copy = Arc::new(store.crashed_at(store.progress().0));
+    rig.packs(&engine, 1..3).await;
+    drop(engine);
+    let mine = rig.found().await;
+    let fids: Vec<Fid> = mine.iter().map(|found| found.fid).collect();
+    // The other copy is not shown what was sent meanwhile.
+    rig.world.chain.hide(&fids);
+    let engine = rig.engine(&copy, "b");
+    rig.packs(&engine, 11..12).await;
+    drop(engine);
+    rig.world.chain.hide(&[]);
+    let mut found = rig.found().await;
+    let both: Vec<Fid> = found
+        .iter()
+        .filter(|found| found.label.seq == PackSeq(2))
+        .map(|found| found.fid)
+        .collect();
+    assert_eq!(both.len(), 2);
+    let mut counts = Vec::new();
+    for _ in 0..4 {
+        found.rotate_left(1);
+        let packs = rig.archive().open(found.clone(), &|_| ()).await;
+        let counting = packs.good[&PackSeq(2)].record.encoded().fid;
+        let other: Vec<Fid> = both.iter().copied().filter(|fid| *fid != counting).collect();
+        assert_eq!(packs.twins[&PackSeq(2)], other, "it is told");
+        counts.push(counting);
+        let plan = packs.plan(At::Newest).expect("plan");
+        assert_eq!(
+            (plan.head, &plan.beyond, &plan.missing),
+            (PackSeq(2), &seqs(&[3]), &seqs(&[2]))
+        );
+    }
+    counts.dedup();
+    assert_eq!(counts.len(), 1, "in any order");
+
+    // Whoever goes on seals a checkpoint at last; from there on everything is clear.
+    let engine = rig.engine(&store, "a");
+    rig.packs(&engine, 3..10).await;
+    let (_, packs) = rig.open().await;
+    let plan = packs.plan(At::Newest).expect("plan");
+    assert_eq!((plan.replay, plan.beyond.len()), (seqs(&[9, 10]), 0));
+}
+
 async fn survey_fails(rig: &Rig) -> bool {
     survey(rig.world.chain.as_ref(), &rig.world.labels, &|_| ())
         .await

@@ -35,6 +35,7 @@ pub enum DeclareFault {
 #[derive(Clone)]
 struct SimDeal {
     born: u32,
+    owner: AccountId,
     declaration: Declaration,
     /// Column, miner, height.
     reported: Vec<(u8, AccountId, u32)>,
@@ -55,6 +56,8 @@ struct State {
     lost_delete_replies: u32,
     faults: VecDeque<DeclareFault>,
     territory: Option<Territory>,
+    /// Files that are listed, and cannot be shown.
+    hidden: Vec<Fid>,
     miners: Vec<Miner>,
     away: bool,
     fragment_count: u32,
@@ -151,6 +154,38 @@ impl SimChain {
         self.state.lock().deals.clear();
     }
 
+    /// Somebody else declares a fid that is pending, with another content: his deal takes the place of ours.
+    pub fn hijack(&self, fid: Fid) {
+        let born = self.now();
+        let mut state = self.settled();
+        let deal = state.deals.get_mut(&fid).expect("it is pending");
+        deal.owner = AccountId([0xBA; 32]);
+        deal.born = born;
+        deal.declaration.segments.truncate(1);
+        deal.declaration.segments[0].fragments.reverse();
+        deal.reported.clear();
+    }
+
+    /// Shows deleted files again, as a node does that is late.
+    pub fn undelete(&self) {
+        self.state.lock().deleted.clear();
+    }
+
+    /// These files are listed, but not shown.
+    pub fn hide(&self, fids: &[Fid]) {
+        self.state.lock().hidden = fids.to_vec();
+    }
+
+    /// The territory was given up and bought again at this block: it begins anew, Active.
+    pub fn buy_again(&self) {
+        let now = self.now();
+        let mut state = self.state.lock();
+        let territory = state.territory.as_mut().expect("there is a territory");
+        territory.start_block = now;
+        territory.state = TerritoryState::Active;
+        territory.remaining_bytes = 1 << 40;
+    }
+
     /// Forgets every file and every open deal, as the chain does some time after a territory expired.
     pub fn purge(&self) {
         let mut state = self.state.lock();
@@ -220,7 +255,7 @@ impl SimChain {
         let (landed, later) = state.late.drain(..).partition(|(height, _)| *height <= now);
         state.late = later;
         for (height, declaration) in landed {
-            take(&mut state, declaration, height);
+            take(&mut state, self.account, declaration, height);
         }
         state
     }
@@ -277,7 +312,7 @@ impl SimChain {
 }
 
 /// `upload_declaration` as the pallet does it: an open deal is overwritten.
-fn take(state: &mut State, declaration: Declaration, height: u32) {
+fn take(state: &mut State, owner: AccountId, declaration: Declaration, height: u32) {
     let charge = declaration.segments.len() as u128 * u128::from(SEGMENT_CHARGE_BYTES);
     if let Some(territory) = &mut state.territory {
         territory.remaining_bytes = territory.remaining_bytes.saturating_sub(charge);
@@ -286,10 +321,18 @@ fn take(state: &mut State, declaration: Declaration, height: u32) {
     *state.taken.entry(declaration.fid).or_default() += 1;
     let deal = SimDeal {
         born: height,
+        owner,
         declaration: declaration.clone(),
         reported: Vec::new(),
     };
     state.deals.insert(declaration.fid, deal);
+}
+
+/// What is charged for the files there are.
+fn used_bytes(state: &State) -> u128 {
+    let there = state.files.iter().filter(|(fid, _)| !state.deleted.contains_key(*fid));
+    let segments: usize = there.map(|(_, (_, file))| file.segments.len()).sum();
+    segments as u128 * u128::from(SEGMENT_CHARGE_BYTES)
 }
 
 impl Chain for SimChain {
@@ -320,7 +363,13 @@ impl Chain for SimChain {
     }
 
     fn territory(&self, name: &str) -> BoxFuture<'static, Result<Option<Territory>, ChainError>> {
-        self.answer(|state| state.territory.clone().filter(|territory| territory.name == name))
+        self.answer(|state| {
+            let territory = state.territory.as_ref().filter(|territory| territory.name == name);
+            Some(Territory {
+                used_bytes: used_bytes(state),
+                ..territory?.clone()
+            })
+        })
     }
 
     fn mint_territory(&self, _name: &str, _gib: u32, _days: u32) -> BoxFuture<'static, Result<(), ChainError>> {
@@ -346,7 +395,7 @@ impl Chain for SimChain {
             let deal = state.deals.get(&fid).filter(|deal| deal.born <= height && !completed)?;
             let seen = deal.reported.iter().filter(|(_, _, at)| *at <= height);
             Some(Deal {
-                owner: self.account,
+                owner: deal.owner,
                 label: deal.declaration.label.clone().into(),
                 segments: deal.declaration.segments.clone(),
                 reported: seen.map(|(column, miner, _)| (*column, *miner)).collect(),
@@ -358,6 +407,9 @@ impl Chain for SimChain {
         let height = self.height_of(head);
         self.answer(|state| {
             let (_, file) = state.files.get(&fid).filter(|(born, _)| *born <= height)?;
+            if state.hidden.contains(&fid) {
+                return None;
+            }
             let gone = state.deleted.get(&fid).is_some_and(|from| *from <= height);
             (!gone).then(|| file.clone())
         })

@@ -97,7 +97,7 @@ impl Upkeep {
     }
 
     /// Packs in which something lives after all. Blocks on the disk.
-    fn alive_in(&self, packs: &HashSet<PackSeq>) -> Result<Option<HashSet<PackSeq>>, StoreError> {
+    pub(super) fn alive_in(&self, packs: &HashSet<PackSeq>) -> Result<Option<HashSet<PackSeq>>, StoreError> {
         let mut alive = HashSet::new();
         let mut from = Some(b"K".to_vec());
         while let Some(at) = from {

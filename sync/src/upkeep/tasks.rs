@@ -73,6 +73,7 @@ impl Upkeep {
         let Ok((Some(territory), height)) = asked.await else {
             return;
         };
+        self.builder.note_territory(&territory);
         let blocks = territory.deadline_block.saturating_sub(height);
         let left = Duration::from_secs(u64::from(blocks) * crate::limits::BLOCK_SECONDS);
         if territory.state != crate::chain::TerritoryState::Active {
@@ -166,7 +167,7 @@ impl Upkeep {
         Ok(())
     }
 
-    fn trouble(&self, task: &'static str, error: Option<UpkeepError>) {
+    pub(super) fn trouble(&self, task: &'static str, error: Option<UpkeepError>) {
         let mut troubles = self.troubles.lock();
         match error.map(|error| format!("{task}: {error}")) {
             None => drop(troubles.remove(task)),

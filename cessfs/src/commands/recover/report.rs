@@ -85,7 +85,16 @@ fn lost_packs(packs: &Packs) -> Vec<LostPack> {
             why: format!("only its metadata: {}", pack.deltas_lost.as_ref()?),
         })
     });
-    gone.chain(unread).collect()
+    let twins = packs.twins.iter().flat_map(|(seq, fids)| {
+        fids.iter().map(|fid| LostPack {
+            seq: seq.0,
+            fid: hex::encode(fid.0),
+            segments: packs.good.get(seq).map_or(0, |pack| pack.record.segments),
+            why: "two copies of the volume's directory each sealed a pack of this number; the other one counts"
+                .to_owned(),
+        })
+    });
+    gone.chain(unread).chain(twins).collect()
 }
 
 impl Listed {
