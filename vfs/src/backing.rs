@@ -178,5 +178,21 @@ pub(crate) fn open(
     })
 }
 
+/// How many bytes of a write a disk takes, by its place in the part and its length; none: it is full.
+#[cfg(test)]
+pub(crate) type Takes = Arc<dyn Fn(u64, usize) -> usize + Send + Sync>;
+
+/// Sealed backing files on a disk that takes no more of a write than `takes` says.
+#[cfg(test)]
+pub(crate) fn open_sealed_on(
+    dir: &Path,
+    keys: AtRestKeys,
+    entropy: Arc<Mutex<dyn Entropy>>,
+    takes: Takes,
+) -> Result<Arc<dyn Backing>, BackingError> {
+    let files = Files::open(dir, Readahead::Asked)?.taking(takes);
+    Ok(Arc::new(sealed::Sealed::new(files, keys, entropy)))
+}
+
 #[cfg(test)]
 mod tests;

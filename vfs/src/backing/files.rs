@@ -9,6 +9,8 @@
 //! Descriptors are few: the least recently used is closed, and opened again when needed. What was written and not synced
 //! is remembered by number, not by descriptor.
 
+mod write;
+
 use super::recent::Recent;
 use super::{BackingFile, sparse};
 use crate::limits::{BACKING_DIRS, BACKING_PARTS_OPEN_MAX, SYNC_EACH_MAX};
@@ -65,6 +67,9 @@ pub(crate) struct Files {
     /// Descriptors that may be kept open.
     open_max: usize,
     readahead: Readahead,
+    /// How many bytes of a write the disk takes, by its place and length.
+    #[cfg(test)]
+    takes: Option<super::Takes>,
 }
 
 /// What a sync of an inode has to do.
@@ -101,6 +106,8 @@ impl Files {
             used: AtomicU64::new(0),
             open_max: descriptors_max(),
             readahead,
+            #[cfg(test)]
+            takes: None,
         })
     }
 
@@ -139,16 +146,6 @@ impl Files {
         {
             tracing::trace!("no writing ahead: {e}");
         }
-    }
-
-    /// Writes all of `data`.
-    pub(super) fn write(&self, at: PartAt, data: &[u8]) -> io::Result<()> {
-        let part = self.part_to_write(at)?;
-        let written = part.file.write_all_at(data, at.offset);
-        // Once more, also if it failed: a sync that ran meanwhile took the note, and may have had only a part.
-        self.note_unsynced(at.ino, at.part);
-        written?;
-        self.account(&part)
     }
 
     /// The part, made if need be and noted: whatever of it is written is known not to be durable, also while it is.

@@ -8,14 +8,14 @@
 //! one. Only [`repair`](Backing::repair), after an unclean end, falls back.
 
 mod durable;
+mod run;
 
 use super::files::PartAt;
 use super::recent::Recent;
 use super::tags::{ENTRY_BYTES, Entry, Slot, TABLE_BYTES, TagTable};
 use super::{Backing, BackingError, BackingFile, BlockAt, Files};
 use crate::limits::{
-    BACKING_DIRS, BACKING_PART_CHUNKS, BLOCK_BYTES, CHUNK_BLOCKS, SEAL_BUFFERS_MAX, SMALL_FILE_BYTES, STALE_BLOCKS_MIN,
-    TAG_TABLES_MAX,
+    BACKING_DIRS, BACKING_PART_CHUNKS, BLOCK_BYTES, CHUNK_BLOCKS, SMALL_FILE_BYTES, STALE_BLOCKS_MIN, TAG_TABLES_MAX,
 };
 use crate::records::BlockMap;
 use crate::stages;
@@ -231,37 +231,6 @@ impl Sealed {
             entries,
             bytes,
         }
-    }
-
-    /// Writes sealed blocks from `first` on, a run at a time: data, then entries. The table is only changed when both are
-    /// written.
-    fn write_sealed(
-        &self,
-        chunk: &Chunk,
-        tags: &mut TagTable,
-        first: usize,
-        ready: Prepared,
-    ) -> Result<(), BackingError> {
-        let mut runs = Vec::new();
-        for (block, (slot, _)) in (first..).zip(&ready.targets) {
-            push_run(&mut runs, *slot, block);
-        }
-        for run in &runs {
-            let within = run.blocks.start - first..run.blocks.end - first;
-            let bytes = &ready.bytes[within.start * BLOCK..within.end * BLOCK];
-            self.files
-                .write(slot_place(chunk.at(run.blocks.start), run.slot), bytes)?;
-            self.write_entries(chunk, tags, run, &ready.entries[within])?;
-            for block in run.blocks.clone() {
-                tags.set_fresh(block);
-            }
-            self.fresh.lock().note(chunk, tags);
-        }
-        let mut spare = self.spare.lock();
-        if spare.len() < SEAL_BUFFERS_MAX {
-            spare.push(ready.bytes);
-        }
-        Ok(())
     }
 
     fn write_entries(

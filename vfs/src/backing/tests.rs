@@ -456,3 +456,80 @@ fn what_was_prepared_is_written_only_where_it_still_belongs() {
     let backing_2 = backing(dir.path(), AtRest::Sealed, 2);
     assert_eq!(read(&*backing_2, place, 8).unwrap(), fill(3, 8));
 }
+
+/// A disk of which the room ends at a moment that the test chooses: of data, of entries, or never.
+fn narrow_disk(dir: &Path) -> (Arc<dyn Backing>, Arc<Mutex<(usize, usize)>>) {
+    let room = Arc::new(Mutex::new((usize::MAX, usize::MAX)));
+    let left = room.clone();
+    let takes = move |offset: u64, len: usize| {
+        let mut left = left.lock();
+        let of_entries = offset % sealed::STRIDE_BYTES < tags::TABLE_BYTES as u64;
+        let left = if of_entries { &mut left.1 } else { &mut left.0 };
+        let taken = len.min(*left);
+        *left -= taken;
+        taken
+    };
+    let entropy = Arc::new(Mutex::new(FakeEntropy::new(1)));
+    let backing = open_sealed_on(dir, volume_keys().at_rest(), entropy, Arc::new(takes)).unwrap();
+    (backing, room)
+}
+
+/// Old and new share a run in the slot where neither is durable. What got through is new, and the rest is as it was.
+#[test]
+fn a_write_that_the_disk_has_no_room_for_destroys_nothing() {
+    for durable in [false, true] {
+        let dir = scratch();
+        let (backing, room) = narrow_disk(dir.path());
+        backing.write(at(5, 0, 0), &fill(1, 128)).unwrap();
+        if durable {
+            backing.sync(5).unwrap();
+        }
+        *room.lock() = (100_000, usize::MAX);
+        assert!(matches!(
+            backing.write(at(5, 0, 127), &fill(200, 64)),
+            Err(BackingError::Io(_))
+        ));
+        let there = 100_000 / BLOCK;
+        let block = read(&*backing, at(5, 0, 127), 1).unwrap();
+        assert!(block == fill(200, 1) || block == fill(128, 1), "durable: {durable}");
+        assert_eq!(read(&*backing, at(5, 0, 126), 1).unwrap(), fill(127, 1));
+        *room.lock() = (usize::MAX, usize::MAX);
+        backing.sync(5).unwrap();
+        // It goes on from there, and the disk has what memory says.
+        backing.write(at(5, 0, 127 + there), &fill(9, 2)).unwrap();
+        backing.sync(5).unwrap();
+        let again = self::backing(dir.path(), AtRest::Sealed, 2);
+        assert_eq!(read(&*again, at(5, 0, 127), 1).unwrap(), block);
+        assert_eq!(read(&*again, at(5, 0, 127 + there), 2).unwrap(), fill(9, 2));
+    }
+}
+
+/// Of a block that is torn in its slot, or of which the entry is missing, somebody may have a copy: he must not hear that the
+/// backing file is safe.
+#[test]
+fn a_block_that_is_torn_where_it_was_not_durable_is_never_called_safe() {
+    for (data, entries, torn) in [
+        (BLOCK / 2, usize::MAX, true),
+        (2 * BLOCK + 100, usize::MAX, true),
+        (usize::MAX, 0, true),
+        (usize::MAX, tags::ENTRY_BYTES + 7, true),
+        (0, usize::MAX, false),
+        (BLOCK, usize::MAX, false),
+        (2 * BLOCK, usize::MAX, false),
+    ] {
+        let dir = scratch();
+        let (backing, room) = narrow_disk(dir.path());
+        backing.write(at(5, 0, 10), &fill(1, 3)).unwrap();
+        backing.write(at(6, 0, 10), &fill(1, 3)).unwrap();
+        *room.lock() = (data, entries);
+        backing.write(at(5, 0, 10), &fill(50, 3)).unwrap_err();
+        *room.lock() = (usize::MAX, usize::MAX);
+        assert_eq!(backing.sync(5).is_err(), torn, "{data} bytes, {entries} of entries");
+        assert_eq!(backing.sync_all().is_err(), torn);
+        assert_eq!(read(&*backing, at(5, 0, 10), 3).is_err(), torn);
+        backing.sync(6).unwrap();
+        backing.remove(5).unwrap();
+        backing.write(at(5, 0, 10), &fill(1, 3)).unwrap();
+        backing.sync(5).unwrap();
+    }
+}

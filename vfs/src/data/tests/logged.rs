@@ -2,6 +2,7 @@
 
 use super::durable::{Watched, old_or_new, torn_dir};
 use super::*;
+use crate::backing::{self, Backing};
 use crate::data::logged::LOGGED_PREFIX;
 use crate::limits::{LOGGED_AGE_MAX, LOGGED_BLOCKS_MAX};
 use crate::request::SpaceChange;
@@ -23,7 +24,12 @@ fn copies(store: &MemStore) -> usize {
 }
 
 fn rig() -> (Bench, Arc<Disk>) {
-    let mut bench = Bench::new(AtRest::Sealed);
+    let bench = Bench::new(AtRest::Sealed);
+    let backing = bench.data.shared().backing.clone();
+    rig_over(bench, backing)
+}
+
+fn rig_over(mut bench: Bench, backing: Arc<dyn Backing>) -> (Bench, Arc<Disk>) {
     let disk = Arc::new(Disk {
         safe: Mutex::new(scratch()),
         syncs: AtomicUsize::new(0),
@@ -43,7 +49,6 @@ fn rig() -> (Bench, Arc<Disk>) {
         seen.copies_then.store(copies(&store), Ordering::Relaxed);
         Ok(())
     };
-    let backing = bench.data.shared().backing.clone();
     bench.data = Data::over(bench.core.clone(), Arc::new(Watched::new(backing, synced))).unwrap();
     bench.create(5);
     (bench, disk)
@@ -341,4 +346,53 @@ fn a_volume_that_must_not_change_still_shows_what_was_promised() {
     copy_dir(disk.safe.lock().path(), image.path());
     let after = bench.read_only_copy(durable, image);
     assert_eq!((after.content(5), copies(&after.store)), (content, 1));
+}
+
+/// The log promised a block, and the next write there fails half-way: no crash, and no time that passes, takes it away.
+#[test]
+fn what_the_log_promised_outlives_a_write_that_the_disk_has_no_room_for() {
+    // Room for so many bytes of data: some of the new blocks fit; none does; what is there is torn.
+    for room in [100_000, 4096, 2048] {
+        let bench = Bench::new(AtRest::Sealed);
+        let left = Arc::new(AtomicUsize::new(usize::MAX));
+        let disk_room = left.clone();
+        let takes = move |offset: u64, len: usize| {
+            let room = disk_room.load(Ordering::Relaxed);
+            let is_table = offset < 16 << 10;
+            if is_table || room == usize::MAX {
+                return len;
+            }
+            disk_room.store(room.saturating_sub(len), Ordering::Relaxed);
+            len.min(room)
+        };
+        let entropy = bench.core.entropy.clone();
+        let keys = bench.core.keys.at_rest();
+        let narrow = backing::open_sealed_on(bench.dir.path(), keys, entropy, Arc::new(takes)).unwrap();
+        let (bench, disk) = rig_over(bench, narrow);
+        bench.write(5, 0, &pattern(1, 20_000));
+        bench.fsync(5).unwrap();
+        assert_eq!((disk.syncs(), copies(&bench.store)), (0, 5));
+        left.store(room, Ordering::Relaxed);
+        assert!(bench.try_write(5, 20_000, &pattern(2, 300_000)).is_err());
+        left.store(usize::MAX, Ordering::Relaxed);
+        let is_torn = room < 4096;
+        assert_eq!(bench.try_read(5, 0, 20_000).is_err(), is_torn, "room for {room}");
+        for _ in 0..2 {
+            bench.clock.advance(LOGGED_AGE_MAX);
+            bench.keep_house();
+        }
+        assert_eq!(copies(&bench.store) > 0, is_torn, "room for {room}");
+        let after = disk.left(&bench);
+        assert_eq!(after.content(5), pattern(1, 20_000), "room for {room}");
+        if is_torn {
+            bench.fsync(5).unwrap_err();
+            // Also a kill alone brings it back.
+            let (all, _) = bench.store.progress();
+            assert_eq!(bench.crash_at(all).content(5), pattern(1, 20_000));
+        } else {
+            bench.write(5, 20_000, b"on");
+            bench.fsync(5).unwrap();
+            assert_eq!(bench.content(5)[..20_000], pattern(1, 20_000));
+        }
+    }
 }
