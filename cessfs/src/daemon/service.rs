@@ -270,17 +270,14 @@ impl Daemon {
             self.volume.engine.poke();
             let settled = self.volume.engine.settle().map(|r| r.map_err(Failure::from)).boxed();
             self.with_progress(settled, events).await?;
-            let vfs = self.volume.vfs.clone();
-            blocking(move || vfs.note_sent().map_err(Failure::from)).await?;
+            let told = self.volume.vfs.clone();
+            blocking(move || told.note_sent().map_err(Failure::from)).await?;
             self.note_seen();
             if self.volume.vfs.untold() == untold {
                 return Ok(());
             }
         }
-        let failure = Failure::new(
-            Exit::Failed,
-            "what was handed over did not get into a pack, again and again",
-        );
+        let failure = Failure::new(Exit::Failed, "what was handed over got into no pack, again and again");
         Err(failure.hint("`cessfs status` tells the errors; nothing is lost here"))
     }
 
