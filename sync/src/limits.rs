@@ -100,6 +100,10 @@ pub const BACKLOG_BOUND_BYTES: u64 = 8 << 30;
 /// A backlog bound below this could never let a full pack be sealed while another is in flight.
 pub const BACKLOG_BOUND_BYTES_MIN: u64 = 2 * PACK_TARGET_BYTES;
 
+/// So many full packs what moves out of other packs may pass that bound by. Writers hold a backlog at its bound for as long as they are
+/// faster than the line, and what is about to be lost must not wait for them.
+pub const MOVE_RESERVE_PACKS: u64 = 1;
+
 // Pipeline.
 
 /// Packs whose bytes are on their way to miners at the same time.
@@ -256,6 +260,8 @@ pub const URGENT_BELOW: u8 = 6;
 /// How long a miner may be away before its columns count as bad (`repair.away`): a restart is no loss, a day would be too long
 /// to wait when four of them go at once.
 pub const AWAY_PATIENCE: Duration = Duration::from_secs(6 * 3600);
+/// After this time a pack that stays, and could not be copied whole, is copied again.
+pub const COPY_RETRY: Duration = Duration::from_secs(3600);
 /// Bytes of packs that one round of repair rewrites, unless it is urgent: its budget.
 pub const REPAIR_ROUND_BYTES: u64 = 2 * PACK_TARGET_BYTES;
 /// How often what is dead is counted (`gc.interval`).

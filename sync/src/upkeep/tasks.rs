@@ -1,9 +1,10 @@
 //! The two tasks in the background, and what can be asked for by hand.
 
+use super::deleting::Deleted;
 use super::health::Grade;
 use super::scrub::{Depth, Pace};
 use super::{CollectReport, RepairReport, Upkeep, UpkeepError, is_held};
-use crate::ledger::PackState;
+use crate::ledger::{PackRecord, PackState};
 use crate::limits::{TERRITORY_WARNING, UPKEEP_TICK};
 use cessfs_crypto::PackSeq;
 use std::collections::BTreeMap;
@@ -110,6 +111,12 @@ impl Upkeep {
             // Repair and collection read from miners what they send elsewhere.
             self.pipeline.until_open().await;
             let _alone = self.alone.lock().await;
+            let works = self.config.repair || self.config.gc;
+            if works {
+                // First, for everything else may have to wait for the room that this makes.
+                let deleted = self.delete_dead().await;
+                self.trouble("delete", deleted.err());
+            }
             if self.config.repair {
                 let repaired = self.repair_round(false).await;
                 self.trouble("repair", repaired.err());
@@ -122,9 +129,9 @@ impl Upkeep {
                     self.trouble("gc", collected.err());
                 }
             }
-            if self.config.repair || self.config.gc {
-                let deleted = self.empty_and_delete().await;
-                self.trouble("delete", deleted.err());
+            if works {
+                let emptied = self.empty(PackState::Draining).await;
+                self.trouble("empty", emptied.err());
             }
         }
     }
@@ -154,13 +161,10 @@ impl Upkeep {
         self.empty_chosen(&report).await
     }
 
-    async fn empty_and_delete(self: &Arc<Self>) -> Result<(), UpkeepError> {
+    async fn delete_dead(self: &Arc<Self>) -> Result<(), UpkeepError> {
         let packs = self.ledger.all();
-        if packs
-            .iter()
-            .any(|pack| matches!(pack.state, PackState::Draining | PackState::Deleting))
-        {
-            self.empty(PackState::Draining).await?;
+        let goes = |pack: &Arc<PackRecord>| matches!(pack.state, PackState::Draining | PackState::Deleting);
+        if packs.iter().any(goes) {
             self.delete_due().await?;
         }
         Ok(())
@@ -203,28 +207,45 @@ impl Upkeep {
 
     /// Rewrites every pack that is not whole, waits until the network has it, and deletes what may be deleted.
     pub(crate) async fn repair_all(self: Arc<Self>) -> Result<RepairReport, UpkeepError> {
-        let _alone = self.alone.lock().await;
+        let alone = self.alone.lock().await;
+        let before = self.delete_before().await;
         let mut report = self.repair_round(true).await?;
+        // Rounds in the background go on meanwhile: what this waits for may need the room that they make.
+        drop(alone);
         self.ledger.confirmed().await?;
-        report.deleted = self.delete_due().await?.packs;
+        let _alone = self.alone.lock().await;
+        report.deleted = before.packs;
+        report.deleted.extend(self.delete_due().await?.packs);
         Ok(report)
     }
 
     /// Collects now. `dry_run`: only tells what it would do.
     pub(crate) async fn collect_all(self: Arc<Self>, dry_run: bool) -> Result<CollectReport, UpkeepError> {
-        let _alone = self.alone.lock().await;
+        let alone = self.alone.lock().await;
+        let before = match dry_run {
+            true => Deleted::default(),
+            false => self.delete_before().await,
+        };
         let mut report = self.survey(true).await?;
         if !dry_run {
             self.empty_chosen(&report).await?;
+            drop(alone);
             self.ledger.confirmed().await?;
+            let _alone = self.alone.lock().await;
             let deleted = self.delete_due().await?;
-            report.deleted = deleted.packs;
-            report.freed_bytes = deleted.freed_bytes;
+            report.freed_bytes = before.freed_bytes + deleted.freed_bytes;
+            report.deleted = before.packs;
+            report.deleted.extend(deleted.packs);
         }
         let packs = self.ledger.all();
         let empty = packs.iter().filter(|pack| pack.state == PackState::Draining);
         report.kept = empty.map(|pack| pack.seq).collect();
         Ok(report)
+    }
+
+    /// What may be deleted before a round by hand, which may need the room. What fails is tried again after it, and told then.
+    async fn delete_before(self: &Arc<Self>) -> Deleted {
+        self.delete_due().await.unwrap_or_default()
     }
 
     /// How many held packs have which grade, those that are damaged, and the oldest last look (seconds since 1970; 0: some

@@ -5,7 +5,7 @@ use super::upkeep::{Owner, holders, lose_columns, name, open, open_on, packs};
 use crate::chain::{Miner, TerritoryState};
 use crate::chunk_store::ChunkStore;
 use crate::clock::Clock;
-use crate::ledger::PackState;
+use crate::ledger::{Blocked, DrainCause, PackState};
 use crate::limits::{BLOCK_SECONDS, FRAGMENT_BYTES, PACKS_IN_FLIGHT};
 use crate::sim::SimMiners;
 use crate::upkeep::{Depth, UpkeepConfig, Verdict};
@@ -244,4 +244,44 @@ async fn what_the_chain_purged_is_sent_again_from_this_machine_and_the_rest_is_t
     owner.keep(&[]);
     let engine = open(&rig, &owner);
     rig.assert_fetch(&engine, here).await;
+}
+
+/// What frees the territory must not wait behind what needs it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_territory_and_backlog_full_what_may_be_deleted_is() {
+    let rig = Rig::new(13, 326);
+    let owner = Arc::new(Owner::default());
+    let kept = |upkeep: &mut UpkeepConfig| upkeep.keep_history = Duration::from_secs(1 << 30);
+    let engine = open_on(&rig, rig.store.clone(), &owner, kept);
+    let all = packs(&rig, &engine, 4, 2).await;
+    all[3..].iter().for_each(|chunks| name(&owner, chunks));
+    let dead = engine.locate(all[0][0].0).expect("locate").expect("known");
+    let done = engine.collect(false).await.expect("collect");
+    assert!(done.deleted.is_empty() && done.kept.len() == 4, "{done:?}");
+    let other = engine.locate(all[3][0].0).expect("locate").expect("known").seq;
+    // Full to the last byte, and so much sealed that the backlog is still at its bound when the four are deleted.
+    rig.world.chain.set_territory(Some((1, TerritoryState::Active)));
+    owner.talk();
+    for _ in 0..8 {
+        engine.seal().expect("seal");
+    }
+    engine.builder.drain(&[other], DrainCause::Damaged).expect("drain");
+    drop(engine);
+
+    let engine = open_on(&rig, rig.store.clone(), &owner, unasked);
+    rig.blocked(&engine, |reason| matches!(reason, Blocked::TerritoryFull(_)))
+        .await;
+    let refused = engine.repair().await.expect_err("nothing can be sent");
+    assert!(refused.to_string().contains("the backlog is at its bound"), "{refused}");
+    eventually("the dead pack is deleted", || {
+        rig.world.chain.is_deleted(dead.fid.expect("stored"))
+    })
+    .await;
+    rig.world.chain.set_territory(Some((1 << 40, TerritoryState::Active)));
+    engine.poke();
+    eventually("what drained is empty and deleted", || {
+        engine.pack_state(other).is_none_or(|state| state == PackState::Gone)
+    })
+    .await;
+    rig.assert_fetch(&engine, &all[3]).await;
 }
