@@ -211,8 +211,7 @@ impl Upkeep {
 
     /// What to do about a pack.
     fn grade(&self, seq: PackSeq) -> Grade {
-        let now_s = self.clock.wall().as_secs();
-        self.health.get(seq).grade(now_s, &self.config.thresholds)
+        self.health.get(seq).grade(&self.config.thresholds)
     }
 
     /// Changes a pack's record, durably.

@@ -5,7 +5,7 @@ use super::health::Grade;
 use super::scrub::{Depth, Pace};
 use super::{CollectReport, RepairReport, Upkeep, UpkeepError, is_held};
 use crate::ledger::{PackRecord, PackState};
-use crate::limits::{TERRITORY_WARNING, UPKEEP_TICK};
+use crate::limits::{AWAY_LOOK_INTERVAL, TERRITORY_WARNING, UPKEEP_TICK};
 use cessfs_crypto::PackSeq;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -29,6 +29,7 @@ impl Upkeep {
         loop {
             self.clock.sleep(UPKEEP_TICK).await;
             let mut pace = Pace::new(&self, self.config.scrub_rate);
+            self.watch_territory(&mut warned_at).await;
             while let Some((seq, depth)) = self.next_look() {
                 self.pipeline.until_open().await;
                 let looked = self.scrub_pack(seq, depth, &mut pace).await;
@@ -37,11 +38,8 @@ impl Upkeep {
                 if failed {
                     break;
                 }
-            }
-            let now = self.clock.monotonic();
-            if warned_at.is_none_or(|at| now.saturating_sub(at) >= self.config.scrub_interval) {
-                warned_at = Some(now);
-                self.watch_territory().await;
+                // Looking may be behind for weeks.
+                self.watch_territory(&mut warned_at).await;
             }
         }
     }
@@ -58,7 +56,11 @@ impl Upkeep {
             match late(health.read_at_s, self.config.scrub_full_interval) {
                 Some(late) => Some((late, pack.seq, Depth::Full)),
                 None => {
-                    late(health.sampled_at_s, self.config.scrub_interval).map(|late| (late, pack.seq, Depth::Sample))
+                    let every = match health.is_undecided(&self.config.thresholds) {
+                        true => AWAY_LOOK_INTERVAL.min(self.config.scrub_interval),
+                        false => self.config.scrub_interval,
+                    };
+                    late(health.sampled_at_s, every).map(|late| (late, pack.seq, Depth::Sample))
                 }
             }
         });
@@ -67,8 +69,13 @@ impl Upkeep {
             .map(|(_, seq, depth)| (seq, depth))
     }
 
-    /// Tells when the territory comes to its end: everything in it goes then.
-    async fn watch_territory(&self) {
+    /// Tells when the territory comes to its end, as often as packs are sampled: everything in it goes then.
+    async fn watch_territory(&self, warned_at: &mut Option<Duration>) {
+        let now = self.clock.monotonic();
+        if warned_at.is_some_and(|at| now.saturating_sub(at) < self.config.scrub_interval) {
+            return;
+        }
+        *warned_at = Some(now);
         let name = self.builder.config.territory.clone();
         let asked = futures::future::try_join(self.chain.territory(&name), self.chain.height(crate::chain::Head::Best));
         let Ok((Some(territory), height)) = asked.await else {
@@ -193,11 +200,10 @@ impl Upkeep {
         let packs = self.ledger.all();
         for pack in packs.iter().filter(|pack| is_held(pack)) {
             let health = self.scrub_pack(pack.seq, depth, &mut pace).await?;
-            let now_s = self.clock.wall().as_secs();
-            let grade = health.grade(now_s, &self.config.thresholds);
+            let grade = health.grade(&self.config.thresholds);
             report.packs += 1;
             if grade != Grade::Whole {
-                let good = health.good(now_s, &self.config.thresholds);
+                let good = health.good(&self.config.thresholds);
                 report.damaged.push((pack.seq, good, grade.name()));
             }
         }
@@ -251,16 +257,15 @@ impl Upkeep {
     /// How many held packs have which grade, those that are damaged, and the oldest last look (seconds since 1970; 0: some
     /// pack was never looked at).
     pub(crate) fn grades(&self) -> (BTreeMap<&'static str, u64>, Vec<(PackSeq, u8)>, u64) {
-        let now_s = self.clock.wall().as_secs();
         let mut grades = BTreeMap::new();
         let (mut damaged, mut seen) = (Vec::new(), Vec::new());
         for pack in self.ledger.all().iter().filter(|pack| is_held(pack)) {
             let health = self.health.get(pack.seq);
-            let grade = health.grade(now_s, &self.config.thresholds);
+            let grade = health.grade(&self.config.thresholds);
             *grades.entry(grade.name()).or_default() += 1;
             seen.push(health.sampled_at_s);
             if grade != Grade::Whole {
-                damaged.push((pack.seq, health.good(now_s, &self.config.thresholds)));
+                damaged.push((pack.seq, health.good(&self.config.thresholds)));
             }
         }
         (grades, damaged, seen.into_iter().min().unwrap_or(0))
