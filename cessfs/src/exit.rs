@@ -199,6 +199,8 @@ impl From<UpkeepError> for Failure {
             UpkeepError::Chain(e) => e.into(),
             UpkeepError::Blocked(_) => Failure::new(Exit::Refused, error.to_string())
                 .hint("nothing is lost; it goes on by itself when the reason is gone"),
+            UpkeepError::NoRoom => Failure::new(Exit::Failed, error.to_string())
+                .hint("what was begun goes on by itself; `cessfs status` says what the backlog waits for"),
             other => Failure::new(Exit::Failed, other.to_string()),
         }
     }

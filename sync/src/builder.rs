@@ -177,7 +177,7 @@ impl Builder {
             if full {
                 gate.full = true;
                 self.wake.notify_one();
-            } else if !self.over_bound(sealed.len()) {
+            } else if !self.over_bound(sealed.len(), 0) {
                 break;
             }
             match self.may_wait {
@@ -204,8 +204,8 @@ impl Builder {
         bytes <= self.config.target_bytes || bytes <= self.config.bytes_max && self.ledger.is_one_undeclared()
     }
 
-    fn over_bound(&self, frame_bytes: usize) -> bool {
-        self.unsent_bytes() + frame_bytes as u64 > self.config.backlog_bound_bytes
+    fn over_bound(&self, frame_bytes: usize, reserve_bytes: u64) -> bool {
+        self.unsent_bytes() + frame_bytes as u64 > self.config.backlog_bound_bytes + reserve_bytes
     }
 
     fn unsent_bytes(&self) -> u64 {

@@ -100,6 +100,10 @@ pub const BACKLOG_BOUND_BYTES: u64 = 8 << 30;
 /// A backlog bound below this could never let a full pack be sealed while another is in flight.
 pub const BACKLOG_BOUND_BYTES_MIN: u64 = 2 * PACK_TARGET_BYTES;
 
+/// So many full packs what moves out of other packs may pass that bound by. Writers hold a backlog at its bound for as long as they are
+/// faster than the line, and what is about to be lost must not wait for them.
+pub const MOVE_RESERVE_PACKS: u64 = 1;
+
 // Pipeline.
 
 /// Packs whose bytes are on their way to miners at the same time.
@@ -149,7 +153,7 @@ pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
 /// How long a miner that reported its column of a new pack may fail to give it back before what is in the pack is sent again
 /// (`repair.read_back`). A restart takes minutes; sending a pack again costs its bytes and, until it is deleted, its space.
 pub const READ_BACK_PATIENCE: Duration = Duration::from_secs(15 * 60);
-/// So many of the twelve miners must answer for the others to be to blame, and not this machine's own network.
+/// So many miners must answer, when a pack is read back or looked at, for the others to be to blame, and not this machine's own network.
 pub const READ_BACK_ANSWERS_MIN: usize = DATA_FRAGMENTS;
 /// How long a miner that did not give back what it had reported is given nothing new, or until the next start: where there are no twelve
 /// others, content is sent again once in that time at most. Longer, and a bad hour of the network would leave too few for a day.
@@ -253,9 +257,16 @@ pub const SCRUB_FRAGMENTS_IN_FLIGHT: usize = 2;
 pub const REPAIR_BELOW: u8 = 9;
 /// Packs with fewer good columns than this are rewritten before anything else is sent (`repair.urgent_below`).
 pub const URGENT_BELOW: u8 = 6;
-/// How long a miner may be away before its columns count as bad (`repair.away`): a restart is no loss, a day would be too long
-/// to wait when four of them go at once.
+/// How far two looks that a miner did not answer must be apart for its columns to count as bad (`repair.away`): a restart is no loss, a day
+/// would be too long to wait when four of them go at once.
 pub const AWAY_PATIENCE: Duration = Duration::from_secs(6 * 3600);
+/// How often a pack is looked at while one of its miners is away and does not count as bad yet: a handful of samples each time.
+pub const AWAY_LOOK_INTERVAL: Duration = Duration::from_secs(3600);
+/// Other miners that are asked at most whether they are there, when too few of a pack's twelve answer.
+pub const WITNESSES_MAX: usize = PROBES_IN_FLIGHT;
+const _: () = assert!(AWAY_LOOK_INTERVAL.as_secs() < AWAY_PATIENCE.as_secs());
+/// After this time a pack that stays, and could not be copied whole, is copied again.
+pub const COPY_RETRY: Duration = Duration::from_secs(3600);
 /// Bytes of packs that one round of repair rewrites, unless it is urgent: its budget.
 pub const REPAIR_ROUND_BYTES: u64 = 2 * PACK_TARGET_BYTES;
 /// How often what is dead is counted (`gc.interval`).

@@ -12,7 +12,7 @@ use crate::dice::Dice;
 use crate::fragment_store::{Fid, FragmentBody, FragmentStore, MinerError, Sha256Hash};
 use crate::limits::{
     DISTRUST, EXPLORE_ONE_IN, GET_DEADLINE, LATENCY_BYTES_MIN, MINERS_REFRESH_MIN, PROBE_DEADLINE, PROBES_IN_FLIGHT,
-    PUT_DEADLINE, TRIAL_INTERVAL, fragment_bytes,
+    PUT_DEADLINE, TRIAL_INTERVAL, WITNESSES_MAX, fragment_bytes,
 };
 use crate::stages;
 use bytes::Bytes;
@@ -335,6 +335,24 @@ impl Miners {
             .take(wanted)
             .collect()
             .await)
+    }
+
+    /// Whether at least so many miners outside `skip` are there, of [`WITNESSES_MAX`] that are asked at most.
+    pub(crate) async fn reaches(&self, wanted: usize, skip: &HashSet<AccountId>) -> bool {
+        let mut others: Vec<Miner> = {
+            let state = self.state.lock();
+            let able = |miner: &&Miner| miner.positive && !skip.contains(&miner.account);
+            state.known.values().filter(able).cloned().collect()
+        };
+        others.sort_by_key(|miner| miner.account);
+        self.dice.shuffle(&mut others);
+        others.truncate(WITNESSES_MAX);
+        let probes = others.into_iter().map(|miner| self.answers(miner));
+        let there = futures::stream::iter(probes)
+            .buffer_unordered(PROBES_IN_FLIGHT)
+            .filter_map(|there| async move { there })
+            .take(wanted);
+        there.count().await == wanted
     }
 
     /// Whether it is there at all. How much room it has is the chain's to say: what `/status` says of it is for people.

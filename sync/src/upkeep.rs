@@ -131,6 +131,9 @@ pub enum UpkeepError {
     /// A deletion stands still.
     #[error("a deletion is tried again: {0}")]
     Blocked(Blocked),
+    /// The backlog is at its bound.
+    #[error("the backlog is at its bound: what is to move waits until more of that is sent")]
+    NoRoom,
     /// Nobody is attached who knows which chunks live.
     #[error("it is not known which chunks are needed, so nothing is deleted")]
     NobodyKnows,
@@ -169,8 +172,9 @@ pub(crate) struct Upkeep {
     alone: tokio::sync::Mutex<()>,
     /// What lives, as last counted.
     counted: Mutex<Option<Usages>>,
-    /// Packs that stay and were copied in this run: nothing of them is left to do.
-    copied: Mutex<HashSet<PackSeq>>,
+    /// Packs that stay and were copied in this run, with when they are again at the earliest (monotonic); `None`: nothing of them is
+    /// left to do.
+    copied: Mutex<BTreeMap<PackSeq, Option<Duration>>>,
     /// Lost chunks as last told, and the packs they are in.
     told_lost: Mutex<HashSet<ChunkId>>,
     told_packs: Mutex<HashSet<PackSeq>>,
@@ -208,8 +212,7 @@ impl Upkeep {
 
     /// What to do about a pack.
     fn grade(&self, seq: PackSeq) -> Grade {
-        let now_s = self.clock.wall().as_secs();
-        self.health.get(seq).grade(now_s, &self.config.thresholds)
+        self.health.get(seq).grade(&self.config.thresholds)
     }
 
     /// Changes a pack's record, durably.

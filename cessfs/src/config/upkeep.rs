@@ -52,7 +52,7 @@ pub struct RepairConfig {
     pub rewrite_below: u8,
     /// Packs with fewer, ahead of everything else.
     pub urgent_below: u8,
-    /// How long a miner may be away before its columns count as bad.
+    /// How far two looks that a miner did not answer, nor any between them, must be apart for its columns to count as bad.
     #[serde(serialize_with = "write_duration", deserialize_with = "read_duration")]
     pub away: Duration,
     /// How long miners may fail to give back a new pack before what is in it is sent again, to others. Holds where `enabled` is

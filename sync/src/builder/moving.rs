@@ -11,6 +11,7 @@
 use super::Builder;
 use crate::chunk_store::{ChunkSink, CutCause};
 use crate::ledger::{Blocked, Drain, DrainCause, Durable, PackRecord, PackState, stopped};
+use crate::limits::MOVE_RESERVE_PACKS;
 use crate::store::StoreError;
 use cessfs_crypto::{ChunkId, FrameId, PackKind, PackSeq, SEAL_OVERHEAD};
 use std::collections::HashSet;
@@ -22,6 +23,8 @@ pub(crate) enum Moved {
     Appended,
     /// It lies elsewhere already.
     Already,
+    /// The backlog is at its bound, and has no room for what moves either.
+    NoRoom,
 }
 
 impl Builder {
@@ -68,7 +71,8 @@ impl Builder {
         });
     }
 
-    /// Appends a chunk that lies in one of the packs `from`, which it leaves. Blocks while the backlog is at its bound.
+    /// Appends a chunk that lies in one of the packs `from`, which it leaves. Never waits for room: what makes room may be a deletion,
+    /// which comes after whoever moves.
     pub(crate) fn relocate(&self, id: ChunkId, plaintext: &[u8], from: &HashSet<PackSeq>) -> Result<Moved, StoreError> {
         let mut sealed = Vec::with_capacity(plaintext.len() + SEAL_OVERHEAD);
         self.keys
@@ -81,19 +85,13 @@ impl Builder {
             if !self.find(id)?.is_some_and(|place| from.contains(&place.seq)) {
                 return Ok(Moved::Already);
             }
-            let full = !self.fits(&gate, sealed.len());
-            if full {
-                gate.full = true;
-                self.wake.notify_one();
-            } else if !self.over_bound(sealed.len()) {
+            if self.fits(&gate, sealed.len()) {
                 break;
             }
-            match self.may_wait {
-                true => self.room.wait(&mut gate),
-                // As in `submit`: there is no other thread.
-                false if full => drop(self.seal_gated(&mut gate, CutCause::Full)?),
-                false => return Err(StoreError::Full),
-            }
+            self.seal_gated(&mut gate, CutCause::Full)?;
+        }
+        if self.over_bound(sealed.len(), MOVE_RESERVE_PACKS * self.config.target_bytes) {
+            return Ok(Moved::NoRoom);
         }
         self.append(&mut gate, id, &sealed)?;
         Ok(Moved::Appended)

@@ -5,6 +5,7 @@
 use crate::clock::Clock;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use parking_lot::Mutex;
 use std::time::{Duration, Instant};
 
 /// How much faster.
@@ -13,19 +14,28 @@ const SPEED: u32 = 100;
 /// See the module head.
 pub struct SimClock {
     began: Instant,
+    skipped: Mutex<Duration>,
 }
 
 impl SimClock {
     /// Starts at zero.
     #[allow(clippy::new_without_default)]
     pub fn new() -> SimClock {
-        SimClock { began: Instant::now() }
+        SimClock {
+            began: Instant::now(),
+            skipped: Mutex::default(),
+        }
+    }
+
+    /// So much time passes at once. Whoever sleeps does not notice.
+    pub fn skip(&self, duration: Duration) {
+        *self.skipped.lock() += duration;
     }
 }
 
 impl Clock for SimClock {
     fn monotonic(&self) -> Duration {
-        self.began.elapsed() * SPEED
+        self.began.elapsed() * SPEED + *self.skipped.lock()
     }
 
     fn wall(&self) -> Duration {

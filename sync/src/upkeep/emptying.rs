@@ -15,6 +15,7 @@ use crate::rules::{Rule, holds};
 use crate::store::StoreError;
 use cessfs_crypto::{ChunkId, PackSeq};
 use futures::StreamExt;
+use std::cell::Cell;
 use std::collections::HashSet;
 use std::sync::Arc;
 
@@ -34,6 +35,8 @@ struct Tally {
     moved: Vec<ChunkId>,
     bytes: u64,
     unmoved: Vec<(ChunkId, PackSeq)>,
+    /// The backlog took no more.
+    no_room: bool,
 }
 
 impl Upkeep {
@@ -47,6 +50,14 @@ impl Upkeep {
         let before = self.ledger.head();
         let urgent = leaving.iter().any(|seq| self.grade(*seq) >= Grade::Urgent);
         let tally = self.move_living(&leaving).await?;
+        if tally.no_room {
+            if urgent && !tally.moved.is_empty() {
+                let builder = self.builder.clone();
+                self.blocking(move || builder.seal(CutCause::Forced)).await?;
+                self.prefer_since(before);
+            }
+            return Err(UpkeepError::NoRoom);
+        }
         let stuck: HashSet<PackSeq> = tally.unmoved.iter().map(|(_, seq)| *seq).collect();
         self.give_up(&stuck).await?;
         let mut emptied = Emptied {
@@ -68,13 +79,18 @@ impl Upkeep {
         let sealed = self.blocking(seal).await?;
         let checkpoint = sealed.ok_or(UpkeepError::NobodyKnows)?;
         if urgent {
-            let packs = self.ledger.all();
-            let fresh = packs.iter().filter(|pack| pack.seq > before);
-            fresh.for_each(|pack| self.pipeline.prefer(pack.seq));
+            self.prefer_since(before);
         }
         emptied.packs = self.settle(&leaving, stuck, tally.moved, checkpoint).await?;
         emptied.is_all = emptied.packs.len() == leaving.len();
         Ok(emptied)
+    }
+
+    /// What was sealed after this pack goes before everything else.
+    fn prefer_since(&self, before: PackSeq) {
+        let packs = self.ledger.all();
+        let fresh = packs.iter().filter(|pack| pack.seq > before);
+        fresh.for_each(|pack| self.pipeline.prefer(pack.seq));
     }
 
     /// Packs in this state out of which not everything has moved.
@@ -136,7 +152,7 @@ impl Upkeep {
                 live.clear();
             }
             self.move_chunks(live, leaving, &mut tally).await?;
-            from = next;
+            from = next.filter(|_| !tally.no_room);
         }
         Ok(tally)
     }
@@ -157,28 +173,45 @@ impl Upkeep {
             .buffer_unordered(MOVES_IN_FLIGHT);
         while let Some((id, seq, outcome)) = moves.next().await {
             match outcome? {
-                Some(bytes) => {
+                Some((Moved::NoRoom, _)) => {
+                    tally.no_room = true;
+                    return Ok(());
+                }
+                Some((_, bytes)) => {
                     tally.moved.push(id);
                     tally.bytes += bytes;
                 }
                 None => missing.push((id, seq)),
             }
         }
-        if missing.is_empty() {
-            return Ok(());
+        match missing.is_empty() {
+            true => Ok(()),
+            false => self.move_cached(missing, from, tally).await,
         }
+    }
+
+    /// Moves chunks out of this machine's own copy, if it has one.
+    async fn move_cached(
+        self: &Arc<Self>,
+        missing: Vec<(ChunkId, PackSeq)>,
+        from: &Arc<HashSet<PackSeq>>,
+        tally: &mut Tally,
+    ) -> Result<(), UpkeepError> {
         let (builder, from, wanted) = (self.builder.clone(), from.clone(), missing.clone());
         let found = self.blocking(move || {
             let wanted: HashSet<ChunkId> = wanted.into_iter().map(|(id, _)| id).collect();
-            let mut found = HashSet::new();
-            builder.cached(&|id| wanted.contains(&id), &mut |id, plaintext| {
-                builder.relocate(id, plaintext, &from)?;
-                found.insert(id);
+            let (mut found, no_room) = (HashSet::new(), Cell::new(false));
+            builder.cached(&|id| wanted.contains(&id) && !no_room.get(), &mut |id, plaintext| {
+                match builder.relocate(id, plaintext, &from)? {
+                    Moved::NoRoom => no_room.set(true),
+                    Moved::Appended | Moved::Already => drop(found.insert(id)),
+                }
                 Ok(())
             })?;
-            Ok(found)
+            Ok((found, no_room.get()))
         });
-        let found = found.await?;
+        let (found, no_room) = found.await?;
+        tally.no_room |= no_room;
         tally.moved.extend(&found);
         tally
             .unmoved
@@ -186,12 +219,12 @@ impl Upkeep {
         Ok(())
     }
 
-    /// Bytes moved; `None` if the network does not give the chunk.
+    /// What became of it, and bytes moved; `None` if the network does not give the chunk.
     async fn move_chunk(
         self: &Arc<Self>,
         id: ChunkId,
         from: &Arc<HashSet<PackSeq>>,
-    ) -> Result<Option<u64>, UpkeepError> {
+    ) -> Result<Option<(Moved, u64)>, UpkeepError> {
         let plaintext = match self.reader.fetch(id).await {
             Ok(plaintext) => plaintext,
             Err(crate::FetchError::Store(error)) => return Err(error.into()),
@@ -204,8 +237,8 @@ impl Upkeep {
         let moved = self.blocking(move || {
             let moved = builder.relocate(id, &plaintext, &from)?;
             Ok(match moved {
-                Moved::Appended => plaintext.len() as u64,
-                Moved::Already => 0,
+                Moved::Appended => (moved, plaintext.len() as u64),
+                Moved::Already | Moved::NoRoom => (moved, 0),
             })
         });
         Ok(Some(moved.await?))
@@ -247,18 +280,43 @@ impl Upkeep {
             let (stock, next) = page.await?;
             self.move_chunks(stock, &from, &mut tally).await?;
             at = next;
+            if tally.no_room {
+                return Err(UpkeepError::NoRoom);
+            }
         }
-        if !tally.unmoved.is_empty() && self.grade(seq) == Grade::Lost {
+        let mut is_all = tally.unmoved.is_empty();
+        if !is_all && self.grade(seq) == Grade::Lost {
             self.change(seq, |pack| pack.state = PackState::Lost).await?;
         }
-        let builder = self.builder.clone();
-        self.blocking(move || builder.seal(CutCause::Forced)).await?;
+        let (chunks, bytes) = (tally.moved.len() as u64, tally.bytes);
+        if chunks > 0 {
+            is_all &= self.seal_copies(seq, tally.moved).await?;
+        }
         Ok(Emptied {
             packs: vec![seq],
-            chunks: tally.moved.len() as u64,
-            bytes: tally.bytes,
-            is_all: tally.unmoved.is_empty(),
+            chunks,
+            bytes,
+            is_all,
         })
+    }
+
+    /// Seals what was copied out of a pack; whether all of that has come to lie elsewhere.
+    async fn seal_copies(self: &Arc<Self>, from: PackSeq, copies: Vec<ChunkId>) -> Result<bool, UpkeepError> {
+        let (upkeep, before) = (self.clone(), self.ledger.head());
+        let is_there = self.blocking(move || {
+            upkeep.builder.seal(CutCause::Forced)?;
+            for id in copies {
+                if upkeep.ledger.locate(id)?.is_some_and(|place| place.seq == from) {
+                    return Ok(false);
+                }
+            }
+            Ok(true)
+        });
+        let is_there = is_there.await?;
+        if self.grade(from) >= Grade::Urgent {
+            self.prefer_since(before);
+        }
+        Ok(is_there)
     }
 
     /// Tells whom it concerns which living chunks are in lost packs. `again`: also if these are the packs of the last time.

@@ -21,7 +21,7 @@ pub enum Verdict {
     Unseen,
     /// Right.
     Good,
-    /// Its miner does not answer. Counts as bad once that has lasted.
+    /// Its miner did not answer, in any look since then. Counts as bad once two of those were far enough apart.
     Away,
     /// Its miner says that it does not have the fragment.
     Missing,
@@ -88,24 +88,45 @@ pub struct Thresholds {
     pub rewrite_below: u8,
     /// Packs with fewer are rewritten first.
     pub urgent_below: u8,
-    /// How long a miner may be away before its columns count as bad.
+    /// How far two looks that a miner did not answer, nor any between them, must be apart for its columns to count as bad.
     pub away: Duration,
 }
 
 impl Health {
     /// Good columns of the twelve.
-    pub fn good(&self, now_s: u64, thresholds: &Thresholds) -> u8 {
+    pub fn good(&self, thresholds: &Thresholds) -> u8 {
         let good = |column: &&ColumnHealth| match column.verdict {
             Verdict::Unseen | Verdict::Good => true,
-            Verdict::Away => now_s.saturating_sub(column.since_s) < thresholds.away.as_secs(),
+            Verdict::Away => self.is_away_lately(column, thresholds),
             Verdict::Missing | Verdict::Corrupt | Verdict::Dropped => false,
         };
         self.columns.iter().filter(good).count() as u8
     }
 
+    /// Its miner did not answer the last look, and has not been silent for long. How long ago that look was says nothing: nobody has
+    /// asked since.
+    fn is_away_lately(&self, column: &ColumnHealth, thresholds: &Thresholds) -> bool {
+        let silent_s = self.sampled_at_s.saturating_sub(column.since_s);
+        column.verdict == Verdict::Away && silent_s < thresholds.away.as_secs()
+    }
+
+    /// Only another look tells whether a miner is back, or gone.
+    pub(super) fn is_undecided(&self, thresholds: &Thresholds) -> bool {
+        self.columns
+            .iter()
+            .any(|column| self.is_away_lately(column, thresholds))
+    }
+
+    /// Nobody was reached in a look: whoever did not answer is not to blame, and his time begins with the next look. Until then it
+    /// begins after the last one, which no other's does.
+    pub(super) fn excuse(&mut self, now_s: u64) {
+        let away = self.columns.iter_mut().filter(|c| c.verdict == Verdict::Away);
+        away.for_each(|column| column.since_s = now_s + 1);
+    }
+
     /// See [`Grade`].
-    pub fn grade(&self, now_s: u64, thresholds: &Thresholds) -> Grade {
-        match self.good(now_s, thresholds) {
+    pub fn grade(&self, thresholds: &Thresholds) -> Grade {
+        match self.good(thresholds) {
             good if usize::from(good) < DATA_FRAGMENTS => Grade::Lost,
             good if good < thresholds.urgent_below => Grade::Urgent,
             good if good < thresholds.rewrite_below => Grade::Rewrite,
@@ -114,14 +135,17 @@ impl Health {
         }
     }
 
-    /// Takes in what was seen of a column in a segment. That another segment is right says nothing about one that was not.
+    /// Takes in what was seen of a column in a segment. That another segment is right says nothing about one that was not, and that
+    /// a miner is silent makes nothing good that it did not have.
     pub(super) fn see(&mut self, column: u8, segment: u32, verdict: Verdict, now_s: u64) {
         let before = &mut self.columns[usize::from(column)];
-        let elsewhere = matches!(before.verdict, Verdict::Missing | Verdict::Corrupt) && before.segment != segment;
-        if verdict == Verdict::Good && elsewhere {
+        let bad = matches!(before.verdict, Verdict::Missing | Verdict::Corrupt);
+        let elsewhere = verdict == Verdict::Good && before.segment != segment;
+        if bad && (elsewhere || verdict == Verdict::Away) {
             return;
         }
-        let since_s = match before.verdict == verdict {
+        let is_excused = verdict == Verdict::Away && before.since_s > self.sampled_at_s;
+        let since_s = match before.verdict == verdict && !is_excused {
             true => before.since_s,
             false => now_s,
         };
@@ -223,10 +247,7 @@ mod tests {
                 .find(|(least, _)| good >= *least)
                 .expect("0 is the least")
                 .1;
-            assert_eq!(
-                (health.good(5, &THRESHOLDS), health.grade(5, &THRESHOLDS)),
-                (good, grade)
-            );
+            assert_eq!((health.good(&THRESHOLDS), health.grade(&THRESHOLDS)), (good, grade));
             if good > 0 {
                 health.see(good - 1, 0, Verdict::Missing, 5);
             }
@@ -234,15 +255,26 @@ mod tests {
     }
 
     #[test]
-    fn a_miner_that_is_away_counts_as_bad_only_when_that_lasts() {
+    fn a_miner_that_is_away_counts_as_bad_only_when_looks_see_that_it_lasts() {
         let mut health = Health::default();
-        health.see(3, 0, Verdict::Away, 1000);
-        health.see(3, 1, Verdict::Away, 1050);
-        assert_eq!(health.good(1099, &THRESHOLDS), 12);
-        assert_eq!(health.good(1100, &THRESHOLDS), 11);
-        health.see(3, 0, Verdict::Good, 1200);
-        health.see(3, 0, Verdict::Away, 1300);
-        assert_eq!(health.good(1399, &THRESHOLDS), 12);
+        let mut look = |verdict, now_s| {
+            health.see(3, 0, verdict, now_s);
+            health.sampled_at_s = now_s;
+            (health.good(&THRESHOLDS), health.is_undecided(&THRESHOLDS))
+        };
+        assert_eq!(look(Verdict::Away, 1000), (12, true));
+        assert_eq!(look(Verdict::Away, 1099), (12, true));
+        assert_eq!(look(Verdict::Away, 1100), (11, false));
+        assert_eq!(look(Verdict::Good, 1200), (12, false));
+        assert_eq!(look(Verdict::Away, 1300), (12, true));
+        health.excuse(1310);
+        health.sampled_at_s = 1310;
+        assert!(health.is_undecided(&THRESHOLDS));
+        for (now_s, good) in [(1500, 12), (1599, 12), (1600, 11)] {
+            health.see(3, 0, Verdict::Away, now_s);
+            health.sampled_at_s = now_s;
+            assert_eq!(health.good(&THRESHOLDS), good, "nobody was reached at 1310: {now_s}");
+        }
     }
 
     #[test]
@@ -251,6 +283,9 @@ mod tests {
         health.see(0, 2, Verdict::Corrupt, 10);
         health.see(0, 1, Verdict::Good, 20);
         assert_eq!(health.columns[0].verdict, Verdict::Corrupt);
+        health.see(0, 2, Verdict::Away, 22);
+        health.see(0, 1, Verdict::Good, 24);
+        assert_eq!(health.columns[0].verdict, Verdict::Corrupt, "nor by silence");
         health.see(0, 2, Verdict::Good, 30);
         assert_eq!(health.columns[0].verdict, Verdict::Good);
     }

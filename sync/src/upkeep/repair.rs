@@ -9,11 +9,12 @@
 //!
 //! The worst go first; one choice in ten is random, so that a pack that cannot be rewritten never keeps others waiting for ever.
 
+use super::emptying::Emptied;
 use super::health::Grade;
 use super::{Upkeep, UpkeepError, is_pinned};
 use crate::dice::Dice;
 use crate::ledger::{DrainCause, PackRecord, PackState};
-use crate::limits::{EXPLORE_ONE_IN, REPAIR_ROUND_BYTES};
+use crate::limits::{COPY_RETRY, EXPLORE_ONE_IN, REPAIR_ROUND_BYTES};
 use cessfs_crypto::PackSeq;
 use std::sync::Arc;
 
@@ -35,16 +36,14 @@ pub struct RepairReport {
 impl Upkeep {
     /// One round. `all`: every pack that is not whole, at once, as asked for by hand.
     pub(super) async fn repair_round(self: &Arc<Self>, all: bool) -> Result<RepairReport, UpkeepError> {
-        let chosen = self.choose(all);
+        // Asked once: a snapshot that is deleted meanwhile makes no pack one that may drain.
         let pinned = self.builder.pinned();
+        let chosen = self.choose(all, pinned);
         let stays = |pack: &Arc<PackRecord>| is_pinned(pack, pinned) || pack.beside;
         let (staying, leaving): (Vec<_>, Vec<_>) = chosen.into_iter().partition(stays);
         let mut report = RepairReport::default();
         for pack in staying {
-            let copied = self.copy(pack.seq).await?;
-            if copied.is_all {
-                self.copied.lock().insert(pack.seq);
-            }
+            let copied = self.copy_staying(&pack).await?;
             report.packs.extend(copied.packs);
             report.chunks += copied.chunks;
             report.bytes += copied.bytes;
@@ -63,12 +62,42 @@ impl Upkeep {
         Ok(report)
     }
 
+    /// Copies a pack that itself stays. One of which something is left behind is tried again later; one that was lost is not any more
+    /// when everything is elsewhere, and its metadata can be read.
+    async fn copy_staying(self: &Arc<Self>, pack: &PackRecord) -> Result<Emptied, UpkeepError> {
+        let grade = self.grade(pack.seq);
+        let copied = match pack.state == PackState::Lost && grade < Grade::Rewrite {
+            // It is back as it was.
+            true => Emptied {
+                is_all: true,
+                ..Emptied::default()
+            },
+            false => {
+                let copied = self.copy(pack.seq).await?;
+                let again = (!copied.is_all).then(|| self.clock.monotonic() + COPY_RETRY);
+                self.copied.lock().insert(pack.seq, again);
+                copied
+            }
+        };
+        if copied.is_all && pack.state == PackState::Lost && grade < Grade::Lost {
+            let state = pack.drain.map_or(PackState::Confirmed, |_| PackState::Draining);
+            self.change(pack.seq, move |pack| pack.state = state).await?;
+        }
+        Ok(copied)
+    }
+
     /// Which packs to rewrite now.
-    fn choose(&self, all: bool) -> Vec<Arc<PackRecord>> {
+    fn choose(&self, all: bool, pinned: Option<PackSeq>) -> Vec<Arc<PackRecord>> {
         let packs = self.ledger.all();
         let counted = self.counted.lock().clone();
         let nothing_lies = |seq| counted.as_ref().is_some_and(|usages| !usages.contains_key(&seq));
-        let pinned = self.builder.pinned();
+        let now = self.clock.monotonic();
+        let copied = self.copied.lock().clone();
+        let rests = |seq| match copied.get(&seq) {
+            None => false,
+            Some(None) => true,
+            Some(Some(again)) => !all && now < *again,
+        };
         let wants = |pack: &&Arc<PackRecord>| {
             let grade = self.grade(pack.seq);
             let stays = is_pinned(pack, pinned) || pack.beside;
@@ -79,10 +108,10 @@ impl Upkeep {
                 // It goes, but not before a snapshot made since does.
                 PackState::Draining => is_pinned(pack, pinned) && grade >= Grade::Rewrite,
                 // Found again, or tried again because somebody asked.
-                PackState::Lost => !stays && (all || grade < Grade::Lost),
+                PackState::Lost => all || grade < Grade::Lost,
                 _ => false,
             };
-            worth && !self.copied.lock().contains(&pack.seq)
+            worth && !rests(pack.seq)
         };
         let chosen = packs.iter().filter(wants).cloned();
         let candidates = chosen.map(|pack| (self.grade(pack.seq), pack.body_bytes(), pack));

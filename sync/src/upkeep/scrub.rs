@@ -5,7 +5,8 @@
 //! | sample | the file on chain; one range of 64 KiB of one segment from all twelve holders, compared with each other; whole fragments only of holders that stand out, or failed an audit of the network | miners that are away, lost everything, or damaged much |
 //! | full | every fragment, hashed and compared with the chain | every wrong byte |
 //!
-//! A look that finds the chain away finds nothing: what is not known is not written down.
+//! A look that finds the chain away finds nothing: what is not known is not written down. One that reaches fewer than four miners of the
+//! twelve blames nobody for silence, unless others show that this machine's own network is fine.
 
 use super::health::{Health, Verdict};
 use super::odd::odd_ones;
@@ -14,7 +15,7 @@ use crate::chain::{Head, StoredFile};
 use crate::erasure::sha256;
 use crate::fragment_store::MinerError;
 use crate::ledger::PackRecord;
-use crate::limits::{COLUMNS, SCRUB_FRAGMENTS_IN_FLIGHT, fragment_bytes, scrub_range_bytes};
+use crate::limits::{COLUMNS, READ_BACK_ANSWERS_MIN, SCRUB_FRAGMENTS_IN_FLIGHT, fragment_bytes, scrub_range_bytes};
 use cessfs_crypto::{AccountId, PackSeq};
 use futures::StreamExt;
 use std::time::Duration;
@@ -73,9 +74,12 @@ impl Upkeep {
         match file.filter(ours) {
             None => (0..COLUMNS as u8).for_each(|column| health.see(column, 0, Verdict::Dropped, now_s)),
             Some(file) => {
-                match depth {
+                let answered = match depth {
                     Depth::Sample => self.sample(&pack, &file, &mut health, now_s, pace).await?,
                     Depth::Full => self.read_all(&pack, &file, &mut health, now_s, pace).await?,
+                };
+                if !self.is_online(answered, &file).await {
+                    health.excuse(now_s);
                 }
                 self.ask_chain_about_holders(&file, &mut health, now_s).await?;
             }
@@ -87,6 +91,15 @@ impl Upkeep {
         let book = self.health.clone();
         self.blocking(move || book.set(seq, health)).await?;
         Ok(health)
+    }
+
+    /// Enough miners answer for the silent ones to be to blame: so many of the file's own, and others in place of those that lack.
+    async fn is_online(&self, answered: usize, file: &StoredFile) -> bool {
+        let holders = file.segments.iter().flat_map(|(_, holders)| holders).copied();
+        match READ_BACK_ANSWERS_MIN.saturating_sub(answered) {
+            0 => true,
+            lacking => self.miners.reaches(lacking, &holders.collect()).await,
+        }
     }
 
     /// What the chain itself says: fragments given up, miners that leave or left, or that have two columns: they go together.
@@ -108,6 +121,7 @@ impl Upkeep {
         Ok(())
     }
 
+    /// One range of each column; how many miners answered.
     async fn sample(
         &self,
         pack: &PackRecord,
@@ -115,7 +129,7 @@ impl Upkeep {
         health: &mut Health,
         now_s: u64,
         pace: &mut Pace,
-    ) -> Result<(), UpkeepError> {
+    ) -> Result<usize, UpkeepError> {
         // A segment that was bad is looked at again every other time: only there it can be seen to be good.
         let bad = health
             .columns
@@ -136,7 +150,9 @@ impl Upkeep {
         let answers = futures::future::join_all(gets).await;
         pace.spend(self, (COLUMNS * scrub_range_bytes()) as u64).await;
         let mut given = Vec::with_capacity(COLUMNS);
+        let mut answered = 0;
         for (column, answer) in (0u8..).zip(answers) {
+            answered += usize::from(!matches!(answer, Err(MinerError::Unreachable(_))));
             match answer {
                 Ok(bytes) => given.push((column, bytes)),
                 Err(error) => health.see(column, segment, verdict(&error), now_s),
@@ -155,7 +171,7 @@ impl Upkeep {
             };
             health.see(column, segment, seen, now_s);
         }
-        Ok(())
+        Ok(answered)
     }
 
     /// A whole fragment against its hash on chain.
@@ -196,7 +212,7 @@ impl Upkeep {
         }
     }
 
-    /// Every fragment; a column is what its worst segment is.
+    /// Every fragment; a column is what its worst segment is. How many miners answered.
     async fn read_all(
         &self,
         pack: &PackRecord,
@@ -204,8 +220,9 @@ impl Upkeep {
         health: &mut Health,
         now_s: u64,
         pace: &mut Pace,
-    ) -> Result<(), UpkeepError> {
+    ) -> Result<usize, UpkeepError> {
         let mut worst = [(Verdict::Good, 0); COLUMNS];
+        let mut answered = [false; COLUMNS];
         for segment in 0..pack.segments {
             pace.spend(self, (COLUMNS * fragment_bytes()) as u64).await;
             let holders = file.segments[segment as usize].1;
@@ -216,6 +233,7 @@ impl Upkeep {
             let mut columns = futures::stream::iter(columns).buffer_unordered(SCRUB_FRAGMENTS_IN_FLIGHT);
             while let Some((column, seen)) = columns.next().await {
                 let seen = seen?;
+                answered[usize::from(column)] |= seen != Verdict::Away;
                 let before = &mut worst[usize::from(column)];
                 if seen as u8 > before.0 as u8 {
                     *before = (seen, segment);
@@ -229,7 +247,7 @@ impl Upkeep {
             }
             health.see(column, segment, verdict, now_s);
         }
-        Ok(())
+        Ok(answered.into_iter().filter(|answered| *answered).count())
     }
 }
 

@@ -1,10 +1,11 @@
 //! The two tasks in the background, and what can be asked for by hand.
 
+use super::deleting::Deleted;
 use super::health::Grade;
 use super::scrub::{Depth, Pace};
 use super::{CollectReport, RepairReport, Upkeep, UpkeepError, is_held};
-use crate::ledger::PackState;
-use crate::limits::{TERRITORY_WARNING, UPKEEP_TICK};
+use crate::ledger::{PackRecord, PackState};
+use crate::limits::{AWAY_LOOK_INTERVAL, TERRITORY_WARNING, UPKEEP_TICK};
 use cessfs_crypto::PackSeq;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +29,7 @@ impl Upkeep {
         loop {
             self.clock.sleep(UPKEEP_TICK).await;
             let mut pace = Pace::new(&self, self.config.scrub_rate);
+            self.watch_territory(&mut warned_at).await;
             while let Some((seq, depth)) = self.next_look() {
                 self.pipeline.until_open().await;
                 let looked = self.scrub_pack(seq, depth, &mut pace).await;
@@ -36,11 +38,8 @@ impl Upkeep {
                 if failed {
                     break;
                 }
-            }
-            let now = self.clock.monotonic();
-            if warned_at.is_none_or(|at| now.saturating_sub(at) >= self.config.scrub_interval) {
-                warned_at = Some(now);
-                self.watch_territory().await;
+                // Looking may be behind for weeks.
+                self.watch_territory(&mut warned_at).await;
             }
         }
     }
@@ -57,7 +56,11 @@ impl Upkeep {
             match late(health.read_at_s, self.config.scrub_full_interval) {
                 Some(late) => Some((late, pack.seq, Depth::Full)),
                 None => {
-                    late(health.sampled_at_s, self.config.scrub_interval).map(|late| (late, pack.seq, Depth::Sample))
+                    let every = match health.is_undecided(&self.config.thresholds) {
+                        true => AWAY_LOOK_INTERVAL.min(self.config.scrub_interval),
+                        false => self.config.scrub_interval,
+                    };
+                    late(health.sampled_at_s, every).map(|late| (late, pack.seq, Depth::Sample))
                 }
             }
         });
@@ -66,8 +69,13 @@ impl Upkeep {
             .map(|(_, seq, depth)| (seq, depth))
     }
 
-    /// Tells when the territory comes to its end: everything in it goes then.
-    async fn watch_territory(&self) {
+    /// Tells when the territory comes to its end, as often as packs are sampled: everything in it goes then.
+    async fn watch_territory(&self, warned_at: &mut Option<Duration>) {
+        let now = self.clock.monotonic();
+        if warned_at.is_some_and(|at| now.saturating_sub(at) < self.config.scrub_interval) {
+            return;
+        }
+        *warned_at = Some(now);
         let name = self.builder.config.territory.clone();
         let asked = futures::future::try_join(self.chain.territory(&name), self.chain.height(crate::chain::Head::Best));
         let Ok((Some(territory), height)) = asked.await else {
@@ -111,6 +119,12 @@ impl Upkeep {
             // Repair and collection read from miners what they send elsewhere.
             self.pipeline.until_open().await;
             let _alone = self.alone.lock().await;
+            let works = self.config.repair || self.config.gc;
+            if works {
+                // First, for everything else may have to wait for the room that this makes.
+                let deleted = self.delete_dead().await;
+                self.trouble("delete", deleted.err());
+            }
             if self.config.repair {
                 let repaired = self.repair_round(false).await;
                 self.trouble("repair", repaired.err());
@@ -123,9 +137,9 @@ impl Upkeep {
                     self.trouble("gc", collected.err());
                 }
             }
-            if self.config.repair || self.config.gc {
-                let deleted = self.empty_and_delete().await;
-                self.trouble("delete", deleted.err());
+            if works {
+                let emptied = self.empty(PackState::Draining).await;
+                self.trouble("empty", emptied.err());
             }
         }
     }
@@ -155,13 +169,10 @@ impl Upkeep {
         self.empty_chosen(&report).await
     }
 
-    async fn empty_and_delete(self: &Arc<Self>) -> Result<(), UpkeepError> {
+    async fn delete_dead(self: &Arc<Self>) -> Result<(), UpkeepError> {
         let packs = self.ledger.all();
-        if packs
-            .iter()
-            .any(|pack| matches!(pack.state, PackState::Draining | PackState::Deleting))
-        {
-            self.empty(PackState::Draining).await?;
+        let goes = |pack: &Arc<PackRecord>| matches!(pack.state, PackState::Draining | PackState::Deleting);
+        if packs.iter().any(goes) {
             self.delete_due().await?;
         }
         Ok(())
@@ -190,11 +201,10 @@ impl Upkeep {
         let packs = self.ledger.all();
         for pack in packs.iter().filter(|pack| is_held(pack)) {
             let health = self.scrub_pack(pack.seq, depth, &mut pace).await?;
-            let now_s = self.clock.wall().as_secs();
-            let grade = health.grade(now_s, &self.config.thresholds);
+            let grade = health.grade(&self.config.thresholds);
             report.packs += 1;
             if grade != Grade::Whole {
-                let good = health.good(now_s, &self.config.thresholds);
+                let good = health.good(&self.config.thresholds);
                 report.damaged.push((pack.seq, good, grade.name()));
             }
         }
@@ -204,23 +214,35 @@ impl Upkeep {
 
     /// Rewrites every pack that is not whole, waits until the network has it, and deletes what may be deleted.
     pub(crate) async fn repair_all(self: Arc<Self>) -> Result<RepairReport, UpkeepError> {
-        let _alone = self.alone.lock().await;
+        let alone = self.alone.lock().await;
+        let before = self.delete_before().await;
         let mut report = self.repair_round(true).await?;
+        // Rounds in the background go on meanwhile: what this waits for may need the room that they make.
+        drop(alone);
         self.ledger.confirmed().await?;
-        report.deleted = self.delete_due().await?.packs;
+        let _alone = self.alone.lock().await;
+        report.deleted = before.packs;
+        report.deleted.extend(self.delete_due().await?.packs);
         Ok(report)
     }
 
     /// Collects now. `dry_run`: only tells what it would do.
     pub(crate) async fn collect_all(self: Arc<Self>, dry_run: bool) -> Result<CollectReport, UpkeepError> {
-        let _alone = self.alone.lock().await;
+        let alone = self.alone.lock().await;
+        let before = match dry_run {
+            true => Deleted::default(),
+            false => self.delete_before().await,
+        };
         let mut report = self.survey(true).await?;
         if !dry_run {
             self.empty_chosen(&report).await?;
+            drop(alone);
             self.ledger.confirmed().await?;
+            let _alone = self.alone.lock().await;
             let deleted = self.delete_due().await?;
-            report.deleted = deleted.packs;
-            report.freed_bytes = deleted.freed_bytes;
+            report.freed_bytes = before.freed_bytes + deleted.freed_bytes;
+            report.deleted = before.packs;
+            report.deleted.extend(deleted.packs);
         }
         let packs = self.ledger.all();
         let empty = packs.iter().filter(|pack| pack.state == PackState::Draining);
@@ -228,19 +250,23 @@ impl Upkeep {
         Ok(report)
     }
 
+    /// What may be deleted before a round by hand, which may need the room. What fails is tried again after it, and told then.
+    async fn delete_before(self: &Arc<Self>) -> Deleted {
+        self.delete_due().await.unwrap_or_default()
+    }
+
     /// How many held packs have which grade, those that are damaged, and the oldest last look (seconds since 1970; 0: some
     /// pack was never looked at).
     pub(crate) fn grades(&self) -> (BTreeMap<&'static str, u64>, Vec<(PackSeq, u8)>, u64) {
-        let now_s = self.clock.wall().as_secs();
         let mut grades = BTreeMap::new();
         let (mut damaged, mut seen) = (Vec::new(), Vec::new());
         for pack in self.ledger.all().iter().filter(|pack| is_held(pack)) {
             let health = self.health.get(pack.seq);
-            let grade = health.grade(now_s, &self.config.thresholds);
+            let grade = health.grade(&self.config.thresholds);
             *grades.entry(grade.name()).or_default() += 1;
             seen.push(health.sampled_at_s);
             if grade != Grade::Whole {
-                damaged.push((pack.seq, health.good(now_s, &self.config.thresholds)));
+                damaged.push((pack.seq, health.good(&self.config.thresholds)));
             }
         }
         (grades, damaged, seen.into_iter().min().unwrap_or(0))

@@ -170,13 +170,17 @@ impl Stage<'_> {
         loop {
             match self.life.engine.repair().await {
                 Ok(_) => break,
-                // The backlog is full: a real thread would wait until there is room.
-                Err(UpkeepError::Store(StoreError::Full)) => self.clock.sleep(Duration::from_secs(5)).await,
+                // The backlog is full, or the disk.
+                Err(UpkeepError::NoRoom | UpkeepError::Store(StoreError::Full)) => {
+                    self.clock.sleep(Duration::from_secs(5)).await
+                }
                 Err(error) => return Err(format!("repair: {error}")),
             }
         }
         match self.collect().await {
-            Err(UpkeepError::Store(StoreError::Full)) => Ok("gc: it did not get to its end".into()),
+            Err(UpkeepError::NoRoom | UpkeepError::Store(StoreError::Full)) => {
+                Ok("gc: it did not get to its end".into())
+            }
             Err(error) => Err(format!("gc: {error}")),
             Ok(told) => Ok(told),
         }

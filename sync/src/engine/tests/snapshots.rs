@@ -1,16 +1,18 @@
 //! What only a snapshot needs: it stays where a snapshot finds it, also when it moves, and on another machine.
 
 use super::rig::{Chunk, Rig};
-use super::upkeep::{Owner, forget, lose_columns, name, open, open_on, packs, seq_of};
+use super::upkeep::{Owner, forget, holders, lose_columns, name, open, open_on, packs, seq_of};
 use crate::chunk_store::ChunkStore;
+use crate::clock::Clock;
 use crate::engine::Engine;
-use crate::ledger::DrainCause;
+use crate::ledger::{DrainCause, PackState};
 use crate::recovery::{Archive, ArchiveParts, At, Continuation, install, survey};
-use crate::sim::SimEntropy;
+use crate::sim::{Fault, SimEntropy};
 use crate::store::MemStore;
 use crate::upkeep::Depth;
 use cessfs_crypto::PackSeq;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::runtime::Handle;
 
 /// Fills a pack that nobody needs.
@@ -115,4 +117,64 @@ async fn what_stands_for_a_pack_is_known_after_a_recovery() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_stands_for_a_pack_that_cannot_be_read_is_known_after_a_recovery() {
     recovered(343, true).await;
+}
+
+/// Nothing is sealed for a copy that did not come about, however often it is tried.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_that_stays_and_cannot_be_read_costs_no_pack_per_round() {
+    let rig = Rig::new(24, 344);
+    let owner = Arc::new(Owner::default());
+    let engine = open_on(&rig, rig.store.clone(), &owner, |upkeep| upkeep.repair = true);
+    let all = packs(&rig, &engine, 1, 1).await;
+    owner.pin(Some(PackSeq(1)));
+    owner.talk();
+    let first = holders(&engine, all[0][0].0);
+    lose_columns(&rig, &engine, all[0][0].0, 7);
+    for number in &first[7..10] {
+        rig.world.miners.set_fault(*number, Some(Fault::Gone));
+    }
+    engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
+    assert_eq!(engine.status().damaged, [(PackSeq(1), 5)]);
+    for _ in 0..10 {
+        let repaired = engine.repair().await.expect("repair");
+        assert_eq!((repaired.chunks, repaired.packs), (0, vec![PackSeq(1)]));
+    }
+    rig.world.clock.sleep(Duration::from_secs(300)).await;
+    assert_eq!(engine.status().packs, [(PackState::Confirmed, 1)].into());
+    for number in &first[7..10] {
+        rig.world.miners.set_fault(*number, None);
+    }
+    let repaired = engine.repair().await.expect("repair");
+    assert_eq!(repaired.chunks, 1);
+    rig.assert_fetch(&engine, &all[0]).await;
+}
+
+/// A lost pack keeps all older ones from being deleted, so it must not stay lost when its miners are back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_that_stays_and_was_lost_is_copied_when_its_miners_are_back() {
+    let rig = Rig::new(24, 345);
+    let owner = Arc::new(Owner::default());
+    let engine = open_on(&rig, rig.store.clone(), &owner, |upkeep| {
+        upkeep.thresholds.away = Duration::ZERO;
+    });
+    let all = packs(&rig, &engine, 1, 2).await;
+    owner.pin(Some(PackSeq(1)));
+    let first = holders(&engine, all[0][0].0);
+    let fault = |fault| {
+        for number in &first[..9] {
+            rig.world.miners.set_fault(*number, fault);
+        }
+    };
+    fault(Some(Fault::Gone));
+    engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
+    let repaired = engine.repair().await.expect("repair");
+    assert_eq!(repaired.lost, [PackSeq(1)]);
+    fault(None);
+    lose_columns(&rig, &engine, all[0][0].0, 5);
+    engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
+    let repaired = engine.repair().await.expect("repair");
+    assert_eq!((repaired.lost, repaired.chunks), (vec![], 2));
+    assert_eq!(engine.pack_state(PackSeq(1)), Some(PackState::Confirmed));
+    assert!(seq_of(&engine, all[0][0].0) > PackSeq(1));
+    rig.assert_fetch(&engine, &all[0]).await;
 }

@@ -5,9 +5,9 @@ use super::upkeep::{Owner, holders, lose_columns, name, open, open_on, packs};
 use crate::chain::{Miner, TerritoryState};
 use crate::chunk_store::ChunkStore;
 use crate::clock::Clock;
-use crate::ledger::PackState;
-use crate::limits::{BLOCK_SECONDS, FRAGMENT_BYTES, PACKS_IN_FLIGHT};
-use crate::sim::SimMiners;
+use crate::ledger::{Blocked, DrainCause, PackState};
+use crate::limits::{AWAY_LOOK_INTERVAL, BLOCK_SECONDS, FRAGMENT_BYTES, PACKS_IN_FLIGHT};
+use crate::sim::{Fault, SimMiners};
 use crate::upkeep::{Depth, UpkeepConfig, Verdict};
 use cessfs_crypto::PackSeq;
 use std::sync::Arc;
@@ -244,4 +244,129 @@ async fn what_the_chain_purged_is_sent_again_from_this_machine_and_the_rest_is_t
     owner.keep(&[]);
     let engine = open(&rig, &owner);
     rig.assert_fetch(&engine, here).await;
+}
+
+/// What frees the territory must not wait behind what needs it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_territory_and_backlog_full_what_may_be_deleted_is() {
+    let rig = Rig::new(13, 326);
+    let owner = Arc::new(Owner::default());
+    let kept = |upkeep: &mut UpkeepConfig| upkeep.keep_history = Duration::from_secs(1 << 30);
+    let engine = open_on(&rig, rig.store.clone(), &owner, kept);
+    let all = packs(&rig, &engine, 4, 2).await;
+    all[3..].iter().for_each(|chunks| name(&owner, chunks));
+    let dead = engine.locate(all[0][0].0).expect("locate").expect("known");
+    let done = engine.collect(false).await.expect("collect");
+    assert!(done.deleted.is_empty() && done.kept.len() == 4, "{done:?}");
+    let other = engine.locate(all[3][0].0).expect("locate").expect("known").seq;
+    // Full to the last byte, and so much sealed that the backlog is still at its bound when the four are deleted.
+    rig.world.chain.set_territory(Some((1, TerritoryState::Active)));
+    owner.talk();
+    for _ in 0..8 {
+        engine.seal().expect("seal");
+    }
+    engine.builder.drain(&[other], DrainCause::Damaged).expect("drain");
+    drop(engine);
+
+    let engine = open_on(&rig, rig.store.clone(), &owner, unasked);
+    rig.blocked(&engine, |reason| matches!(reason, Blocked::TerritoryFull(_)))
+        .await;
+    let refused = engine.repair().await.expect_err("nothing can be sent");
+    assert!(refused.to_string().contains("the backlog is at its bound"), "{refused}");
+    eventually("the dead pack is deleted", || {
+        rig.world.chain.is_deleted(dead.fid.expect("stored"))
+    })
+    .await;
+    rig.world.chain.set_territory(Some((1 << 40, TerritoryState::Active)));
+    engine.poke();
+    eventually("what drained is empty and deleted", || {
+        engine.pack_state(other).is_none_or(|state| state == PackState::Gone)
+    })
+    .await;
+    rig.assert_fetch(&engine, &all[3]).await;
+}
+
+/// Longer than a miner may be away.
+const LONG: Duration = Duration::from_secs(7 * 3600);
+/// Some rounds of repair.
+const ROUNDS: Duration = Duration::from_secs(150);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn miners_that_one_look_found_away_are_not_gone_and_those_that_two_did_are() {
+    let rig = Rig::new(20, 327);
+    let owner = Arc::new(Owner::default());
+    let engine = open_on(&rig, rig.store.clone(), &owner, |upkeep| upkeep.repair = true);
+    let packs = packs(&rig, &engine, 1, 2).await;
+    name(&owner, &packs[0]);
+    let first = holders(&engine, packs[0][0].0);
+    let fault = |fault| {
+        for number in &first[..4] {
+            rig.world.miners.set_fault(*number, fault);
+        }
+    };
+    let look = || engine.scrub(Depth::Sample, Some(u64::MAX));
+    fault(Some(Fault::Gone));
+    look().await.expect("scrub");
+    fault(None);
+    rig.world.clock.skip(LONG);
+    rig.world.clock.sleep(ROUNDS).await;
+    assert_eq!(engine.pack_state(PackSeq(1)), Some(PackState::Confirmed));
+    assert_eq!(engine.status().damaged, [], "nobody has asked them since");
+    assert_eq!(look().await.expect("scrub").damaged, []);
+
+    fault(Some(Fault::Gone));
+    assert_eq!(look().await.expect("scrub").damaged, []);
+    rig.world.clock.skip(LONG);
+    assert_eq!(look().await.expect("scrub").damaged, [(PackSeq(1), 8, "rewrite")]);
+    eventually("it is rewritten", || {
+        engine.pack_state(PackSeq(1)) != Some(PackState::Confirmed)
+    })
+    .await;
+    rig.assert_fetch(&engine, &packs[0]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whoever_reaches_nobody_blames_nobody() {
+    let rig = Rig::new(20, 328);
+    let owner = Arc::new(Owner::default());
+    let engine = open_on(&rig, rig.store.clone(), &owner, |upkeep| upkeep.repair = true);
+    let packs = packs(&rig, &engine, 1, 2).await;
+    name(&owner, &packs[0]);
+    let first = holders(&engine, packs[0][0].0);
+    for depth in [Depth::Sample, Depth::Full] {
+        (0..20).for_each(|number| rig.world.miners.set_fault(number, Some(Fault::Gone)));
+        for _ in 0..2 {
+            engine.scrub(depth, Some(u64::MAX)).await.expect("the chain answers");
+            rig.world.clock.skip(LONG);
+        }
+        rig.world.clock.sleep(ROUNDS).await;
+        assert_eq!(engine.pack_state(PackSeq(1)), Some(PackState::Confirmed));
+        assert_eq!(engine.status().damaged, [], "this machine's own network was away");
+        (0..20).for_each(|number| rig.world.miners.set_fault(number, None));
+        engine.scrub(depth, Some(u64::MAX)).await.expect("scrub");
+    }
+    // Others are there: those nine are gone.
+    for number in &first[..9] {
+        rig.world.miners.set_fault(*number, Some(Fault::Gone));
+    }
+    engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
+    rig.world.clock.skip(LONG);
+    let seen = engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
+    assert_eq!(seen.damaged, [(PackSeq(1), 3, "lost")]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_with_a_miner_that_was_away_is_looked_at_again_before_long() {
+    let rig = Rig::new(13, 329);
+    let owner = Arc::new(Owner::default());
+    let engine = open_on(&rig, rig.store.clone(), &owner, |upkeep| upkeep.scrub = true);
+    let packs = packs(&rig, &engine, 1, 1).await;
+    let first = holders(&engine, packs[0][0].0)[0];
+    rig.world.miners.set_fault(first, Some(Fault::Gone));
+    engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
+    rig.world.miners.set_fault(first, None);
+    let verdict = || engine.health(PackSeq(1)).columns[0].verdict;
+    assert_eq!(verdict(), Verdict::Away);
+    rig.world.clock.skip(AWAY_LOOK_INTERVAL);
+    eventually("it is looked at again", || verdict() == Verdict::Good).await;
 }
