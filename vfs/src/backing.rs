@@ -116,7 +116,10 @@ pub(crate) trait Backing: Send + Sync {
     fn copied(&self, _blocks: &[(BlockAt, u32)]) {}
     /// After an unclean end: writes what a block held as of `version`, unless that version or a newer one is there whole.
     fn restore(&self, at: BlockAt, version: u32, data: &[u8]) -> Result<(), BackingError>;
-    /// The same for whatever an earlier process wrote.
+    /// After an unclean end, on a volume that must not change: from now on a block that is torn reads as what
+    /// [`repair`](Backing::repair) would fall back to.
+    fn fall_back(&self) {}
+    /// What an earlier process wrote is durable when it returns, whatever it is.
     fn sync_disk(&self) -> Result<(), BackingError>;
     /// Deletes the files of an inode that is no more.
     fn remove(&self, ino: u64) -> Result<(), BackingError>;

@@ -183,7 +183,7 @@ impl Data {
     /// # Errors
     /// The cache or the store cannot be read.
     pub(crate) fn recover_content(&self) -> Result<(), VfsError> {
-        self.0.put_copies_back().map(|_| ())
+        self.0.recover_content()
     }
 
     /// Believes the backing files that the last mount left open to others. After [`recover`](Data::recover), if that is due.
@@ -507,7 +507,7 @@ impl Shared {
     }
 
     /// Keeps the inode in memory until nothing of it is ahead of the store.
-    fn keep_pending(&self, inode: &Arc<Inode>) {
+    pub(crate) fn keep_pending(&self, inode: &Arc<Inode>) {
         self.pending.lock().entry(inode.ino).or_insert_with(|| inode.clone());
     }
 

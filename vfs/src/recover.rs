@@ -71,6 +71,19 @@ impl Shared {
         Ok(self.backing.sync_disk()?)
     }
 
+    /// The same for a volume that must not change: what was promised can be read. What that takes is done in the cache and in memory;
+    /// the store goes on saying what it said, to the next mount, which recovers. Nobody looks over what nobody promised: it may be
+    /// damage here.
+    pub(crate) fn recover_content(&self) -> Result<(), VfsError> {
+        self.backing.sync_disk()?;
+        self.backing.fall_back();
+        self.put_copies_back()?;
+        for ino in self.noted_inos(NOTE_PREFIX)? {
+            self.recover_unsure(ino)?;
+        }
+        self.recover_spills()
+    }
+
     /// Removes what is left of inodes that are no more, from the next of the directories that may hold any. That a file was not
     /// written lately does not mean that its inode is still there, but there is time to find out.
     pub(crate) fn remove_strays(&self) -> Result<(), VfsError> {
@@ -103,9 +116,15 @@ impl Shared {
                         self.settle_recovered(ino, &mut state, chunk, (before, now))?;
                     }
                 }
+                if self.core.config.read_only {
+                    self.keep_pending(&inode);
+                }
             }
             Ok(_) | Err(VfsError::Stale) => {}
             Err(e) => return Err(e),
+        }
+        if self.core.config.read_only {
+            return Ok(());
         }
         let mut batch = Batch::new();
         batch.delete(key);
@@ -191,6 +210,10 @@ impl Shared {
     ) -> Result<(), VfsError> {
         if now == before {
             return Ok(());
+        }
+        if self.core.config.read_only {
+            state.record.blocks = (state.record.blocks + now.allocated()).saturating_sub(before.allocated());
+            return state.data.with_slot(&self.core, ino, chunk, |slot| slot.now = now);
         }
         let mut batch = Batch::new();
         self.core.marks.mark(&mut batch, &records::extent_key(ino, chunk));

@@ -5,7 +5,7 @@
 //! write, in whatever order the disk took data and tags, leaves the durable version whole.
 //!
 //! In normal running only the highest version counts: if it does not open, the block is damaged, never silently an older
-//! one. Only [`repair`](Backing::repair), after an unclean end, falls back.
+//! one. Only after an unclean end [`repair`](Backing::repair) falls back, or whoever reads a volume that must not change.
 
 mod durable;
 mod run;
@@ -46,6 +46,8 @@ pub(super) struct Sealed {
     turns: Vec<Mutex<()>>,
     /// Buffers that were sealed into, to be sealed into again: fresh ones of this size are faulted in page by page.
     spare: Mutex<Vec<Vec<u8>>>,
+    /// What does not open reads as its older version.
+    falls_back: AtomicBool,
 }
 
 /// Chunks, by inode and number.
@@ -93,6 +95,7 @@ impl Sealed {
             fresh: Mutex::default(),
             turns: (0..BACKING_DIRS).map(|_| Mutex::new(())).collect(),
             spare: Mutex::default(),
+            falls_back: AtomicBool::new(false),
         }
     }
 
@@ -318,7 +321,8 @@ impl Backing for Sealed {
             self.files.read(slot_place(chunk.at(run.blocks.start), run.slot), out)?;
             let _span = stages::OPEN_BLOCKS.enter();
             for (block, data) in run.blocks.clone().zip(out.chunks_exact_mut(BLOCK)) {
-                if !Self::open(&chunk, block, &entries[block - at.block], data) {
+                let opens = Self::open(&chunk, block, &entries[block - at.block], data);
+                if !opens && !self.open_older(&chunk, run.slot.other(), block, data)? {
                     return Err(BackingError::Damaged(chunk.at(block)));
                 }
             }
@@ -421,6 +425,10 @@ impl Backing for Sealed {
 
     fn restore(&self, at: BlockAt, version: u32, data: &[u8]) -> Result<(), BackingError> {
         self.restore_block(at, version, data)
+    }
+
+    fn fall_back(&self) {
+        self.falls_back.store(true, Ordering::Relaxed);
     }
 
     fn sync_disk(&self) -> Result<(), BackingError> {

@@ -26,7 +26,7 @@ impl Shared {
         synced: Option<u64>,
         mut batch: Batch,
     ) -> Result<(), VfsError> {
-        if state.gone {
+        if state.gone || self.core.config.read_only {
             return Ok(());
         }
         // What could not be made durable once is not believed to be so later: the kernel tells of a failure only once.

@@ -198,7 +198,10 @@ impl Bench {
             ..self.setup
         };
         let after = Bench::mount(store, clock, chunks, Arc::new(dir), setup, self.mounts + 1);
+        let (batches, _) = after.store.progress();
         after.data.recover_content().unwrap();
+        after.data.resume_passes().unwrap();
+        assert_eq!(after.store.progress().0, batches, "a volume that must not change");
         after
     }
 

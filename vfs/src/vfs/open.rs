@@ -61,7 +61,9 @@ impl Vfs {
             if !was_clean {
                 vfs.data.recover()?;
             }
-            vfs.data.resume_passes()?;
+        }
+        vfs.data.resume_passes()?;
+        if !vfs.core.config.read_only {
             vfs.resume_quotas()?;
             if vfs.core.config.background {
                 vfs.data.start()?;

@@ -1,9 +1,10 @@
 //! What of sealed blocks is durable, and what an older copy of a block may replace.
 
-use super::{Chunk, Fresh, Sealed, Slot, TagTable};
+use super::{Chunk, Fresh, Sealed, Slot, TagTable, slot_place};
 use crate::backing::{Backing, BackingError, BlockAt};
 use std::ops::RangeBounds;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 impl Fresh {
     /// Takes notice of what a chunk's table says now.
@@ -95,6 +96,22 @@ impl Sealed {
                 self.fresh.lock().note(&chunk, &tags);
             }
         }
+    }
+
+    /// Reads what the other slot of a torn block holds, if that is asked for and there is something.
+    pub(super) fn open_older(
+        &self,
+        chunk: &Chunk,
+        slot: Slot,
+        block: usize,
+        data: &mut [u8],
+    ) -> Result<bool, BackingError> {
+        if !self.falls_back.load(Ordering::Relaxed) {
+            return Ok(false);
+        }
+        let entry = *chunk.tags.lock().entry(slot, block);
+        self.files.read(slot_place(chunk.at(block), slot), data)?;
+        Ok(Self::open(chunk, block, &entry, data))
     }
 
     /// See [`Backing::restore`].

@@ -60,6 +60,10 @@ impl Shared {
 
     /// Ends a pass that nobody uses any more; false if somebody does, or if it is to take its time for that and must not.
     pub(crate) fn settle(&self, inode: &Arc<Inode>, may_take_long: bool) -> Result<bool, VfsError> {
+        if self.core.config.read_only {
+            // The note is for the next mount.
+            return Ok(inode.state.read().data.pass.is_none());
+        }
         let (suspects, opened) = {
             let _guard = self.core.marks.enter_unseen();
             let mut state = inode.state.write();
@@ -303,6 +307,9 @@ impl Shared {
     }
 
     fn tend(&self, due: impl Fn(&Pass) -> bool) -> Result<(), VfsError> {
+        if self.core.config.read_only {
+            return Ok(());
+        }
         let passing: Vec<Arc<Inode>> = self.passing.lock().values().cloned().collect();
         let mut first_error = None;
         for inode in passing {
@@ -320,7 +327,7 @@ impl Shared {
     }
 
     /// Believes the backing files that the last mount left notes about; some may still be written by who had them open. What is
-    /// in them is found in the background, as of any file that others write.
+    /// in them is found in the background, as of any file that others write. On a volume that must not change they stay what is read.
     pub(crate) fn resume_passes(&self) -> Result<(), VfsError> {
         for ino in self.noted_inos(PASS_PREFIX)? {
             let inode = match self.core.inodes.get(&self.core, ino) {
@@ -351,6 +358,9 @@ impl Shared {
     }
 
     fn drop_note(&self, ino: u64) -> Result<(), VfsError> {
+        if self.core.config.read_only {
+            return Ok(());
+        }
         let mut batch = Batch::new();
         batch.delete(pass_key(ino));
         Ok(self.core.store.commit(batch)?)

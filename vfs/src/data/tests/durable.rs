@@ -87,9 +87,15 @@ fn after_power_cuts(at_rest: AtRest, prepare: &dyn Fn(&Bench), overwrite: &dyn F
         let image = torn_dir(durable_dir.path(), bench.dir.path(), unit(at_rest), &keeps);
         // The journal may be ahead of the cache, or the cache of the journal.
         let batches = if keep % 2 == 0 { all } else { durable };
+        let copy = scratch();
+        copy_dir(image.path(), copy.path());
+        let reader = bench.read_only_copy(batches, copy);
+        let shown = reader.try_read(5, 0, old.len() as u32);
         let after = bench.power_cut(batches, image.path());
         let what = format!("{at_rest:?}, {what}, cut {keep}, {batches} batches of {durable}..{all}");
         old_or_new(&after.content(5), &old, &new, &what);
+        let shown = shown.unwrap_or_else(|e| panic!("{what}, read only: {e}"));
+        old_or_new(&shown, &old, &new, &format!("{what}, read only"));
         // And it goes on from there.
         after.write(5, 0, b"on");
         assert_eq!(after.try_read(5, 0, 2).unwrap(), b"on", "{what}");

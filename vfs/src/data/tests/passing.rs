@@ -172,6 +172,38 @@ fn after_a_crash_the_backing_file_is_believed() {
     }
 }
 
+/// What the kernel wrote and made durable itself is what a volume shows that must not change, also in a file that the records know
+/// as an empty one.
+#[test]
+fn after_a_crash_the_backing_file_is_read_also_where_nothing_may_change() {
+    let bench = Bench::passing();
+    confirmed(&bench, 5, &pattern(1, 2 * MIB));
+    pass(&bench, 5).write_all_at(&pattern(2, 70_000), MIB as u64).unwrap();
+    let born = bench.create_open(6).unwrap();
+    born.write_all_at(&pattern(3, MIB + 9), 0).unwrap();
+    bench.data.fsync(&bench.file(6), false).unwrap();
+    let (_, durable) = bench.store.progress();
+    let dir = scratch();
+    copy_dir(bench.dir.path(), dir.path());
+    let after = bench.read_only_copy(durable, dir);
+    let mut expected = pattern(1, 2 * MIB);
+    expected[MIB..MIB + 70_000].copy_from_slice(&pattern(2, 70_000));
+    for (ino, expected) in [(5, expected), (6, pattern(3, MIB + 9))] {
+        let inode = after.file(ino);
+        let (stamp, _) = after
+            .data
+            .written_by_others(&inode.state.read())
+            .unwrap()
+            .expect("it passes");
+        assert_eq!(stamp.size, expected.len() as u64);
+        assert!(after.try_read(ino, 0, stamp.size as u32 + 10).unwrap() == expected);
+        after.data.released(&inode);
+        after.data.write_back_all().unwrap();
+        assert!(after.try_read(ino, 0, stamp.size as u32).unwrap() == expected);
+    }
+    assert_eq!((notes(&after), after.data.errors()), (2, Vec::new()));
+}
+
 #[test]
 fn what_a_sync_submitted_outlives_a_power_cut_though_nobody_synced_the_file() {
     let mut bench = Bench::passing();

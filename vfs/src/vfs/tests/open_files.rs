@@ -267,3 +267,26 @@ fn reading_is_an_access_and_sizes_have_an_end() {
     let store = Arc::new(w.store.crashed_at(w.store.progress().0));
     assert_eq!(World::on(store, |_| {}).stat("/f").atime, now);
 }
+
+/// The daemon dies while the kernel has a file of its own to write: a mount that must not change shows what is in it.
+#[test]
+fn what_the_kernel_wrote_before_a_kill_is_read_also_read_only() {
+    let dir = Arc::new(scratch());
+    let (store, clock) = (Arc::new(MemStore::new()), Arc::new(FakeClock::new()));
+    let tune = |config: &mut VfsConfig| (config.passthrough, config.background) = (true, false);
+    let w = World::over(store, clock.clone(), dir.clone(), FakeChunks::new(), tune);
+    let (attr, opened) = w.vfs.create_through(ROOT_INO, b"f", 0o644, RW, USER).unwrap();
+    let file = opened.through.expect("it was made to be handed out");
+    std::os::unix::fs::FileExt::write_all_at(&*file, &[7; 100_000], 0).unwrap();
+    w.vfs.fsync(attr.ino, opened.fh, false).unwrap();
+    let (_, durable) = w.store.progress();
+    let tune = |config: &mut VfsConfig| config.read_only = true;
+    let left = Arc::new(w.store.crashed_at(durable));
+    let w = World::over(left, clock, dir, FakeChunks::new(), tune);
+    assert_eq!(w.stat("/f").size, 100_000);
+    let fh = w.open("/f", OpenFlags { write: false, ..RW }).unwrap();
+    let read = wait(w.vfs.read(attr.ino, fh, 90_000, 20_000).unwrap()).unwrap();
+    assert_eq!(read.bytes(), [7; 10_000]);
+    w.vfs.release(attr.ino, fh).unwrap();
+    assert_eq!((w.stat("/f").size, w.store.progress().0), (100_000, durable));
+}
