@@ -218,7 +218,8 @@ impl<'c> Change<'c> {
         }
         let record = self.record(locked, ino);
         record.nlink = 0;
-        if record.quota == ino {
+        // A directory may have a quota and, while that is being set or cleared, count for another.
+        if self.core.quotas.knows(ino) {
             let key = records::quota_key(ino);
             self.core.marks.mark(&mut self.batch, &key);
             self.batch.delete(key);
@@ -297,10 +298,8 @@ impl<'c> Change<'c> {
                 let blocks = locked.inode_mut(*ino).0.charged.load(Ordering::Relaxed);
                 core.quotas.release(record.quota, QuotaUse { blocks, inodes: 1 });
             }
-            if record.quota == *ino {
-                core.quotas.forget(*ino);
-            }
             if record.kind == FileKind::Directory {
+                core.quotas.forget(*ino);
                 core.places.forget(*ino);
             }
         }

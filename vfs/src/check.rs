@@ -9,7 +9,7 @@
 //! or none and an orphan note. Inodes count their xattrs right. Content belongs to regular files, and is where the
 //! record says. No inode number is at or above the counter, and inodes are counted right. A file without links is either open or in the trash, and the
 //! trash and its files name each other. Directories count for the quota of their parent or for their own, unless one is just
-//! being set; a quota that is counted for is there.
+//! being set; a quota that is counted for is there, and so is its directory.
 
 use crate::attr::FileKind;
 use crate::data::size::deletion_key;
@@ -54,10 +54,11 @@ struct Check<'a> {
 pub fn check_tree(store: &dyn MetaStore, keys: &VolumeKeys) -> Result<Vec<String>, VfsError> {
     let mut check = judge_names(store, keys)?;
     check.judge_counter()?;
+    check.judge_quota_dirs()?;
     Ok(check.findings)
 }
 
-/// The same without the counters, for whoever judges those itself.
+/// The same without the counters and the places of quotas, for whoever judges those itself.
 pub(crate) fn check_names(store: &dyn MetaStore, keys: &VolumeKeys) -> Result<Vec<String>, VfsError> {
     Ok(judge_names(store, keys)?.findings)
 }
@@ -346,6 +347,16 @@ impl Check<'_> {
         for ino in lost {
             self.find(format!("directory {ino} does not lead up to the root"));
         }
+    }
+
+    fn judge_quota_dirs(&mut self) -> Result<(), VfsError> {
+        for root in self.quotas.keys().copied().collect::<Vec<_>>() {
+            // A damaged record is a finding of its own.
+            if self.store.get(&records::inode_key(root))?.is_none() {
+                self.find(format!("a quota is set on directory {root}, which is no more"));
+            }
+        }
+        Ok(())
     }
 
     fn judge_counter(&mut self) -> Result<(), VfsError> {

@@ -10,6 +10,7 @@
 //! | a clean chunk's cached bytes are damaged, a pack has them | counts as absent; the network's copy is read |
 //! | a dirty chunk without its note, a note without a dirty chunk | the note follows the chunk |
 //! | blocks, links or attributes miscounted, the counters of inodes behind | counted again |
+//! | a quota of a directory that is no more | removed |
 //! | a backing file of no inode | removed |
 //! | copies of blocks in the journal after a clean close | removed |
 //! | everything else | told: what is missing cannot be proven |
@@ -119,6 +120,7 @@ pub fn fsck(parts: VfsParts, repair: bool) -> Result<FsckReport, VfsError> {
         fsck.leftovers()?;
     }
     fsck.counters()?;
+    fsck.quotas()?;
     let tree = check_names(&*fsck.core.store, &fsck.core.keys)?;
     fsck.report.findings.extend(tree.into_iter().map(|what| Finding {
         what,
@@ -352,6 +354,31 @@ impl Fsck {
             );
             let backing = self.backing.clone();
             self.mend(what, |_| Ok(backing.remove(file.ino)?))?;
+        }
+        Ok(())
+    }
+
+    /// Quotas of directories that are no more.
+    fn quotas(&mut self) -> Result<(), VfsError> {
+        let core = self.core.clone();
+        let mut lost = Vec::new();
+        each(&*core.store, records::QUOTA_PREFIX, |key, _| {
+            let root = records::parse_ino_key(key)?;
+            if core.store.get(&records::inode_key(root))?.is_none() {
+                lost.push(root);
+            }
+            Ok(())
+        })?;
+        for root in lost {
+            let what = format!("a quota is set on directory {root}, which is no more");
+            self.mend(what, |core| {
+                let _guard = core.marks.enter();
+                let key = records::quota_key(root);
+                let mut batch = Batch::new();
+                core.marks.mark(&mut batch, &key);
+                batch.delete(key);
+                Ok(core.store.commit(batch)?)
+            })?;
         }
         Ok(())
     }

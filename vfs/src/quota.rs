@@ -75,6 +75,11 @@ impl Quotas {
         self.trees.write().remove(&root);
     }
 
+    /// There is a quota on this directory.
+    pub(crate) fn knows(&self, root: u64) -> bool {
+        self.trees.read().contains_key(&root)
+    }
+
     /// What a tree may use and uses; `None` if it has no quota.
     pub(crate) fn report(&self, root: u64) -> Option<QuotaReport> {
         let tree = self.tree(root)?;

@@ -92,7 +92,7 @@ fn a_good_tree_has_no_findings() {
 #[test]
 fn each_broken_invariant_is_found() {
     type Break = fn(&MemStore);
-    let breaks: [(&str, Break); 17] = [
+    let breaks: [(&str, Break); 18] = [
         ("no root", |s| delete(s, records::inode_key(1))),
         ("root elsewhere", |s| {
             put(s, records::inode_key(1), directory(2, 3).encode())
@@ -144,6 +144,14 @@ fn each_broken_invariant_is_found() {
         ("xattr count", |s| put(s, records::inode_key(4), file().encode())),
         ("content in the wrong place", |s| {
             put(s, records::extent_key(4, 0), Extent::default().encode())
+        }),
+        ("a quota without its directory", |s| {
+            let quota = QuotaRecord {
+                phase: QuotaPhase::Active,
+                bytes_max: 1,
+                inodes_max: 1,
+            };
+            put(s, records::quota_key(9), quota.encode())
         }),
         ("counter behind", |s| {
             put(s, records::NEXT_INO_KEY.to_vec(), records::encode_counter(5))

@@ -4,6 +4,7 @@ use crate::core::VfsConfig;
 use crate::fakes::bench::{scratch, wait};
 use crate::fakes::{FakeChunks, FakeClock, FakeEntropy, FakeTrees, volume_keys};
 use crate::inode::ROOT_INO;
+use crate::records::{QuotaPhase, QuotaRecord};
 use crate::request::OpenFlags;
 use cessfs_sync::store::MemStore;
 use cessfs_sync::{CutCause, MetaStore};
@@ -136,6 +137,14 @@ fn what_the_records_prove_is_put_right() {
 
     scene.change(|batch| batch.put(records::FILES_KEY, records::encode_counter(77)));
     scene.is_put_right("77 inodes");
+
+    let quota = QuotaRecord {
+        phase: QuotaPhase::Active,
+        bytes_max: 1,
+        inodes_max: 1,
+    };
+    scene.change(|batch| batch.put(records::quota_key(999), quota.encode()));
+    scene.is_put_right("directory 999");
 
     std::fs::write(scene.dir.path().join("05/0000000000000f05"), [1; 5000]).unwrap();
     scene.is_put_right("no more");

@@ -80,7 +80,6 @@ impl Vfs {
             inodes_max,
         };
         self.put_quota(ino, Some(&record))?;
-        self.core.quotas.set(ino, &record);
         if phase == QuotaPhase::Spreading {
             self.spread(ino, &record)?;
         }
@@ -101,7 +100,6 @@ impl Vfs {
             inodes_max: 0,
         };
         self.put_quota(ino, Some(&unlimited))?;
-        self.core.quotas.set(ino, &unlimited);
         self.retract(ino)?;
         Ok(true)
     }
@@ -117,16 +115,35 @@ impl Vfs {
         self.core.quotas.all()
     }
 
-    /// Ends the walks that the last mount did not.
+    /// Ends the walks that the last mount did not. One that fails again is left to the next mount, and `status` tells: what one
+    /// directory is allowed to hold keeps nobody from the rest.
     pub(super) fn resume_quotas(&self) -> Result<(), VfsError> {
         let _walk = self.walks.write();
         for (root, record) in stored(&self.core)? {
-            match record.phase {
-                QuotaPhase::Active => {}
-                QuotaPhase::Spreading => self.spread(root, &record)?,
-                QuotaPhase::Clearing => self.retract(root)?,
+            let ended = match self.inode(root).map(|_| record.phase) {
+                Ok(QuotaPhase::Active) => Ok(()),
+                Ok(QuotaPhase::Spreading) => self.spread(root, &record),
+                Ok(QuotaPhase::Clearing) => self.retract(root),
+                Err(VfsError::Stale) => self.drop_quota(root),
+                Err(e) => Err(e),
+            };
+            if let Err(e) = ended {
+                let what = format!("the quota of directory {root} is not settled: {e}");
+                self.data.note_error(what);
             }
         }
+        Ok(())
+    }
+
+    /// Deletes the quota of a directory that is no more.
+    fn drop_quota(&self, root: u64) -> Result<(), VfsError> {
+        let _change = self.core.marks.enter();
+        let key = records::quota_key(root);
+        let mut batch = Batch::new();
+        self.core.marks.mark(&mut batch, &key);
+        batch.delete(key);
+        self.core.store.commit(batch)?;
+        self.core.quotas.forget(root);
         Ok(())
     }
 
@@ -150,8 +167,9 @@ impl Vfs {
         Ok(value.map(|value| QuotaRecord::decode(&value)).transpose()?)
     }
 
-    /// Journals a quota, or that there is none, unless the directory is gone.
-    fn put_quota(&self, root: u64, record: Option<&QuotaRecord>) -> Result<(), VfsError> {
+    /// Journals a quota, or that there is none, unless the directory is gone; and tells the table while the directory is
+    /// locked, so that whoever removes it finds in the table what the store has.
+    pub(super) fn put_quota(&self, root: u64, record: Option<&QuotaRecord>) -> Result<(), VfsError> {
         let inode = self.inode(root)?;
         let _change = self.core.marks.enter();
         let state = inode.state.read();
@@ -163,7 +181,12 @@ impl Vfs {
             Some(record) => batch.put(key, record.encode()),
             None => batch.delete(key),
         }
-        Ok(self.core.store.commit(batch)?)
+        self.core.store.commit(batch)?;
+        match record {
+            Some(record) => self.core.quotas.set(root, record),
+            None => self.core.quotas.forget(root),
+        }
+        Ok(())
     }
 
     /// Tells every inode of the tree that it counts for it. `walks` is held exclusively.
@@ -186,9 +209,11 @@ impl Vfs {
             }
         };
         self.walk(root, around)?;
-        self.put_quota(root, None)?;
-        self.core.quotas.forget(root);
-        Ok(())
+        match self.put_quota(root, None) {
+            // Removed meanwhile, and with it its quota.
+            Err(VfsError::Stale | VfsError::NotFound) => Ok(()),
+            put => put,
+        }
     }
 
     /// Makes everything from `root` down count for `tree`, except for trees within it.

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::quota::QuotaUse;
+use crate::records::{self, QuotaPhase, QuotaRecord};
+use cessfs_sync::MetaStore;
 
 const FILE: OpenFlags = OpenFlags {
     read: true,
@@ -240,4 +242,70 @@ fn files_made_by_many_threads_use_a_limit_up_exactly() {
     });
     assert_eq!(made, 100);
     assert_eq!(used(w, "/t"), by_walking(w, "/t"));
+}
+
+fn quota_in(phase: QuotaPhase) -> QuotaRecord {
+    QuotaRecord {
+        phase,
+        bytes_max: 1 << 20,
+        inodes_max: 100,
+    }
+}
+
+fn put(w: &World, key: Vec<u8>, value: Vec<u8>) {
+    let mut batch = cessfs_sync::Batch::new();
+    batch.put(key, value);
+    w.store.commit(batch).unwrap();
+}
+
+#[test]
+fn a_quota_whose_directory_is_gone_keeps_nobody_from_mounting() {
+    for phase in [QuotaPhase::Clearing, QuotaPhase::Spreading, QuotaPhase::Active] {
+        let w = tree();
+        w.vfs.close().unwrap();
+        put(&w, records::quota_key(999), quota_in(phase).encode());
+        let w = World::on(w.store.clone(), |_| {});
+        assert!(w.vfs.quotas().is_empty(), "{phase:?}");
+        assert_eq!(w.vfs.errors(), Vec::<String>::new());
+        w.check();
+    }
+}
+
+#[test]
+fn a_directory_removed_while_its_quota_is_set_takes_it_along() {
+    let w = tree();
+    w.mkdir("/t/e").unwrap();
+    let e = w.ino("/t/e");
+    // As far as this before the walk has come to the directory.
+    w.vfs.put_quota(e, Some(&quota_in(QuotaPhase::Spreading))).unwrap();
+    w.rmdir("/t/e").unwrap();
+    assert_eq!(w.store.get(&records::quota_key(e)).unwrap(), None);
+    assert!(w.vfs.quotas().is_empty());
+    w.check();
+    // And so does one that another directory replaces.
+    w.mkdir("/t/e").unwrap();
+    w.mkdir("/t/f").unwrap();
+    w.vfs
+        .put_quota(w.ino("/t/e"), Some(&quota_in(QuotaPhase::Clearing)))
+        .unwrap();
+    w.rename("/t/f", "/t/e").unwrap();
+    w.check();
+}
+
+#[test]
+fn a_walk_that_fails_is_told_and_tried_again_at_each_mount() {
+    let w = tree().reopen();
+    let (t, key) = (w.ino("/t"), records::inode_key(w.ino("/t/d/b")));
+    let good = w.store.get(&key).unwrap().unwrap();
+    w.vfs.close().unwrap();
+    put(&w, key.clone(), b"junk".to_vec());
+    let w = World::on(w.store.clone(), |_| {});
+    assert!(w.vfs.set_quota(t, 1 << 20, 100).is_err());
+    let w = w.reopen();
+    assert!(w.vfs.errors().iter().any(|error| error.contains("quota")), "it is told");
+    w.vfs.close().unwrap();
+    put(&w, key, good);
+    let w = World::on(w.store.clone(), |_| {});
+    assert_eq!(used(&w, "/t"), by_walking(&w, "/t"));
+    w.check();
 }
