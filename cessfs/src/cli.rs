@@ -4,7 +4,8 @@ use crate::commands::{
     bench, completions, config, doctor, evict, explain, fsck, gc, init, man, metrics, mount, profile, quota, recover,
     repair, scrub, snapshot, status, sync, territory, trash, umount, unsent, volumes,
 };
-use crate::config::LogLevel;
+use crate::config::{LogLevel, nearest};
+use crate::exit::{Exit, Failure};
 use clap::builder::{OsStringValueParser, TypedValueParser};
 use clap::{Args, Parser, Subcommand};
 use std::ffi::{OsStr, OsString};
@@ -25,7 +26,7 @@ use std::path::{Path, PathBuf};
   cessfs sync photos --wait
   cessfs umount ~/Photos
 
-`cessfs VERB --help` has more. Exit codes: docs/CLI_ABI.md."
+`cessfs VERB --help` has more. What scripts may rely on, exit codes among it: /usr/share/doc/cessfs/CLI_ABI.md."
 )]
 pub struct Cli {
     /// Options of every verb.
@@ -75,6 +76,7 @@ pub enum Verb {
     /// Mount a volume on a directory
     Mount(mount::MountArgs),
     /// Unmount a directory
+    #[command(visible_alias = "unmount")]
     Umount(umount::UmountArgs),
     /// Tell how a volume is
     Status(status::StatusArgs),
@@ -134,6 +136,22 @@ pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
         given.insert(1, "mount".into());
     }
     given
+}
+
+/// What is said when the word that [`arguments`] took for a volume is none: whoever mistyped a verb is not told to make a volume.
+pub fn neither_verb_nor_volume(word: &OsStr, failure: Failure) -> Failure {
+    let word = word.to_string_lossy();
+    if failure.exit != Exit::NoVolume || word.starts_with("cess://") {
+        return failure;
+    }
+    use clap::CommandFactory;
+    let command = Cli::command();
+    let shown = command.get_subcommands().filter(|verb| !verb.is_hide_set());
+    let hint = match nearest(&word, shown.map(clap::Command::get_name)) {
+        Some(verb) => format!("did you mean `cessfs {verb}`?"),
+        None => "`cessfs --help` lists the verbs, `cessfs volumes` the volumes".to_owned(),
+    };
+    Failure::new(Exit::NoVolume, format!("`{word}` is neither a verb nor a volume")).hint(hint)
 }
 
 fn is_verb(word: &OsStr) -> bool {
@@ -216,6 +234,7 @@ mod tests {
             ("cessfs cess://photos /tmp", "cessfs mount cess://photos /tmp"),
             ("cessfs mount photos /tmp", "cessfs mount photos /tmp"),
             ("cessfs umount /tmp", "cessfs umount /tmp"),
+            ("cessfs unmount /tmp", "cessfs unmount /tmp"),
             ("cessfs status /tmp", "cessfs status /tmp"),
             ("cessfs photos /does/not/exist", "cessfs photos /does/not/exist"),
             ("cessfs --home /tmp status", "cessfs --home /tmp status"),

@@ -8,6 +8,7 @@ mod uplink;
 use crate::exit::{Exit, Failure};
 use crate::limits;
 use crate::units;
+use cessfs_sync::chain::subxt::is_address;
 use cessfs_sync::limits::{BACKLOG_BOUND_BYTES, BACKLOG_BOUND_BYTES_MIN};
 use cessfs_vfs::AtRest;
 use cessfs_vfs::limits::ROOM_WAIT_DEFAULT;
@@ -323,14 +324,13 @@ impl VolumeConfig {
 /// Accepts what can be an RPC address.
 ///
 /// # Errors
-/// [`Exit::Config`] for another scheme.
+/// [`Exit::Config`] for what is none, or has another scheme.
 pub fn check_rpc(url: &str) -> Result<(), Failure> {
-    let rest = url.strip_prefix("ws://").or_else(|| url.strip_prefix("wss://"));
-    match rest {
-        Some(rest) if !rest.is_empty() => Ok(()),
-        _ => Err(Failure::new(Exit::Config, format!("`{url}` is not an RPC address"))
-            .hint("it starts with ws:// or wss://, such as wss://t2-rpc.cess.network")),
+    if is_address(url) {
+        return Ok(());
     }
+    Err(Failure::new(Exit::Config, format!("`{url}` is not an RPC address"))
+        .hint("it starts with ws:// or wss://, such as wss://t2-rpc.cess.network"))
 }
 
 /// The known word most like a given one, if any is alike at all.

@@ -221,7 +221,9 @@ impl From<CryptoError> for Failure {
     fn from(error: CryptoError) -> Failure {
         let what = error.to_string();
         match error {
-            CryptoError::Phrase(_) | CryptoError::WrongSecret => Failure::new(Exit::Secret, what),
+            CryptoError::Phrase(_) | CryptoError::WrongSecret | CryptoError::NoSlot(_) => {
+                Failure::new(Exit::Secret, what)
+            }
             _ => Failure::new(Exit::Failed, what),
         }
     }

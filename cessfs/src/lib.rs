@@ -32,7 +32,10 @@ use std::process::ExitCode;
 /// The program: runs the command line it was started with.
 pub fn main() -> ExitCode {
     let closed = close_to_others();
-    let cli = cli::Cli::parse_from(cli::arguments(std::env::args_os()));
+    let given: Vec<_> = std::env::args_os().collect();
+    let arguments = cli::arguments(given.clone());
+    let word = (arguments != given).then(|| given[1].clone());
+    let cli = cli::Cli::parse_from(arguments);
     // `mount` chooses its own output: the daemon's log, or stderr in the foreground.
     if !matches!(cli.verb, cli::Verb::Mount(_)) {
         end_with_the_pipe();
@@ -44,6 +47,10 @@ pub fn main() -> ExitCode {
     match commands::run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            let failure = match &word {
+                Some(word) => cli::neither_verb_nor_volume(word, failure),
+                None => failure,
+            };
             eprintln!("cessfs: {failure}");
             if let Some(hint) = &failure.hint {
                 eprintln!("hint: {hint}");

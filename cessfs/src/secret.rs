@@ -1,10 +1,13 @@
 //! Where passphrases, key files and phrases come from. They are never taken from the command line or an environment
 //! variable's value: both can be read by others.
 
+#[cfg(test)]
+mod tests;
+
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeName, is_exposed};
 use crate::limits;
-use cessfs_crypto::{KeySlots, Phrase, VolumeSecret};
+use cessfs_crypto::{CryptoError, KeySlots, Phrase, SlotKind, VolumeSecret};
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -28,10 +31,10 @@ impl Secret {
             Secret::KeyFile(bytes) => (slots.open_key_file(bytes), "key file"),
         };
         opened.map_err(|e| match e {
-            cessfs_crypto::CryptoError::WrongSecret => {
-                Failure::new(Exit::Secret, format!("this {what} does not open the volume"))
-                    .hint("check that it belongs to this volume; `cessfs recover` brings back with the phrase what reached the network")
-            }
+            CryptoError::WrongSecret => Failure::new(Exit::Secret, format!("this {what} does not open the volume"))
+                .hint("check that it belongs to this volume; `cessfs recover` brings back with the phrase what reached the network"),
+            CryptoError::NoSlot(_) => Failure::new(Exit::Secret, format!("no {what} opens this volume"))
+                .hint(format!("give {}", other_kind(slots))),
             other => other.into(),
         })
     }
@@ -80,6 +83,36 @@ pub struct Sources {
     pub environment: Option<PathBuf>,
     /// `$CREDENTIALS_DIRECTORY`, where systemd puts credentials.
     pub credentials: Option<PathBuf>,
+    /// How the two files are given to this verb.
+    pub given_as: GivenAs,
+}
+
+/// How a verb takes the name of a file with a secret.
+#[derive(Clone, Copy, Debug, Default)]
+pub enum GivenAs {
+    /// `--key-file FILE`.
+    #[default]
+    Arguments,
+    /// `-o key-file=FILE`.
+    MountOptions,
+}
+
+impl GivenAs {
+    fn advice(self) -> &'static str {
+        match self {
+            GivenAs::Arguments => "give `--passphrase-file FILE` or `--key-file FILE`, or set CESSFS_PASSPHRASE_FILE",
+            GivenAs::MountOptions => {
+                "give `-o passphrase-file=FILE` or `-o key-file=FILE`, or set CESSFS_PASSPHRASE_FILE"
+            }
+        }
+    }
+
+    fn key_file(self) -> &'static str {
+        match self {
+            GivenAs::Arguments => "give `--key-file FILE`",
+            GivenAs::MountOptions => "give `-o key-file=FILE`",
+        }
+    }
 }
 
 impl Sources {
@@ -91,6 +124,15 @@ impl Sources {
             passphrase_file,
             environment: path("CESSFS_PASSPHRASE_FILE"),
             credentials: path("CREDENTIALS_DIRECTORY"),
+            given_as: GivenAs::Arguments,
+        }
+    }
+
+    /// The same for mount options.
+    pub fn of_mount(key_file: Option<PathBuf>, passphrase_file: Option<PathBuf>) -> Sources {
+        Sources {
+            given_as: GivenAs::MountOptions,
+            ..Sources::new(key_file, passphrase_file)
         }
     }
 
@@ -115,15 +157,20 @@ impl Sources {
         read_passphrase(&path).map(|bytes| Some(Secret::Passphrase(bytes)))
     }
 
-    /// The secret that opens an existing volume: from a file, else asked for on the terminal.
+    /// The secret that opens an existing volume: from a file, else, if a passphrase does open it, asked for on the terminal.
     ///
     /// # Errors
     /// [`Exit::Secret`] when there is none.
-    pub fn for_mount(&self, volume: &VolumeName) -> Result<Secret, Failure> {
+    pub fn for_mount(&self, volume: &VolumeName, slots: &KeySlots) -> Result<Secret, Failure> {
         if let Some(secret) = self.in_files(volume)? {
             return Ok(secret);
         }
-        ask(&format!("passphrase of volume `{volume}`: ")).map(Secret::Passphrase)
+        if !slots.kinds().any(|kind| kind == SlotKind::Passphrase) {
+            let what = format!("volume `{volume}` is opened by a key file, and none was given");
+            return Err(Failure::new(Exit::Secret, what).hint(self.given_as.key_file()));
+        }
+        self.ask(&format!("passphrase of volume `{volume}`: "))
+            .map(Secret::Passphrase)
     }
 
     /// The secret that will open a new volume: from a file, else asked for twice.
@@ -134,25 +181,31 @@ impl Sources {
         if let Some(secret) = self.in_files(volume)? {
             return Ok(secret);
         }
-        let first = ask(&format!("new passphrase for volume `{volume}`: "))?;
-        let second = ask("the same again: ")?;
+        let first = self.ask(&format!("new passphrase for volume `{volume}`: "))?;
+        let second = self.ask("the same again: ")?;
         if *first != *second {
             return Err(Failure::new(Exit::Secret, "the two passphrases differ").hint("nothing was made; try again"));
         }
         Ok(Secret::Passphrase(first))
     }
+
+    fn ask(&self, prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
+        if !std::io::stdin().is_terminal() {
+            let what = "no passphrase was given and there is no terminal to ask on";
+            return Err(Failure::new(Exit::Secret, what).hint(self.given_as.advice()));
+        }
+        let typed =
+            rpassword::prompt_password(prompt).map_err(|e| Failure::disk("cannot read from the terminal", &e))?;
+        checked(Zeroizing::new(typed.into_bytes()), "the passphrase")
+    }
 }
 
-fn ask(prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    if !std::io::stdin().is_terminal() {
-        return Err(Failure::new(
-            Exit::Secret,
-            "no passphrase was given and there is no terminal to ask on",
-        )
-        .hint("give `passphrase-file=FILE` or `key-file=FILE`, or set CESSFS_PASSPHRASE_FILE"));
+/// What does open a volume, as `mount` and as other verbs take it.
+fn other_kind(slots: &KeySlots) -> &'static str {
+    match slots.kinds().any(|kind| kind == SlotKind::Passphrase) {
+        true => "its passphrase: `--passphrase-file FILE`, or `-o passphrase-file=FILE` to mount",
+        false => "its key file: `--key-file FILE`, or `-o key-file=FILE` to mount",
     }
-    let typed = rpassword::prompt_password(prompt).map_err(|e| Failure::disk("cannot read from the terminal", &e))?;
-    checked(Zeroizing::new(typed.into_bytes()), "the passphrase")
 }
 
 fn read_passphrase(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
@@ -220,92 +273,5 @@ fn read_bounded(path: &Path, most: usize, what: &str) -> Result<Zeroizing<Vec<u8
 fn warn_if_exposed(path: &Path) {
     if is_exposed(path) {
         eprintln!("warning: {} can be read by other users; `chmod 600` it", path.display());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn name() -> VolumeName {
-        "v".parse().unwrap()
-    }
-
-    fn bytes(secret: Secret) -> (u8, Vec<u8>) {
-        match secret {
-            Secret::Passphrase(b) => (b'p', b.to_vec()),
-            Secret::KeyFile(b) => (b'k', b.to_vec()),
-        }
-    }
-
-    #[test]
-    fn order_of_sources() {
-        let tmp = tempfile::tempdir().unwrap();
-        let put = |file: &str, text: &str| {
-            let path = tmp.path().join(file);
-            std::fs::write(&path, text).unwrap();
-            path
-        };
-        let mut sources = Sources {
-            key_file: Some(put("key", "k\n")),
-            passphrase_file: Some(put("pw", "option\n")),
-            environment: Some(put("env", "environment\r\n")),
-            credentials: Some(tmp.path().to_owned()),
-        };
-        put("cessfs-passphrase", "general");
-        put("cessfs-v", "own");
-        let mut next = |drop: fn(&mut Sources)| {
-            let found = bytes(sources.in_files(&name()).unwrap().unwrap());
-            drop(&mut sources);
-            found
-        };
-        assert_eq!(next(|s| s.key_file = None), (b'k', b"k\n".to_vec()));
-        assert_eq!(next(|s| s.passphrase_file = None), (b'p', b"option".to_vec()));
-        assert_eq!(next(|s| s.environment = None), (b'p', b"environment".to_vec()));
-        assert_eq!(next(|_| ()), (b'p', b"own".to_vec()));
-        std::fs::remove_file(tmp.path().join("cessfs-v")).unwrap();
-        assert_eq!(
-            bytes(sources.in_files(&name()).unwrap().unwrap()).1,
-            b"general".to_vec()
-        );
-        sources.credentials = None;
-        assert!(sources.in_files(&name()).unwrap().is_none());
-    }
-
-    #[test]
-    fn empty_and_oversized_files_are_refused() {
-        let tmp = tempfile::tempdir().unwrap();
-        for content in [
-            String::new(),
-            "\n".to_owned(),
-            "x".repeat(limits::PASSPHRASE_BYTES_MAX + 1),
-        ] {
-            let path = tmp.path().join("pw");
-            std::fs::write(&path, &content).unwrap();
-            let sources = Sources {
-                passphrase_file: Some(path),
-                ..Sources::default()
-            };
-            assert_eq!(
-                sources.in_files(&name()).err().unwrap().exit,
-                Exit::Secret,
-                "{} bytes",
-                content.len()
-            );
-        }
-    }
-
-    #[test]
-    fn a_secret_survives_the_pipe() {
-        let mut pipe = Vec::new();
-        Secret::Passphrase(Zeroizing::new(b"pw".to_vec()))
-            .send(&mut pipe)
-            .unwrap();
-        assert_eq!(
-            bytes(Secret::receive(&mut pipe.as_slice()).unwrap()),
-            (b'p', b"pw".to_vec())
-        );
-        assert!(Secret::receive(&mut [].as_slice()).is_err());
-        assert!(Secret::receive(&mut b"zz".as_slice()).is_err());
     }
 }

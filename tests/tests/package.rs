@@ -95,6 +95,8 @@ fn the_package_mounts_through_fstab_in_a_clean_root() -> Result<()> {
         "usr/share/bash-completion/completions/cessfs",
         "usr/share/zsh/vendor-completions/_cessfs",
         "usr/share/fish/vendor_completions.d/cessfs.fish",
+        // Where `cessfs --help` says.
+        "usr/share/doc/cessfs/CLI_ABI.md",
     ] {
         assert!(package.join(file).is_file(), "{file} is in the package");
     }

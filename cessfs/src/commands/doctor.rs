@@ -11,7 +11,7 @@ use crate::secret::Sources;
 use crate::survey::{self, reach};
 use crate::units;
 use crate::wiring;
-use cessfs_crypto::AccountId;
+use cessfs_crypto::{AccountId, AccountKey};
 use cessfs_sync::chain::{ChainError, ChainInfo, Head, Miner, Planck};
 use cessfs_sync::{Chain, FragmentStore};
 use clap::Args;
@@ -89,6 +89,10 @@ fn fail(check: &'static str, what: impl Into<String>, advice: impl Into<String>)
     }
 }
 
+fn failed(check: &'static str, failure: Failure) -> Finding {
+    fail(check, failure.what, failure.hint.unwrap_or_default())
+}
+
 /// Prints one line per check.
 ///
 /// # Errors
@@ -102,9 +106,10 @@ pub fn run(args: &DoctorArgs, context: &Context) -> Result<(), Failure> {
             Ok(config) => {
                 findings.push(ok("config", "volume.toml is fine"));
                 let sources = Sources::new(args.key_file.clone(), args.passphrase_file.clone());
-                findings.extend(network(&volume, &config, &sources)?);
+                let beyond = network(&volume, &config, &sources);
+                findings.extend(beyond.unwrap_or_else(|failure| vec![failed("network", failure)]));
             }
-            Err(failure) => findings.push(fail("config", failure.what, failure.hint.unwrap_or_default())),
+            Err(failure) => findings.push(failed("config", failure)),
         }
     }
     if context.json {
@@ -250,9 +255,10 @@ fn network(volume: &VolumeDir, config: &VolumeConfig, sources: &Sources) -> Resu
             )]);
         }
     };
-    let key = match sources.in_files(volume.name())? {
-        Some(secret) => Some(secret.open(&wiring::key_slots(volume)?)?.account_key()),
-        None => None,
+    // Without it there is still much to look at.
+    let (key, mut findings) = match key(volume, sources) {
+        Ok(key) => (key, Vec::new()),
+        Err(failure) => (None, vec![failed("secret", failure)]),
     };
     let known = client::status(volume).ok().and_then(|status| status.territory);
     let runtime = wiring::runtime()?;
@@ -261,10 +267,10 @@ fn network(volume: &VolumeDir, config: &VolumeConfig, sources: &Sources) -> Resu
     let own = key.is_some();
     let chain = wiring::chain(&config.rpc, key.unwrap_or_else(wiring::throwaway_key))?;
     let fragments = wiring::fragments()?;
-    let findings = runtime.block_on(async {
+    findings.extend(runtime.block_on(async {
         let mut findings = match reach(&config.rpc, chain_facts(chain.as_ref(), account)).await {
             Ok(facts) => facts.findings(config),
-            Err(failure) => return vec![fail("chain", failure.what, failure.hint.unwrap_or_default())],
+            Err(failure) => return vec![failed("chain", failure)],
         };
         let told = match known {
             None if own => reach(&config.rpc, survey::ask_chain(chain.as_ref(), &config.territory))
@@ -286,16 +292,24 @@ fn network(volume: &VolumeDir, config: &VolumeConfig, sources: &Sources) -> Resu
                 "not looked at",
                 "mount the volume, or give --passphrase-file",
             ),
-            Err(failure) => fail("territory", failure.what, failure.hint.unwrap_or_default()),
+            Err(failure) => failed("territory", failure),
         });
         match reach(&config.rpc, chain.miners()).await {
             Ok(miners) => findings.push(willing(fragments.as_ref(), miners).await),
-            Err(failure) => findings.push(fail("miners", failure.what, failure.hint.unwrap_or_default())),
+            Err(failure) => findings.push(failed("miners", failure)),
         }
         findings
-    });
+    }));
     runtime.shutdown_background();
     Ok(findings)
+}
+
+/// The account's key, if something was given that opens the volume.
+fn key(volume: &VolumeDir, sources: &Sources) -> Result<Option<AccountKey>, Failure> {
+    let Some(secret) = sources.in_files(volume.name())? else {
+        return Ok(None);
+    };
+    Ok(Some(secret.open(&wiring::key_slots(volume)?)?.account_key()))
 }
 
 struct ChainFacts {

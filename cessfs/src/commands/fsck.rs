@@ -99,7 +99,7 @@ pub fn run(args: &FsckArgs, context: &Context) -> Result<(), Failure> {
     })?;
     let slots = wiring::key_slots(&dir)?;
     let sources = Sources::new(args.key_file.clone(), args.passphrase_file.clone());
-    let secret = sources.for_mount(&args.name)?.open(&slots)?;
+    let secret = sources.for_mount(&args.name, &slots)?.open(&slots)?;
     let held = Held {
         dir,
         config,

@@ -13,6 +13,7 @@ use crate::mountpoint;
 use crate::options::MountOptions;
 use crate::progress::Waiting;
 use crate::secret::{Secret, Sources};
+use crate::wiring;
 use clap::Args;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -75,8 +76,8 @@ pub fn run(args: &MountArgs, context: &Context, global: &Global) -> Result<(), F
     let (volume, config) = volume(args, context, &options)?;
     let mountpoint = mountpoint::prepare(&args.dir)?;
     wait_until_free(&volume)?;
-    let sources = Sources::new(options.key_file.clone(), options.passphrase_file.clone());
-    let secret = sources.for_mount(&args.name)?;
+    let sources = Sources::of_mount(options.key_file.clone(), options.passphrase_file.clone());
+    let secret = sources.for_mount(&args.name, &wiring::key_slots(&volume)?)?;
     if args.foreground {
         let log = log::to_stderr(global.level().unwrap_or(config.log_level));
         let start = start(volume, config, options, mountpoint, secret);

@@ -107,7 +107,8 @@ pub fn run(args: &TerritoryArgs, context: &Context) -> Result<(), Failure> {
         return print(told.territory.as_ref(), &config.territory, context);
     }
     let sources = Sources::new(who.key_file.clone(), who.passphrase_file.clone());
-    let keys = sources.for_mount(&who.name)?.open(&wiring::key_slots(&volume)?)?;
+    let slots = wiring::key_slots(&volume)?;
+    let keys = sources.for_mount(&who.name, &slots)?.open(&slots)?;
     let runtime = wiring::runtime()?;
     let _inside = runtime.enter();
     let chain = wiring::chain(&config.rpc, keys.account_key())?;

@@ -55,10 +55,7 @@ impl SubxtChain {
     /// # Errors
     /// `Refused` if `url` is no `ws://` or `wss://` address; never because of the network.
     pub fn new(url: &str, key: AccountKey, entropy: Box<dyn Entropy>) -> Result<SubxtChain, ChainError> {
-        let scheme = reqwest::Url::parse(url)
-            .map(|parsed| parsed.scheme().to_owned())
-            .unwrap_or_default();
-        if scheme != "ws" && scheme != "wss" {
+        if !is_address(url) {
             return Err(ChainError::Refused(format!("`{url}` is no ws:// or wss:// address")));
         }
         Ok(SubxtChain(Arc::new(Inner {
@@ -90,6 +87,11 @@ impl SubxtChain {
         let inner = self.0.clone();
         async move { submit(&inner, call, purpose).await }.boxed()
     }
+}
+
+/// Whether a text can be the address of an RPC endpoint.
+pub fn is_address(url: &str) -> bool {
+    reqwest::Url::parse(url).is_ok_and(|parsed| matches!(parsed.scheme(), "ws" | "wss") && parsed.has_host())
 }
 
 impl Inner {

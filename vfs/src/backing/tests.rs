@@ -457,8 +457,11 @@ fn what_was_prepared_is_written_only_where_it_still_belongs() {
     assert_eq!(read(&*backing_2, place, 8).unwrap(), fill(3, 8));
 }
 
+/// Bytes that a disk still takes: of data, and of entries.
+type Room = Arc<Mutex<(usize, usize)>>;
+
 /// A disk of which the room ends at a moment that the test chooses: of data, of entries, or never.
-fn narrow_disk(dir: &Path) -> (Arc<dyn Backing>, Arc<Mutex<(usize, usize)>>) {
+fn narrow_disk(dir: &Path) -> (Arc<dyn Backing>, Room) {
     let room = Arc::new(Mutex::new((usize::MAX, usize::MAX)));
     let left = room.clone();
     let takes = move |offset: u64, len: usize| {
