@@ -5,7 +5,7 @@
 //! one pack may still slip through between them, and is then seen to be beside the history by whoever recovers.
 //!
 //! A label of this writer's own epoch on a file that its ledger does not know was sealed by a copy of it: a directory that was put
-//! back from a backup, a clone, or a second recovery that could not see the first (`docs/decisions/0028-forks.md`).
+//! back from a backup, a clone, or a second recovery that could not see the first (`docs/decisions/0025-forks.md`).
 //!
 //! | its number | |
 //! |---|---|

@@ -1,4 +1,4 @@
-//! Two packs under one number: two copies of one writer sealed at the same time (`docs/decisions/0028-forks.md`).
+//! Two packs under one number: two copies of one writer sealed at the same time (`docs/decisions/0025-forks.md`).
 //!
 //! Packs name the one before them by its number alone. So which of the two a later pack continues from is not known, and nothing is
 //! replayed over either: a history goes on with the next checkpoint. The tree of each is whole by itself. The one that was sealed
