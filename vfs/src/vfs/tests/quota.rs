@@ -402,3 +402,20 @@ fn a_directory_is_renamed_where_it_is_after_a_walk_and_not_during_one() {
         renamed.join().unwrap().expect("it moves to no other tree");
     });
 }
+
+#[test]
+fn a_truncation_that_makes_a_file_longer_asks_the_quota() {
+    let w = tree();
+    w.touch_file("/t/e").unwrap();
+    w.vfs.set_quota(w.ino("/t"), 4 * 4096, 0).unwrap();
+    let longer = SetAttr {
+        size: Some(100),
+        ..SetAttr::default()
+    };
+    assert_eq!(errno(w.vfs.setattr(w.ino("/t/e"), longer, ROOT)), libc::EDQUOT);
+    assert_eq!((w.stat("/t/e").size, used(&w, "/t")), (0, (4, 5)));
+    w.vfs.set_quota(w.ino("/t"), 5 * 4096, 0).unwrap();
+    w.vfs.setattr(w.ino("/t/e"), longer, ROOT).unwrap();
+    assert_eq!(used(&w, "/t"), (5, 5));
+    w.check();
+}
