@@ -491,17 +491,7 @@ impl Filesystem for Adapter {
         }
         self.guard("readdirplus", || {
             let listed = self.vfs.readdir(ino.0, offset, true, &mut |entry| {
-                // An entry without attributes (`.` and `..`) has inode 0 for the kernel: it looks it up when it needs it.
-                let attr = entry.attr.map_or(convert::ABSENT, |attr| file_attr(&attr));
-                let name = OsStr::from_bytes(entry.name);
-                reply.add(
-                    INodeNo(entry.ino),
-                    entry.cookie,
-                    name,
-                    &ttl([ino.0, entry.ino]),
-                    &attr,
-                    GENERATION,
-                )
+                answers::add_plus(&mut reply, ino, entry)
             });
             match listed {
                 Ok(()) => reply.ok(),

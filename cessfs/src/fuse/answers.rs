@@ -1,11 +1,13 @@
 //! How a result becomes a reply: now, or when the disk or the network has answered.
 
-use super::convert::file_attr;
+use super::convert::{self, file_attr};
 use super::passthrough::ttl_of;
 use super::{Adapter, GENERATION, ttl};
-use cessfs_vfs::{Later, Vfs, VfsError};
-use fuser::{Errno, INodeNo, ReplyEmpty, ReplyEntry, ReplyXattr};
+use crate::limits::FUSE_TTL;
+use cessfs_vfs::{DirEntry, Later, Vfs, VfsError};
+use fuser::{Errno, INodeNo, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyXattr};
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 impl Adapter {
     /// A change of names or attributes is answered once it outlives this process: who is told that a name is gone may build on
@@ -112,4 +114,13 @@ impl Adapter {
             Err(e) => reply.error(self.faults.errno(op, ino.0, &e)),
         }
     }
+}
+
+/// Adds an entry of directory `dir` with its attributes; true if there is no room for it. An entry without attributes (`.` and
+/// `..`) has inode 0 for the kernel: it looks it up when it needs it.
+pub(super) fn add_plus(reply: &mut ReplyDirectoryPlus, dir: INodeNo, entry: DirEntry<'_>) -> bool {
+    let (ino, name) = (INodeNo(entry.ino), OsStr::from_bytes(entry.name));
+    let ttl = ttl([dir.0, entry.ino]).min(entry.attr.as_ref().map_or(FUSE_TTL, ttl_of));
+    let attr = entry.attr.map_or(convert::ABSENT, |attr| file_attr(&attr));
+    reply.add(ino, entry.cookie, name, &ttl, &attr, GENERATION)
 }
