@@ -556,12 +556,13 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let asker = privileges::Asker::of(req);
         if is_snapshot(ino.0) {
-            return self.listxattr_in_snapshot(ino, size, reply);
+            return self.listxattr_in_snapshot(ino, asker, size, reply);
         }
         self.guard("listxattr", || {
-            self.sized("listxattr", ino, self.vfs.listxattr(ino.0), size, reply)
+            self.names(ino, self.vfs.listxattr(ino.0), asker, size, reply)
         });
     }
 
