@@ -186,9 +186,11 @@ impl Filesystem for Adapter {
         };
         set.written_back = set == times && fh.is_some() && mtime.is_some() && ctime.is_some();
         self.guard("setattr", || {
-            // A request that sets nothing comes before a cached write by somebody who may not keep set-id bits.
+            // A request that sets nothing comes before a cached write by somebody who may not keep set-id bits. With its own
+            // times the kernel also tells one of a change of owner.
             let changes_no_time = set.atime.is_none() && set.mtime.is_none() && set.ctime.is_none();
-            if set.perm.is_none() && (set.size.is_some() || changes_no_time) {
+            let chowns = uid.is_some() || gid.is_some();
+            if set.perm.is_none() && (set.size.is_some() || chowns || changes_no_time) {
                 set.perm = self.loses_set_id(req, ino);
             }
             let changed = self.vfs.setattr(ino.0, set, caller(req));
