@@ -186,9 +186,11 @@ impl Filesystem for Adapter {
         };
         set.written_back = set == times && fh.is_some() && mtime.is_some() && ctime.is_some();
         self.guard("setattr", || {
-            // A request that sets nothing comes before a cached write by somebody who may not keep set-id bits.
+            // A request that sets nothing comes before a cached write by somebody who may not keep set-id bits. With its own
+            // times the kernel also tells one of a change of owner.
             let changes_no_time = set.atime.is_none() && set.mtime.is_none() && set.ctime.is_none();
-            if set.perm.is_none() && (set.size.is_some() || changes_no_time) {
+            let chowns = uid.is_some() || gid.is_some();
+            if set.perm.is_none() && (set.size.is_some() || chowns || changes_no_time) {
                 set.perm = self.loses_set_id(req, ino);
             }
             let changed = self.vfs.setattr(ino.0, set, caller(req));
@@ -491,17 +493,7 @@ impl Filesystem for Adapter {
         }
         self.guard("readdirplus", || {
             let listed = self.vfs.readdir(ino.0, offset, true, &mut |entry| {
-                // An entry without attributes (`.` and `..`) has inode 0 for the kernel: it looks it up when it needs it.
-                let attr = entry.attr.map_or(convert::ABSENT, |attr| file_attr(&attr));
-                let name = OsStr::from_bytes(entry.name);
-                reply.add(
-                    INodeNo(entry.ino),
-                    entry.cookie,
-                    name,
-                    &ttl([ino.0, entry.ino]),
-                    &attr,
-                    GENERATION,
-                )
+                answers::add_plus(&mut reply, ino, entry)
             });
             match listed {
                 Ok(()) => reply.ok(),
@@ -566,12 +558,13 @@ impl Filesystem for Adapter {
         });
     }
 
-    fn listxattr(&self, _req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    fn listxattr(&self, req: &Request, ino: INodeNo, size: u32, reply: ReplyXattr) {
+        let asker = privileges::Asker::of(req);
         if is_snapshot(ino.0) {
-            return self.listxattr_in_snapshot(ino, size, reply);
+            return self.listxattr_in_snapshot(ino, asker, size, reply);
         }
         self.guard("listxattr", || {
-            self.sized("listxattr", ino, self.vfs.listxattr(ino.0), size, reply)
+            self.names(ino, self.vfs.listxattr(ino.0), asker, size, reply)
         });
     }
 

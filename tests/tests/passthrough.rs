@@ -200,6 +200,11 @@ fn a_mapping_outlives_its_file_and_everything_stored_there_is_kept() -> Result<(
     std::thread::sleep(Duration::from_millis(500));
     mapping.bytes()[2 * MIB..2 * MIB + 9].copy_from_slice(b"through a");
     scene.there_and_back()?;
+    // A listing tells attributes, too, and is asked for anew once something was made there.
+    File::create(mount.path().join("another"))?;
+    for entry in fs::read_dir(mount.path())? {
+        entry?.metadata()?;
+    }
     let before = fs::metadata(&path)?.modified()?;
     std::thread::sleep(Duration::from_millis(20));
     mapping.bytes()[MIB - 4..MIB + 3].copy_from_slice(b"mapping");

@@ -9,6 +9,20 @@ pub struct Timestamp {
     pub nanos: u32,
 }
 
+impl Timestamp {
+    /// This time, or the first after `before` if it is not later: what must move with each change although the clock need not.
+    pub(crate) fn or_after(self, before: Timestamp) -> Timestamp {
+        if self > before {
+            return self;
+        }
+        let nanos = before.nanos + 1;
+        Timestamp {
+            secs: before.secs.saturating_add(i64::from(nanos / 1_000_000_000)),
+            nanos: nanos % 1_000_000_000,
+        }
+    }
+}
+
 /// Type of an inode.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]

@@ -296,7 +296,7 @@ impl Data {
     /// batches of its own, from the end of the file: a crash leaves it partly done.
     ///
     /// # Errors
-    /// `TooLarge`; the store or the cache disk fails.
+    /// `TooLarge`; `Quota`, and nothing has changed; the store or the cache disk fails.
     pub fn set_size(
         &self,
         inode: &Inode,
@@ -304,7 +304,7 @@ impl Data {
         size: u64,
         batch: &mut Batch,
     ) -> Result<(), VfsError> {
-        self.0.set_size(inode.ino, state, size, batch)
+        self.0.set_size(inode, state, size, batch)
     }
 
     /// Reserves, zeroes or punches out `range`, which is not empty. `grows`: the file becomes as long as the range's end. At

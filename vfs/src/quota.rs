@@ -80,6 +80,15 @@ impl Quotas {
         self.trees.read().contains_key(&root)
     }
 
+    /// The tree that an inode counts for by its record: 0 if that tree is no more, as for a file whose other names lay in it.
+    pub(crate) fn counted(&self, record: &InodeRecord) -> u64 {
+        if record.quota != 0 && self.knows(record.quota) {
+            record.quota
+        } else {
+            0
+        }
+    }
+
     /// What a tree may use and uses; `None` if it has no quota.
     pub(crate) fn report(&self, root: u64) -> Option<QuotaReport> {
         let tree = self.tree(root)?;

@@ -69,6 +69,14 @@ struct Inner {
     changed: Timestamp,
 }
 
+impl Inner {
+    /// The kernel takes its listing for stale when this moves: it has to each time, also when the clock does not or goes back,
+    /// and when one was deleted after the moment that another shows.
+    fn touch(&mut self, now: Timestamp) {
+        self.changed = now.or_after(self.changed);
+    }
+}
+
 impl Snapshots {
     /// Reads them from the store.
     pub(crate) fn load(&self, store: &dyn MetaStore) -> Result<(), VfsError> {
@@ -157,7 +165,7 @@ impl Snapshots {
         let mut inner = self.inner.lock();
         if let Some(snapshot) = inner.cut.take_if(|snapshot| snapshot.record.pack == pack) {
             batch.put(records::snapshot_key(snapshot.number), snapshot.record.encode());
-            inner.changed = inner.changed.max(snapshot.record.taken);
+            inner.touch(snapshot.record.taken);
             inner.known.insert(snapshot.number, snapshot);
         }
     }
@@ -171,7 +179,7 @@ impl Snapshots {
     pub(crate) fn removed(&self, number: u64, now: Timestamp) {
         let mut inner = self.inner.lock();
         inner.known.remove(&number);
-        inner.changed = inner.changed.max(now);
+        inner.touch(now);
     }
 
     /// The newest pack that one of them needs.

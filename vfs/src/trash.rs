@@ -90,15 +90,7 @@ impl Trash {
     /// The kernel takes its listing for stale when this moves: it has to, also within one tick of the clock.
     fn touch(&self, now: Timestamp) {
         let mut changed = self.changed.lock();
-        *changed = if now > *changed {
-            now
-        } else {
-            let nanos = changed.nanos + 1;
-            Timestamp {
-                secs: changed.secs + i64::from(nanos / 1_000_000_000),
-                nanos: nanos % 1_000_000_000,
-            }
-        };
+        *changed = now.or_after(*changed);
     }
 
     pub(crate) fn changed(&self) -> Timestamp {

@@ -1,11 +1,14 @@
 //! How a result becomes a reply: now, or when the disk or the network has answered.
 
-use super::convert::file_attr;
+use super::convert::{self, file_attr};
 use super::passthrough::ttl_of;
+use super::privileges::Asker;
 use super::{Adapter, GENERATION, ttl};
-use cessfs_vfs::{Later, Vfs, VfsError};
-use fuser::{Errno, INodeNo, ReplyEmpty, ReplyEntry, ReplyXattr};
+use crate::limits::FUSE_TTL;
+use cessfs_vfs::{DirEntry, Later, Vfs, VfsError};
+use fuser::{Errno, INodeNo, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyXattr};
 use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
 
 impl Adapter {
     /// A change of names or attributes is answered once it outlives this process: who is told that a name is gone may build on
@@ -96,6 +99,26 @@ impl Adapter {
         }
     }
 
+    /// Answers with names of xattrs, those of `trusted` only to who may see them: the kernel leaves that to us.
+    pub(super) fn names(
+        &self,
+        ino: INodeNo,
+        names: Result<Vec<u8>, VfsError>,
+        asker: Asker,
+        size: u32,
+        reply: ReplyXattr,
+    ) {
+        let names = names.map(|names| {
+            let some = untrusted(&names);
+            if some.len() == names.len() || asker.sees_trusted() {
+                names
+            } else {
+                some
+            }
+        });
+        self.sized("listxattr", ino, names, size, reply);
+    }
+
     /// The two-step protocol of xattrs: a buffer of 0 asks for the size.
     pub(super) fn sized(
         &self,
@@ -111,5 +134,37 @@ impl Adapter {
             Ok(value) => reply.data(&value),
             Err(e) => reply.error(self.faults.errno(op, ino.0, &e)),
         }
+    }
+}
+
+/// Names, each with a NUL behind it, without those of `trusted`.
+fn untrusted(names: &[u8]) -> Vec<u8> {
+    let names = names.split_inclusive(|byte| *byte == 0);
+    names
+        .filter(|name| !name.starts_with(b"trusted."))
+        .flatten()
+        .copied()
+        .collect()
+}
+
+/// Adds an entry of directory `dir` with its attributes; true if there is no room for it. An entry without attributes (`.` and
+/// `..`) has inode 0 for the kernel: it looks it up when it needs it.
+pub(super) fn add_plus(reply: &mut ReplyDirectoryPlus, dir: INodeNo, entry: DirEntry<'_>) -> bool {
+    let (ino, name) = (INodeNo(entry.ino), OsStr::from_bytes(entry.name));
+    let ttl = ttl([dir.0, entry.ino]).min(entry.attr.as_ref().map_or(FUSE_TTL, ttl_of));
+    let attr = entry.attr.map_or(convert::ABSENT, |attr| file_attr(&attr));
+    reply.add(ino, entry.cookie, name, &ttl, &attr, GENERATION)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::untrusted;
+
+    #[test]
+    fn names_of_trusted_are_left_out() {
+        assert_eq!(untrusted(b"user.a\0trusted.b\0security.c\0"), b"user.a\0security.c\0");
+        assert_eq!(untrusted(b"trusted.b\0"), b"");
+        assert_eq!(untrusted(b"user.trusted.b\0"), b"user.trusted.b\0");
+        assert_eq!(untrusted(b""), b"");
     }
 }

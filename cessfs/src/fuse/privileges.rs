@@ -1,4 +1,4 @@
-//! Set-id bits: when they go, as the kernel's own filesystems have it.
+//! Set-id bits: when they go, as the kernel's own filesystems have it; and who sees `trusted` attributes.
 //!
 //! Whether a set-gid bit stays may depend on what a request does not say of its caller: further groups and capabilities.
 //! Only then `/proc/PID/status` is asked. The kernel knows better and would tell (`FUSE_SETXATTR_EXT`), but fuser 0.18 does
@@ -11,6 +11,8 @@ use std::fs;
 
 /// Bit of CAP_FSETID in a capability set: its holder keeps set-id bits (capabilities(7)).
 const CAP_FSETID: u32 = 4;
+/// Bit of CAP_SYS_ADMIN: its holder sees `trusted` attributes (xattr(7)).
+const CAP_SYS_ADMIN: u32 = 21;
 
 impl Adapter {
     /// The permissions an inode has left once somebody who may not keep its set-id bits changes content or owner; `None` if
@@ -48,14 +50,43 @@ pub fn keeps_set_gid(req: &Request, gid: u32) -> bool {
 
 /// The same by the text of `/proc/PID/status`.
 fn allows(status: &str, gid: u32) -> bool {
-    let field = |name: &str| {
-        let mut lines = status.lines();
-        lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-    };
     let is_member =
-        field("Groups").is_some_and(|groups| groups.split_whitespace().any(|group| group.parse() == Ok(gid)));
-    let capabilities = field("CapEff").and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
-    is_member || capabilities.is_some_and(|set| set & (1 << CAP_FSETID) != 0)
+        field(status, "Groups").is_some_and(|groups| groups.split_whitespace().any(|group| group.parse() == Ok(gid)));
+    is_member || is_capable(status, CAP_FSETID)
+}
+
+/// Who asks for names of attributes.
+#[derive(Clone, Copy)]
+pub struct Asker {
+    uid: u32,
+    pid: u32,
+}
+
+impl Asker {
+    pub fn of(req: &Request) -> Asker {
+        Asker {
+            uid: req.uid(),
+            pid: req.pid(),
+        }
+    }
+
+    /// Whether it may know of `trusted` attributes: root may, with the capability. The capability alone proves nothing: in a
+    /// user namespace of its own everybody has it. One that cannot be looked at may not.
+    pub fn sees_trusted(self) -> bool {
+        let status = || fs::read_to_string(format!("/proc/{}/status", self.pid));
+        self.uid == 0 && status().is_ok_and(|status| is_capable(&status, CAP_SYS_ADMIN))
+    }
+}
+
+/// The text of `/proc/PID/status` has this effective capability.
+fn is_capable(status: &str, capability: u32) -> bool {
+    let set = field(status, "CapEff").and_then(|set| u64::from_str_radix(set.trim(), 16).ok());
+    set.is_some_and(|set| set & (1 << capability) != 0)
+}
+
+fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
+    let mut lines = status.lines();
+    lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
 }
 
 #[cfg(test)]
@@ -70,5 +101,7 @@ mod tests {
         assert!(allows("Groups:\t\nCapEff:\t0000000000000010\n", 7));
         assert!(!allows("Groups:\t\nCapEff:\tffffffffffffffef\n", 7));
         assert!(!allows("", 0));
+        assert!(is_capable("CapEff:\t0000000000200000\n", CAP_SYS_ADMIN));
+        assert!(!is_capable("CapEff:\tffffffffffdfffff\n", CAP_SYS_ADMIN) && !is_capable("", CAP_SYS_ADMIN));
     }
 }

@@ -2,6 +2,7 @@
 //! until a tree is there its requests wait off the event loops.
 
 use super::convert::{self, file_attr, file_kind};
+use super::privileges::Asker;
 use super::{Adapter, GENERATION, ttl};
 use cessfs_vfs::{Look, Seek, Tree, VfsError};
 use fuser::{
@@ -152,13 +153,13 @@ impl Adapter {
         });
     }
 
-    pub(super) fn listxattr_in_snapshot(&self, ino: INodeNo, size: u32, reply: ReplyXattr) {
+    pub(super) fn listxattr_in_snapshot(&self, ino: INodeNo, asker: Asker, size: u32, reply: ReplyXattr) {
         if let Some((_, false)) = self.vfs.snapshot_root(ino.0) {
             return self.sized("listxattr", ino, Ok(Vec::new()), size, reply);
         }
         self.with_tree("listxattr", ino, move |fs, tree| {
             let names = tree.and_then(|tree| tree.listxattr(ino.0));
-            fs.sized("listxattr", ino, names, size, reply);
+            fs.names(ino, names, asker, size, reply);
         });
     }
 

@@ -5,7 +5,7 @@ use super::state::{DIRTY_PREFIX, dirty_key, put_extent, spill_key};
 use super::young::inline_blocks;
 use super::{BLOCK, CHUNK, Shared};
 use crate::error::VfsError;
-use crate::inode::InodeState;
+use crate::inode::{Inode, InodeState};
 use crate::limits::{CHUNK_BLOCKS, FILE_BYTES_MAX, INLINE_BYTES_MAX, SCAN_PAGE};
 use crate::records::{self, Extent};
 use cessfs_sync::Batch;
@@ -21,11 +21,12 @@ pub(crate) fn deletion_key(ino: u64) -> Vec<u8> {
 impl Shared {
     pub(super) fn set_size(
         &self,
-        ino: u64,
+        inode: &Inode,
         state: &mut InodeState,
         size: u64,
         batch: &mut Batch,
     ) -> Result<(), VfsError> {
+        let ino = inode.ino;
         if size > FILE_BYTES_MAX {
             return Err(VfsError::TooLarge);
         }
@@ -36,6 +37,8 @@ impl Shared {
         // What is cut stays a record, however large that is; what grows only if it stays small.
         if state.record.inline && size <= state.record.size.max(INLINE_BYTES_MAX as u64) {
             let mut bytes = self.inline_bytes(ino, state.record.size)?;
+            let growth = inline_blocks(size).saturating_sub(state.record.blocks);
+            self.core.quotas.admit_growth(inode, &state.record, growth)?;
             bytes.resize(size as usize, 0);
             self.put_inline(ino, &bytes, batch);
             state.record.blocks = inline_blocks(size);

@@ -215,7 +215,8 @@ impl Vfs {
             return Err(VfsError::TooManyLinks);
         }
         // An inode counts for one tree: two names in trees with different quotas would make one pay for the other.
-        if locked.state(ino).record.quota != locked.state(parent).record.quota {
+        let counted = |ino| self.core.quotas.counted(&locked.state(ino).record);
+        if counted(ino) != counted(parent) {
             return Err(VfsError::CrossesQuota);
         }
         let now = self.core.now();

@@ -120,7 +120,12 @@ impl Vfs {
         }
         // Appenders queue here, so that each finds the size the one before left.
         let _queue = handle.inode.appends.lock();
-        let end = handle.inode.state.read().record.size;
+        let end = {
+            // Also where the kernel could write the file itself and does not: the record's size is that of the last look.
+            let state = handle.inode.state.read();
+            let passing = self.data.written_by_others(&state)?;
+            passing.map_or(state.record.size, |(now, _)| now.size)
+        };
         self.write_through(&handle, end, data, kill_priv)
     }
 
@@ -206,7 +211,8 @@ impl Vfs {
         let handle = self.handles.remove(ino, fh)?;
         let inode = &handle.inode;
         {
-            let _change = self.core.marks.enter();
+            // Nobody could see what it changes: a file without a name, records that catch up with memory.
+            let _change = self.core.marks.enter_unseen();
             let mut locked = lock_many([inode]);
             let state = locked.state_mut(ino);
             state.opens -= 1;

@@ -12,7 +12,8 @@ use crate::error::VfsError;
 use crate::inode::ROOT_INO;
 use crate::limits::SCAN_PAGE;
 use crate::quota::{QuotaReport, QuotaUse};
-use crate::records::{self, DentryBucket, QuotaPhase, QuotaRecord};
+use crate::records::{self, DentryBucket, InodeRecord, QuotaPhase, QuotaRecord};
+use crate::restore::each;
 use cessfs_sync::Batch;
 use std::sync::atomic::Ordering;
 
@@ -209,11 +210,32 @@ impl Vfs {
             }
         };
         self.walk(root, around)?;
+        self.release_rest(root, around)?;
         match self.put_quota(root, None) {
             // Removed meanwhile, and with it its quota.
             Err(VfsError::Stale | VfsError::NotFound) => Ok(()),
             put => put,
         }
+    }
+
+    /// Takes the tree's quota from what no name in it leads to any more: files that were deleted and are open go on counting
+    /// where the others do now, those that only have names elsewhere for nobody. Without it they would count again, and never
+    /// have been counted, once the directory gets another quota.
+    fn release_rest(&self, root: u64, around: u64) -> Result<(), VfsError> {
+        let mut rest = Vec::new();
+        each(&*self.core.store, records::INODE_PREFIX, |key, value| {
+            // A damaged record is an error for whoever needs the inode.
+            if let Ok(record) = InodeRecord::decode(value)
+                && record.quota == root
+            {
+                rest.push((records::parse_ino_key(key)?, record.nlink));
+            }
+            Ok(())
+        })?;
+        for (ino, nlink) in rest {
+            self.recount(ino, root, if nlink == 0 { around } else { 0 })?;
+        }
+        Ok(())
     }
 
     /// Makes everything from `root` down count for `tree`, except for trees within it.

@@ -60,8 +60,8 @@ impl Vfs {
             return restored;
         }
         let (old_dir, new_dir) = (self.inode(parent)?, self.inode(new_parent)?);
-        let _no_walk = (parent != new_parent).then(|| self.walks.read());
-        let _change = self.core.marks.enter();
+        let mut no_walk = (parent != new_parent).then(|| self.walks.read());
+        let mut change = Some(self.core.marks.enter());
         // Whoever made a name change in between succeeded: going round again is progress, not waiting.
         loop {
             let old = Place {
@@ -88,10 +88,24 @@ impl Vfs {
             if moves_dir {
                 self.check_loops(&old, &new, flags)?;
             }
-            if self.rename_locked(&old, &new, moved, flags)? {
+            if no_walk.is_none() && self.waits_for_walk(&old, &new) {
+                // The walk enters the marks again and again: it is waited for outside.
+                drop(change.take());
+                no_walk = Some(self.walks.read());
+                change = Some(self.core.marks.enter());
+                continue;
+            }
+            if self.rename_locked(&old, &new, moved, flags, no_walk.is_some())? {
                 return Ok(());
             }
         }
+    }
+
+    /// What moves within its directory could be missed by a walk that is under way, as far as can be told without locks.
+    fn waits_for_walk(&self, old: &Place<'_>, new: &Place<'_>) -> bool {
+        let tree = old.dir.state.read().record.quota;
+        let mut children = [&old.child, &new.child].into_iter().flatten();
+        children.any(|child| could_be_missed(child.ino, &child.state.read().record, tree))
     }
 
     /// Fails with `Invalid` if a directory would come to lie below itself. The rename mutex is held.
@@ -134,19 +148,26 @@ impl Vfs {
         Err(StoreError::Corrupt(format!("directory {} has no way up to the root", dir.ino)).into())
     }
 
-    /// Locks everything and renames; false if a name changed since it was looked at.
+    /// Locks everything and renames; false if a name changed since it was looked at, or if a walk could miss it (not if
+    /// there is `no_walk`).
     fn rename_locked(
         &self,
         old: &Place<'_>,
         new: &Place<'_>,
         moved: u64,
         flags: RenameFlags,
+        no_walk: bool,
     ) -> Result<bool, VfsError> {
         let children = [old.child.as_ref(), new.child.as_ref()];
         let mut locked = lock_many([&old.dir, &new.dir].into_iter().chain(children.into_iter().flatten()));
         if !self.still_names(&locked, old.dir.ino, old.name, old.child_ino())?
             || !self.still_names(&locked, new.dir.ino, new.name, new.child_ino())?
         {
+            return Ok(false);
+        }
+        let tree = locked.state(old.dir.ino).record.quota;
+        let missed = |child: &&Arc<Inode>| could_be_missed(child.ino, &locked.state(child.ino).record, tree);
+        if !no_walk && children.iter().flatten().any(missed) {
             return Ok(false);
         }
         match new.child_ino() {
@@ -178,7 +199,7 @@ impl Vfs {
             (Some(ino), true, true) if !self.is_empty(ino)? => return Err(VfsError::NotEmpty),
             _ => {}
         }
-        self.enter_tree(&mut change, locked, moved, to)?;
+        self.enter_tree(&mut change, locked, moved, (from, to))?;
         if kind == FileKind::Directory {
             change.record(locked, from).nlink -= 1;
             let to_record = change.record(locked, to);
@@ -224,7 +245,7 @@ impl Vfs {
         let (kind, other_kind) = (locked.state(moved).record.kind, locked.state(other).record.kind);
         let mut change = Change::new(&self.core, &self.data);
         for (ino, kind, leaves, enters) in [(moved, kind, from, to), (other, other_kind, to, from)] {
-            self.enter_tree(&mut change, locked, ino, enters)?;
+            self.enter_tree(&mut change, locked, ino, (leaves, enters))?;
             if kind == FileKind::Directory {
                 change.record(locked, leaves).nlink -= 1;
                 change.record(locked, enters).nlink += 1;
@@ -246,20 +267,36 @@ impl Vfs {
         Ok(())
     }
 
-    /// A locked inode is about to lie in the locked directory `to`, and to count for its quota. A directory that has a quota
-    /// of its own takes that along; another one, with all that is below it, does not change trees, and neither does a file
-    /// with names elsewhere (`CrossesQuota`): programs copy then, as between file systems.
-    fn enter_tree(&self, change: &mut Change<'_>, locked: &mut Locked<'_>, ino: u64, to: u64) -> Result<(), VfsError> {
+    /// A locked inode is about to move from one locked directory to another, and to count for its quota. A directory that has
+    /// a quota of its own takes that along; another one, with all that is below it, does not change trees, and neither does a
+    /// file with names elsewhere (`CrossesQuota`): programs copy then, as between file systems. Within one directory nothing
+    /// changes trees.
+    fn enter_tree(
+        &self,
+        change: &mut Change<'_>,
+        locked: &mut Locked<'_>,
+        ino: u64,
+        (from, to): (u64, u64),
+    ) -> Result<(), VfsError> {
         let record = &locked.state(ino).record;
         let tree = locked.state(to).record.quota;
         if record.quota == tree || record.quota == ino {
             return Ok(());
         }
         if record.kind == FileKind::Directory || record.nlink > 1 {
-            return Err(VfsError::CrossesQuota);
+            let stays = from == to || self.core.quotas.counted(record) == tree;
+            return if stays { Ok(()) } else { Err(VfsError::CrossesQuota) };
         }
         change.count_for(locked, ino, tree)
     }
+}
+
+/// A walk that tells the inodes of a tree what they count for has told the directory, of tree `tree`, and this one not yet:
+/// under another name in there the walk, which goes through names, might not meet it. A file with no other name is told by
+/// the move itself.
+fn could_be_missed(ino: u64, record: &InodeRecord, tree: u64) -> bool {
+    let is_told = record.quota == tree || record.quota == ino;
+    !is_told && (record.kind == FileKind::Directory || record.nlink > 1)
 }
 
 /// A rename changes the content of both directories, and the inodes it moves.

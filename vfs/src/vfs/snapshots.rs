@@ -26,7 +26,8 @@ pub enum Look {
 
 impl Vfs {
     /// Takes a snapshot of the tree as it is at one instant during the call. Its pack is durable on this disk when this
-    /// returns, and on its way to the network. Changes wait for a moment meanwhile, reads never do.
+    /// returns, and on its way to the network. Changes wait for a moment meanwhile, and opening what the kernel may write itself;
+    /// reads and closes do not.
     ///
     /// # Errors
     /// `Exists`; `Invalid` for a name that is none; `ReadOnly`; `NoSpace` when there are too many, or too much waits for the

@@ -290,3 +290,26 @@ fn what_the_kernel_wrote_before_a_kill_is_read_also_read_only() {
     w.vfs.release(attr.ino, fh).unwrap();
     assert_eq!((w.stat("/f").size, w.store.progress().0), (100_000, durable));
 }
+
+#[test]
+fn appenders_find_the_end_of_a_file_that_the_kernel_could_write_and_does_not() {
+    let w = World::on(Arc::new(MemStore::new()), |config| config.passthrough = true);
+    let flags = OpenFlags {
+        read: true,
+        write: true,
+        append: true,
+        ..OpenFlags::default()
+    };
+    let (attr, opened) = w.vfs.create_through(ROOT_INO, b"log", 0o644, flags, ROOT).unwrap();
+    assert!(opened.through.is_some(), "new files pass");
+    for line in ["one", "two"] {
+        let written = w.vfs.write(attr.ino, opened.fh, 0, line.as_bytes(), false).unwrap();
+        assert!(matches!(written, crate::Later::Ready(3)));
+    }
+    let Ok(crate::Later::Ready(content)) = w.vfs.read(attr.ino, opened.fh, 0, 100) else {
+        panic!("nothing is absent here");
+    };
+    assert_eq!(content.bytes(), b"onetwo");
+    w.vfs.release(attr.ino, opened.fh).unwrap();
+    assert_eq!(w.stat("/log").size, 6);
+}

@@ -309,3 +309,113 @@ fn a_walk_that_fails_is_told_and_tried_again_at_each_mount() {
     assert_eq!(used(&w, "/t"), by_walking(&w, "/t"));
     w.check();
 }
+
+/// `/out/c` is also `/t/c`, and counts for `/t`, which has a quota.
+fn straddling() -> World {
+    let w = tree();
+    w.link("/out/c", "/t/c").unwrap();
+    w.vfs.set_quota(w.ino("/t"), 1 << 20, 100).unwrap();
+    assert_eq!(used(&w, "/t"), (6, 5));
+    w
+}
+
+#[test]
+fn a_file_with_names_elsewhere_is_renamed_where_it_is_and_freed_with_the_quota() {
+    let w = straddling();
+    w.rename("/out/c", "/out/d").expect("it stays in its directory");
+    assert_eq!(errno(w.rename("/out/d", "/d")), libc::EXDEV);
+    assert_eq!(used(&w, "/t"), (6, 5));
+    w.unlink("/t/c").unwrap();
+    w.link("/out/d", "/out/e")
+        .expect_err("it counts for the tree it was in");
+    w.vfs.clear_quota(w.ino("/t")).unwrap();
+    w.check();
+    w.link("/out/d", "/out/e").expect("it counts for nobody");
+    // What was never counted again is not taken away from the next quota.
+    w.vfs.set_quota(w.ino("/t"), 1 << 20, 100).unwrap();
+    write(&w, "/out/d", 0, &[7; 1]).unwrap();
+    w.unlink("/out/d").unwrap();
+    w.unlink("/out/e").unwrap();
+    assert_eq!(used(&w, "/t"), by_walking(&w, "/t"));
+    w.check();
+}
+
+#[test]
+fn a_file_with_names_elsewhere_is_free_when_the_tree_is_removed() {
+    let w = straddling();
+    for path in ["/t/a", "/t/c", "/t/d/b"] {
+        w.unlink(path).unwrap();
+    }
+    w.rmdir("/t/d").unwrap();
+    w.rmdir("/t").unwrap();
+    w.check();
+    w.link("/out/c", "/out/d").unwrap();
+    w.rename("/out/c", "/c").unwrap();
+    let w = w.reopen();
+    w.vfs.set_quota(w.ino("/out"), 1 << 20, 100).unwrap();
+    assert_eq!(used(&w, "/out"), by_walking(&w, "/out"));
+    w.check();
+}
+
+#[test]
+fn a_deleted_file_that_is_open_while_a_quota_comes_and_goes_keeps_the_count_right() {
+    for around in [false, true] {
+        let w = tree();
+        if around {
+            w.vfs.set_quota(ROOT_INO, 0, 0).unwrap();
+        }
+        let t = w.ino("/t");
+        w.vfs.set_quota(t, 1 << 20, 100).unwrap();
+        let (a, fh) = (w.ino("/t/a"), w.open("/t/a", FILE).unwrap());
+        w.unlink("/t/a").unwrap();
+        w.vfs.clear_quota(t).unwrap();
+        if around {
+            let (blocks, inodes) = by_walking(&w, "/");
+            assert_eq!(used(&w, "/"), (blocks + 2, inodes + 1), "it counts until it is closed");
+        }
+        w.vfs.set_quota(t, 1 << 20, 100).unwrap();
+        w.vfs.release(a, fh).unwrap();
+        assert_eq!(used(&w, "/t"), by_walking(&w, "/t"));
+        let w = w.reopen();
+        assert_eq!(used(&w, "/t"), by_walking(&w, "/t"));
+        if around {
+            assert_eq!(used(&w, "/"), by_walking(&w, "/"));
+        }
+        w.check();
+    }
+}
+
+#[test]
+fn a_directory_is_renamed_where_it_is_after_a_walk_and_not_during_one() {
+    let w = tree();
+    let t = w.ino("/t");
+    // As far as a walk that has told /t, and not yet what is in it.
+    w.vfs.put_quota(t, Some(&quota_in(QuotaPhase::Spreading))).unwrap();
+    let inode = w.vfs.inode(t).unwrap();
+    inode.state.write().record.quota = t;
+    let walk = w.vfs.walks.write();
+    std::thread::scope(|scope| {
+        let renamed = scope.spawn(|| w.rename("/t/d", "/t/e"));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!renamed.is_finished() && w.exists("/t/d"), "it waits for the walk");
+        drop(walk);
+        renamed.join().unwrap().expect("it moves to no other tree");
+    });
+}
+
+#[test]
+fn a_truncation_that_makes_a_file_longer_asks_the_quota() {
+    let w = tree();
+    w.touch_file("/t/e").unwrap();
+    w.vfs.set_quota(w.ino("/t"), 4 * 4096, 0).unwrap();
+    let longer = SetAttr {
+        size: Some(100),
+        ..SetAttr::default()
+    };
+    assert_eq!(errno(w.vfs.setattr(w.ino("/t/e"), longer, ROOT)), libc::EDQUOT);
+    assert_eq!((w.stat("/t/e").size, used(&w, "/t")), (0, (4, 5)));
+    w.vfs.set_quota(w.ino("/t"), 5 * 4096, 0).unwrap();
+    w.vfs.setattr(w.ino("/t/e"), longer, ROOT).unwrap();
+    assert_eq!(used(&w, "/t"), (5, 5));
+    w.check();
+}

@@ -535,3 +535,51 @@ fn a_volume_that_was_taken_over_takes_no_changes_and_lists_what_was_not_sent() {
     assert_eq!(errno(w.unlink("/moved")), libc::EROFS);
     assert_eq!(unsent(&w), expected);
 }
+
+#[test]
+fn the_directory_of_snapshots_changes_with_each_also_when_the_clock_goes_back() {
+    let w = World::new();
+    let mtime = || w.vfs.getattr(virtual_dir::SNAPSHOTS_INO).unwrap().mtime;
+    let mut seen = vec![mtime()];
+    let mut moved = |when| {
+        let now = mtime();
+        assert!(!seen.contains(&now), "{when}: the kernel would keep its listing");
+        seen.push(now);
+    };
+    w.vfs.create_snapshot("one").unwrap();
+    moved("made");
+    w.vfs.create_snapshot("two").unwrap();
+    moved("another in the same tick of the clock");
+    w.clock.set(Duration::from_secs(900_000_000));
+    w.vfs.create_snapshot("three").unwrap();
+    moved("made after the clock went back");
+    w.vfs.delete_snapshot("two").unwrap();
+    moved("deleted");
+}
+
+#[test]
+fn closing_a_file_does_not_wait_for_a_snapshot() {
+    let w = World::new();
+    let flags = OpenFlags {
+        read: true,
+        write: true,
+        ..OpenFlags::default()
+    };
+    let (kept, kept_fh) = w.vfs.create(ROOT_INO, b"kept", 0o644, flags, USER).unwrap();
+    let (gone, gone_fh) = w.vfs.create(ROOT_INO, b"gone", 0o644, flags, USER).unwrap();
+    wait(w.vfs.write(kept.ino, kept_fh, 0, b"x", false).unwrap()).unwrap();
+    w.unlink("/gone").unwrap();
+    w.vfs.core.marks.freeze();
+    let (sender, closed) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            w.vfs.release(kept.ino, kept_fh).unwrap();
+            w.vfs.release(gone.ino, gone_fh).unwrap();
+            sender.send(()).unwrap();
+        });
+        let in_time = closed.recv_timeout(Duration::from_secs(1));
+        w.vfs.core.marks.thaw();
+        in_time.expect("nothing of it can be seen");
+    });
+    w.check();
+}
