@@ -53,11 +53,10 @@ impl Shared {
 
     /// Journals what is ahead of the store, except what has to wait for a sync.
     pub(crate) fn journal(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
-        {
-            let state = inode.state.read();
-            if state.data.ahead.is_none() {
-                return Ok(());
-            }
+        if inode.state.read().data.ahead.is_none() {
+            // Whoever journaled it had the lock, and it may have been the last that kept the inode here.
+            self.drop_settled(inode);
+            return Ok(());
         }
         self.journal_now(inode)
     }
@@ -127,8 +126,9 @@ impl Shared {
             "inode {}: what was written cannot be made durable: {error}",
             inode.ino
         ));
+        let mut state = inode.state.write();
+        state.data.failure.get_or_insert(error);
         self.keep_pending(inode);
-        inode.state.write().data.failure.get_or_insert(error);
     }
 
     fn drop_settled(&self, inode: &Arc<Inode>) {

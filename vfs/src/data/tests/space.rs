@@ -338,3 +338,23 @@ fn zeros_in_a_chunk_that_was_submitted_are_sent_again() {
         assert_eq!(bench.restore().content(5), expected);
     }
 }
+
+/// What is journaled in another way than by the one that looks for what waits does not keep its inode, and wakes nobody up.
+#[test]
+fn what_waits_for_nothing_is_let_go() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, 2 * MIB));
+        bench.settle();
+        bench.keep_house();
+        bench.change_space(5, SpaceChange::Punch, 0..CHUNK, false).unwrap();
+        bench.settle();
+        for _ in 0..3 {
+            bench.clock.advance(crate::limits::PENDING_AGE_MAX);
+            bench.keep_house();
+        }
+        assert!(bench.data.shared().pending.lock().is_empty(), "{at_rest:?}");
+        assert!(!bench.data.shared().content_came(), "{at_rest:?}");
+    }
+}
