@@ -100,9 +100,11 @@ impl Shared {
         {
             self.journal_locked(inode.ino, &mut state, Some(change))?;
         }
+        // Another sync failed meanwhile, so what waited for this one is not journaled: whoever asked for it must not hear of success.
+        let failure = state.data.failure.clone();
         drop(state);
         self.drop_settled(inode);
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     /// Makes the backing file durable; failing to is remembered for every later fsync.
@@ -225,7 +227,8 @@ impl Shared {
         let mut first_error = None;
         let all_synced = to_sync > SYNC_EACH_MAX && self.sync_every(inodes, &changes, &mut first_error);
         for (inode, (change, needs_sync)) in inodes.iter().zip(changes) {
-            let synced = all_synced || (needs_sync && self.sync_backing(inode).is_ok());
+            let failed = || inode.state.read().data.failure.is_some();
+            let synced = (all_synced && !failed()) || (needs_sync && self.sync_backing(inode).is_ok());
             let result = if synced {
                 self.journal_synced(inode, change)
             } else {
