@@ -56,7 +56,7 @@ use errors::ErrorLog;
 use filling::Filling;
 use lru::LruCache;
 use parking_lot::Mutex;
-use passthrough::{Births, Stamp};
+use passthrough::{Births, Looker, Stamp};
 use reclaim::ReclaimQueue;
 use space::SpaceCall;
 use std::collections::BTreeMap;
@@ -396,7 +396,7 @@ impl Data {
 
     /// The last handle was closed: brings the store up to date, without waiting for the disk.
     pub fn released(&self, inode: &Arc<Inode>) {
-        if let Err(e) = self.0.settle(inode, false).and_then(|_| self.0.journal(inode)) {
+        if let Err(e) = self.0.settle(inode, Looker::Close).and_then(|_| self.0.journal(inode)) {
             self.0.errors.add(format!(
                 "inode {}: what was written cannot be journaled: {e}",
                 inode.ino

@@ -226,6 +226,10 @@ impl Shared {
                 Verdict::Changed(change) if *change == slot_change => false,
                 _ => continue,
             };
+            if !evict && self.core.marks.is_frozen() {
+                // What was handed over for a snapshot stays complete: it is found again.
+                continue;
+            }
             if state.gone || now.dirty || !now.resident {
                 continue;
             }

@@ -16,7 +16,7 @@
 //!
 //! Dirty chunks are submitted again by writeback, and marked again, because a delta may have carried an older content of them.
 
-use crate::data::state::{DIRTY_PREFIX, SPILL_PREFIX, put_extent};
+use crate::data::state::{DIRTY_PREFIX, SPILL_PREFIX, put_extent, spill_key};
 use crate::data::unsure::{self, NOTE_PREFIX};
 use crate::data::{BLOCK, ChunkAt, HEARTBEAT_KEY, Shared};
 use crate::error::VfsError;
@@ -135,11 +135,25 @@ impl Shared {
         for ino in self.noted_inos(SPILL_PREFIX)? {
             match self.core.inodes.get(&self.core, ino) {
                 Ok(inode) => self.recover_spill(&inode)?,
-                Err(VfsError::Stale) => {}
+                Err(VfsError::Stale) => self.drop_spill(ino)?,
                 Err(e) => return Err(e),
             }
         }
         Ok(())
+    }
+
+    /// The inode is no more: whoever deleted it did not know of the record that it had outgrown.
+    fn drop_spill(&self, ino: u64) -> Result<(), VfsError> {
+        if self.core.config.read_only {
+            return Ok(());
+        }
+        let _guard = self.core.marks.enter();
+        let mut batch = Batch::new();
+        let key = records::inline_key(ino);
+        self.core.marks.mark(&mut batch, &key);
+        batch.delete(key);
+        batch.delete(spill_key(ino));
+        Ok(self.core.store.commit(batch)?)
     }
 
     /// Inodes named by the keys that start with `prefix` and end with a number.

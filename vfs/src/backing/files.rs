@@ -52,6 +52,9 @@ pub(crate) enum Readahead {
 /// Every backing file of a volume.
 pub(crate) struct Files {
     dir: PathBuf,
+    /// The same, open since before anything was written: the filesystem tells each opening of a failure once, and one that is opened
+    /// later not of what somebody else has heard of already.
+    root: File,
     open: Mutex<Recent<Arc<Part>>>,
     /// First parts that others read and write: open as long as they do. Taken while `open` is held, never before it.
     pinned: Mutex<HashMap<u64, Arc<Part>>>,
@@ -94,9 +97,11 @@ impl Files {
         for number in 0..BACKING_DIRS {
             make_dir(&dir.join(format!("{number:02x}")))?;
         }
-        File::open(dir)?.sync_all()?;
+        let root = File::open(dir)?;
+        root.sync_all()?;
         Ok(Files {
             dir: dir.to_owned(),
+            root,
             open: Mutex::default(),
             pinned: Mutex::new(HashMap::new()),
             unsynced: Mutex::new(HashMap::new()),
@@ -315,7 +320,7 @@ impl Files {
         let _turns: Vec<_> = self.sync_locks.iter().map(|lock| lock.lock()).collect();
         let cuts = self.cut.lock().clone();
         let taken = std::mem::take(&mut *self.unsynced.lock());
-        let synced = File::open(&self.dir).and_then(|dir| Ok(nix::unistd::syncfs(&dir)?));
+        let synced = nix::unistd::syncfs(&self.root).map_err(io::Error::from);
         let mut result = match &synced {
             Ok(()) => Ok(()),
             Err(e) => Err(io::Error::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EIO))),

@@ -53,11 +53,10 @@ impl Shared {
 
     /// Journals what is ahead of the store, except what has to wait for a sync.
     pub(crate) fn journal(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
-        {
-            let state = inode.state.read();
-            if state.data.ahead.is_none() {
-                return Ok(());
-            }
+        if inode.state.read().data.ahead.is_none() {
+            // Whoever journaled it had the lock, and it may have been the last that kept the inode here.
+            self.drop_settled(inode);
+            return Ok(());
         }
         self.journal_now(inode)
     }
@@ -101,9 +100,11 @@ impl Shared {
         {
             self.journal_locked(inode.ino, &mut state, Some(change))?;
         }
+        // Another sync failed meanwhile, so what waited for this one is not journaled: whoever asked for it must not hear of success.
+        let failure = state.data.failure.clone();
         drop(state);
         self.drop_settled(inode);
-        Ok(())
+        failure.map_or(Ok(()), Err)
     }
 
     /// Makes the backing file durable; failing to is remembered for every later fsync.
@@ -127,8 +128,9 @@ impl Shared {
             "inode {}: what was written cannot be made durable: {error}",
             inode.ino
         ));
+        let mut state = inode.state.write();
+        state.data.failure.get_or_insert(error);
         self.keep_pending(inode);
-        inode.state.write().data.failure.get_or_insert(error);
     }
 
     fn drop_settled(&self, inode: &Arc<Inode>) {
@@ -225,7 +227,8 @@ impl Shared {
         let mut first_error = None;
         let all_synced = to_sync > SYNC_EACH_MAX && self.sync_every(inodes, &changes, &mut first_error);
         for (inode, (change, needs_sync)) in inodes.iter().zip(changes) {
-            let synced = all_synced || (needs_sync && self.sync_backing(inode).is_ok());
+            let failed = || inode.state.read().data.failure.is_some();
+            let synced = (all_synced && !failed()) || (needs_sync && self.sync_backing(inode).is_ok());
             let result = if synced {
                 self.journal_synced(inode, change)
             } else {

@@ -238,14 +238,17 @@ impl Shared {
 
     /// The same in a batch of its own.
     pub(super) fn end_copies(&self, inode: &Arc<Inode>, change: u64) -> Result<(), VfsError> {
-        if inode.state.read().data.logged.is_empty() {
-            return Ok(());
+        {
+            let state = inode.state.read();
+            if state.data.logged.is_empty() && state.data.failure.is_none() {
+                return Ok(());
+            }
         }
         let _guard = self.core.marks.enter_unseen();
         let mut state = inode.state.write();
         // What could not be made durable once is not believed to be so later.
-        if state.data.failure.is_some() {
-            return Ok(());
+        if let Some(error) = &state.data.failure {
+            return Err(error.clone());
         }
         let mut batch = Batch::new();
         self.drop_copies(inode.ino, &mut state, change, &mut batch);

@@ -21,6 +21,7 @@ mod look;
 mod probe;
 
 pub(crate) use births::Births;
+pub(crate) use look::Looker;
 #[cfg(test)]
 pub(crate) use look::PASS_PREFIX;
 pub(crate) use probe::why_not;

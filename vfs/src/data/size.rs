@@ -160,6 +160,10 @@ impl Shared {
         })?;
         self.core.marks.mark(batch, &records::extent_key(ino, chunk));
         put_extent(batch, ino, chunk, &journaled_before, &journaled);
+        if !journaled.dirty {
+            // It may have one of which `journaled_before` does not tell: see `stage`.
+            batch.delete(dirty_key(ino, chunk));
+        }
         let blocks = blocks_of(chunk);
         let kept = u64::from(len).div_ceil(BLOCK as u64);
         state.data.logged.void(ino, blocks.start + kept..blocks.end, batch);
@@ -181,6 +185,7 @@ impl Shared {
         state.data.ahead = None;
         state.data.failure = None;
         self.drop_copies(ino, state, u64::MAX, batch);
+        state.data.drop_unsure(ino, batch);
         self.pending.lock().remove(&ino);
         self.recent.lock().pop(&ino);
         self.young.forget(ino);

@@ -239,6 +239,13 @@ impl DataState {
         Ok(then(self.chunks.lock().insert(chunk, slot)))
     }
 
+    /// Nobody asks any more: takes the note of unsure blocks, if there may be one.
+    pub(super) fn drop_unsure(&self, ino: u64, batch: &mut Batch) {
+        if self.unsure_noted.swap(false, Ordering::Relaxed) {
+            batch.delete(unsure::note_key(ino));
+        }
+    }
+
     /// Counts a change of content.
     pub(crate) fn next_change(&mut self) -> u64 {
         self.changes += 1;
@@ -366,8 +373,11 @@ impl DataState {
             }
             put_extent(batch, ino, *chunk, &slot.journaled, &slot.now);
             // A batch that cut the chunk may have deleted its note since `journaled` was true.
-            if slot.needs_mark && slot.now.dirty {
-                batch.put(dirty_key(ino, *chunk), records::encode_counter(0));
+            match (slot.needs_mark, slot.now.dirty) {
+                (true, true) => batch.put(dirty_key(ino, *chunk), records::encode_counter(0)),
+                // Nor does `journaled` tell of one that went with somebody else's batch.
+                (true, false) => batch.delete(dirty_key(ino, *chunk)),
+                (false, _) => {}
             }
         }
         let spill_noted = self.spill.is_some_and(|spill| !spill.noted);

@@ -15,7 +15,7 @@
 //! A checkpoint carries all records, not only marked ones, as a forced cut carries them: replay may start there.
 //!
 //! While changes are frozen for a snapshot nothing is unsent; the cut that is made then carries the snapshot's record, and
-//! the tree as of its pack is the snapshot.
+//! the tree as of its pack is the snapshot. If something is unsent all the same, it is a cut like any other.
 
 use super::frame::{DELTA_KINDS, FrameWriter};
 use super::marks::SAVED_PREFIX;
@@ -186,7 +186,10 @@ impl Cut<'_> {
                 self.carry_all(&mut writer)?;
             }
         }
-        let snapshot = snapshot.map(|wanted| self.take_snapshot(seq, wanted)).transpose()?;
+        // What was handed over is not all there is, though changes are frozen: a pack like any other, and whoever wants the snapshot
+        // tries again.
+        let wanted = snapshot.filter(|_| self.unsent.is_empty());
+        let snapshot = wanted.map(|wanted| self.take_snapshot(seq, wanted)).transpose()?;
         if let Some((number, record)) = &snapshot {
             writer.record(&records::snapshot_key(*number), Some(&record.encode()))?;
         }
@@ -195,11 +198,6 @@ impl Cut<'_> {
     }
 
     fn take_snapshot(&self, seq: PackSeq, wanted: Wanted) -> Result<(u64, SnapshotRecord), StoreError> {
-        if !self.unsent.is_empty() {
-            return Err(StoreError::Corrupt(
-                "files have unsent content while changes are frozen".into(),
-            ));
-        }
         let root = self.inode(ROOT_INO)?;
         let record = SnapshotRecord {
             pack: seq,

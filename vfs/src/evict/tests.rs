@@ -54,6 +54,12 @@ fn a_chunk_changed_behind_the_journal_turns_dirty() {
         .unwrap()
         .write_all_at(b"behind", 5000)
         .unwrap();
+    // What was handed over for a snapshot stays complete.
+    bench.core.marks.freeze();
+    let report = bench.data.evict_all().unwrap();
+    assert_eq!(report.evicted_bytes, 0);
+    assert!(!bench.extent(5, 0).unwrap().dirty && bench.extent(5, 0).unwrap().resident);
+    bench.core.marks.thaw();
     let report = bench.data.evict_all().unwrap();
     assert_eq!((report.evicted_bytes, report.kept_unconfirmed_chunks), (0, 1));
     assert!(bench.extent(5, 0).unwrap().dirty);

@@ -219,3 +219,24 @@ fn a_file_that_was_never_synced_and_lost_its_name_reads_as_a_hole() {
         );
     }
 }
+
+/// An orphan is swept before anybody has looked at the notes: what it had outgrown goes then.
+#[test]
+fn a_record_that_was_outgrown_goes_with_its_inode() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, 3000));
+        bench.write(5, 3000, &pattern(2, 20_000));
+        bench.data.released(&bench.file(5));
+        bench.file(5).state.write().data.spill = None;
+        bench.delete(5);
+        let left = |bench: &Bench| {
+            let keys = [crate::records::inline_key(5), crate::data::state::spill_key(5)];
+            keys.map(|key| bench.store.get(&key).unwrap().is_some())
+        };
+        assert_eq!(left(&bench), [true, true], "{at_rest:?}");
+        let (all, _) = bench.store.progress();
+        assert_eq!(left(&bench.crash_at(all)), [false, false], "{at_rest:?}");
+    }
+}

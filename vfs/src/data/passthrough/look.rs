@@ -33,9 +33,25 @@ pub(super) fn pass_key(ino: u64) -> Vec<u8> {
     [PASS_PREFIX, &ino.to_be_bytes()].concat()
 }
 
+/// Who looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Looker {
+    /// Whoever hands everything over, also for a snapshot, before he sees whether all of it is.
+    HandsOver,
+    /// The background, which steps aside while a snapshot is taken: what was handed over for it stays complete.
+    Background,
+    /// Whoever closed the file. The same, and it must not take long.
+    Close,
+}
+
 impl Shared {
+    /// Nothing may turn dirty that this one finds. Asked with the mutation guard held: then it stays so.
+    fn must_not_look(&self, who: Looker) -> bool {
+        who != Looker::HandsOver && self.core.marks.is_frozen()
+    }
+
     /// Looks at a file that passes. What is written meanwhile is found by the next look.
-    pub(crate) fn look(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
+    pub(crate) fn look(&self, inode: &Arc<Inode>, who: Looker) -> Result<(), VfsError> {
         let file = match &inode.state.read().data.pass {
             Some(pass) if pass.noted && pass.may_have_changed()? => pass.file.clone(),
             _ => return Ok(()),
@@ -46,10 +62,20 @@ impl Shared {
         }
         let suspects = {
             let _guard = self.core.marks.enter_unseen();
+            if self.must_not_look(who) {
+                return Ok(());
+            }
             let mut state = inode.state.write();
             self.look_at_blocks(inode.ino, &mut state, false)?
         };
-        self.compare(inode, &suspects)?;
+        let compared = self.compare(inode, &suspects, who);
+        if !matches!(compared, Ok(true)) {
+            // The next look has to begin anew.
+            if let Some(pass) = &mut inode.state.write().data.pass {
+                pass.changed = true;
+            }
+            return compared.map(drop);
+        }
         let now = self.core.clock.monotonic();
         if let Some(pass) = &mut inode.state.write().data.pass {
             let took = now.saturating_sub(began);
@@ -59,7 +85,7 @@ impl Shared {
     }
 
     /// Ends a pass that nobody uses any more; false if somebody does, or if it is to take its time for that and must not.
-    pub(crate) fn settle(&self, inode: &Arc<Inode>, may_take_long: bool) -> Result<bool, VfsError> {
+    pub(crate) fn settle(&self, inode: &Arc<Inode>, who: Looker) -> Result<bool, VfsError> {
         if self.core.config.read_only {
             // The note is for the next mount.
             return Ok(inode.state.read().data.pass.is_none());
@@ -69,7 +95,7 @@ impl Shared {
             let mut state = inode.state.write();
             let InodeState { opens, data, .. } = &*state;
             let Some(pass) = &data.pass else { return Ok(true) };
-            if *opens > 0 || !sparse::is_alone(&pass.file)? {
+            if self.must_not_look(who) || *opens > 0 || !sparse::is_alone(&pass.file)? {
                 return Ok(false);
             }
             let opened = pass.opened;
@@ -84,12 +110,14 @@ impl Shared {
             if let Some(pass) = &mut state.data.pass {
                 pass.changed = true;
             }
-            if !may_take_long && suspects.len() > PASS_CLOSE_CHUNKS_MAX {
+            if who == Looker::Close && suspects.len() > PASS_CLOSE_CHUNKS_MAX {
                 return Ok(false);
             }
             (suspects, opened)
         };
-        self.compare(inode, &suspects)?;
+        if !self.compare(inode, &suspects, who)? {
+            return Ok(false);
+        }
         let _guard = self.core.marks.enter_unseen();
         let mut state = inode.state.write();
         let InodeState { opens, data, .. } = &*state;
@@ -231,8 +259,9 @@ impl Shared {
         Ok(suspects)
     }
 
-    /// Turns those of these clean chunks dirty that are not what the network has. No lock is held while they are hashed.
-    fn compare(&self, inode: &Arc<Inode>, suspects: &[u64]) -> Result<(), VfsError> {
+    /// Turns those of these clean chunks dirty that are not what the network has; false if a snapshot came between. No lock is held
+    /// while they are hashed.
+    fn compare(&self, inode: &Arc<Inode>, suspects: &[u64], who: Looker) -> Result<bool, VfsError> {
         for page in suspects.chunks(EVICT_BATCH) {
             let mut changed = Vec::new();
             for &chunk in page {
@@ -244,9 +273,12 @@ impl Shared {
                 continue;
             }
             let _guard = self.core.marks.enter_unseen();
+            if self.must_not_look(who) {
+                return Ok(false);
+            }
             let mut state = inode.state.write();
             if state.gone {
-                return Ok(());
+                return Ok(true);
             }
             for (chunk, change) in changed {
                 let (mut now, last) = state
@@ -264,7 +296,7 @@ impl Shared {
             state.data.set_ahead(self.core.clock.monotonic(), 0);
             self.journal_locked(inode.ino, &mut state, None)?;
         }
-        Ok(())
+        Ok(true)
     }
 
     /// The last change of a clean chunk whose content is not what the network has.
@@ -292,30 +324,30 @@ impl Shared {
 
     /// Looks at every file that others may write; ends the passes of those that nobody uses.
     pub(crate) fn look_at_all(&self) -> Result<(), VfsError> {
-        self.tend(|_| true)
+        self.tend(Looker::HandsOver, |_| true)
     }
 
     /// One round of the background: ends what nobody uses, looks at what is due.
     pub(crate) fn tend_passes(&self) -> Result<(), VfsError> {
         let now = self.core.clock.monotonic();
-        self.tend(|pass| now >= pass.look_at)
+        self.tend(Looker::Background, |pass| now >= pass.look_at)
     }
 
     /// Ends the passes of what nobody uses, as far as it goes: what fails is told in the errors, and stays.
     pub(crate) fn end_passes(&self) {
-        let _ = self.tend(|_| false);
+        let _ = self.tend(Looker::Background, |_| false);
     }
 
-    fn tend(&self, due: impl Fn(&Pass) -> bool) -> Result<(), VfsError> {
+    fn tend(&self, who: Looker, due: impl Fn(&Pass) -> bool) -> Result<(), VfsError> {
         if self.core.config.read_only {
             return Ok(());
         }
         let passing: Vec<Arc<Inode>> = self.passing.lock().values().cloned().collect();
         let mut first_error = None;
         for inode in passing {
-            let tended = self.settle(&inode, true).and_then(|over| {
+            let tended = self.settle(&inode, who).and_then(|over| {
                 let is_due = !over && inode.state.read().data.pass.as_ref().is_some_and(&due);
-                if is_due { self.look(&inode) } else { Ok(()) }
+                if is_due { self.look(&inode, who) } else { Ok(()) }
             });
             if let Err(e) = tended {
                 self.errors

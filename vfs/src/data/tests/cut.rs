@@ -384,3 +384,16 @@ fn what_cannot_be_removed_keeps_nothing_else() {
 fn backing_file(bench: &Bench, ino: u64) -> PathBuf {
     bench.dir.path().join(format!("{:02x}/{ino:016x}", ino % 256))
 }
+
+#[test]
+fn what_is_unsure_of_a_file_is_forgotten_with_it() {
+    for at_rest in BOTH {
+        let Lazy { bench, .. } = Lazy::new(at_rest);
+        bench.set_size(5, 0);
+        bench.write(5, 3 * BLOCK as u64, &pattern(2, 2 * BLOCK));
+        bench.data.released(&bench.file(5));
+        assert!(bench.store.get(&note_key(5)).unwrap().is_some(), "{at_rest:?}");
+        bench.delete(5);
+        assert_eq!(bench.store.get(&note_key(5)).unwrap(), None, "{at_rest:?}");
+    }
+}

@@ -513,3 +513,31 @@ fn what_the_network_has_outlives_a_cache_that_never_reached_the_disk() {
         }
     }
 }
+
+/// Two syncs of one file at a time: one succeeds, and before that is journaled the other fails.
+#[test]
+fn an_fsync_beside_one_that_failed_is_not_reported_as_done() {
+    for at_rest in BOTH {
+        let mut bench = Bench::new(at_rest);
+        let file: Arc<Mutex<Option<Arc<Inode>>>> = Arc::default();
+        let fails = file.clone();
+        let synced = move || {
+            if let Some(inode) = &*fails.lock() {
+                let error = std::io::Error::from_raw_os_error(libc::EIO);
+                inode.state.write().data.failure.get_or_insert(error.into());
+            }
+            Ok(())
+        };
+        let backing = Watched::new(bench.data.shared().backing.clone(), synced);
+        bench.data = Data::over(bench.core.clone(), Arc::new(backing)).unwrap();
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, MIB));
+        bench.make_absent();
+        bench.write(5, 0, &pattern(2, MIB));
+        *file.lock() = Some(bench.file(5));
+        assert!(matches!(bench.fsync(5), Err(VfsError::Disk(_))), "{at_rest:?}");
+        // What it was not told of is not promised either.
+        let extent = bench.extent(5, 0).unwrap();
+        assert!(!extent.dirty && extent.stored.is_some(), "{at_rest:?}");
+    }
+}

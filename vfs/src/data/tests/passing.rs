@@ -368,3 +368,25 @@ fn reserved_blocks_are_counted_whatever_became_of_them_before() {
         assert!(data <= expected * BLOCK, "seed {seed}");
     }
 }
+
+/// What is handed over for a snapshot is complete: what the kernel wrote is found before, or after.
+#[test]
+fn nothing_is_found_while_a_snapshot_is_taken_but_by_who_takes_it() {
+    let bench = Bench::passing();
+    confirmed(&bench, 5, &pattern(1, 2 * MIB));
+    let file = pass(&bench, 5);
+    file.write_all_at(b"!", CHUNK + 7).unwrap();
+    bench.core.marks.freeze();
+    bench.data.shared().tend_passes().unwrap();
+    drop(file);
+    bench.close(5);
+    bench.data.shared().tend_passes().unwrap();
+    assert!(bench.passes(5) && dirty_chunks(&bench, 5).is_empty());
+    bench.data.shared().look_at_all().unwrap();
+    assert_eq!(dirty_chunks(&bench, 5), [1]);
+    bench.core.marks.thaw();
+    bench.data.shared().tend_passes().unwrap();
+    assert!(!bench.passes(5));
+    bench.settle();
+    assert!(bench.restore().content(5) == bench.content(5));
+}

@@ -338,3 +338,53 @@ fn zeros_in_a_chunk_that_was_submitted_are_sent_again() {
         assert_eq!(bench.restore().content(5), expected);
     }
 }
+
+/// What is journaled in another way than by the one that looks for what waits does not keep its inode, and wakes nobody up.
+#[test]
+fn what_waits_for_nothing_is_let_go() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, 2 * MIB));
+        bench.settle();
+        bench.keep_house();
+        bench.change_space(5, SpaceChange::Punch, 0..CHUNK, false).unwrap();
+        bench.settle();
+        for _ in 0..3 {
+            bench.clock.advance(crate::limits::PENDING_AGE_MAX);
+            bench.keep_house();
+        }
+        assert!(bench.data.shared().pending.lock().is_empty(), "{at_rest:?}");
+        assert!(!bench.data.shared().content_came(), "{at_rest:?}");
+    }
+}
+
+/// In words, and as it is done.
+type Way = (&'static str, fn(&Bench));
+
+/// Somebody else's batch (a change of the mode) told of it, and then it was gone before the next.
+#[test]
+fn a_new_chunk_that_is_soon_a_hole_leaves_no_note() {
+    let ways: [Way; 2] = [
+        ("punched out", |bench| punch(bench, CHUNK..2 * CHUNK)),
+        ("cut off", |bench| bench.set_size(5, CHUNK + 10)),
+    ];
+    for at_rest in BOTH {
+        for (what, ends) in ways {
+            let bench = Bench::new(at_rest);
+            bench.create(5);
+            bench.write(5, 0, &pattern(1, MIB));
+            bench.data.shared().persist_all().unwrap();
+            bench.write(5, CHUNK + 4096, &pattern(2, 4096));
+            let inode = bench.file(5);
+            let mut batch = Batch::new();
+            bench.data.stage(&inode, &mut inode.state.write(), &mut batch).unwrap();
+            bench.store.commit(batch).unwrap();
+            let note = || bench.store.get(&state::dirty_key(5, 1)).unwrap();
+            assert!(note().is_some(), "{at_rest:?}, {what}");
+            ends(&bench);
+            bench.data.shared().persist_all().unwrap();
+            assert_eq!((note(), bench.extent(5, 1)), (None, None), "{at_rest:?}, {what}");
+        }
+    }
+}

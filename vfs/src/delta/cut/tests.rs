@@ -384,3 +384,18 @@ fn a_new_file_is_told_as_the_record_it_was() {
     bench.settle();
     assert_eq!(bench.restore().content(5), bench.content(5));
 }
+
+/// Whoever wants it is told to try again; the pack is one like any other, and not thrown away.
+#[test]
+fn a_snapshot_for_which_not_all_was_handed_over_is_not_taken() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, MIB));
+    bench.data.shared().persist_all().unwrap();
+    bench.core.marks.freeze();
+    let number = bench.core.snapshots.want("now", bench.core.now());
+    bench.seal(CutCause::Forced);
+    assert!(bench.core.snapshots.get(number).is_none() && !bench.core.marks.is_frozen());
+    bench.settle();
+    assert_eq!(bench.restore().content(5), pattern(1, MIB));
+}
