@@ -1,8 +1,8 @@
 //! The command line: verbs, global options, and the form in which mount.fuse3 calls.
 
 use crate::commands::{
-    bench, completions, config, doctor, evict, explain, fsck, gc, init, man, metrics, mount, profile, quota, recover,
-    repair, scrub, snapshot, status, sync, territory, trash, umount, unsent, volumes,
+    bench, completions, config, doctor, evict, explain, fsck, gc, init, man, metrics, mount, passphrase, profile,
+    quota, recover, repair, scrub, snapshot, status, sync, territory, trash, umount, unsent, volumes,
 };
 use crate::config::{LogLevel, nearest};
 use crate::exit::{Exit, Failure};
@@ -100,6 +100,8 @@ pub enum Verb {
     Snapshot(snapshot::SnapshotArgs),
     /// List what is not known to be on the network
     Unsent(unsent::UnsentArgs),
+    /// Change what opens a volume on this machine
+    Passphrase(passphrase::PassphraseArgs),
     /// Show and buy storage space on the chain
     Territory(territory::TerritoryArgs),
     /// Show or check a volume's configuration

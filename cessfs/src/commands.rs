@@ -12,6 +12,7 @@ pub mod init;
 pub mod man;
 pub mod metrics;
 pub mod mount;
+pub mod passphrase;
 pub mod profile;
 pub mod quota;
 pub mod recover;
@@ -65,6 +66,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
         Verb::Trash(args) => trash::run(&args, &context),
         Verb::Snapshot(args) => snapshot::run(&args, &context),
         Verb::Unsent(args) => unsent::run(&args, &context),
+        Verb::Passphrase(args) => passphrase::run(&args, &context),
         Verb::Territory(args) => territory::run(&args, &context),
         Verb::Config(args) => config::run(&args, &context),
         Verb::Profile(args) => profile::run(&args, &context),
@@ -81,5 +83,5 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
 /// Prints a value as one JSON document on stdout.
 pub fn print_json<T: Serialize>(value: &T) {
     let text = serde_json::to_string_pretty(value).expect("what verbs print has a JSON form");
-    println!("{text}");
+    say!("{text}");
 }

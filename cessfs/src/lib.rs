@@ -2,6 +2,11 @@
 //!
 //! A library only so that fuzzing can reach its decoders; the program is [`main`], and nothing else is offered.
 
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
+#[macro_use]
+mod output;
+
 mod bench;
 mod cli;
 mod commands;
@@ -44,16 +49,16 @@ pub fn main() -> ExitCode {
     if let Err(e) = closed {
         tracing::warn!("cannot forbid core dumps: {e}");
     }
-    match commands::run(cli) {
+    match commands::run(cli).and_then(|()| output::arrived()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             let failure = match &word {
                 Some(word) => cli::neither_verb_nor_volume(word, failure),
                 None => failure,
             };
-            eprintln!("cessfs: {failure}");
+            tell!("cessfs: {failure}");
             if let Some(hint) = &failure.hint {
-                eprintln!("hint: {hint}");
+                tell!("hint: {hint}");
             }
             ExitCode::from(failure.exit.code())
         }

@@ -157,7 +157,7 @@ pub fn prepare(dir: &Path) -> Result<PathBuf, Failure> {
             return Err(Failure::new(Exit::Mountpoint, what).hint("unmount it, or choose another directory"));
         }
         detach(&dir)?;
-        eprintln!("removed a mount that a daemon left behind on {}", dir.display());
+        tell!("removed a mount that a daemon left behind on {}", dir.display());
     }
     check_empty_dir(&dir)?;
     Ok(dir)

@@ -7,7 +7,8 @@ mod tests;
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeName, is_exposed};
 use crate::limits;
-use cessfs_crypto::{CryptoError, KeySlots, Phrase, SlotKind, VolumeSecret};
+use crate::wiring::OsEntropy;
+use cessfs_crypto::{CryptoError, KdfCost, KeySlots, Phrase, SlotKind, VolumeSecret};
 use std::io::{IsTerminal, Read, Write};
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
@@ -26,17 +27,58 @@ impl Secret {
     /// # Errors
     /// [`Exit::Secret`] when it does not fit.
     pub fn open(&self, slots: &KeySlots) -> Result<VolumeSecret, Failure> {
-        let (opened, what) = match self {
-            Secret::Passphrase(bytes) => (slots.open_passphrase(bytes), "passphrase"),
-            Secret::KeyFile(bytes) => (slots.open_key_file(bytes), "key file"),
+        let what = self.what();
+        let opened = match self {
+            Secret::Passphrase(bytes) => slots.open_passphrase(bytes),
+            Secret::KeyFile(bytes) => slots.open_key_file(bytes),
         };
         opened.map_err(|e| match e {
             CryptoError::WrongSecret => Failure::new(Exit::Secret, format!("this {what} does not open the volume"))
-                .hint("check that it belongs to this volume; `cessfs recover` brings back with the phrase what reached the network"),
+                .hint("check that it belongs to this volume; `cessfs passphrase NAME --phrase-file FILE` sets a new one with the recovery phrase"),
             CryptoError::NoSlot(_) => Failure::new(Exit::Secret, format!("no {what} opens this volume"))
                 .hint(format!("give {}", other_kind(slots))),
             other => other.into(),
         })
+    }
+
+    /// Makes this what opens the volume, instead of what did so far; the recovery phrase opens it all the same. A passphrase takes a
+    /// second, on purpose.
+    ///
+    /// # Errors
+    /// When it is too short or too long; the slots are as they were then.
+    pub fn lock(&self, slots: &mut KeySlots, keys: &VolumeSecret) -> Result<(), Failure> {
+        let (set, other) = match self {
+            Secret::Passphrase(bytes) => (
+                slots.set_passphrase(keys, bytes, KdfCost::DEFAULT, &mut OsEntropy),
+                SlotKind::KeyFile,
+            ),
+            Secret::KeyFile(bytes) => (slots.set_key_file(keys, bytes, &mut OsEntropy), SlotKind::Passphrase),
+        };
+        set.map_err(|e| match e {
+            CryptoError::Refused(what) => Failure::new(Exit::Secret, what).hint(match self {
+                Secret::Passphrase(_) => "choose another passphrase",
+                Secret::KeyFile(_) => "make one of random bytes: `head -c 64 /dev/urandom > FILE`",
+            }),
+            other => other.into(),
+        })?;
+        slots.remove(other);
+        Ok(())
+    }
+
+    /// Which kind of slot it opens.
+    pub fn kind(&self) -> SlotKind {
+        match self {
+            Secret::Passphrase(_) => SlotKind::Passphrase,
+            Secret::KeyFile(_) => SlotKind::KeyFile,
+        }
+    }
+
+    /// What people call it.
+    pub fn what(&self) -> &'static str {
+        match self {
+            Secret::Passphrase(_) => "passphrase",
+            Secret::KeyFile(_) => "key file",
+        }
     }
 
     /// Writes it to the daemon's pipe.
@@ -93,6 +135,8 @@ pub enum GivenAs {
     /// `--key-file FILE`.
     #[default]
     Arguments,
+    /// `--new-key-file FILE`.
+    NewArguments,
     /// `-o key-file=FILE`.
     MountOptions,
 }
@@ -101,6 +145,7 @@ impl GivenAs {
     fn advice(self) -> &'static str {
         match self {
             GivenAs::Arguments => "give `--passphrase-file FILE` or `--key-file FILE`, or set CESSFS_PASSPHRASE_FILE",
+            GivenAs::NewArguments => "give `--new-passphrase-file FILE` or `--new-key-file FILE`",
             GivenAs::MountOptions => {
                 "give `-o passphrase-file=FILE` or `-o key-file=FILE`, or set CESSFS_PASSPHRASE_FILE"
             }
@@ -110,6 +155,7 @@ impl GivenAs {
     fn key_file(self) -> &'static str {
         match self {
             GivenAs::Arguments => "give `--key-file FILE`",
+            GivenAs::NewArguments => "give `--new-key-file FILE`",
             GivenAs::MountOptions => "give `-o key-file=FILE`",
         }
     }
@@ -189,6 +235,16 @@ impl Sources {
         Ok(Secret::Passphrase(first))
     }
 
+    /// The files alone that were given, for a second secret of a verb: what the environment names is the first.
+    pub fn of_new(key_file: Option<PathBuf>, passphrase_file: Option<PathBuf>) -> Sources {
+        Sources {
+            key_file,
+            passphrase_file,
+            given_as: GivenAs::NewArguments,
+            ..Sources::default()
+        }
+    }
+
     fn ask(&self, prompt: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
         if !std::io::stdin().is_terminal() {
             let what = "no passphrase was given and there is no terminal to ask on";
@@ -246,6 +302,18 @@ pub fn read_phrase(path: &Path) -> Result<Phrase, Failure> {
     })
 }
 
+/// Opens the slots with the recovery phrase.
+///
+/// # Errors
+/// [`Exit::Secret`] when it belongs to another volume.
+pub fn open_with_phrase(slots: &KeySlots, phrase: &Phrase) -> Result<VolumeSecret, Failure> {
+    slots.open_phrase(phrase).map_err(|e| match e {
+        CryptoError::WrongSecret => Failure::new(Exit::Secret, "this recovery phrase is not the one of this volume")
+            .hint("check that it belongs to this volume"),
+        other => other.into(),
+    })
+}
+
 fn read_bounded(path: &Path, most: usize, what: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
     let cannot = |e: std::io::Error| {
         Failure::new(Exit::Secret, format!("cannot read the {what} {}: {e}", path.display()))
@@ -272,6 +340,6 @@ fn read_bounded(path: &Path, most: usize, what: &str) -> Result<Zeroizing<Vec<u8
 
 fn warn_if_exposed(path: &Path) {
     if is_exposed(path) {
-        eprintln!("warning: {} can be read by other users; `chmod 600` it", path.display());
+        tell!("warning: {} can be read by other users; `chmod 600` it", path.display());
     }
 }

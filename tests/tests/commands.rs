@@ -1,7 +1,7 @@
 //! Commands that are wrong, by a word or by a file: the code they end with, and what they say is right.
 
 use anyhow::{Context, Result};
-use cessfs_tests::process::{command, fail, output};
+use cessfs_tests::process::{command, fail, output, succeed};
 use cessfs_tests::{InitOptions, Network, Volume};
 use std::path::Path;
 
@@ -113,5 +113,29 @@ fn a_doctor_without_the_passphrase_tells_the_rest() -> Result<()> {
         assert_eq!(verdict("secret").context("a finding")?, "fail");
         assert_eq!(verdict("kernel").context("a finding")?, "ok");
     }
+    Ok(())
+}
+
+/// What cannot be printed is a failure with a code of its own, and not a panic; where messages go does not matter.
+#[test]
+fn a_full_disk_behind_the_output_is_told() -> Result<()> {
+    let dir = tempfile::tempdir()?;
+    let full = || std::fs::File::options().write(true).open("/dev/full");
+    let home = dir.path().join("home");
+    let verb = |arguments: &[&str]| -> Result<std::process::Command> {
+        let mut verb = command("cessfs")?;
+        verb.arg("--home").arg(&home).args(arguments);
+        Ok(verb)
+    };
+    for arguments in [&["volumes", "--json"][..], &["completions", "bash"]] {
+        let (code, stderr) = fail(verb(arguments)?.stdout(full()?))?;
+        assert!(
+            code == 15 && stderr.contains("standard output") && stderr.contains("hint:"),
+            "{code}: {stderr}"
+        );
+        succeed(verb(arguments)?.stderr(full()?))?;
+    }
+    let ended = verb(&["status", "nosuch"])?.stdout(full()?).stderr(full()?).status()?;
+    assert_eq!(ended.code(), Some(3), "nobody can be told but by the code");
     Ok(())
 }

@@ -30,6 +30,10 @@ except OSError:
 sys.exit(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
 "#;
 
+/// The phrase of 32 bytes of zeros (a test vector of BIP-39).
+const OTHER_PHRASE: &str = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon \
+    abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon art";
+
 /// `cessfs mount`, with nothing given that opens the volume. An empty `CESSFS_HOME` is none.
 fn bare(volume: &Volume, at: &Path) -> Result<Command> {
     let mut mount = volume.cessfs()?;
@@ -131,6 +135,98 @@ fn by_a_key_file(dir: &Path, ws: &str, at: &Path) -> Result<()> {
     let mut mount = cessfs(&["mount", "keyed"])?;
     mount.arg(at).arg("-o").arg(format!("key-file={}", key.display()));
     assert_eq!(output(&mut mount)?.status.code(), Some(5), "another key file");
+    Ok(())
+}
+
+/// By the old passphrase while mounted, by a key file, by the phrase; a wrong one changes nothing.
+#[test]
+fn what_opens_a_volume_can_be_changed() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 12)?;
+    let options = InitOptions {
+        opened_by: Opener::Passphrase,
+        ..InitOptions::default()
+    };
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &options)?;
+    let at = dir.path().join("mnt");
+    let file = |name: &str, content: &[u8]| -> Result<String> {
+        let path = dir.path().join(name);
+        std::fs::write(&path, content)?;
+        Ok(path.display().to_string())
+    };
+    let (second, third, key) = (
+        file("second", b"second\n")?,
+        file("third", b"third")?,
+        file("key", &[7; 64])?,
+    );
+    let old = volume.secret_file().display().to_string();
+    let change = |arguments: &[&str]| -> Result<Command> {
+        let mut change = volume.cessfs()?;
+        change.args(["passphrase", &volume.name]).args(arguments);
+        Ok(change)
+    };
+    let opens = |option: &str, file: &str| -> Result<bool> {
+        let ended = output(bare(&volume, &at)?.args(["-o", &format!("{option}={file}")]))?;
+        if ended.status.success() {
+            is_mounted(&at)?;
+            umount(&volume, &at)?;
+        }
+        Ok(ended.status.success())
+    };
+
+    let mount = volume.mount(&at)?;
+    std::fs::write(at.join("file"), "content")?;
+    let keys = volume.home().join("volumes").join(&volume.name).join("keys.json");
+    let before = std::fs::read(&keys)?;
+    let (code, stderr) = fail(&mut change(&[
+        "--passphrase-file",
+        &third,
+        "--new-passphrase-file",
+        &second,
+    ])?)?;
+    assert!(code == 5 && stderr.contains("--phrase-file"), "{code}: {stderr}");
+    let (code, stderr) = fail(&mut change(&["--passphrase-file", &old])?)?;
+    assert!(
+        code == 5 && stderr.contains("--new-passphrase-file"),
+        "{code}: {stderr}"
+    );
+    let (code, stderr) = fail(&mut change(&["--passphrase-file", &old, "--new-key-file", &second])?)?;
+    assert!(
+        code == 5 && stderr.contains("urandom"),
+        "a key file of seven bytes: {code}: {stderr}"
+    );
+    assert_eq!(std::fs::read(&keys)?, before, "what was refused changed nothing");
+    succeed(&mut change(&[
+        "--passphrase-file",
+        &old,
+        "--new-passphrase-file",
+        &second,
+    ])?)?;
+    mount.umount()?;
+    assert!(opens("passphrase-file", &second)? && !opens("passphrase-file", &old)?);
+
+    succeed(&mut change(&["--passphrase-file", &second, "--new-key-file", &key])?)?;
+    assert!(opens("key-file", &key)? && !opens("passphrase-file", &second)?);
+
+    let phrase = volume.phrase_file().display().to_string();
+    let other = file("other", OTHER_PHRASE.as_bytes())?;
+    let (code, stderr) = fail(&mut change(&[
+        "--phrase-file",
+        &other,
+        "--new-passphrase-file",
+        &third,
+    ])?)?;
+    assert!(code == 5 && stderr.contains("hint:"), "{code}: {stderr}");
+    succeed(&mut change(&[
+        "--phrase-file",
+        &phrase,
+        "--new-passphrase-file",
+        &third,
+    ])?)?;
+    assert!(opens("passphrase-file", &third)? && !opens("key-file", &key)?);
     Ok(())
 }
 

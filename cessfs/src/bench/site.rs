@@ -76,7 +76,7 @@ impl Site {
 impl Drop for Site {
     fn drop(&mut self) {
         if let Err(e) = fs::remove_dir_all(&self.dir) {
-            eprintln!("{} stays: {e}", self.dir.display());
+            tell!("{} stays: {e}", self.dir.display());
         }
     }
 }

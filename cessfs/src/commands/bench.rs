@@ -4,6 +4,7 @@ use super::{Context, print_json};
 use crate::bench::report::Report;
 use crate::bench::{self, NAMES, Plan};
 use crate::exit::{Exit, Failure};
+use crate::output;
 use crate::progress::Waiting;
 use clap::Args;
 use clap::builder::PossibleValuesParser;
@@ -70,10 +71,10 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<(), Failure> {
     if context.json {
         print_json(&report);
     } else {
-        print!("{}", report.markdown(baseline.as_ref()));
+        output::text(&report.markdown(baseline.as_ref()));
     }
     for (workload, factor) in baseline.iter().flat_map(|baseline| report.regressions(baseline)) {
-        eprintln!("{workload} is {factor:.2} times slower than before");
+        tell!("{workload} is {factor:.2} times slower than before");
     }
     Ok(())
 }

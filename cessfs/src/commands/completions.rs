@@ -2,6 +2,7 @@
 
 use crate::cli::Cli;
 use crate::exit::Failure;
+use crate::output;
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
@@ -22,6 +23,8 @@ pub struct CompletionsArgs {
 /// # Errors
 /// None.
 pub fn run(args: &CompletionsArgs) -> Result<(), Failure> {
-    clap_complete::generate(args.shell, &mut Cli::command(), "cessfs", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(args.shell, &mut Cli::command(), "cessfs", &mut script);
+    output::text(&String::from_utf8_lossy(&script));
     Ok(())
 }

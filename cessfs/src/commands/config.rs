@@ -4,6 +4,7 @@ use super::{Context, print_json};
 use crate::config::VolumeConfig;
 use crate::exit::Failure;
 use crate::home::VolumeName;
+use crate::output;
 use clap::{Args, Subcommand};
 
 /// Show or check a volume's configuration
@@ -46,7 +47,7 @@ pub fn run(args: &ConfigArgs, context: &Context) -> Result<(), Failure> {
             if context.json {
                 print_json(&config);
             } else {
-                print!("{}", config.to_toml());
+                output::text(&config.to_toml());
             }
         }
         What::Check { name } => {

@@ -132,9 +132,9 @@ fn print(finding: &Finding) {
         Verdict::Warn => "WARN",
         Verdict::Fail => "FAIL",
     };
-    println!("{verdict} {:10} {}", finding.check, finding.what);
+    say!("{verdict} {:10} {}", finding.check, finding.what);
     if let Some(advice) = finding.advice.as_deref().filter(|a| !a.is_empty()) {
-        println!("{:15} {advice}", "");
+        say!("{:15} {advice}", "");
     }
 }
 

@@ -37,9 +37,9 @@ pub fn run(args: &EvictArgs, context: &Context) -> Result<(), Failure> {
         print_json(&evicted);
         return Ok(());
     }
-    println!("evicted {}", units::bytes(evicted.evicted_bytes));
+    say!("evicted {}", units::bytes(evicted.evicted_bytes));
     if evicted.kept_unconfirmed_chunks > 0 {
-        eprintln!(
+        tell!(
             "{} stay: {} chunks are not confirmed on the network yet (`cessfs sync {} --wait`)",
             units::bytes(evicted.kept_bytes),
             evicted.kept_unconfirmed_chunks,

@@ -61,7 +61,7 @@ pub fn run(args: &ExplainArgs, context: &Context) -> Result<(), Failure> {
             chunks,
         });
     } else {
-        println!(
+        say!(
             "{}: {}, {}, inode {}",
             path.display(),
             about.kind,
@@ -69,7 +69,7 @@ pub fn run(args: &ExplainArgs, context: &Context) -> Result<(), Failure> {
             about.inode
         );
         if about.inline {
-            println!("  lies in the volume's metadata and travels with it");
+            say!("  lies in the volume's metadata and travels with it");
         }
         print_by_pack(&chunks);
     }
@@ -84,17 +84,17 @@ fn print_by_pack(chunks: &[ChunkPlace]) {
             continue;
         };
         let fid = pack.fid.as_deref().unwrap_or("not declared yet");
-        println!("pack {} ({}), fid {fid}", pack.seq, pack.state);
+        say!("pack {} ({}), fid {fid}", pack.seq, pack.state);
         for miner in &pack.miners {
             let role = if miner.column < 4 { "data" } else { "parity" };
             let endpoint = miner.endpoint.as_deref().unwrap_or("endpoint unknown");
-            println!("  column {:>2} {role:6} {} {endpoint}", miner.column, miner.account);
+            say!("  column {:>2} {role:6} {} {endpoint}", miner.column, miner.account);
         }
         if run.len() <= RUN_SHOWN_MAX {
             run.iter().for_each(print_chunk);
         } else {
             print_chunk(&run[0]);
-            println!(
+            say!(
                 "  … {} more chunks of this pack (all of them with --json) …",
                 run.len() - 2
             );
@@ -114,11 +114,13 @@ fn print_chunk(chunk: &ChunkPlace) {
         (false, _) => "not in the cache",
     };
     let bytes = units::bytes(u64::from(chunk.len));
-    println!("  chunk {}: {bytes}, {}, {place}", chunk.index, chunk.standing);
+    say!("  chunk {}: {bytes}, {}, {place}", chunk.index, chunk.standing);
     if let Some(pack) = &chunk.pack {
-        println!(
+        say!(
             "    at offset {} of the pack: segments {:?}, data columns {:?}",
-            pack.offset, pack.segments, pack.columns
+            pack.offset,
+            pack.segments,
+            pack.columns
         );
     }
 }

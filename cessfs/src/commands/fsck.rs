@@ -192,18 +192,18 @@ impl Report {
                 Outcome::Repairable => "can be put right",
                 Outcome::Told => "cannot be proven",
             };
-            println!("{} ({remedy})", finding.what);
+            say!("{} ({remedy})", finding.what);
         }
         if self.findings.len() > LINES_MAX {
-            println!("… and {} more: --json lists them", self.findings.len() - LINES_MAX);
+            say!("… and {} more: --json lists them", self.findings.len() - LINES_MAX);
         }
         if !self.closed {
-            println!(
+            say!(
                 "the volume was not closed: its cache was not judged. The next mount puts right what a crash leaves, and so does \
                  --repair"
             );
         }
-        println!(
+        say!(
             "{} inodes, {} chunks, {} packs; {} read",
             self.inodes,
             self.chunks,

@@ -43,12 +43,12 @@ pub fn run(args: &GcArgs, context: &Context) -> Result<(), Failure> {
         print_json(&collected);
         return Ok(());
     }
-    println!(
+    say!(
         "live      {}, dead {} (padding included)",
         units::bytes(collected.live_bytes),
         units::bytes(collected.dead_bytes)
     );
-    println!(
+    say!(
         "{}   {} packs, of which {} move: {} of territory to gain",
         if args.dry_run { "would empty" } else { "emptied    " },
         collected.chosen.len(),
@@ -56,14 +56,14 @@ pub fn run(args: &GcArgs, context: &Context) -> Result<(), Failure> {
         units::bytes(collected.gain_bytes)
     );
     if !args.dry_run {
-        println!(
+        say!(
             "deleted   {} packs, {} of territory",
             collected.deleted.len(),
             units::bytes(collected.freed_bytes)
         );
     }
     if !collected.kept.is_empty() {
-        println!(
+        say!(
             "kept      {} empty packs, for the history (`gc.keep_history`)",
             collected.kept.len()
         );

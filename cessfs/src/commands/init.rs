@@ -11,12 +11,13 @@ use crate::config::{
 use crate::exit::{Exit, Failure};
 use crate::home::{self, VolumeDir, VolumeName};
 use crate::limits;
+use crate::output;
 use crate::progress::Waiting;
 use crate::secret::{Secret, Sources, read_phrase};
 use crate::survey::{self, Answer, reach};
 use crate::units;
 use crate::wiring::{self, OsEntropy};
-use cessfs_crypto::{Entropy, KdfCost, KeySlots, Phrase, SS58_PREFIX, VolumeId};
+use cessfs_crypto::{Entropy, KeySlots, Phrase, SS58_PREFIX, VolumeId};
 use cessfs_sync::Chain;
 use cessfs_sync::chain::{ChainError, Planck, TerritoryState};
 use cessfs_sync::limits::BACKLOG_BOUND_BYTES;
@@ -158,8 +159,9 @@ fn write_phrase(args: &InitArgs, phrase: &Phrase, traces: &mut Traces) -> Result
         home::write_new(path, line.as_bytes())?;
         traces.phrase = Some(path.clone());
     } else if args.phrase_file.is_none() {
-        eprintln!("The recovery phrase of this volume. It is shown only now: write it down, and keep it secret.");
-        println!("\n{}\n", phrase.words());
+        tell!("The recovery phrase of this volume. It is shown only now: write it down, and keep it secret.");
+        say!("\n{}\n", phrase.words());
+        output::arrived()?;
     }
     Ok(())
 }
@@ -224,10 +226,7 @@ pub(super) fn key_slots(id: VolumeId, phrase: &Phrase, secret: &Secret) -> Resul
     let _waiting = Waiting::on("making the keys");
     let mut slots = KeySlots::new(id);
     let keys = phrase.secret();
-    match secret {
-        Secret::Passphrase(bytes) => slots.set_passphrase(&keys, bytes, KdfCost::DEFAULT, &mut OsEntropy)?,
-        Secret::KeyFile(bytes) => slots.set_key_file(&keys, bytes, &mut OsEntropy)?,
-    }
+    secret.lock(&mut slots, &keys)?;
     slots.set_phrase(&keys, phrase, &mut OsEntropy)?;
     Ok(slots)
 }
@@ -250,7 +249,7 @@ impl Traces {
         let volume = self.volume.take().map(|path| (std::fs::remove_dir_all(&path), path));
         for (removed, path) in phrase.into_iter().chain(volume) {
             if let Err(e) = removed {
-                eprintln!("warning: {} stays behind: {e}", path.display());
+                tell!("warning: {} stays behind: {e}", path.display());
             }
         }
     }
@@ -280,7 +279,7 @@ impl Order<'_> {
         let symbol = &answer.info.token_symbol;
         if let Some(price) = price {
             let (gib, days) = (self.args.gib, self.args.days);
-            eprintln!(
+            tell!(
                 "territory `{name}`: {gib} GiB for {days} days cost {}",
                 units::tcess_up(price, symbol)
             );
@@ -312,8 +311,8 @@ impl Order<'_> {
     }
 
     fn ask_for_money(&self, missing: Planck, symbol: &str) -> Failure {
-        println!("account {}", self.config.account);
-        println!("send    {}", units::tcess_up(missing, symbol));
+        say!("account {}", self.config.account);
+        say!("send    {}", units::tcess_up(missing, symbol));
         let name = &self.args.name;
         Failure::new(
             Exit::NoFunds,
@@ -359,17 +358,17 @@ fn report(args: &InitArgs, config: &VolumeConfig, answer: &Answer, context: &Con
         });
         return;
     }
-    println!("volume    {}", args.name);
-    println!("account   {}", config.account);
-    println!("territory {}", config.territory);
+    say!("volume    {}", args.name);
+    say!("account   {}", config.account);
+    say!("territory {}", config.territory);
     if let Some(path) = &args.new_phrase_file {
         remind(path);
     }
-    eprintln!("`cessfs mount {} DIR` mounts it", args.name);
+    tell!("`cessfs mount {} DIR` mounts it", args.name);
 }
 
 fn remind(path: &Path) {
-    eprintln!(
+    tell!(
         "the recovery phrase is in {}: keep a copy away from this machine",
         path.display()
     );

@@ -5,6 +5,7 @@ use crate::control::Status;
 use crate::control::client::{self, Client};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeName;
+use crate::output;
 use crate::timings::StageTimes;
 use cessfs_sync::stages::bucket_end_ns;
 use clap::Args;
@@ -39,7 +40,7 @@ pub fn run(args: &MetricsArgs, context: &Context) -> Result<(), Failure> {
         print_json(&stages);
         return Ok(());
     }
-    print!("{}", text(stages, status)?);
+    output::text(&text(stages, status)?);
     Ok(())
 }
 

@@ -87,7 +87,7 @@ fn run_command(program: &OsString, arguments: &[OsString]) -> Result<(), Failure
         .status()
         .map_err(|e| Failure::new(Exit::Failed, format!("cannot run `{shown}`: {e}")))?;
     if !ended.success() {
-        eprintln!("`{shown}` ended with {ended}; what it did until then is shown");
+        tell!("`{shown}` ended with {ended}; what it did until then is shown");
     }
     Ok(())
 }
@@ -117,13 +117,19 @@ fn difference(before: &[StageTimes], after: &[StageTimes]) -> Vec<Line> {
 }
 
 fn print(profile: &Profile) {
-    println!("{:.1} s", profile.seconds);
-    println!(
+    say!("{:.1} s", profile.seconds);
+    say!(
         "{:<8} {:<16} {:>9} {:>10} {:>9} {:>9} {:>9}",
-        "layer", "stage", "count", "total", "mean", "p50 <", "p99 <"
+        "layer",
+        "stage",
+        "count",
+        "total",
+        "mean",
+        "p50 <",
+        "p99 <"
     );
     for line in &profile.stages {
-        println!(
+        say!(
             "{:<8} {:<16} {:>9} {:>10} {:>9} {:>9} {:>9}",
             line.layer,
             line.stage,

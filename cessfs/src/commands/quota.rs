@@ -78,7 +78,7 @@ pub fn run(args: &QuotaArgs, context: &Context) -> Result<(), Failure> {
         print_json(&quotas);
     } else {
         if quotas.is_empty() && change == QuotaChange::Show {
-            eprintln!("no quota holds here");
+            tell!("no quota holds here");
         }
         quotas.iter().for_each(print);
     }
@@ -106,13 +106,13 @@ fn ask(path: &Path, change: QuotaChange, all: bool, context: &Context) -> Result
 
 fn print(quota: &QuotaNumbers) {
     let place = quota.path.clone().unwrap_or_else(|| format!("inode {}", quota.inode));
-    println!("quota   {place}");
+    say!("quota   {place}");
     match quota.bytes_max {
-        0 => println!("bytes   {} of any number", units::bytes(quota.bytes_used)),
-        max => println!("bytes   {} of {}", units::bytes(quota.bytes_used), units::bytes(max)),
+        0 => say!("bytes   {} of any number", units::bytes(quota.bytes_used)),
+        max => say!("bytes   {} of {}", units::bytes(quota.bytes_used), units::bytes(max)),
     }
     match quota.inodes_max {
-        0 => println!("inodes  {} of any number", quota.inodes_used),
-        max => println!("inodes  {} of {max}", quota.inodes_used),
+        0 => say!("inodes  {} of any number", quota.inodes_used),
+        max => say!("inodes  {} of {max}", quota.inodes_used),
     }
 }

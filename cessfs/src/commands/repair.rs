@@ -37,14 +37,14 @@ pub fn run(args: &RepairArgs, context: &Context) -> Result<(), Failure> {
     if context.json {
         print_json(&repaired);
     } else {
-        println!(
+        say!(
             "rewrote {} packs: {} chunks, {}",
             repaired.rewritten.len(),
             repaired.chunks,
             units::bytes(repaired.bytes)
         );
         if !repaired.deleted.is_empty() {
-            println!("deleted {} old packs", repaired.deleted.len());
+            say!("deleted {} old packs", repaired.deleted.len());
         }
     }
     if repaired.lost.is_empty() {

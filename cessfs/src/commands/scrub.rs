@@ -52,16 +52,17 @@ pub fn run(args: &ScrubArgs, context: &Context) -> Result<(), Failure> {
     if context.json {
         print_json(&scrubbed);
     } else {
-        println!(
+        say!(
             "looked at {} packs, read {}",
             scrubbed.packs,
             units::bytes(scrubbed.bytes_read)
         );
         for damaged in &scrubbed.damaged {
             let grade = damaged.grade.as_deref().unwrap_or_default();
-            println!(
+            say!(
                 "pack {:>8}  {:>2} of 12 columns are good: {grade}",
-                damaged.pack, damaged.good
+                damaged.pack,
+                damaged.good
             );
         }
     }

@@ -120,9 +120,9 @@ fn create(volume: &VolumeDir, snapshot: Option<&str>, context: &Context) -> Resu
         print_json(&taken);
         return Ok(());
     }
-    println!("{}", taken.name);
+    say!("{}", taken.name);
     if !taken.on_network {
-        eprintln!(
+        tell!(
             "it is on this disk, and on its way to the network; `cessfs sync {} --wait` waits for it",
             volume.name()
         );
@@ -147,9 +147,10 @@ fn list(volume: &VolumeDir, context: &Context) -> Result<(), Failure> {
             false => format!("not on the network yet ({})", snapshot.state),
         };
         let taken = moment::format(snapshot.taken.max(0) as u64);
-        println!(
+        say!(
             "{taken}  pack {:<6} {where_it_is:<16}  {}",
-            snapshot.pack, snapshot.name
+            snapshot.pack,
+            snapshot.name
         );
     }
     Ok(())
@@ -171,10 +172,10 @@ fn diff(volume: &VolumeDir, op: Op, context: &Context) -> Result<(), Failure> {
     for entry in all {
         let slash = if entry.kind == "directory" { "/" } else { "" };
         match (entry.change.as_str(), &entry.from) {
-            ("added", _) => println!("+ {}{slash}", entry.path),
-            ("removed", _) => println!("- {}{slash}", entry.path),
-            ("renamed", Some(from)) => println!("> {from}{slash} -> {}{slash}", entry.path),
-            _ => println!("~ {}{slash}", entry.path),
+            ("added", _) => say!("+ {}{slash}", entry.path),
+            ("removed", _) => say!("- {}{slash}", entry.path),
+            ("renamed", Some(from)) => say!("> {from}{slash} -> {}{slash}", entry.path),
+            _ => say!("~ {}{slash}", entry.path),
         }
     }
     Ok(())

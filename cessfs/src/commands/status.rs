@@ -68,23 +68,25 @@ fn print(status: &Status) {
         .map(|p| format!(" on {p}"))
         .unwrap_or_default();
     let pid = status.pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
-    println!(
+    say!(
         "volume     {}: {}{place}{pid}, {}",
-        status.name, status.state, status.at_rest
+        status.name,
+        status.state,
+        status.at_rest
     );
     if let Some(reason) = &status.read_only_reason {
-        println!(
+        say!(
             "read-only  {reason} (`cessfs unsent {}` lists what only is here)",
             status.name
         );
     }
-    println!(
+    say!(
         "to send    {} changed, {} in packs",
         units::bytes(status.dirty_bytes),
         units::bytes(status.unsent_bytes)
     );
     if let Some(blocked) = &status.blocked {
-        println!("waiting    {blocked}");
+        say!("waiting    {blocked}");
     }
     let packs: Vec<String> = status
         .packs
@@ -92,7 +94,7 @@ fn print(status: &Status) {
         .filter(|(_, n)| **n > 0)
         .map(|(state, n)| format!("{n} {state}"))
         .collect();
-    println!(
+    say!(
         "packs      {}",
         if packs.is_empty() {
             "none".to_owned()
@@ -101,19 +103,19 @@ fn print(status: &Status) {
         }
     );
     print_health(status);
-    println!(
+    say!(
         "cache      {} of {}, {} files",
         units::bytes(status.cache_bytes),
         units::bytes(status.cache_bound_bytes),
         status.files
     );
     print_kept(status);
-    println!("account    {}", status.account);
+    say!("account    {}", status.account);
     if let Some(planck) = status.balance.as_deref().and_then(|b| b.parse().ok()) {
-        println!("balance    {}", units::tcess_down(planck, &status.token));
+        say!("balance    {}", units::tcess_down(planck, &status.token));
     }
     match &status.territory {
-        Some(t) => println!(
+        Some(t) => say!(
             "territory  {}: {}, {} of {} left, {} days",
             t.name,
             t.state,
@@ -121,11 +123,11 @@ fn print(status: &Status) {
             units::bytes(t.total_bytes),
             t.seconds_left / 86_400
         ),
-        None if status.chain_reachable => println!("territory  none of that name"),
-        None => println!("chain      not asked or not reachable ({})", status.rpc),
+        None if status.chain_reachable => say!("territory  none of that name"),
+        None => say!("chain      not asked or not reachable ({})", status.rpc),
     }
     for error in &status.errors {
-        println!("trouble    {error}");
+        say!("trouble    {error}");
     }
     more("trouble   ", status.errors_left_out);
 }
@@ -134,19 +136,21 @@ fn print(status: &Status) {
 fn print_kept(status: &Status) {
     if status.trash_files > 0 {
         let bytes = units::bytes(status.trash_bytes);
-        println!(
+        say!(
             "trash      {} files, {bytes} (`cessfs trash list {}`)",
-            status.trash_files, status.name
+            status.trash_files,
+            status.name
         );
     }
     if status.snapshots > 0 {
-        println!(
+        say!(
             "snapshots  {} (`cessfs snapshot list {}`)",
-            status.snapshots, status.name
+            status.snapshots,
+            status.name
         );
     }
     for lost in &status.lost {
-        println!("lost       {lost}");
+        say!("lost       {lost}");
     }
     more("lost      ", status.lost_left_out);
 }
@@ -154,7 +158,7 @@ fn print_kept(status: &Status) {
 /// What there is beside what was told.
 fn more(of: &str, left_out: u64) {
     if left_out > 0 {
-        println!("{of} and {left_out} more");
+        say!("{of} and {left_out} more");
     }
 }
 
@@ -170,19 +174,21 @@ fn print_health(status: &Status) {
             Some(at) => format!("all looked at since {}", moment::format(at)),
             None => "not all looked at yet".to_owned(),
         };
-        println!("health     {} ({seen})", grades.join(", "));
+        say!("health     {} ({seen})", grades.join(", "));
     }
     if let (Some(live), Some(dead)) = (status.live_bytes, status.dead_bytes) {
-        println!(
+        say!(
             "network    {} live, {} dead or padding",
             units::bytes(live),
             units::bytes(dead)
         );
     }
     for file in &status.lost_files {
-        println!(
+        say!(
             "lost       {}: {} of {} chunks",
-            file.path, file.missing_chunks, file.chunks
+            file.path,
+            file.missing_chunks,
+            file.chunks
         );
     }
     let told = status.lost_files.len() as u64;

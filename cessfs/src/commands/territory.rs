@@ -137,7 +137,7 @@ async fn deal(
         let bought = match purchase {
             Purchase::Mint { gib, days } => {
                 if let Some(price) = survey::price(&info, gib, days) {
-                    eprintln!(
+                    tell!(
                         "{gib} GiB for {days} days cost {}",
                         units::tcess_up(price, &info.token_symbol)
                     );
@@ -170,12 +170,12 @@ fn print(told: Option<&TerritoryStatus>, name: &str, context: &Context) -> Resul
         print_json(t);
         return Ok(());
     }
-    println!("territory  {}: {}", t.name, t.state);
-    println!("size       {}", units::bytes(t.total_bytes));
-    println!("used       {}", units::bytes(t.used_bytes));
-    println!("reserved   {}", units::bytes(t.locked_bytes));
-    println!("left       {}", units::bytes(t.remaining_bytes));
-    println!(
+    say!("territory  {}: {}", t.name, t.state);
+    say!("size       {}", units::bytes(t.total_bytes));
+    say!("used       {}", units::bytes(t.used_bytes));
+    say!("reserved   {}", units::bytes(t.locked_bytes));
+    say!("left       {}", units::bytes(t.remaining_bytes));
+    say!(
         "deadline   block {}, in about {} days",
         t.deadline_block,
         t.seconds_left / 86_400

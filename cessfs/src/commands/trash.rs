@@ -106,7 +106,7 @@ fn print(entry: &Trashed) {
     } else {
         format!("{} d", hours / 24)
     };
-    println!(
+    say!(
         "{:>8}  {age:>5} ago  {:>10}  {}",
         entry.id,
         units::bytes(entry.size),
@@ -124,7 +124,7 @@ fn empty(volume: &VolumeDir, ids: &[u64], context: &Context) -> Result<(), Failu
     if context.json {
         print_json(&serde_json::json!({ "files": files }));
     } else {
-        println!("deleted {files} files for good");
+        say!("deleted {files} files for good");
     }
     Ok(())
 }
@@ -144,7 +144,7 @@ fn restore(volume: &VolumeDir, ids: &[u64], to: Option<&Path>) -> Result<(), Fai
         let bytes = unhex(&entry.entry_hex)?;
         let from = mountpoint.join(".cessfs/trash").join(OsString::from_vec(bytes));
         move_back(&from, &place)?;
-        println!("{}", place.display());
+        say!("{}", place.display());
     }
     Ok(())
 }

@@ -96,7 +96,7 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
     if args.background {
         if unsent_bytes > 0 {
             let left = units::bytes(unsent_bytes);
-            eprintln!("{left} are being sent in the background; `cessfs status {name}` tells how far it is");
+            tell!("{left} are being sent in the background; `cessfs status {name}` tells how far it is");
         }
         return Ok(());
     }
@@ -105,7 +105,7 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
         return Err(too_late(seconds, unsent_bytes, name.as_str()));
     }
     if let Some(left) = progress::left_to_send(unsent_bytes, name.as_str()) {
-        eprintln!("{left}");
+        tell!("{left}");
     }
     Ok(())
 }
@@ -127,7 +127,7 @@ fn is_gone(dir: &Path) -> Result<bool, Failure> {
 /// The mount's daemon has died: what it left is in the way of the next mount, but nothing was sent.
 fn left_behind(dir: &Path, name: &VolumeName, sends: Sends) -> Result<(), Failure> {
     mountpoint::detach(dir)?;
-    eprintln!("removed a mount that a daemon left behind on {}", dir.display());
+    tell!("removed a mount that a daemon left behind on {}", dir.display());
     if sends == Sends::Never {
         return Ok(());
     }
@@ -145,7 +145,7 @@ fn without_daemon(dir: &Path, failure: Failure, sends: Sends) -> Result<(), Fail
         return Err(failure.during("nothing was sent or unmounted"));
     }
     mountpoint::unmount(dir)?;
-    eprintln!("unmounted; {failure}, and ends by itself");
+    tell!("unmounted; {failure}, and ends by itself");
     Ok(())
 }
 
@@ -158,7 +158,7 @@ fn another_place(dir: &Path, own: &str, sends: Sends) -> Result<(), Failure> {
             .hint(format!("unmount {own} instead")));
     }
     mountpoint::unmount(dir)?;
-    eprintln!("unmounted; the volume is still mounted on {own}");
+    tell!("unmounted; the volume is still mounted on {own}");
     Ok(())
 }
 

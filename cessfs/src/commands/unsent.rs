@@ -41,7 +41,7 @@ pub fn run(args: &UnsentArgs, context: &Context) -> Result<(), Failure> {
     }
     for unsent in all {
         let slash = if unsent.kind == "directory" { "/" } else { "" };
-        println!("{}{slash}", unsent.path);
+        say!("{}{slash}", unsent.path);
     }
     Ok(())
 }

@@ -46,12 +46,12 @@ pub fn run(_args: &VolumesArgs, context: &Context) -> Result<(), Failure> {
         return Ok(());
     }
     if rows.is_empty() {
-        eprintln!("no volumes in {}", context.home.path().display());
+        tell!("no volumes in {}", context.home.path().display());
     }
     for row in rows {
         let place = row.mountpoint.as_deref().unwrap_or("-");
         let about = row.error.or(row.rpc).unwrap_or_default();
-        println!("{}\t{place}\t{about}", row.name);
+        say!("{}\t{place}\t{about}", row.name);
     }
     Ok(())
 }

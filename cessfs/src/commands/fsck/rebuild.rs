@@ -407,37 +407,37 @@ impl Rebuilt {
 
     fn print(&self) {
         match self.source {
-            "none" => println!("the journal opens and is whole: there is nothing to rebuild"),
-            "journal" => println!("every record of the damaged journal could be read: nothing is missing"),
+            "none" => say!("the journal opens and is whole: there is nothing to rebuild"),
+            "journal" => say!("every record of the damaged journal could be read: nothing is missing"),
             _ => {
-                println!(
+                say!(
                     "rebuilt from the network and from {} packs staged on this disk: {} files, as of pack {}",
                     self.staged_packs.len(),
                     self.files,
                     self.head.unwrap_or(0)
                 );
-                println!("what was changed after that pack, and is not in it, is missing");
+                say!("what was changed after that pack, and is not in it, is missing");
             }
         }
         for pack in &self.lost_packs {
-            println!("pack {} cannot be read: {}", pack.seq, pack.why);
+            say!("pack {} cannot be read: {}", pack.seq, pack.why);
         }
         for finding in &self.findings {
-            println!("{finding}");
+            say!("{finding}");
         }
         for file in self.local_only.iter().take(LINES_MAX) {
             let path = file.path.as_deref().unwrap_or("a file that the network never saw");
             let bytes = units::bytes(file.bytes);
-            println!(
+            say!(
                 "{path} (inode {}): {bytes} in the cache that was kept may be newer",
                 file.inode
             );
         }
         if self.local_only.len() > LINES_MAX {
-            println!("… and {} more: --json lists them", self.local_only.len() - LINES_MAX);
+            say!("… and {} more: --json lists them", self.local_only.len() - LINES_MAX);
         }
         for path in &self.kept {
-            println!("kept: {}", path.display());
+            say!("kept: {}", path.display());
         }
     }
 

@@ -119,18 +119,18 @@ impl Listed {
         if json {
             return print_json(self);
         }
-        println!("volume    {}, territory {}", self.id, self.territory);
-        println!("account   {}", self.account);
+        say!("volume    {}, territory {}", self.id, self.territory);
+        say!("account   {}", self.account);
         for point in &self.points {
             let note = match (point.complete, point.whole) {
                 (true, true) => "",
                 (true, false) => "  its files may miss content: packs before it were deleted or lost",
                 (false, _) => "  cannot be restored: a pack before it is missing",
             };
-            println!("{:>16}  {}{note}", point.pack, point.sealed_at);
+            say!("{:>16}  {}{note}", point.pack, point.sealed_at);
         }
         for lost in &self.lost_packs {
-            println!("lost      pack {}: {}", lost.seq, lost.why);
+            say!("lost      pack {}: {}", lost.seq, lost.why);
         }
     }
 }
@@ -183,35 +183,37 @@ impl Recovered {
         if json {
             return print_json(self);
         }
-        println!("volume    {}", self.volume);
-        println!("account   {}", self.account);
-        println!("territory {}", self.territory);
-        println!("restored  as of pack {}, sealed at {}", self.head, self.sealed_at);
-        println!(
+        say!("volume    {}", self.volume);
+        say!("account   {}", self.account);
+        say!("territory {}", self.territory);
+        say!("restored  as of pack {}, sealed at {}", self.head, self.sealed_at);
+        say!(
             "holds     {} files, {} in {} packs",
             self.files,
             units::bytes(self.bytes),
             self.packs
         );
         for lost in self.lost_packs.iter().take(LINES_MAX) {
-            println!("lost      pack {}: {}", lost.seq, lost.why);
+            say!("lost      pack {}: {}", lost.seq, lost.why);
         }
         if !self.unreachable_packs.is_empty() {
-            println!(
+            say!(
                 "lost      the changes of {} later packs, which need one that is missing",
                 self.unreachable_packs.len()
             );
         }
         for file in self.missing_files.iter().take(LINES_MAX) {
-            println!(
+            say!(
                 "missing   {}: {} of {} chunks",
-                file.path, file.missing_chunks, file.chunks
+                file.path,
+                file.missing_chunks,
+                file.chunks
             );
         }
         for finding in self.findings.iter().take(LINES_MAX) {
-            println!("broken    {finding}");
+            say!("broken    {finding}");
         }
-        eprintln!("`cessfs mount {} DIR` mounts it ({:.1} s)", self.volume, self.seconds);
+        tell!("`cessfs mount {} DIR` mounts it ({:.1} s)", self.volume, self.seconds);
     }
 
     /// Success, or what is missing in one sentence.
