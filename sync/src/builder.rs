@@ -31,6 +31,7 @@ pub(crate) use moving::Moved;
 use open_pack::OpenPack;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{HashMap, HashSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -382,7 +383,11 @@ impl Builder {
             None => return Ok(None),
         };
         let _span = stages::PACK_SEAL.enter();
-        let sealed = match self.finish(&mut pack, cause) {
+        // Whoever has chunks in this pack has to hear that they are in none, whatever ends it.
+        let finished = catch_unwind(AssertUnwindSafe(|| self.finish(&mut pack, cause)));
+        let finished =
+            finished.unwrap_or_else(|_| Err(StoreError::Corrupt("a mistake in cessfs, please report it".into())));
+        let sealed = match finished {
             Ok(true) => self.journal(&pack).map(|()| Some(pack.seq)),
             unsealed => {
                 if let Some(source) = self.source() {

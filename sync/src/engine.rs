@@ -24,6 +24,7 @@ pub use status::{ChunkLocation, ColumnStatus, PackStatus, Status};
 use crate::builder::{Builder, BuilderConfig, BuilderParts, run_sealer};
 use crate::chain::Territory;
 use crate::chunk_store::{Backlog, ChunkStore, CutCause, DeltaSource, FetchError, NetworkRoom, Standing};
+use crate::clock::Clock;
 use crate::deltas::{Deltas, FrameSink, Staged};
 use crate::dice::Dice;
 use crate::foreground::Foreground;
@@ -60,6 +61,7 @@ pub struct Engine {
     miners: Arc<Miners>,
     deltas: Arc<Deltas>,
     errors: Arc<Errors>,
+    clock: Arc<dyn Clock>,
     tasks: Tasks,
     foreground: Arc<Foreground>,
     running: Mutex<Vec<JoinHandle<()>>>,
@@ -134,7 +136,7 @@ impl Engine {
             builder: builder.clone(),
             pipeline: pipeline.clone(),
             reader: reader.clone(),
-            clock: seams.clock,
+            clock: seams.clock.clone(),
             dice,
             errors: errors.clone(),
             health: Arc::new(HealthBook::load(seams.store.clone())?),
@@ -152,6 +154,7 @@ impl Engine {
             miners,
             deltas,
             errors,
+            clock: seams.clock,
             tasks: seams.tasks,
             foreground,
             running: Mutex::default(),
@@ -165,27 +168,45 @@ impl Engine {
 
     /// Starts sealing and uploading; packs that were on their way go on where they were.
     pub fn start(&self) {
-        let sealer = run_sealer(self.builder.clone(), self.errors.clone(), self.tasks.clone());
-        let pipeline = self.pipeline.clone().run();
+        let sealing = (self.builder.clone(), self.errors.clone(), self.tasks.clone());
+        let seal = move || run_sealer(sealing.0.clone(), sealing.1.clone(), sealing.2.clone());
+        let pipeline = self.pipeline.clone();
         let mut running = vec![
-            self.tasks.spawn(sealer),
-            self.tasks.spawn(pipeline),
-            self.tasks.spawn(self.upkeep.clone().keep()),
-            self.tasks.spawn(self.upkeep.clone().replace()),
-            self.tasks.spawn(self.upkeep.clone().see_again()),
-            self.tasks.spawn(self.upkeep.clone().settle_inheritance()),
+            self.lasting("seals packs", seal),
+            self.lasting("sends packs", move || pipeline.clone().run()),
+            self.upkeep("repairs and deletes", Upkeep::keep),
+            self.upkeep("replaces doubted packs", Upkeep::replace),
+            self.upkeep("looks for packs to be seen again", Upkeep::see_again),
+            self.upkeep("takes stock after a recovery", Upkeep::settle_inheritance),
         ];
         if self.watches {
-            running.push(self.tasks.spawn(self.upkeep.clone().watch()));
+            running.push(self.upkeep("looks at what miners hold", Upkeep::watch));
         }
         match self.ledger.is_unclaimed() {
-            Ok(true) if self.claims => running.push(self.tasks.spawn(self.upkeep.clone().claim())),
+            Ok(true) if self.claims => running.push(self.upkeep("makes this machine known", Upkeep::claim)),
             Ok(_) => {}
             Err(error) => self
                 .errors
                 .push(format!("the journal does not say whether it was recovered: {error}")),
         }
         *self.running.lock() = running;
+    }
+
+    fn upkeep<F>(&self, what: &'static str, task: fn(Arc<Upkeep>) -> F) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let upkeep = self.upkeep.clone();
+        self.lasting(what, move || task(upkeep.clone()))
+    }
+
+    /// See [`Tasks::spawn_lasting`].
+    fn lasting<F>(&self, what: &'static str, make: impl FnMut() -> F + Send + 'static) -> JoinHandle<()>
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let (errors, clock) = (self.errors.clone(), self.clock.clone());
+        self.tasks.spawn_lasting(what, errors, clock, make)
     }
 
     /// Stops cleanly. The open pack is thrown away, for its chunks are still dirty at their owner; sealed packs go on at the

@@ -209,9 +209,9 @@ impl Data {
         Ok(entered.map(|file| (file, write && self.0.note_is_young(state))))
     }
 
-    /// The same for a file that was just made in directory `dir`, and is open once; with the same errors.
-    pub fn born_to_pass(&self, inode: &Arc<Inode>, dir: u64) -> Result<Option<Arc<File>>, VfsError> {
-        self.0.born_to_pass(inode, dir)
+    /// The same for a file that was just made in directory `dir` with this name, and is open once; with the same errors.
+    pub fn born_to_pass(&self, inode: &Arc<Inode>, dir: u64, name: &[u8]) -> Result<Option<Arc<File>>, VfsError> {
+        self.0.born_to_pass(inode, dir, name)
     }
 
     /// Waits until a power cut cannot hide that others may have written to the inode's backing file; fails if the journal does.

@@ -221,7 +221,12 @@ impl Shared {
 
     /// A file that was just made, and that only its maker has open, passes from the start, unless it is likely to be a small
     /// one: that will be a record, and is cheaper to write through the daemon.
-    pub(super) fn born_to_pass(&self, inode: &Arc<Inode>, dir: u64) -> Result<Option<Arc<File>>, VfsError> {
+    pub(super) fn born_to_pass(
+        &self,
+        inode: &Arc<Inode>,
+        dir: u64,
+        name: &[u8],
+    ) -> Result<Option<Arc<File>>, VfsError> {
         if !self.core.config.passthrough {
             return Ok(None);
         }
@@ -229,7 +234,7 @@ impl Shared {
         state.data.born_in = dir;
         let quota = state.record.quota;
         let fit = quota == 0 && state.opens == 1 && !state.gone && !self.is_tight();
-        if !fit || self.births.likely_small(dir) || self.passing.lock().len() >= PASSES_MAX {
+        if !fit || self.births.likely_small(dir, name) || self.passing.lock().len() >= PASSES_MAX {
             return Ok(None);
         }
         let file = self.backing.whole_file(inode.ino, true)?;

@@ -357,7 +357,7 @@ impl Bench {
     pub fn create_open(&self, ino: u64) -> Option<File> {
         let inode = self.create(ino);
         inode.state.write().opens = 1;
-        Some(reopened(&*self.data.born_to_pass(&inode, 1).unwrap()?))
+        Some(reopened(&*self.data.born_to_pass(&inode, 1, b"a file").unwrap()?))
     }
 
     /// Closes it.

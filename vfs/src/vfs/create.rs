@@ -119,7 +119,7 @@ impl Vfs {
             opens: 1,
         };
         let (mut attr, inode) = self.make(parent, name, birth, caller)?;
-        let through = self.data.born_to_pass(&inode, parent).unwrap_or_else(|e| {
+        let through = self.data.born_to_pass(&inode, parent, name).unwrap_or_else(|e| {
             tracing::debug!(ino = attr.ino, "a new file goes through the daemon: {e}");
             None
         });

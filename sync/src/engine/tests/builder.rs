@@ -19,6 +19,7 @@ struct Scribe {
     pending_age: Mutex<Duration>,
     calls: Mutex<Vec<String>>,
     fail: AtomicBool,
+    panics: AtomicBool,
     /// Chunks whose standing it asks from inside the cut.
     engine: Mutex<Weak<Engine>>,
     watched: Mutex<Vec<ChunkId>>,
@@ -44,6 +45,10 @@ impl DeltaSource for Scribe {
         if self.fail.load(Ordering::SeqCst) {
             return Err(StoreError::Full);
         }
+        assert!(
+            !self.panics.swap(false, Ordering::SeqCst),
+            "this panic is part of the test"
+        );
         for frame in self.pending.lock().iter() {
             sink(frame)?;
         }
@@ -140,6 +145,23 @@ async fn a_pack_that_cannot_be_cut_is_abandoned_and_its_chunks_are_unknown() {
         engine.locate(chunks[0].0).expect("locate").expect("known").seq,
         PackSeq(2)
     );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_whose_cut_panics_is_abandoned_and_the_next_one_goes() {
+    let rig = Rig::new(12, 73);
+    let (engine, scribe) = attached(&rig);
+    engine.start();
+    let chunks = rig.chunks(1, 100);
+    rig.submit(&engine, &chunks);
+    scribe.panics.store(true, Ordering::SeqCst);
+    let error = engine.settle().await.expect_err("the cut panics");
+    assert!(matches!(error, StoreError::Corrupt(_)), "{error:?}");
+    assert_eq!(*scribe.calls.lock(), ["cut 1 Forced", "abandoned 1"]);
+    assert_eq!(engine.standing(chunks[0].0), Standing::Unknown);
+    rig.submit(&engine, &chunks);
+    engine.settle().await.expect("settle");
+    assert_eq!(engine.standing(chunks[0].0), Standing::Confirmed);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -5,6 +5,10 @@ use lru::LruCache;
 use parking_lot::Mutex;
 use std::num::NonZeroUsize;
 
+/// The end of the name of SQLite's write-ahead log. It lives as long as its database is open and has an fsync for each commit, while
+/// the rollback journal made before it, small and soon gone, speaks for small files.
+const GROWS: &[u8] = b"-wal";
+
 /// What became of new files, by directory and over all.
 pub(crate) struct Births(Mutex<Seen>);
 
@@ -30,8 +34,12 @@ impl Births {
         seen.last_was_small = small;
     }
 
-    /// The next file made in `dir` is likely to be small: the last one was, or, in a directory without one, the last of all.
-    pub(crate) fn likely_small(&self, dir: u64) -> bool {
+    /// A new file in `dir` is likely to be small: the last one was, or, in a directory without one, the last of all. What is known to
+    /// grow is not.
+    pub(crate) fn likely_small(&self, dir: u64, name: &[u8]) -> bool {
+        if name.ends_with(GROWS) {
+            return false;
+        }
         let mut seen = self.0.lock();
         let last = seen.last_was_small;
         seen.dirs.get(&dir).copied().unwrap_or(last)
@@ -45,10 +53,12 @@ mod tests {
     #[test]
     fn the_last_one_tells() {
         let births = Births::new();
-        assert!(!births.likely_small(7), "nothing is known");
+        let small = |dir| births.likely_small(dir, b"photo");
+        assert!(!small(7), "nothing is known");
         births.grew_to(7, 4096);
-        assert!(births.likely_small(7) && births.likely_small(8));
+        assert!(small(7) && small(8));
+        assert!(!births.likely_small(7, b"a.db-wal") && births.likely_small(7, b"a.db-journal"));
         births.grew_to(9, 1 << 30);
-        assert!(births.likely_small(7) && !births.likely_small(8) && !births.likely_small(9));
+        assert!(small(7) && !small(8) && !small(9));
     }
 }
