@@ -230,7 +230,7 @@ impl Sources {
         let first = self.ask(&format!("new passphrase for volume `{volume}`: "))?;
         let second = self.ask("the same again: ")?;
         if *first != *second {
-            return Err(Failure::new(Exit::Secret, "the two passphrases differ").hint("nothing was made; try again"));
+            return Err(Failure::new(Exit::Secret, "the two passphrases differ").hint("nothing happened; try again"));
         }
         Ok(Secret::Passphrase(first))
     }
