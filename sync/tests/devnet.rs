@@ -178,6 +178,42 @@ async fn one_client_outlives_its_node() {
     assert_eq!(chain.miners().await.unwrap().len(), 12);
 }
 
+/// Behind an address may be several nodes; here one that was set back plays the one that lags. What it does not have is not "no more".
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_lags_is_away_until_it_has_caught_up() {
+    let Some(devnet) = Devnet::new() else { return };
+    let chain = client(&devnet.up(), 45);
+    devnet.down();
+    let old = TempDir::new().unwrap();
+    let copy = |from: &Path, to: &Path| {
+        let contents = from.join(".");
+        let status = Command::new("cp").arg("-a").args([&contents, to]).status();
+        assert!(status.unwrap().success());
+    };
+    copy(devnet.dir(), old.path());
+    devnet.up();
+    let reached = chain.height(Head::Finalized).await.unwrap() + 8;
+    while chain.height(Head::Finalized).await.unwrap() < reached {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    devnet.down();
+    copy(old.path(), devnet.dir());
+    devnet.up();
+    devnet.run(&["chain", "pause"]);
+    tokio::time::sleep(cessfs_sync::limits::CHAIN_RECONNECT_PAUSE).await;
+    match chain.file(Fid([1; 32]), Head::Finalized).await {
+        Err(ChainError::Away(text)) => assert!(text.contains("lags behind"), "{text}"),
+        other => panic!("an old node answered: {other:?}"),
+    }
+    devnet.run(&["chain", "resume"]);
+    let patience = tokio::time::Instant::now() + Duration::from_secs(60);
+    while chain.height(Head::Finalized).await.is_err() {
+        assert!(tokio::time::Instant::now() < patience, "it caught up");
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    assert!(chain.height(Head::Finalized).await.unwrap() >= reached);
+}
+
 /// I2 rests on this: when a transaction's fate was unknown and `Away` came, what a finalized block shows is final.
 #[tokio::test(flavor = "multi_thread")]
 async fn after_away_a_finalized_block_tells_the_truth() {

@@ -13,6 +13,7 @@ use crate::limits::{
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use subxt::backend::LegacyBackend;
 use subxt::client::OnlineClientAtBlock;
@@ -29,9 +30,32 @@ pub(super) type At = OnlineClientAtBlock<SubstrateConfig>;
 /// Statuses of one transaction that may wait to be read.
 const SUBSCRIPTION_BUFFER_ITEMS: usize = 64;
 
+/// How far finality was when a node last said so. It never goes back, so who answers with less lags behind: behind one address may be
+/// several nodes, and what a node does not have yet must not be taken for what never was, or is no more.
+#[derive(Clone, Default)]
+struct Finality(Arc<AtomicU64>);
+
+impl Finality {
+    fn height(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// Takes what a node said to whoever asked when finality was at `before`.
+    fn heard(&self, before: u64, height: u64) -> Result<(), ChainError> {
+        if height < before {
+            return Err(ChainError::Away(format!(
+                "the node lags behind: block {before} was final already, and it is at {height}"
+            )));
+        }
+        self.0.fetch_max(height, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
 /// Where the RPC is, and the connection to it if there is one.
 pub(super) struct Dial {
     url: String,
+    finality: Finality,
     state: tokio::sync::Mutex<State>,
 }
 
@@ -45,6 +69,7 @@ impl Dial {
     pub(super) fn new(url: String) -> Dial {
         Dial {
             url,
+            finality: Finality::default(),
             state: tokio::sync::Mutex::default(),
         }
     }
@@ -60,7 +85,7 @@ impl Dial {
         {
             return Err(error.clone());
         }
-        match Link::connect(&self.url).await {
+        match Link::connect(&self.url, self.finality.clone()).await {
             Ok(link) => {
                 let link = Arc::new(link);
                 *state = State {
@@ -86,15 +111,16 @@ pub(super) struct Link {
     /// The long-standing methods.
     pub(super) rpc: LegacyRpcMethods<RpcConfigFor<SubstrateConfig>>,
     client: OnlineClient<SubstrateConfig>,
+    finality: Finality,
     /// What `system_chain` answers.
     pub(super) name: String,
     /// Verdicts by spec version, because a runtime upgrade changes the metadata under a living connection.
     verdicts: Mutex<BTreeMap<u32, Result<(), ChainError>>>,
-    broken: std::sync::atomic::AtomicBool,
+    broken: AtomicBool,
 }
 
 impl Link {
-    async fn connect(url: &str) -> Result<Link, ChainError> {
+    async fn connect(url: &str, finality: Finality) -> Result<Link, ChainError> {
         let connect = async {
             let socket = WsClientBuilder::default()
                 .connection_timeout(CHAIN_CONNECT_TIMEOUT)
@@ -122,6 +148,7 @@ impl Link {
                 raw,
                 rpc,
                 client,
+                finality,
                 name,
                 verdicts,
                 broken,
@@ -133,17 +160,22 @@ impl Link {
 
     /// Nobody shall use this connection again.
     pub(super) fn give_up(&self) {
-        self.broken.store(true, std::sync::atomic::Ordering::Relaxed);
+        self.broken.store(true, Ordering::Relaxed);
     }
 
     fn is_broken(&self) -> bool {
-        self.broken.load(std::sync::atomic::Ordering::Relaxed)
+        self.broken.load(Ordering::Relaxed)
     }
 
     /// A client at a head, on a chain whose shape is known.
     pub(super) async fn at(&self, head: Head) -> Result<At, ChainError> {
         let at = match head {
-            Head::Finalized => self.client.at_current_block().await.map_err(fault)?,
+            Head::Finalized => {
+                let before = self.finality.height();
+                let at = self.client.at_current_block().await.map_err(fault)?;
+                self.finality.heard(before, at.block_number())?;
+                at
+            }
             Head::Best => {
                 let best = self.rpc.chain_get_block_hash(None).await.map_err(fault)?;
                 let best = best.ok_or_else(|| ChainError::Away("the node has no best block".into()))?;
@@ -190,5 +222,23 @@ pub(super) async fn limited<T>(
     match tokio::time::timeout(time, work).await {
         Ok(result) => result,
         Err(_) => Err(ChainError::Away(format!("no answer within {time:?}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn finality_never_goes_back() {
+        let finality = Finality::default();
+        assert!(finality.heard(0, 10).is_ok() && finality.heard(10, 10).is_ok());
+        assert!(finality.heard(10, 12).is_ok());
+        assert!(finality.heard(10, 11).is_ok(), "asked before somebody heard of 12");
+        assert!(matches!(
+            finality.heard(finality.height(), 11),
+            Err(ChainError::Away(_))
+        ));
+        assert_eq!(finality.height(), 12);
     }
 }
