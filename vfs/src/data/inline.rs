@@ -1,7 +1,7 @@
 //! Small files: up to 4096 bytes as one record, or [a little more](super::young), until they outgrow it. They never come back.
 
 use super::piece::ChunkAt;
-use super::state::Spill;
+use super::state::{Spill, kept_key, spill_key};
 use super::young::inline_blocks;
 use super::{BLOCK, Shared};
 use crate::core::AtRest;
@@ -132,16 +132,35 @@ impl Shared {
     }
 
     /// Adds the end of an outgrown `b` record to `batch` once its copy is durable, and tells whether it did.
-    pub(super) fn end_spill(&self, ino: u64, state: &InodeState, synced: u64, batch: &mut Batch) -> bool {
-        let Some(spill) = state.data.spill else { return false };
+    pub(super) fn end_spill(
+        &self,
+        ino: u64,
+        state: &InodeState,
+        synced: u64,
+        batch: &mut Batch,
+    ) -> Result<bool, VfsError> {
+        let Some(spill) = state.data.spill else {
+            return Ok(false);
+        };
         if !spill.noted || spill.change > synced {
-            return false;
+            return Ok(false);
         }
         let key = records::inline_key(ino);
+        // A pack may have told it, and then it has to last until one tells of the chunk.
+        if !self.core.marks.is_new_since_the_last_cut(&records::inode_key(ino))? {
+            let first = state.data.extent(&self.core, ino, 0)?;
+            let bytes = match first.dirty && first.stored.is_none() {
+                true => self.core.store.get(&key)?,
+                false => None,
+            };
+            if let Some(bytes) = bytes {
+                batch.put(kept_key(ino), bytes);
+            }
+        }
         self.core.marks.mark(batch, &key);
         batch.delete(key);
-        batch.delete(super::state::spill_key(ino));
-        true
+        batch.delete(spill_key(ino));
+        Ok(true)
     }
 
     /// Brings back what an outgrown `b` record holds if its copy never reached the disk; then ends the note.

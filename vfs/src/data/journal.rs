@@ -35,7 +35,10 @@ impl Shared {
             state.data.set_synced(change);
         }
         let staged = state.data.stage(&self.core, ino, &mut batch);
-        let spill_ended = synced.is_some_and(|change| self.end_spill(ino, state, change, &mut batch));
+        let spill_ended = match synced {
+            Some(change) => self.end_spill(ino, state, change, &mut batch)?,
+            None => false,
+        };
         if state.data.ahead.is_some() || state.lazy {
             self.core.put_inode(&mut batch, ino, &state.record);
         }

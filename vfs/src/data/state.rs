@@ -24,6 +24,15 @@ pub(crate) const DIRTY_PREFIX: &[u8] = b"w";
 /// First bytes of the keys that note: this file's `b` record is kept until the copy in its backing file is durable.
 pub(crate) const SPILL_PREFIX: &[u8] = b"sspill";
 
+/// First bytes of the keys that keep a record which was outgrown, for the network: an earlier pack has told it, and until one tells of
+/// the file without it nobody shall find less. The value: the bytes.
+pub(crate) const KEPT_PREFIX: &[u8] = b"skept";
+
+/// Key of a record that is kept for the network.
+pub(crate) fn kept_key(ino: u64) -> Vec<u8> {
+    [KEPT_PREFIX, &ino.to_be_bytes()].concat()
+}
+
 /// Key of the note that a chunk is dirty.
 pub(crate) fn dirty_key(ino: u64, chunk: u64) -> Vec<u8> {
     let mut key = records::extent_key(ino, chunk);

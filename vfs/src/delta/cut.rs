@@ -7,7 +7,7 @@
 //! |---|---|---|
 //! | pack is full | left as the last delta told it | named, but empty |
 //! | cut is forced | told with what was submitted, never longer than that | the same |
-//! | it is forced, and the file was a record until its first chunk, which was not submitted | told as that record while that is there, else left | as that record |
+//! | it is forced, and the file was a record until its first chunk, which was not submitted | told as that record, which is kept for it | as that record |
 //!
 //! and whatever was left out is marked again, for the next cut. Names always travel. An inode without links does not,
 //! unless it is in the trash.
@@ -19,7 +19,7 @@
 
 use super::frame::{DELTA_KINDS, FrameWriter};
 use super::marks::SAVED_PREFIX;
-use crate::data::state::DIRTY_PREFIX;
+use crate::data::state::{DIRTY_PREFIX, KEPT_PREFIX, kept_key};
 use crate::data::young::inline_blocks;
 use crate::data::{CHUNK, Shared};
 use crate::inode::ROOT_INO;
@@ -37,7 +37,15 @@ use std::time::Duration;
 
 /// Cuts that were written and neither sealed nor abandoned: pack, and the last generation of marks it carries.
 #[derive(Default)]
-pub(crate) struct Cutter(Mutex<BTreeMap<PackSeq, u64>>);
+pub(crate) struct Cutter(Mutex<BTreeMap<PackSeq, Written>>);
+
+/// What a pack with a cut ends once it is sealed.
+struct Written {
+    /// The marks up to this generation.
+    until: u64,
+    /// Inodes whose outgrown record need not be kept any longer.
+    told: Vec<u64>,
+}
 
 /// Ids of chunks that count as stored, by inode and chunk.
 type InFlight = BTreeMap<(u64, u64), (ChunkId, u32)>;
@@ -69,8 +77,10 @@ struct Cut<'a> {
     behind: BTreeMap<(u64, u64), Sent>,
     /// Inodes with dirty chunks that were not submitted.
     unsent: BTreeSet<u64>,
-    /// Inodes of which the record with their bytes is marked: it came, changed or went.
-    bytes: BTreeSet<u64>,
+    /// Inodes that outgrew a record which is kept for this.
+    kept: BTreeSet<u64>,
+    /// Those of them that travel without it.
+    told: Vec<u64>,
     /// The inode decided last: records of one inode and kind follow each other.
     decided: Option<(u64, Passage)>,
     /// Keys the next cut has to carry.
@@ -98,7 +108,8 @@ impl DeltaSource for Shared {
             in_flight,
             behind,
             unsent: BTreeSet::new(),
-            bytes: BTreeSet::new(),
+            kept: BTreeSet::new(),
+            told: Vec::new(),
             decided: None,
             left: Vec::new(),
         };
@@ -108,7 +119,7 @@ impl DeltaSource for Shared {
         match written.and_then(|snapshot| ended.and(carried_over).map(|()| snapshot)) {
             Ok(snapshot) => {
                 self.core.snapshots.cut(snapshot);
-                self.cutter().0.lock().insert(seq, until);
+                self.cutter().0.lock().insert(seq, Written { until, told: cut.told });
                 Ok(())
             }
             Err(error) => {
@@ -119,9 +130,10 @@ impl DeltaSource for Shared {
     }
 
     fn sealed(&self, seq: PackSeq, batch: &mut Batch) {
-        let Some(until) = self.cutter().0.lock().remove(&seq) else {
+        let Some(Written { until, told }) = self.cutter().0.lock().remove(&seq) else {
             return;
         };
+        told.into_iter().for_each(|ino| batch.delete(kept_key(ino)));
         self.core.marks.clear(until, batch);
         self.core.snapshots.sealed(seq, batch);
     }
@@ -171,9 +183,12 @@ impl Cut<'_> {
                 if self.is_unsent(ino, chunk)? {
                     self.unsent.insert(ino);
                 }
-            } else if key.starts_with(INLINE_PREFIX) {
-                self.bytes.insert(records::parse_ino_key(key).map_err(corrupt)?);
             }
+            Ok(())
+        })?;
+        self.each_key(KEPT_PREFIX, |cut, key| {
+            let ino = key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
+            cut.kept.extend(ino);
             Ok(())
         })?;
         let mut writer = FrameWriter::new(sink);
@@ -306,6 +321,9 @@ impl Cut<'_> {
         if !record.inline && self.shared.core.marks.value_at_cut(&bytes)?.is_some() {
             writer.record(&bytes, None)?;
         }
+        if passage == Passage::Whole && !record.inline && self.kept.contains(&ino) {
+            self.told.push(ino);
+        }
         Ok(())
     }
 
@@ -317,7 +335,14 @@ impl Cut<'_> {
         writer: &mut FrameWriter<'_>,
     ) -> Result<(), StoreError> {
         let key = records::inline_key(ino);
-        let bytes = self.shared.core.marks.value_at_cut(&key)?;
+        let bytes = match self.shared.core.marks.value_at_cut(&key)? {
+            Some(bytes) => Some(bytes),
+            // Who tells of the file without it has to tell that it is gone.
+            None => {
+                self.left.push(key.clone());
+                self.shared.core.store.get(&kept_key(ino))?
+            }
+        };
         record.inline = true;
         record.size = bytes.as_ref().map_or(0, |bytes| bytes.len() as u64);
         record.blocks = inline_blocks(record.size);
@@ -443,15 +468,13 @@ impl Cut<'_> {
         if is_told || !self.extent(ino, 0)?.is_some_and(untold) {
             return Ok(None);
         }
-        let marks = &self.shared.core.marks;
-        if marks.value_at_cut(&records::inline_key(ino))?.is_some() {
-            return Ok(Some(Passage::Record));
-        }
-        // It went since the last delta, which told of it.
-        let was_told = self.cause == CutCause::Forced
-            && self.bytes.contains(&ino)
-            && !marks.is_new(self.until, &records::inode_key(ino))?;
-        Ok(was_told.then_some(Passage::Left))
+        let is_here = self
+            .shared
+            .core
+            .marks
+            .value_at_cut(&records::inline_key(ino))?
+            .is_some();
+        Ok((is_here || self.kept.contains(&ino)).then_some(Passage::Record))
     }
 
     /// How long a file may be told to be: chunks at its end that the network never had are not part of it yet.

@@ -360,6 +360,12 @@ impl Marks {
         Ok(false)
     }
 
+    /// The record did not exist at the instant of the last cut: no delta has carried it, and none that is being written will.
+    pub(crate) fn is_new_since_the_last_cut(&self, key: &[u8]) -> Result<bool, StoreError> {
+        let mark = self.store.get(&mark_key(self.generation(), key))?;
+        Ok(mark.is_some_and(|value| value == [1]))
+    }
+
     /// Where the marks that count begin.
     fn first(&self) -> Vec<u8> {
         mark_key(self.cleared.load(Ordering::Acquire) + 1, &[])

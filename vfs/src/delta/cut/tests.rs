@@ -354,21 +354,46 @@ fn a_file_that_outgrows_its_record_is_told_as_it_was_until_its_first_chunk_is() 
 
 #[test]
 fn nor_does_the_end_of_its_record_take_it_back() {
-    let bench = Bench::new(AtRest::Sealed);
-    bench.create(5);
-    bench.write(5, 0, &pattern(1, 3000));
-    bench.settle();
-    bench.write(5, 3000, &pattern(2, 2 * MIB));
-    bench.data.shared().persist_all().unwrap();
-    assert_eq!(bench.store.get(&records::inline_key(5)).unwrap(), None, "it has gone");
-    bench.seal(CutCause::Forced);
-    assert_eq!(bench.restore().content(5), pattern(1, 3000));
-    bench.seal(CutCause::Forced);
-    assert_eq!(bench.restore().content(5), pattern(1, 3000));
-    prefixes_restore(&bench);
-    bench.settle();
-    assert_eq!(bench.restore().content(5), bench.content(5));
-    assert_eq!(bench.restore().store.scan(b"b", b"b", 10).unwrap(), vec![]);
+    for cause in [CutCause::Forced, CutCause::Checkpoint] {
+        let bench = Bench::new(AtRest::Sealed);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, 3000));
+        bench.settle();
+        bench.write(5, 3000, &pattern(2, 2 * MIB));
+        bench.data.shared().persist_all().unwrap();
+        assert_eq!(bench.store.get(&records::inline_key(5)).unwrap(), None, "it has gone");
+        bench.seal(cause);
+        assert_eq!(bench.restore().content(5), pattern(1, 3000), "{cause:?}");
+        bench.seal(cause);
+        assert_eq!(bench.restore().content(5), pattern(1, 3000), "{cause:?}");
+        prefixes_restore(&bench);
+        bench.settle();
+        assert_eq!(bench.restore().content(5), bench.content(5));
+        assert_eq!(bench.restore().store.scan(b"b", b"b", 10).unwrap(), vec![]);
+        assert_eq!(kept(&bench), 0, "its first chunk was told");
+    }
+}
+
+/// Records that are kept for the network.
+fn kept(bench: &Bench) -> usize {
+    bench.store.scan(KEPT_PREFIX, KEPT_PREFIX, 10).unwrap().len()
+}
+
+#[test]
+fn a_record_is_kept_only_for_a_file_that_a_pack_told_and_goes_with_it() {
+    let bench = Bench::new(AtRest::Plain);
+    for (ino, told) in [(5, false), (6, true)] {
+        bench.create(ino);
+        bench.write(ino, 0, &pattern(1, 3000));
+        if told {
+            bench.seal(CutCause::Forced);
+        }
+        bench.write(ino, 3000, &pattern(2, 2 * MIB));
+        bench.data.shared().persist_all().unwrap();
+        assert_eq!(kept(&bench), usize::from(told));
+    }
+    bench.delete(6);
+    assert_eq!(kept(&bench), 0);
 }
 
 /// In a new file it is better than nothing.
