@@ -1,6 +1,7 @@
 //! Bringing the store up to date with memory, and both onto the disk.
 
-use super::Shared;
+use super::state::{decode_holed, encode_holed, holed_key};
+use super::{CHUNK, Shared};
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
 use crate::limits::{HEARTBEAT_EVERY, PENDING_AGE_MAX, SYNC_EACH_MAX};
@@ -35,6 +36,7 @@ impl Shared {
             state.data.set_synced(change);
         }
         let staged = state.data.stage(&self.core, ino, &mut batch);
+        self.note_holes(ino, staged.first_untold(), &mut batch)?;
         let spill_ended = match synced {
             Some(change) => self.end_spill(ino, state, change, &mut batch)?,
             None => false,
@@ -51,6 +53,28 @@ impl Shared {
         if spill_ended {
             state.data.spill = None;
         }
+        Ok(())
+    }
+
+    /// `first` is the first chunk that turns dirty and was never sent: adds a note if it was a hole in the file that packs told.
+    fn note_holes(&self, ino: u64, first: Option<u64>, batch: &mut Batch) -> Result<(), VfsError> {
+        let Some(first) = first else { return Ok(()) };
+        let inode_key = records::inode_key(ino);
+        if self.core.marks.is_new_since_the_last_cut(&inode_key)? {
+            return Ok(());
+        }
+        // What the store says was the size at some time since whatever was promised last, since that went by way of the store.
+        let before = match self.core.store.get(&inode_key)? {
+            Some(value) => records::InodeRecord::decode(&value)?.size,
+            None => 0,
+        };
+        if before <= first.saturating_mul(CHUNK) {
+            return Ok(());
+        }
+        let noted = self.core.store.get(&holed_key(ino))?;
+        let noted = noted.as_deref().and_then(decode_holed).map_or(0, |(_, size)| size);
+        let value = encode_holed(self.core.marks.generation(), noted.max(before));
+        batch.put(holed_key(ino), value);
         Ok(())
     }
 

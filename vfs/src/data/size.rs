@@ -1,7 +1,7 @@
 //! Truncation, extension and the end of a file's content. None of them needs the network.
 
 use super::logged::blocks_of;
-use super::state::{DIRTY_PREFIX, dirty_key, kept_key, put_extent, spill_key};
+use super::state::{DIRTY_PREFIX, dirty_key, holed_key, kept_key, put_extent, spill_key};
 use super::young::inline_blocks;
 use super::{BLOCK, CHUNK, Shared};
 use crate::error::VfsError;
@@ -195,9 +195,10 @@ impl Shared {
             batch.delete(inline);
             batch.delete(spill_key(ino));
         }
-        let kept = kept_key(ino);
-        if !state.record.inline && self.core.store.get(&kept)?.is_some() {
-            batch.delete(kept);
+        for note in [kept_key(ino), holed_key(ino)] {
+            if !state.record.inline && self.core.store.get(&note)?.is_some() {
+                batch.delete(note);
+            }
         }
         state.data.spill = None;
         let passed = self.discard_pass(ino, state, batch);

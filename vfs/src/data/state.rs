@@ -33,6 +33,28 @@ pub(crate) fn kept_key(ino: u64) -> Vec<u8> {
     [KEPT_PREFIX, &ino.to_be_bytes()].concat()
 }
 
+/// First bytes of the keys that note how long a file was, at the least, before it was written where it had holes. Until a pack tells of
+/// such a chunk it is a hole for the network, and must not be taken for one that lies behind the end. The value: the
+/// generation of marks (8) and the size (8), little endian.
+pub(crate) const HOLED_PREFIX: &[u8] = b"sholed";
+
+/// Key of the note that a file was written where it had holes.
+pub(crate) fn holed_key(ino: u64) -> Vec<u8> {
+    [HOLED_PREFIX, &ino.to_be_bytes()].concat()
+}
+
+/// Its value.
+pub(crate) fn encode_holed(generation: u64, size: u64) -> Vec<u8> {
+    [generation.to_le_bytes(), size.to_le_bytes()].concat()
+}
+
+/// Generation and size; `None` for anything else.
+pub(crate) fn decode_holed(value: &[u8]) -> Option<(u64, u64)> {
+    let (generation, size) = value.split_first_chunk::<8>()?;
+    let size = size.try_into().ok()?;
+    Some((u64::from_le_bytes(*generation), u64::from_le_bytes(size)))
+}
+
 /// Key of the note that a chunk is dirty.
 pub(crate) fn dirty_key(ino: u64, chunk: u64) -> Vec<u8> {
     let mut key = records::extent_key(ino, chunk);
@@ -154,6 +176,14 @@ pub(crate) struct Staged {
     generation: u64,
     spill_noted: bool,
     any_unsure: bool,
+    /// The first chunk that turned dirty, and of which the network has nothing.
+    first_untold: Option<u64>,
+}
+
+impl Staged {
+    pub(crate) fn first_untold(&self) -> Option<u64> {
+        self.first_untold
+    }
 }
 
 impl ChunkCache {
@@ -399,7 +429,9 @@ impl DataState {
         } else if self.unsure_noted.load(Ordering::Relaxed) {
             batch.delete(unsure::note_key(ino));
         }
+        let is_untold = |slot: &Slot| slot.now.dirty && slot.now.stored.is_none() && !slot.journaled.dirty;
         Staged {
+            first_untold: chunks.iter().find(|(_, slot)| is_untold(slot)).map(|(chunk, _)| *chunk),
             any_unsure: !unsure.is_empty(),
             chunks: chunks.into_iter().map(|(chunk, slot)| (chunk, slot.now)).collect(),
             generation,

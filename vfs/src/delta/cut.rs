@@ -19,7 +19,7 @@
 
 use super::frame::{DELTA_KINDS, FrameWriter};
 use super::marks::SAVED_PREFIX;
-use crate::data::state::{DIRTY_PREFIX, KEPT_PREFIX, kept_key};
+use crate::data::state::{DIRTY_PREFIX, HOLED_PREFIX, KEPT_PREFIX, decode_holed, holed_key, kept_key};
 use crate::data::young::inline_blocks;
 use crate::data::{CHUNK, Shared};
 use crate::inode::ROOT_INO;
@@ -43,7 +43,7 @@ pub(crate) struct Cutter(Mutex<BTreeMap<PackSeq, Written>>);
 struct Written {
     /// The marks up to this generation.
     until: u64,
-    /// Inodes whose outgrown record need not be kept any longer.
+    /// Inodes of which nothing need be kept, or known, for the network any longer.
     told: Vec<u64>,
 }
 
@@ -79,7 +79,9 @@ struct Cut<'a> {
     unsent: BTreeSet<u64>,
     /// Inodes that outgrew a record which is kept for this.
     kept: BTreeSet<u64>,
-    /// Those of them that travel without it.
+    /// How long files were, at the least, that were written where they had holes.
+    holed: BTreeMap<u64, u64>,
+    /// Those of both that travel as they are.
     told: Vec<u64>,
     /// The inode decided last: records of one inode and kind follow each other.
     decided: Option<(u64, Passage)>,
@@ -109,6 +111,7 @@ impl DeltaSource for Shared {
             behind,
             unsent: BTreeSet::new(),
             kept: BTreeSet::new(),
+            holed: BTreeMap::new(),
             told: Vec::new(),
             decided: None,
             left: Vec::new(),
@@ -133,7 +136,15 @@ impl DeltaSource for Shared {
         let Some(Written { until, told }) = self.cutter().0.lock().remove(&seq) else {
             return;
         };
-        told.into_iter().for_each(|ino| batch.delete(kept_key(ino)));
+        for ino in told {
+            batch.delete(kept_key(ino));
+            // One that was noted since the cut is for the next.
+            let noted = self.core.store.get(&holed_key(ino)).ok().flatten();
+            let noted = noted.as_deref().and_then(decode_holed);
+            if noted.is_some_and(|(generation, _)| generation <= until) {
+                batch.delete(holed_key(ino));
+            }
+        }
         self.core.marks.clear(until, batch);
         self.core.snapshots.sealed(seq, batch);
     }
@@ -189,6 +200,13 @@ impl Cut<'_> {
         self.each_key(KEPT_PREFIX, |cut, key| {
             let ino = key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
             cut.kept.extend(ino);
+            Ok(())
+        })?;
+        self.each_key(HOLED_PREFIX, |cut, key| {
+            let ino = key.last_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes));
+            let noted = cut.shared.core.store.get(key)?;
+            let size = noted.as_deref().and_then(decode_holed).map(|(_, size)| size);
+            cut.holed.extend(ino.zip(size));
             Ok(())
         })?;
         let mut writer = FrameWriter::new(sink);
@@ -321,7 +339,8 @@ impl Cut<'_> {
         if !record.inline && self.shared.core.marks.value_at_cut(&bytes)?.is_some() {
             writer.record(&bytes, None)?;
         }
-        if passage == Passage::Whole && !record.inline && self.kept.contains(&ino) {
+        let is_noted = self.kept.contains(&ino) || self.holed.contains_key(&ino);
+        if passage == Passage::Whole && !record.inline && is_noted {
             self.told.push(ino);
         }
         Ok(())
@@ -450,7 +469,10 @@ impl Cut<'_> {
         match self.cause {
             CutCause::Forced | CutCause::Checkpoint => match self.outgrown(ino)? {
                 Some(passage) => Ok(passage),
-                None => Ok(Passage::Partly(self.submitted_size(ino)?)),
+                None => {
+                    let least = self.holed.get(&ino).copied().unwrap_or(0);
+                    Ok(Passage::Partly(self.submitted_size(ino)?.max(least)))
+                }
             },
             CutCause::Full if self.shared.core.marks.is_new(self.until, &records::inode_key(ino))? => {
                 Ok(Passage::Empty)

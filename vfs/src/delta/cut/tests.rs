@@ -396,6 +396,26 @@ fn a_record_is_kept_only_for_a_file_that_a_pack_told_and_goes_with_it() {
     assert_eq!(kept(&bench), 0);
 }
 
+/// A hole that a pack has told is part of the file, also while what was written there was not sent.
+#[test]
+fn a_file_that_is_written_where_it_had_a_hole_is_told_as_long_as_it_was() {
+    for cause in [CutCause::Forced, CutCause::Checkpoint] {
+        let bench = Bench::new(AtRest::Sealed);
+        bench.create(5);
+        bench.set_size(5, 10_000);
+        bench.settle();
+        assert_eq!(bench.restore().content(5), vec![0; 10_000]);
+        bench.write(5, 7000, &pattern(1, 14_000));
+        bench.data.shared().persist_all().unwrap();
+        bench.seal(cause);
+        assert_eq!(bench.restore().content(5), vec![0; 10_000], "{cause:?}");
+        prefixes_restore(&bench);
+        bench.settle();
+        assert_eq!(bench.restore().content(5), bench.content(5));
+        assert_eq!(bench.store.scan(HOLED_PREFIX, HOLED_PREFIX, 10).unwrap(), vec![]);
+    }
+}
+
 /// In a new file it is better than nothing.
 #[test]
 fn a_new_file_is_told_as_the_record_it_was() {
