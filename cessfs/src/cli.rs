@@ -208,6 +208,7 @@ mod tests {
             "trash",
             "snapshot",
             "unsent",
+            "passphrase",
             "territory",
             "config",
             "profile",

@@ -203,7 +203,10 @@ impl Device {
         let outside = self.outside.clone();
         let (miners, trace) = (outside.miners.clone(), outside.trace.clone());
         let relied_on: ReliedOn = Arc::new(move |pack| {
-            let fid = pack.encoded().fid;
+            // One that was doubted before it was encoded is nowhere, so nobody relies on it.
+            let Some(fid) = pack.encoded.as_ref().map(|encoded| encoded.fid) else {
+                return;
+            };
             match pack.state {
                 PackState::Draining => return miners.rely_no_more(fid),
                 _ => miners.rely_on(fid),

@@ -31,6 +31,7 @@ mod miners;
 mod model;
 #[cfg(test)]
 mod offline;
+mod panics;
 mod restorer;
 mod run;
 mod trace;

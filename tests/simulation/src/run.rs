@@ -12,6 +12,7 @@ use crate::dice::Dice;
 use crate::disk::{Crash, Disk, dump};
 use crate::miners::SimMiners;
 use crate::model::{Found, Model};
+use crate::panics;
 use crate::restorer::restore;
 use crate::trace::Trace;
 use cessfs_sync::Clock;
@@ -103,6 +104,7 @@ pub fn simulate(options: Options) -> Outcome {
 }
 
 fn in_this_thread(options: Options) -> Outcome {
+    panics::note();
     forget_persisted();
     switch_off(options.broken);
     let clock = SimClock::new(options.seed);
@@ -128,7 +130,7 @@ fn in_this_thread(options: Options) -> Outcome {
     drop(runtime);
     Outcome {
         seed: options.seed,
-        violations: trace.violations(),
+        violations: trace.violations().into_iter().chain(panics::take()).collect(),
         counts: trace.counts(),
         state,
         lasted: clock.monotonic(),
