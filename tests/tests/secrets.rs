@@ -50,11 +50,8 @@ fn umount(volume: &Volume, at: &Path) -> Result<()> {
     succeed(volume.cessfs()?.arg("umount").arg(at)).map(drop)
 }
 
-#[test]
-fn every_source_of_a_passphrase_opens_the_volume() -> Result<()> {
-    if !can_mount() {
-        return Ok(());
-    }
+/// A volume that a passphrase opens.
+fn scene() -> Result<(tempfile::TempDir, Network, Volume)> {
     let dir = tempfile::tempdir()?;
     let network = Network::up(&dir.path().join("net"), 12)?;
     let options = InitOptions {
@@ -62,6 +59,15 @@ fn every_source_of_a_passphrase_opens_the_volume() -> Result<()> {
         ..InitOptions::default()
     };
     let volume = Volume::init(&dir.path().join("volume"), &network.ws, &options)?;
+    Ok((dir, network, volume))
+}
+
+#[test]
+fn every_source_of_a_passphrase_opens_the_volume() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, network, volume) = scene()?;
     let at = dir.path().join("mnt");
     let mount = volume.mount(&at)?;
     std::fs::write(at.join("file"), "content")?;
@@ -144,13 +150,7 @@ fn what_opens_a_volume_can_be_changed() -> Result<()> {
     if !can_mount() {
         return Ok(());
     }
-    let dir = tempfile::tempdir()?;
-    let network = Network::up(&dir.path().join("net"), 12)?;
-    let options = InitOptions {
-        opened_by: Opener::Passphrase,
-        ..InitOptions::default()
-    };
-    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &options)?;
+    let (dir, _network, volume) = scene()?;
     let at = dir.path().join("mnt");
     let file = |name: &str, content: &[u8]| -> Result<String> {
         let path = dir.path().join(name);

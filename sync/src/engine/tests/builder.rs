@@ -20,6 +20,7 @@ struct Scribe {
     calls: Mutex<Vec<String>>,
     fail: AtomicBool,
     panics: AtomicBool,
+    panics_when_asked: AtomicBool,
     /// Chunks whose standing it asks from inside the cut.
     engine: Mutex<Weak<Engine>>,
     watched: Mutex<Vec<ChunkId>>,
@@ -66,6 +67,10 @@ impl DeltaSource for Scribe {
     }
 
     fn pending(&self) -> Option<(Duration, u64)> {
+        assert!(
+            !self.panics_when_asked.swap(false, Ordering::SeqCst),
+            "this panic is part of the test"
+        );
         let pending = self.pending.lock();
         let bytes = pending.iter().map(|frame| frame.len() as u64).sum();
         (!pending.is_empty()).then(|| (*self.pending_age.lock(), bytes))
@@ -186,6 +191,28 @@ async fn aged_content_and_aged_metadata_are_sealed_unasked() {
     *scribe.pending_age.lock() = Duration::ZERO;
     engine.note_change();
     eventually("a noted change is sealed", || scribe.calls.lock().len() == 6).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_sealer_that_panicked_begins_again() {
+    let rig = Rig::new(12, 74);
+    let mut config = rig.world.config(&rig.staging());
+    config.pack_age_max = PACK_AGE_MAX;
+    let (engine, scribe) = attached_with(&rig, config);
+    scribe.panics_when_asked.store(true, Ordering::SeqCst);
+    engine.start();
+    eventually("the sealer panics", || !scribe.panics_when_asked.load(Ordering::SeqCst)).await;
+    let chunks = rig.chunks(1, 100);
+    rig.submit(&engine, &chunks);
+    eventually("what is aged is sealed unasked, and confirmed", || {
+        engine.standing(chunks[0].0) == Standing::Confirmed
+    })
+    .await;
+    let told = engine.status().errors;
+    assert!(
+        told.iter().any(|trouble| trouble.text.contains("what seals packs")),
+        "{told:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
