@@ -5,6 +5,9 @@
 //! signed, though with any key: miners check the signature and not the signer. Therefore one random message is signed
 //! once, with a key made for it and thrown away, and nothing that names the owner's account goes to a miner.
 //!
+//! An `https` endpoint is spoken to over TLS, with the certificate authorities of the system: nothing rests on it, since what
+//! a miner is given is sealed and what it answers is checked.
+//!
 //! Promises that a request ends: connecting, probing and every pause in a transfer have their own limit, but there is no
 //! limit on the whole, because a slow miner that moves is better than a new upload of 8 MiB. Does not check hashes and
 //! does not retry; the caller knows which other miner to ask.
@@ -30,7 +33,7 @@ use futures::FutureExt;
 use futures::future::BoxFuture;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RANGE};
 use reqwest::multipart::{Form, Part};
-use reqwest::{Body, Client, RequestBuilder, Response, StatusCode};
+use reqwest::{Body, Client, ClientBuilder, RequestBuilder, Response, StatusCode};
 use stall::Progress;
 use std::fmt::Display;
 use std::ops::Range;
@@ -54,15 +57,14 @@ impl HttpFragments {
     /// # Errors
     /// `Unreachable` if the system lets no HTTP client be made.
     pub fn new(entropy: &mut dyn Entropy) -> Result<HttpFragments, MinerError> {
-        let client = Client::builder()
-            .connect_timeout(MINER_CONNECT_TIMEOUT)
-            .pool_idle_timeout(MINER_IDLE_TIMEOUT)
-            .pool_max_idle_per_host(MINER_IDLE_CONNECTIONS_MAX)
-            // A miner has no business to send us elsewhere, and a proxy of the environment would see all fragments.
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .build()
-            .map_err(unreachable)?;
+        // Fails where another part of the program was first, which chose the same one.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let client = client().build().or_else(|error| {
+            // Most miners speak plain HTTP: a machine without certificates of authorities reaches those.
+            tracing::warn!(%error, "no certificate authorities on this machine: miners behind https are not reached");
+            client().tls_certs_only([]).build()
+        });
+        let client = client.map_err(unreachable)?;
         Ok(HttpFragments {
             client,
             identity: identity(entropy),
@@ -187,6 +189,16 @@ impl Gathered {
             ))),
         }
     }
+}
+
+fn client() -> ClientBuilder {
+    Client::builder()
+        .connect_timeout(MINER_CONNECT_TIMEOUT)
+        .pool_idle_timeout(MINER_IDLE_TIMEOUT)
+        .pool_max_idle_per_host(MINER_IDLE_CONNECTIONS_MAX)
+        // A miner has no business to send us elsewhere, and a proxy of the environment would see all fragments.
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
 }
 
 fn url(endpoint: &str, path: &str) -> String {

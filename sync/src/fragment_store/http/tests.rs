@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 struct Counting(u8);
 impl Entropy for Counting {
@@ -271,4 +272,47 @@ async fn probe_tells_state_and_idle_space() {
             state: "positive".into(),
         }
     );
+}
+
+#[tokio::test]
+async fn an_https_miner_is_spoken_to_over_tls_and_its_certificate_is_checked() {
+    let issued = rcgen::generate_simple_self_signed(["localhost".into()]).unwrap();
+    let key = rustls::pki_types::PrivateKeyDer::try_from(issued.signing_key.serialize_der()).unwrap();
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![issued.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let endpoint = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        loop {
+            let (stream, _) = listener.accept().await.unwrap();
+            let Ok(mut stream) = acceptor.accept(stream).await else {
+                continue;
+            };
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            let body = r#"{"code":200,"msg":"ok","data":{"state":"positive"}}"#;
+            let head = "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close";
+            let answer = format!("{head}\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let _ = stream.write_all(answer.as_bytes()).await;
+            let _ = stream.shutdown().await;
+        }
+    });
+    let got = FragmentStore::probe(&client(), &endpoint).await;
+    assert!(
+        matches!(&got, Err(MinerError::Unreachable(text)) if text.contains("certificate")),
+        "nobody vouches for it: {got:?}"
+    );
+    let trusting = HttpFragments {
+        client: super::client()
+            .tls_certs_only([reqwest::Certificate::from_der(issued.cert.der()).unwrap()])
+            .build()
+            .unwrap(),
+        ..client()
+    };
+    let status = FragmentStore::probe(&trusting, &endpoint).await.unwrap();
+    assert_eq!(status.state, "positive");
 }
