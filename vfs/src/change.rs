@@ -256,9 +256,7 @@ impl<'c> Change<'c> {
             if self.erased.contains(ino) {
                 core.delete_inode(&mut batch, *ino);
             } else if !locked.state(*ino).gone {
-                let (inode, state) = locked.inode_mut(*ino);
-                self.data.stage(inode, state, &mut batch)?;
-                core.put_inode(&mut batch, *ino, record);
+                self.data.put_inode(*ino, locked.state(*ino), record, &mut batch)?;
             }
         }
         for ((parent, hash), bucket) in &self.buckets {

@@ -221,6 +221,11 @@ impl Core {
     /// Puts an inode's record into `batch` and marks it changed. The batch must be committed while the inode's `state` is
     /// locked for writing, or an older record could land on a newer one.
     pub fn put_inode(&self, batch: &mut Batch, ino: u64, record: &InodeRecord) {
+        self.put_inode_with(batch, ino, record, record.blocks);
+    }
+
+    /// The same where the extents that the store has take `blocks`: the quota goes by the record.
+    pub(crate) fn put_inode_with(&self, batch: &mut Batch, ino: u64, record: &InodeRecord, blocks: u64) {
         if record.quota != 0
             && let Some(inode) = self.inodes.peek(ino)
         {
@@ -228,7 +233,15 @@ impl Core {
         }
         let key = records::inode_key(ino);
         self.marks.mark(batch, &key);
-        batch.put(key, record.encode());
+        let value = match blocks == record.blocks {
+            true => record.encode(),
+            false => InodeRecord {
+                blocks,
+                ..record.clone()
+            }
+            .encode(),
+        };
+        batch.put(key, value);
     }
 
     /// Deletes an inode's record and marks it changed.

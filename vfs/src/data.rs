@@ -44,7 +44,7 @@ use crate::delta::cut::Cutter;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
 use crate::limits::{BLOCK_BYTES, CACHE_SLACK_BYTES_MIN, RECENT_INODES_MAX, SCAN_PAGE};
-use crate::records::{self, Extent};
+use crate::records::{self, Extent, InodeRecord};
 use crate::request::{Seek, SpaceChange};
 use crate::restore::MissingFile;
 use crate::writeback::{DirtyQueue, Workers};
@@ -353,17 +353,26 @@ impl Data {
         self.0.clone().copy(from, from_offset, to, to_offset, len)
     }
 
-    /// Adds to `batch` what content has changed and not journaled yet. Called by whoever journals a regular file's record, so
-    /// that a size never runs ahead of the extents under it. Nothing in memory changes: staged twice is journaled twice.
+    /// Adds an inode's `record` to `batch`, and of a regular file what content has changed and was not journaled yet, so that no
+    /// size runs ahead of the extents under it. Nothing in memory changes: put twice is journaled twice.
     ///
     /// # Errors
-    /// None yet.
-    pub fn stage(&self, inode: &Inode, state: &mut InodeState, batch: &mut Batch) -> Result<(), VfsError> {
-        if !state.gone && !state.data.is_settled() {
-            state.data.stage(&self.0.core, inode.ino, batch);
-            if let Some(inode) = self.0.core.inodes.peek(inode.ino) {
-                self.0.keep_pending(&inode);
-            }
+    /// The store cannot be read.
+    pub fn put_inode(
+        &self,
+        ino: u64,
+        state: &InodeState,
+        record: &InodeRecord,
+        batch: &mut Batch,
+    ) -> Result<(), VfsError> {
+        if state.gone || state.data.is_settled() {
+            self.0.core.put_inode(batch, ino, record);
+            return Ok(());
+        }
+        self.0.stage(ino, state, batch)?;
+        state.data.put_record(&self.0.core, ino, record, batch);
+        if let Some(inode) = self.0.core.inodes.peek(ino) {
+            self.0.keep_pending(&inode);
         }
         Ok(())
     }

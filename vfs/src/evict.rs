@@ -221,6 +221,10 @@ impl Shared {
             let (slot_change, journaled, mut now) = state
                 .data
                 .with_slot(&self.core, ino, *chunk, |slot| (slot.changed, slot.journaled, slot.now))?;
+            // The record that the store has counts it as it is there: both go with the next batch of the inode.
+            if now.allocated() != journaled.allocated() {
+                continue;
+            }
             let evict = match verdict {
                 Verdict::Evict(change) if *change == slot_change => true,
                 Verdict::Changed(change) if *change == slot_change => false,

@@ -1,11 +1,11 @@
 //! Bringing the store up to date with memory, and both onto the disk.
 
-use super::state::{decode_holed, encode_holed, holed_key};
+use super::state::{Staged, decode_holed, encode_holed, holed_key};
 use super::{CHUNK, Shared};
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
 use crate::limits::{HEARTBEAT_EVERY, PENDING_AGE_MAX, SYNC_EACH_MAX};
-use crate::records;
+use crate::records::{self, Extent};
 use cessfs_sync::Batch;
 use std::sync::Arc;
 
@@ -35,15 +35,14 @@ impl Shared {
         if let Some(change) = synced {
             state.data.set_synced(change);
         }
-        let staged = state.data.stage(&self.core, ino, &mut batch);
-        self.note_holes(ino, staged.first_untold(), &mut batch)?;
+        let staged = self.stage(ino, state, &mut batch)?;
+        if staged.tells_of_chunks() || state.data.ahead.is_some() || state.lazy {
+            state.data.put_record(&self.core, ino, &state.record, &mut batch);
+        }
         let spill_ended = match synced {
             Some(change) => self.end_spill(ino, state, change, &mut batch)?,
             None => false,
         };
-        if state.data.ahead.is_some() || state.lazy {
-            self.core.put_inode(&mut batch, ino, &state.record);
-        }
         if batch.is_empty() {
             return Ok(());
         }
@@ -56,11 +55,17 @@ impl Shared {
         Ok(())
     }
 
-    /// `first` is the first chunk that turns dirty and was never sent: adds a note if it was a hole in the file that packs told.
-    fn note_holes(&self, ino: u64, first: Option<u64>, batch: &mut Batch) -> Result<(), VfsError> {
-        let Some(first) = first else { return Ok(()) };
+    /// Adds to `batch` what [`DataState::stage`](super::state::DataState::stage) adds, and notes what follows from it.
+    pub(super) fn stage(&self, ino: u64, state: &InodeState, batch: &mut Batch) -> Result<Staged, VfsError> {
+        let staged = state.data.stage(&self.core, ino, batch);
+        self.note_holes(ino, &staged, batch)?;
+        Ok(staged)
+    }
+
+    /// Adds a note if a chunk that turns dirty, and was never sent, was a hole in the file that packs told.
+    fn note_holes(&self, ino: u64, staged: &Staged, batch: &mut Batch) -> Result<(), VfsError> {
         let inode_key = records::inode_key(ino);
-        if self.core.marks.is_new_since_the_last_cut(&inode_key)? {
+        if staged.untold().next().is_none() || self.core.marks.is_new_since_the_last_cut(&inode_key)? {
             return Ok(());
         }
         // What the store says was the size at some time since whatever was promised last, since that went by way of the store.
@@ -68,7 +73,18 @@ impl Shared {
             Some(value) => records::InodeRecord::decode(&value)?.size,
             None => 0,
         };
-        if before <= first.saturating_mul(CHUNK) {
+        // What the store calls dirty was looked at when it came to be so; a slot may not know of a cut since.
+        let within = |chunk: &u64| before > chunk.saturating_mul(CHUNK);
+        let mut was_a_hole = false;
+        for chunk in staged.untold().take_while(within) {
+            let value = self.core.store.get(&records::extent_key(ino, chunk))?;
+            let there = value.map(|value| Extent::decode(&value)).transpose()?;
+            was_a_hole = !there.is_some_and(|there| there.dirty);
+            if was_a_hole {
+                break;
+            }
+        }
+        if !was_a_hole {
             return Ok(());
         }
         let noted = self.core.store.get(&holed_key(ino))?;

@@ -100,12 +100,14 @@ impl Shared {
         while gone.len() > SCAN_PAGE {
             let page = gone.split_off(gone.len() - SCAN_PAGE);
             let mut early = Batch::new();
+            self.stage(ino, state, &mut early)?;
             self.delete_page(ino, &page, &mut early);
             let mut record = state.record.clone();
             record.size = page
                 .first()
                 .map_or(record.size, |(chunk, _)| record.size.min(chunk * CHUNK));
-            self.core.put_inode(&mut early, ino, &record);
+            record.blocks += gone.iter().map(|(_, extent)| extent.allocated()).sum::<u64>();
+            state.data.put_record(&self.core, ino, &record, &mut early);
             self.core.store.commit(early)?;
         }
         self.delete_page(ino, &gone, batch);

@@ -12,7 +12,7 @@ use super::unsure::{self, Unsure};
 use crate::core::Core;
 use crate::error::VfsError;
 use crate::limits::{EXTENTS_CACHED_MAX, PENDING_BYTES_MAX, PENDING_CHUNKS_MAX, UNSYNCED_CHUNKS_MAX};
-use crate::records::{self, BlockMap, Extent};
+use crate::records::{self, BlockMap, Extent, InodeRecord};
 use cessfs_sync::Batch;
 use parking_lot::Mutex;
 use std::collections::HashMap;
@@ -176,13 +176,18 @@ pub(crate) struct Staged {
     generation: u64,
     spill_noted: bool,
     any_unsure: bool,
-    /// The first chunk that turned dirty, and of which the network has nothing.
-    first_untold: Option<u64>,
 }
 
 impl Staged {
-    pub(crate) fn first_untold(&self) -> Option<u64> {
-        self.first_untold
+    /// Dirty chunks of which the network has nothing, ascending.
+    pub(crate) fn untold(&self) -> impl Iterator<Item = u64> {
+        let untold = self.chunks.iter().filter(|(_, now)| now.dirty && now.stored.is_none());
+        untold.map(|(chunk, _)| *chunk)
+    }
+
+    /// A chunk is in the batch.
+    pub(crate) fn tells_of_chunks(&self) -> bool {
+        !self.chunks.is_empty()
     }
 }
 
@@ -391,8 +396,23 @@ impl DataState {
         }
     }
 
-    /// Adds to `batch` every chunk that is ahead of the store and may be journaled. The caller adds the inode's record, and
-    /// after the commit, still holding the inode's lock, calls [`staged`](DataState::staged).
+    /// Adds the inode's record to a batch with what [`stage`](DataState::stage) adds: it counts the blocks that the store has then.
+    pub(crate) fn put_record(&self, core: &Core, ino: u64, record: &InodeRecord, batch: &mut Batch) {
+        core.put_inode_with(batch, ino, record, self.journaled_blocks(record.blocks));
+    }
+
+    /// Blocks of the inode without what waits for a sync, of `now` with it: the store has those chunks as they were.
+    fn journaled_blocks(&self, now: u64) -> u64 {
+        let cache = self.chunks.lock();
+        let waiting = cache.slots.values().filter(|slot| slot.unsynced.is_some());
+        let (ahead, journaled) = waiting.fold((0, 0), |(ahead, journaled), slot| {
+            (ahead + slot.now.allocated(), journaled + slot.journaled.allocated())
+        });
+        (now + journaled).saturating_sub(ahead)
+    }
+
+    /// Adds to `batch` every chunk that is ahead of the store and may be journaled. Where there is any, the inode's record
+    /// has to go with it. After the commit, still holding the inode's lock, the caller calls [`staged`](DataState::staged).
     pub(crate) fn stage(&self, core: &Core, ino: u64, batch: &mut Batch) -> Staged {
         let generation = core.marks.generation();
         let cache = self.chunks.lock();
@@ -429,9 +449,7 @@ impl DataState {
         } else if self.unsure_noted.load(Ordering::Relaxed) {
             batch.delete(unsure::note_key(ino));
         }
-        let is_untold = |slot: &Slot| slot.now.dirty && slot.now.stored.is_none() && !slot.journaled.dirty;
         Staged {
-            first_untold: chunks.iter().find(|(_, slot)| is_untold(slot)).map(|(chunk, _)| *chunk),
             any_unsure: !unsure.is_empty(),
             chunks: chunks.into_iter().map(|(chunk, slot)| (chunk, slot.now)).collect(),
             generation,

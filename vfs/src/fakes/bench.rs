@@ -284,8 +284,7 @@ impl Bench {
         let mut state = inode.state.write();
         let mut batch = Batch::new();
         self.data.set_size(&inode, &mut state, size, &mut batch).unwrap();
-        self.data.stage(&inode, &mut state, &mut batch).unwrap();
-        self.core.put_inode(&mut batch, ino, &state.record);
+        self.data.put_inode(ino, &state, &state.record, &mut batch).unwrap();
         self.core.store.commit(batch).unwrap();
     }
 

@@ -64,8 +64,7 @@ impl Vfs {
         }
         // A removed directory that somebody still stands in changes in memory only: there is no record left.
         if !state.gone {
-            self.data.stage(&inode, &mut state, &mut batch)?;
-            self.core.put_inode(&mut batch, ino, &record);
+            self.data.put_inode(ino, &state, &record, &mut batch)?;
             self.core.store.commit(batch)?;
         }
         state.record = record;
@@ -146,9 +145,8 @@ impl Vfs {
             let is_due = |state: &InodeState| state.lazy && !state.gone;
             let written: Vec<u64> = locked.inos().filter(|ino| is_due(locked.state(*ino))).collect();
             for ino in &written {
-                let (inode, state) = locked.inode_mut(*ino);
-                self.data.stage(inode, state, &mut batch)?;
-                self.core.put_inode(&mut batch, *ino, &locked.state(*ino).record);
+                let state = locked.state(*ino);
+                self.data.put_inode(*ino, state, &state.record, &mut batch)?;
             }
             if batch.is_empty() {
                 continue;

@@ -92,8 +92,7 @@ impl Vfs {
             let mut record = state.record.clone();
             record.mtime = self.core.now();
             record.ctime = record.mtime;
-            self.data.stage(&inode, &mut state, &mut batch)?;
-            self.core.put_inode(&mut batch, ino, &record);
+            self.data.put_inode(ino, &state, &record, &mut batch)?;
             self.core.store.commit(batch)?;
             state.record = record;
             state.lazy = false;

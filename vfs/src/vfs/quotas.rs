@@ -296,8 +296,7 @@ impl Vfs {
             let mut batch = Batch::new();
             self.core.quotas.add(tree, used);
             self.core.quotas.release(from, used);
-            self.data.stage(&inode, &mut state, &mut batch)?;
-            self.core.put_inode(&mut batch, ino, &record);
+            self.data.put_inode(ino, &state, &record, &mut batch)?;
             self.core.store.commit(batch)?;
             state.record = record;
             state.lazy = false;

@@ -183,8 +183,7 @@ impl Vfs {
         record.ctime = self.core.now();
         let mut batch = Batch::new();
         self.stage_bucket(ino, name, &bucket, &mut batch);
-        self.data.stage(&inode, &mut state, &mut batch)?;
-        self.core.put_inode(&mut batch, ino, &record);
+        self.data.put_inode(ino, &state, &record, &mut batch)?;
         self.core.store.commit(batch)?;
         state.record = record;
         state.lazy = false;

@@ -378,7 +378,9 @@ fn a_new_chunk_that_is_soon_a_hole_leaves_no_note() {
             bench.write(5, CHUNK + 4096, &pattern(2, 4096));
             let inode = bench.file(5);
             let mut batch = Batch::new();
-            bench.data.stage(&inode, &mut inode.state.write(), &mut batch).unwrap();
+            let state = inode.state.write();
+            bench.data.put_inode(5, &state, &state.record, &mut batch).unwrap();
+            drop(state);
             bench.store.commit(batch).unwrap();
             let note = || bench.store.get(&state::dirty_key(5, 1)).unwrap();
             assert!(note().is_some(), "{at_rest:?}, {what}");
@@ -387,4 +389,71 @@ fn a_new_chunk_that_is_soon_a_hole_leaves_no_note() {
             assert_eq!((note(), bench.extent(5, 1)), (None, None), "{at_rest:?}, {what}");
         }
     }
+}
+
+/// In words, and as it is done.
+type Growth = (&'static str, fn(&Bench));
+
+/// What the store says of an inode's blocks is what its extents take there, also while a chunk that was fetched and written
+/// waits for a sync: a power cut then, or a pack, leaves both as they are.
+#[test]
+fn a_record_counts_the_blocks_that_the_journal_has() {
+    let grown: [Growth; 5] = [
+        ("written", |bench| bench.write(5, 100, &pattern(2, 300_000))),
+        ("replaced", |bench| bench.write(5, 0, &pattern(2, 300_000))),
+        ("reserved", |bench| {
+            bench.write(5, 0, b"a");
+            bench.change_space(5, SpaceChange::Reserve, 0..400_000, true).unwrap();
+        }),
+        ("written and cut", |bench| {
+            bench.write(5, 100, &pattern(2, 300_000));
+            bench.set_size(5, 250_000);
+        }),
+        ("written, of two chunks the second cut off", |bench| {
+            bench.write(5, 0, &pattern(2, 100));
+            bench.write(5, CHUNK, &pattern(2, 100_000));
+            bench.set_size(5, CHUNK);
+        }),
+    ];
+    for at_rest in BOTH {
+        for (what, grow) in grown {
+            let bench = Bench::new(at_rest);
+            bench.create(5);
+            bench.write(5, 0, &pattern(1, 200_000));
+            bench.make_absent();
+            grow(&bench);
+            let inode = bench.file(5);
+            assert!(
+                inode.state.read().data.has_order(),
+                "{at_rest:?}, {what}: nothing waits"
+            );
+            assert_counted(&bench, "before");
+            bench.data.shared().journal(&inode).unwrap();
+            assert_counted(&bench, what);
+            let state = inode.state.write();
+            let mut batch = Batch::new();
+            bench.data.put_inode(5, &state, &state.record, &mut batch).unwrap();
+            bench.store.commit(batch).unwrap();
+            let now = state.record.blocks;
+            drop(state);
+            assert_counted(&bench, what);
+            bench.fsync(5).unwrap();
+            assert_eq!(assert_counted(&bench, what), now, "{at_rest:?}, {what}");
+        }
+    }
+}
+
+/// Blocks of inode 5, as the store tells them twice.
+#[track_caller]
+fn assert_counted(bench: &Bench, what: &str) -> u64 {
+    let mut blocks = 0;
+    let mut add = |_, extent: records::Extent| {
+        blocks += extent.allocated();
+        Ok(())
+    };
+    bench.data.shared().each_extent(5, 0, &mut add).unwrap();
+    let value = bench.store.get(&records::inode_key(5)).unwrap().unwrap();
+    let record = records::InodeRecord::decode(&value).unwrap();
+    assert_eq!(record.blocks, blocks, "{what}");
+    blocks
 }

@@ -416,6 +416,38 @@ fn a_file_that_is_written_where_it_had_a_hole_is_told_as_long_as_it_was() {
     }
 }
 
+/// So it is where the hole came to be while the chunk had not been sent, and the first to journal it is whoever changes the inode.
+#[test]
+fn nor_is_it_shorter_where_the_hole_was_cut_a_moment_ago() {
+    for cause in [CutCause::Forced, CutCause::Checkpoint] {
+        let bench = Bench::new(AtRest::Sealed);
+        bench.create(5);
+        bench.write(5, 10_000, &pattern(1, 20_000));
+        bench.settle();
+        bench.write(5, 12_000, &pattern(2, 100));
+        bench.data.shared().persist_all().unwrap();
+        bench.set_size(5, 3_000);
+        bench.seal(cause);
+        assert_eq!(bench.restore().content(5), vec![0; 3_000], "{cause:?}");
+        bench.write(5, 4_000, &pattern(3, 9_000));
+        let inode = bench.file(5);
+        let state = inode.state.write();
+        let mut batch = Batch::new();
+        bench.data.put_inode(5, &state, &state.record, &mut batch).unwrap();
+        bench.store.commit(batch).unwrap();
+        drop(state);
+        bench.seal(cause);
+        assert_eq!(bench.restore().content(5), vec![0; 3_000], "{cause:?}");
+        bench.data.shared().persist_all().unwrap();
+        bench.seal(cause);
+        assert_eq!(bench.restore().content(5), vec![0; 3_000], "{cause:?}");
+        prefixes_restore(&bench);
+        bench.settle();
+        assert_eq!(bench.restore().content(5), bench.content(5));
+        assert_eq!(bench.store.scan(HOLED_PREFIX, HOLED_PREFIX, 10).unwrap(), vec![]);
+    }
+}
+
 /// In a new file it is better than nothing.
 #[test]
 fn a_new_file_is_told_as_the_record_it_was() {
