@@ -196,10 +196,21 @@ impl Vfs {
         if is_dot(name) {
             return Err(VfsError::Exists);
         }
-        let inode = self.inode(ino)?;
-        let dir = self.inode(parent)?;
+        let (inode, dir) = (self.inode(ino)?, self.inode(parent)?);
+        match self.link_locked(&inode, &dir, name) {
+            // A walk that has told one of them and not yet the other: it is waited for, and then the answer is its own.
+            Err(VfsError::CrossesQuota) => {
+                let _no_walk = self.walks.read();
+                self.link_locked(&inode, &dir, name)
+            }
+            answer => answer,
+        }
+    }
+
+    fn link_locked(&self, inode: &Arc<Inode>, dir: &Arc<Inode>, name: &[u8]) -> Result<Attr, VfsError> {
+        let (ino, parent) = (inode.ino, dir.ino);
         let _change = self.core.marks.enter();
-        let mut locked = lock_many([&inode, &dir]);
+        let mut locked = lock_many([inode, dir]);
         check_dir(locked.state(parent))?;
         let state = locked.state(ino);
         if state.record.kind == FileKind::Directory {

@@ -404,6 +404,23 @@ fn a_directory_is_renamed_where_it_is_after_a_walk_and_not_during_one() {
 }
 
 #[test]
+fn a_link_within_a_tree_waits_for_a_walk_that_has_told_half_of_it() {
+    let w = tree();
+    let t = w.ino("/t");
+    w.vfs.put_quota(t, Some(&quota_in(QuotaPhase::Spreading))).unwrap();
+    w.vfs.inode(t).unwrap().state.write().record.quota = t;
+    let walk = w.vfs.walks.write();
+    std::thread::scope(|scope| {
+        let linked = scope.spawn(|| w.link("/t/d/b", "/t/b"));
+        std::thread::sleep(Duration::from_millis(50));
+        assert!(!linked.is_finished() && !w.exists("/t/b"), "it waits for the walk");
+        w.vfs.inode(w.ino("/t/d/b")).unwrap().state.write().record.quota = t;
+        drop(walk);
+        linked.join().unwrap().expect("both are of one tree");
+    });
+}
+
+#[test]
 fn a_truncation_that_makes_a_file_longer_asks_the_quota() {
     let w = tree();
     w.touch_file("/t/e").unwrap();
