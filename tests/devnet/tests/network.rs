@@ -225,18 +225,22 @@ fn signed(request: reqwest::RequestBuilder, fid: &str, fragment: &str) -> reqwes
     request.header("Account", key.public().to_ss58check())
 }
 
+/// A client of miners. reqwest has no provider of TLS of its own here.
+fn client() -> reqwest::Client {
+    let _another_was_first = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
+}
+
 async fn put(endpoint: &str, fid: &str, (hash, bytes): &(String, Vec<u8>)) -> Result<()> {
     let form = reqwest::multipart::Form::new().part("file", reqwest::multipart::Part::bytes(bytes.clone()));
-    let request = reqwest::Client::new()
-        .put(format!("{endpoint}/fragment"))
-        .multipart(form);
+    let request = client().put(format!("{endpoint}/fragment")).multipart(form);
     let answer: Json = signed(request, fid, hash).send().await?.json().await?;
     ensure!(answer["code"] == 200, "{answer}");
     Ok(())
 }
 
 async fn get(endpoint: &str, fid: &str, hash: &str) -> Result<Vec<u8>> {
-    let request = reqwest::Client::new().get(format!("{endpoint}/fragment"));
+    let request = client().get(format!("{endpoint}/fragment"));
     Ok(signed(request, fid, hash).send().await?.bytes().await?.to_vec())
 }
 

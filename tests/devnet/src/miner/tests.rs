@@ -91,6 +91,12 @@ impl ChainView for FakeChain {
     }
 }
 
+/// A client of miners. reqwest has no provider of TLS of its own here.
+fn client() -> Client {
+    let _another_was_first = rustls::crypto::ring::default_provider().install_default();
+    Client::new()
+}
+
 /// A fleet, its chain and a client.
 struct Rig {
     chain: Arc<FakeChain>,
@@ -120,7 +126,7 @@ impl Rig {
             chain,
             specs,
             fleet,
-            client: Client::new(),
+            client: client(),
         }
     }
 
@@ -142,7 +148,7 @@ impl Rig {
             chain,
             specs,
             fleet,
-            client: Client::new(),
+            client: client(),
         }
     }
 
