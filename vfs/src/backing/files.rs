@@ -365,8 +365,10 @@ impl Files {
             Err(e) => return Err(e),
         }
         let mut open = self.open.lock();
-        self.pinned.lock().remove(&ino);
-        open.pop_inode(ino);
+        let gone = (open.pop_inode(ino), self.pinned.lock().remove(&ino));
+        drop(open);
+        // A large file that was written here and there goes with its last descriptor, for a second: nobody waits for that.
+        drop(gone);
         self.shift_used(-(freed as i64));
         Ok(())
     }

@@ -57,13 +57,10 @@ impl<V> Recent<V> {
         Some(oldest)
     }
 
-    /// Drops all of an inode, and says what that was.
-    pub(super) fn pop_inode(&mut self, ino: u64) -> Vec<Key> {
+    /// Takes all of an inode.
+    pub(super) fn pop_inode(&mut self, ino: u64) -> Vec<(Key, V)> {
         let gone: Vec<Key> = self.keys.range((ino, 0)..=(ino, u64::MAX)).copied().collect();
-        for key in &gone {
-            self.pop(*key);
-        }
-        gone
+        gone.into_iter().filter_map(|key| Some((key, self.pop(key)?))).collect()
     }
 }
 
@@ -77,7 +74,7 @@ mod tests {
         for key in [(1, 0), (2, 0), (2, 7), (2, u64::MAX), (3, 0)] {
             recent.put(key, key.0 * 10);
         }
-        assert_eq!(recent.pop_inode(2), [(2, 0), (2, 7), (2, u64::MAX)]);
+        assert_eq!(recent.pop_inode(2), [((2, 0), 20), ((2, 7), 20), ((2, u64::MAX), 20)]);
         assert_eq!(recent.pop_inode(2), []);
         assert_eq!(recent.len(), 2);
         assert!(!recent.contains((2, 7)) && recent.contains((1, 0)) && recent.contains((3, 0)));

@@ -438,7 +438,7 @@ impl Backing for Sealed {
 
     fn remove(&self, ino: u64) -> Result<(), BackingError> {
         let mut tables = self.tables.lock();
-        for key in tables.pop_inode(ino) {
+        for (key, _) in tables.pop_inode(ino) {
             self.fresh.lock().forget(&key);
         }
         drop(tables);

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fakes::bench::scratch;
+use std::cell::RefCell;
 use std::time::Instant;
 
 const AT: PartAt = PartAt {
@@ -46,4 +47,32 @@ fn a_sync_of_all_waits_for_one_that_is_running() {
         }
         drop(running);
     });
+}
+
+thread_local! {
+    /// Whose parts are looked at as they go, and whether others could have had theirs each time.
+    static GOING: RefCell<Option<(Arc<Files>, Vec<bool>)>> = const { RefCell::new(None) };
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        GOING.with_borrow_mut(|going| {
+            if let Some((files, free)) = going {
+                free.push(!files.open.is_locked() && !files.pinned.is_locked());
+            }
+        });
+    }
+}
+
+#[test]
+fn nobody_waits_for_the_space_of_a_removed_file() {
+    let dir = scratch();
+    let files = Arc::new(Files::open(dir.path(), Readahead::Disk).unwrap());
+    files.write(AT, &[7; 4096]).unwrap();
+    files.write(PartAt { part: 1, ..AT }, &[7; 4096]).unwrap();
+    files.pin(5, false).unwrap();
+    GOING.set(Some((files.clone(), Vec::new())));
+    files.remove(5).unwrap();
+    let (_, free) = GOING.take().unwrap();
+    assert_eq!(free, [true, true], "one was pinned, one was open");
 }
