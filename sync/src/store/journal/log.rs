@@ -1,7 +1,8 @@
 //! The write-ahead log: a file of two segments beside the database, written in turn, each from its start.
 //!
 //! Its bytes were all written once when it was made, so an append changes bytes in place and nothing else of the filesystem's:
-//! one `fdatasync` is one write and one flush of the disk. A record is one atomic batch, sealed as a whole if the volume
+//! one `fdatasync` is one write and one flush of the disk. Whoever begins a page writes all of it, the rest as zeros: the kernel
+//! need not read it from the disk before, as it would once it has dropped the page. A record is one atomic batch, sealed as a whole if the volume
 //! seals. Records count on by one within an *epoch*, which begins whenever the log is opened and is never named twice; so
 //! whatever else a segment still holds, or a power cut left of a record, is not taken for the next one
 //! (`docs/FORMAT-log.md`, `docs/decisions/0015-write-ahead-log.md`).
@@ -40,6 +41,8 @@ const SEAL_BYTES: usize = 28;
 const KIND_CHANGES: u8 = 1;
 const DELETED: u32 = u32::MAX;
 const SEGMENTS: usize = 2;
+/// The kernel's pages; a divisor of a segment.
+const PAGE_BYTES: u64 = 4096;
 /// Zeros are written so many at a time.
 const ZEROS_BYTES: usize = 1 << 20;
 
@@ -176,8 +179,9 @@ impl Log {
         if bytes > self.settings.segment_bytes - self.offset {
             return Ok(Append::Full);
         }
-        let record = frame(self.epoch, self.last + 1, &payload, sealer);
+        let mut record = frame(self.epoch, self.last + 1, &payload, sealer);
         debug_assert_eq!(record.len() as u64, bytes);
+        record.resize((bytes + rest_of_page(self.offset, bytes)) as usize, 0);
         let at = self.active as u64 * self.settings.segment_bytes + self.offset;
         let _span = stages::STORE_LOG_APPEND.enter();
         self.file.write_all_at(&record, at).map_err(from_io)?;
@@ -224,6 +228,17 @@ impl Log {
     /// Bytes on the disk.
     pub(super) fn size_bytes(settings: LogSettings) -> u64 {
         settings.segment_bytes * SEGMENTS as u64
+    }
+}
+
+/// How many bytes the last page lacks that a record of `bytes` at `offset` begins; zero if it begins none.
+fn rest_of_page(offset: u64, bytes: u64) -> u64 {
+    let end = offset + bytes;
+    let begins = offset.is_multiple_of(PAGE_BYTES) || offset / PAGE_BYTES != end / PAGE_BYTES;
+    if begins {
+        end.next_multiple_of(PAGE_BYTES) - end
+    } else {
+        0
     }
 }
 

@@ -221,3 +221,27 @@ fn the_documented_example() {
     let said = text(&state.encode());
     assert!(page.contains(&said), "{said}");
 }
+
+#[test]
+fn whoever_begins_a_page_writes_all_of_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let settings = LogSettings {
+        segment_bytes: 4 * PAGE_BYTES,
+        synced: true,
+    };
+    let mut log = Log::open(dir.path(), settings, EPOCH).unwrap().unwrap();
+    let bytes = 2 * settings.segment_bytes;
+    log.file.write_all_at(&vec![0xff; bytes as usize], 0).unwrap();
+    let (mut pages, mut ends) = (0, Vec::new());
+    while pages < 3 {
+        assert_eq!(log.append(&change(log.last + 1), None).unwrap(), Append::Done);
+        ends.push(log.offset);
+        pages = log.offset.div_ceil(PAGE_BYTES);
+        let mut there = vec![0; bytes as usize];
+        log.file.read_exact_at(&mut there, 0).unwrap();
+        let (written, beyond) = there.split_at((pages * PAGE_BYTES) as usize);
+        assert!(written[log.offset as usize..].iter().all(|byte| *byte == 0), "{ends:?}");
+        assert!(beyond.iter().all(|byte| *byte == 0xff), "{ends:?}");
+    }
+    assert!(ends.len() > 12, "some begin no page: {ends:?}");
+}
