@@ -11,6 +11,7 @@ mod fault;
 mod labels;
 mod pages;
 mod passthrough;
+mod patience;
 mod privileges;
 mod session;
 mod snapshots;
@@ -25,7 +26,7 @@ use crate::config::KernelCache;
 use crate::limits::FUSE_TTL;
 use cessfs_sync::Foreground;
 use cessfs_sync::limits::FOREGROUND_SMALL_BYTES;
-use cessfs_vfs::{AclKind, TimeSet, Vfs, VfsError, XattrMode, is_snapshot};
+use cessfs_vfs::{AclKind, Content, TimeSet, Vfs, VfsError, XattrMode, is_snapshot};
 use convert::{caller, creator, file_attr, file_kind, rename_flags, time_set, timestamp};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
@@ -35,6 +36,7 @@ use fuser::{
 };
 use labels::Labels;
 use passthrough::{Asked, Passthrough, ttl_of};
+use patience::{Patience, Wanted};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
@@ -68,6 +70,7 @@ pub struct Adapter {
     passthrough: Arc<Passthrough>,
     labels: Labels,
     foreground: Arc<Foreground>,
+    patience: Arc<Patience>,
 }
 
 impl Adapter {
@@ -90,6 +93,7 @@ impl Adapter {
             passthrough,
             labels: Labels::here(),
             foreground,
+            patience: Arc::default(),
         }
     }
 
@@ -317,21 +321,22 @@ impl Filesystem for Adapter {
         fh: FileHandle,
         offset: u64,
         size: u32,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyData,
     ) {
+        let wanted = Wanted {
+            ino: ino.0,
+            offset,
+            bytes: size,
+        };
         if is_snapshot(ino.0) {
-            return self.read_in_snapshot(ino, offset, size, reply);
+            return self.read_in_snapshot(wanted, flags, reply);
         }
         self.guard_content("read", size as usize, || {
             let result = self.vfs.read(ino.0, fh.0, offset, size);
-            self.later("read", ino, result, move |answer| match answer {
-                Ok(content) => {
-                    reply.data(content.bytes());
-                    content.keep();
-                }
-                Err(errno) => reply.error(errno),
+            self.content(wanted, flags, result, reply, Content::bytes, |content| {
+                drop(content.keep())
             });
         });
     }

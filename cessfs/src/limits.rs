@@ -91,14 +91,20 @@ pub const FUSE_THREADS_PER_CORE: usize = 2;
 pub const FUSE_THREADS_MIN: usize = 2;
 /// See [`FUSE_THREADS_PER_CORE`].
 pub const FUSE_THREADS_MAX: usize = 8;
-/// Largest WRITE the kernel may send: its default page limit (256 pages) is the same.
-pub const FUSE_WRITE_BYTES_MAX: u32 = 1 << 20;
+/// Largest WRITE the kernel may send. A large file is written as fast as with a MiB, and who asks for something meanwhile waits half as long
+/// for those before him (docs/PERFORMANCE.md).
+pub const FUSE_WRITE_BYTES_MAX: u32 = 512 << 10;
 /// Largest READ: a part of the readahead, so that one sequential reader keeps every event loop busy.
 pub const FUSE_READ_BYTES_MAX: u32 = 128 << 10;
 /// Readahead the kernel may do; beyond 128 KiB (what it offers a FUSE mount) it takes root.
 pub const FUSE_READAHEAD_BYTES: u32 = 1 << 20;
 /// Background requests (readahead, writeback) in flight.
 pub const FUSE_BACKGROUND_MAX: u16 = 64;
+/// A readahead that waits for the network for longer is refused, for the kernel to ask again for the page that somebody waits for. A read
+/// from miners in another country takes a tenth of this.
+pub const READAHEAD_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Refused readaheads that go on, or that failed a short time ago; as many as 32 readers have.
+pub const READS_REFUSED_MAX: usize = 256;
 /// Part of the kernel's dirty pages that may be this mount's, in percent (by default 1). Far below the point from which on the
 /// kernel makes writers wait (three quarters of its limit): so this mount's pages alone never hold up the daemon's own writes,
 /// which are what cleans them.

@@ -5,6 +5,8 @@ use cessfs_tests::network::eventually;
 use cessfs_tests::process::drop_kernel_caches;
 use cessfs_tests::volume::miners_of;
 use cessfs_tests::{InitOptions, Network, Volume, can_mount, tree};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
@@ -94,6 +96,69 @@ fn with_fewer_than_four_good_miners_a_read_fails_and_says_so() -> Result<()> {
         Vec::<String>::new(),
         "four miners are enough"
     );
+    mount.umount()
+}
+
+/// A process that does not run until this goes.
+struct Halted(Pid);
+
+impl Halted {
+    fn new(pid: Pid) -> Result<Halted> {
+        kill(pid, Signal::SIGSTOP)?;
+        Ok(Halted(pid))
+    }
+}
+
+impl Drop for Halted {
+    fn drop(&mut self) {
+        kill(self.0, Signal::SIGCONT).expect("it was halted a moment ago");
+    }
+}
+
+/// The kernel has so many readaheads and writes of its pages on their way, and no more: those that wait for a network that does not
+/// answer must not keep others from the disk.
+#[test]
+fn whoever_writes_does_not_wait_for_readers_that_wait_for_the_network() -> Result<()> {
+    const READERS: u64 = 16;
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 12)?;
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    for i in 0..READERS {
+        tree::write_noise(&mount.path().join(format!("{i}")), i, 2)?;
+    }
+    let expected = tree::manifest(mount.path())?;
+    volume.sync(PATIENCE)?;
+    volume.evict()?;
+    drop_kernel_caches()?;
+    let pid = network.status()?["pid"].as_i64().context("status names the process")?;
+    let halted = Halted::new(Pid::from_raw(i32::try_from(pid)?))?;
+    std::thread::scope(|scope| {
+        let readers: Vec<_> = (0..READERS)
+            .map(|i| {
+                let path = mount.path().join(format!("{i}"));
+                scope.spawn(move || std::fs::read(path).map(|bytes| bytes.len()))
+            })
+            .collect();
+        std::thread::sleep(Duration::from_secs(2));
+        assert!(readers.iter().all(|reader| !reader.is_finished()), "nobody waits");
+        let path = mount.path().join("written meanwhile");
+        let (done, written) = std::sync::mpsc::channel();
+        scope.spawn(move || done.send(std::fs::write(&path, b"not for the network to hold up")));
+        let written = written.recv_timeout(Duration::from_secs(20));
+        drop(halted);
+        written.context("a write to the disk waits for the network")??;
+        for reader in readers {
+            assert_eq!(reader.join().expect("no panic")?, 2 << 20);
+        }
+        anyhow::Ok(())
+    })?;
+    std::fs::remove_file(mount.path().join("written meanwhile"))?;
+    let found = tree::manifest(mount.path())?;
+    assert_eq!(tree::differences(&expected, &found), Vec::<String>::new());
     mount.umount()
 }
 

@@ -2,11 +2,12 @@
 
 use super::convert::{self, file_attr};
 use super::passthrough::ttl_of;
+use super::patience::Wanted;
 use super::privileges::Asker;
 use super::{Adapter, GENERATION, ttl};
-use crate::limits::FUSE_TTL;
+use crate::limits::{FUSE_TTL, READAHEAD_WAIT_MAX};
 use cessfs_vfs::{DirEntry, Later, Vfs, VfsError};
-use fuser::{Errno, INodeNo, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyXattr};
+use fuser::{Errno, INodeNo, OpenFlags, ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyXattr};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -84,6 +85,42 @@ impl Adapter {
         }
     }
 
+    /// Answers a READ of content: now, or when the network has, or for the kernel to come again. `keep`: what is done once it is
+    /// answered.
+    pub(super) fn content<T: Send + 'static>(
+        &self,
+        wanted: Wanted,
+        flags: OpenFlags,
+        result: Result<Later<T>, VfsError>,
+        reply: ReplyData,
+        bytes: fn(&T) -> &[u8],
+        keep: fn(T),
+    ) {
+        let mut future = match result {
+            Ok(Later::Wait(future)) if self.patience.may_refuse(&wanted, flags) => future,
+            soon => {
+                let answer = move |read| deliver(read, reply, bytes, keep);
+                return self.later("read", INodeNo(wanted.ino), soon, answer);
+            }
+        };
+        let (patience, faults) = (self.patience.clone(), self.faults.clone());
+        self.runtime.spawn(async move {
+            let errno = |e| faults.errno("read", wanted.ino, &e);
+            match tokio::time::timeout(READAHEAD_WAIT_MAX, &mut future).await {
+                Ok(read) => deliver(read.map_err(errno), reply, bytes, keep),
+                Err(_elapsed) if patience.refuse(wanted) => {
+                    reply.error(Errno::EAGAIN);
+                    let read = future.await;
+                    patience.ended(&wanted, read.is_ok());
+                    if let Ok(content) = read {
+                        keep(content);
+                    }
+                }
+                Err(_elapsed) => deliver(future.await.map_err(errno), reply, bytes, keep),
+            }
+        });
+    }
+
     /// Answers with the value of an xattr, or fails; see [`Labels`](super::Labels).
     pub(super) fn attribute(
         &self,
@@ -154,6 +191,17 @@ pub(super) fn add_plus(reply: &mut ReplyDirectoryPlus, dir: INodeNo, entry: DirE
     let ttl = ttl([dir.0, entry.ino]).min(entry.attr.as_ref().map_or(FUSE_TTL, ttl_of));
     let attr = entry.attr.map_or(convert::ABSENT, |attr| file_attr(&attr));
     reply.add(ino, entry.cookie, name, &ttl, &attr, GENERATION)
+}
+
+/// Answers a READ, and does with the content what is done once it is answered.
+fn deliver<T>(read: Result<T, Errno>, reply: ReplyData, bytes: fn(&T) -> &[u8], keep: fn(T)) {
+    match read {
+        Ok(content) => {
+            reply.data(bytes(&content));
+            keep(content);
+        }
+        Err(errno) => reply.error(errno),
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //! until a tree is there its requests wait off the event loops.
 
 use super::convert::{self, file_attr, file_kind};
+use super::patience::Wanted;
 use super::privileges::Asker;
 use super::{Adapter, GENERATION, ttl};
 use cessfs_vfs::{Look, Seek, Tree, VfsError};
@@ -77,17 +78,15 @@ impl Adapter {
         });
     }
 
-    pub(super) fn read_in_snapshot(&self, ino: INodeNo, offset: u64, size: u32, reply: ReplyData) {
-        self.with_tree("read", ino, move |fs, tree| {
+    pub(super) fn read_in_snapshot(&self, wanted: Wanted, flags: OpenFlags, reply: ReplyData) {
+        let ino = wanted.ino;
+        self.with_tree("read", INodeNo(ino), move |fs, tree| {
             let vfs = fs.vfs.clone();
-            let note = move |e: &VfsError| vfs.note_snapshot_error(ino.0, e);
+            let note = move |e: &VfsError| vfs.note_snapshot_error(ino, e);
             let result = tree
-                .and_then(|tree| tree.read(ino.0, offset, size))
+                .and_then(|tree| tree.read(ino, wanted.offset, wanted.bytes))
                 .map(|read| read.note_failure(note));
-            fs.later("read", ino, result, move |answer| match answer {
-                Ok(data) => reply.data(&data),
-                Err(errno) => reply.error(errno),
-            });
+            fs.content(wanted, flags, result, reply, Vec::as_slice, drop);
         });
     }
 
