@@ -2,9 +2,9 @@
 //!
 //! Its bytes were all written once when it was made, so an append changes bytes in place and nothing else of the filesystem's:
 //! one `fdatasync` is one write and one flush of the disk. Whoever begins a page writes all of it, the rest as zeros: the kernel
-//! need not read it from the disk before, as it would once it has dropped the page. A record is one atomic batch, sealed as a whole if the volume
-//! seals. Records count on by one within an *epoch*, which begins whenever the log is opened and is never named twice; so
-//! whatever else a segment still holds, or a power cut left of a record, is not taken for the next one
+//! need not read it from the disk before, as it would once it has dropped the page. A record is one atomic batch, sealed as a
+//! whole if the volume seals. Records count on by one within an *epoch*, which begins whenever the log is opened and is never
+//! named twice; so whatever else a segment still holds, or a power cut left of a record, is not taken for the next one
 //! (`docs/FORMAT-log.md`, `docs/decisions/0015-write-ahead-log.md`).
 //!
 //! Promises: what was appended before a [`sync`](LogSync::sync) that succeeded is read back after a power cut; what is read back
