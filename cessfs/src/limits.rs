@@ -103,8 +103,11 @@ pub const FUSE_BACKGROUND_MAX: u16 = 64;
 /// A readahead that waits for the network for longer is refused, for the kernel to ask again for the page that somebody waits for. A read
 /// from miners in another country takes a tenth of this.
 pub const READAHEAD_WAIT_MAX: Duration = Duration::from_secs(1);
-/// Refused readaheads that go on, or that failed a short time ago; as many as 32 readers have.
-pub const READS_REFUSED_MAX: usize = 256;
+/// Refused readaheads that go on by themselves; as many as 32 readers have.
+pub const READS_GOING_ON_MAX: usize = 256;
+/// Refused readaheads that are remembered, 24 bytes each.
+pub const READS_REFUSED_MAX: usize = 4096;
+const _: () = assert!(READS_GOING_ON_MAX < READS_REFUSED_MAX);
 /// Part of the kernel's dirty pages that may be this mount's, in percent (by default 1). Far below the point from which on the
 /// kernel makes writers wait (three quarters of its limit): so this mount's pages alone never hold up the daemon's own writes,
 /// which are what cleans them.

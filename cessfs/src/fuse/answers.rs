@@ -108,15 +108,18 @@ impl Adapter {
             let errno = |e| faults.errno("read", wanted.ino, &e);
             match tokio::time::timeout(READAHEAD_WAIT_MAX, &mut future).await {
                 Ok(read) => deliver(read.map_err(errno), reply, bytes, keep),
-                Err(_elapsed) if patience.refuse(wanted) => {
+                Err(_elapsed) => {
+                    let goes_on = patience.refuse(wanted);
                     reply.error(Errno::EAGAIN);
+                    if !goes_on {
+                        return;
+                    }
                     let read = future.await;
                     patience.ended(&wanted, read.is_ok());
                     if let Ok(content) = read {
                         keep(content);
                     }
                 }
-                Err(_elapsed) => deliver(future.await.map_err(errno), reply, bytes, keep),
             }
         });
     }

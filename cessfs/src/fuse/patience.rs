@@ -5,10 +5,10 @@
 //! readahead that waits for long is refused and goes on by itself. No program hears of that: the kernel asks once more for the
 //! page that somebody waits for, as a request that takes none of those places, and that one waits for as long as it takes.
 //!
-//! Promises: what a program itself waits for is never refused: not a read of a single page, not past the page cache, and not of
-//! anything that was refused before.
+//! Promises: what a program itself waits for is not refused: not a read of a single page, not past the page cache, and not of
+//! anything that was among the last [`READS_REFUSED_MAX`] refused.
 
-use crate::limits::READS_REFUSED_MAX;
+use crate::limits::{READS_GOING_ON_MAX, READS_REFUSED_MAX};
 use fuser::OpenFlags;
 use nix::unistd::{SysconfVar, sysconf};
 use parking_lot::Mutex;
@@ -53,17 +53,17 @@ impl Patience {
             && !self.0.lock().iter().any(|refused| refused.wanted.overlaps(wanted))
     }
 
-    /// Notes one that is to be refused, which goes on. False: too many do, so it has to be waited for.
+    /// Notes one that is to be refused. Whether it goes on nevertheless: it does not where many do.
     pub(super) fn refuse(&self, wanted: Wanted) -> bool {
         let mut refused = self.0.lock();
-        if refused.len() >= READS_REFUSED_MAX {
-            let Some(oldest) = refused.iter().position(|refused| !refused.going) else {
-                return false;
-            };
+        if refused.len() >= READS_REFUSED_MAX
+            && let Some(oldest) = refused.iter().position(|refused| !refused.going)
+        {
             refused.remove(oldest);
         }
-        refused.push(Refused { wanted, going: true });
-        true
+        let going = refused.iter().filter(|refused| refused.going).count() < READS_GOING_ON_MAX;
+        refused.push(Refused { wanted, going });
+        going
     }
 
     /// What went on ended. What did not come is asked for again, and somebody waits then.
@@ -127,18 +127,25 @@ mod tests {
     }
 
     #[test]
-    fn so_many_go_on_and_no_more() {
+    fn so_many_go_on_and_all_are_refused() {
         let patience = Patience::default();
         for ino in 0..READS_REFUSED_MAX as u64 {
-            assert!(patience.refuse(wanted(ino, 0)));
+            assert_eq!(
+                patience.refuse(wanted(ino, 0)),
+                ino < READS_GOING_ON_MAX as u64,
+                "{ino}"
+            );
         }
-        assert!(!patience.refuse(wanted(u64::MAX, 0)));
         patience.ended(&wanted(3, 0), false);
-        assert!(patience.refuse(wanted(u64::MAX, 0)));
-        assert!(
-            patience.may_refuse(&wanted(3, 0), BUFFERED),
-            "the oldest that ended is forgotten"
+        assert!(patience.refuse(wanted(u64::MAX, 0)), "another may go on");
+        assert!(!patience.refuse(wanted(u64::MAX - 1, 0)));
+        let forgotten: Vec<u64> = (0..READS_REFUSED_MAX as u64)
+            .filter(|ino| patience.may_refuse(&wanted(*ino, 0), BUFFERED))
+            .collect();
+        assert_eq!(
+            forgotten,
+            [3, READS_GOING_ON_MAX as u64],
+            "the oldest that do not go on"
         );
-        assert!(!patience.refuse(wanted(1 << 40, 0)));
     }
 }
