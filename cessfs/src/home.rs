@@ -1,7 +1,10 @@
 //! Where volumes live on this machine.
 //!
 //! `HOME/volumes/NAME/{volume.toml, keys.json, journal/, cache/, staging/, snapshots/, control.sock, lock, log}`; directories are
-//! 0700 and files 0600, because names of volumes and sizes of files are nobody else's business.
+//! 0700 and files 0600, because names of volumes and sizes of files are nobody else's business. A volume whose directories somebody
+//! else could change is refused ([`trust`]), and what is written there by name is never written through a symbolic link.
+
+mod trust;
 
 use crate::exit::{Exit, Failure};
 use crate::limits::VOLUME_NAME_MAX;
@@ -94,7 +97,7 @@ impl Home {
         &self.0
     }
 
-    /// A volume's place, whether it exists or not.
+    /// A volume's place, whether it exists or not, to ask its daemon; see [`place`](Home::place).
     pub fn volume(&self, name: &VolumeName) -> VolumeDir {
         VolumeDir {
             path: self.0.join("volumes").join(name.as_str()),
@@ -102,14 +105,23 @@ impl Home {
         }
     }
 
+    /// A volume's place, to make it or to work on it.
+    ///
+    /// # Errors
+    /// [`Exit::Permission`] when others could change the directories.
+    pub fn place(&self, name: &VolumeName) -> Result<VolumeDir, Failure> {
+        let dir = Home(trust::resolved(&self.0)).volume(name);
+        trust::check(&dir)?;
+        Ok(dir)
+    }
+
     /// A volume that exists.
     ///
     /// # Errors
-    /// [`Exit::NoVolume`], naming those that do.
+    /// [`Exit::NoVolume`], naming those that do; [`Exit::Permission`] when others could change its directories.
     pub fn existing(&self, name: &VolumeName) -> Result<VolumeDir, Failure> {
-        let dir = self.volume(name);
-        if dir.config().is_file() {
-            return Ok(dir);
+        if self.volume(name).config().is_file() {
+            return self.place(name);
         }
         let known = self.names()?;
         let hint = if known.is_empty() {
@@ -315,6 +327,7 @@ impl VolumeDir {
             .create(true)
             .truncate(false)
             .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(&path)
             .map_err(cannot)?;
         match file.try_lock() {
@@ -344,7 +357,11 @@ impl VolumeDir {
 
     /// Whether some process has the volume. Only looks.
     pub fn is_locked(&self) -> bool {
-        let file = File::open(self.path.join("lock"));
+        let mut options = OpenOptions::new();
+        let file = options
+            .read(true)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK)
+            .open(self.path.join("lock"));
         file.is_ok_and(|f| matches!(f.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
     }
 }
@@ -405,12 +422,29 @@ pub fn replace(path: &Path, content: &[u8]) -> Result<(), Failure> {
         .create(true)
         .truncate(true)
         .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
         .open(&fresh)
         .map_err(cannot)?;
     file.write_all(content).map_err(cannot)?;
     file.sync_all().map_err(cannot)?;
     std::fs::rename(&fresh, path).map_err(cannot)?;
     sync_parent(path).map_err(cannot)
+}
+
+/// Reads a text; `None` if it has more than `bytes_max` bytes, however long it is said to be.
+///
+/// # Errors
+/// When the disk refuses, or it is no text.
+pub fn read_text(path: &Path, bytes_max: u64) -> Result<Option<String>, Failure> {
+    let cannot = |e| Failure::disk(format!("cannot read {}", path.display()), &e);
+    let mut bytes = Vec::new();
+    let file = File::open(path).map_err(cannot)?;
+    file.take(bytes_max + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > bytes_max {
+        return Ok(None);
+    }
+    let text = String::from_utf8(bytes).map_err(|_| cannot(std::io::ErrorKind::InvalidData.into()))?;
+    Ok(Some(text))
 }
 
 fn sync_parent(path: &Path) -> std::io::Result<()> {
@@ -492,5 +526,33 @@ mod tests {
         assert!(dir.is_locked());
         drop(held);
         assert!(!dir.is_locked());
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        let tmp = tempfile::tempdir().unwrap();
+        let dir = Home(tmp.path().to_owned()).volume(&"v".parse().unwrap());
+        dir.create().unwrap();
+        let victim = tmp.path().join("victim");
+        std::fs::write(&victim, "precious").unwrap();
+        for name in ["lock", "last-status.new"] {
+            std::os::unix::fs::symlink(&victim, dir.path().join(name)).unwrap();
+        }
+        assert!(dir.lock().is_err() && !dir.is_locked());
+        assert!(replace(&dir.last_status(), b"{}").is_err());
+        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
+    }
+
+    #[test]
+    fn a_text_is_read_to_its_bound_and_no_further() {
+        let tmp = tempfile::tempdir().unwrap();
+        let path = tmp.path().join("text");
+        std::fs::write(&path, "12345").unwrap();
+        assert_eq!(read_text(&path, 5).unwrap().as_deref(), Some("12345"));
+        assert_eq!(read_text(&path, 4).unwrap(), None);
+        // It says that it is empty, and never ends.
+        assert_eq!(read_text(Path::new("/dev/zero"), 1 << 16).unwrap(), None);
+        std::fs::write(&path, b"\xff").unwrap();
+        assert_eq!(read_text(&path, 4).unwrap_err().exit, Exit::Disk);
     }
 }

@@ -95,7 +95,7 @@ struct Made {
 /// [`Exit::NoFunds`] when the account has to be paid first: the volume stays, and stdout says what to send where.
 pub fn run(args: &InitArgs, context: &Context) -> Result<(), Failure> {
     config::check_rpc(&args.rpc)?;
-    let volume = context.home.volume(&args.name);
+    let volume = context.home.place(&args.name)?;
     refuse_existing(args, &volume)?;
     let phrase = phrase(args)?;
     let secret = Sources::new(args.key_file.clone(), args.passphrase_file.clone()).for_init(&args.name)?;

@@ -117,7 +117,7 @@ struct Outcome {
 pub fn run(args: &RecoverArgs, context: &Context) -> Result<(), Failure> {
     let clock = wiring::clock();
     config::check_rpc(&args.rpc)?;
-    let volume = context.home.volume(&args.name);
+    let volume = context.home.place(&args.name)?;
     if volume.path().exists() && !args.list {
         let what = format!("there is already a volume `{}`", args.name);
         return Err(Failure::new(Exit::Exists, what).hint(format!(

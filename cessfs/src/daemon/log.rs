@@ -74,7 +74,9 @@ struct RotatingFile {
 
 impl RotatingFile {
     fn open(path: &Path, bound: u64) -> io::Result<RotatingFile> {
-        let file = OpenOptions::new().append(true).create(true).mode(0o600).open(path)?;
+        let mut options = OpenOptions::new();
+        options.append(true).create(true).mode(0o600);
+        let file = options.custom_flags(libc::O_NOFOLLOW).open(path)?;
         let size = file.metadata()?.len();
         Ok(RotatingFile {
             path: path.to_owned(),
@@ -147,5 +149,9 @@ mod tests {
 
         let reopened = RotatingFile::open(&path, 100).unwrap();
         assert_eq!(reopened.size, size(&path));
+
+        let link = tmp.path().join("link");
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        assert!(RotatingFile::open(&link, 100).is_err(), "not through a link");
     }
 }
