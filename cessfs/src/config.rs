@@ -6,6 +6,7 @@ mod upkeep;
 mod uplink;
 
 use crate::exit::{Exit, Failure};
+use crate::home;
 use crate::limits;
 use crate::units;
 use cessfs_sync::chain::subxt::is_address;
@@ -251,15 +252,10 @@ impl VolumeConfig {
     /// # Errors
     /// [`Exit::Config`], naming the key and, for an unknown one, the nearest that exists.
     pub fn load(path: &Path) -> Result<VolumeConfig, Failure> {
-        let cannot = |e| Failure::disk(format!("cannot read {}", path.display()), &e);
-        let size = std::fs::metadata(path).map_err(cannot)?.len();
-        if size > limits::CONFIG_BYTES_MAX {
-            return Err(Failure::new(
-                Exit::Config,
-                format!("{} is too large to be a configuration", path.display()),
-            ));
-        }
-        let text = std::fs::read_to_string(path).map_err(cannot)?;
+        let text = home::read_text(path, limits::CONFIG_BYTES_MAX)?.ok_or_else(|| {
+            let what = format!("{} is too large to be a configuration", path.display());
+            Failure::new(Exit::Config, what)
+        })?;
         VolumeConfig::parse(&text).map_err(|e| e.during(&path.display().to_string()))
     }
 

@@ -4,9 +4,10 @@ mod trees;
 
 use crate::config::{AtRestMode, Passthrough, StoreBackend, VolumeConfig};
 use crate::exit::{Exit, Failure};
-use crate::home::VolumeDir;
+use crate::home::{self, VolumeDir};
 use crate::moment;
 use crate::seen;
+use cessfs_crypto::limits::SLOTS_JSON_BYTES_MAX;
 use cessfs_crypto::{AccountKey, Entropy, KeySlots, VolumeId, VolumeSecret};
 use cessfs_sync::chain::SubxtChain;
 use cessfs_sync::engine::{Config as EngineConfig, Engine, Seams};
@@ -118,8 +119,10 @@ pub fn throwaway_key() -> AccountKey {
 /// When the file is missing or damaged.
 pub fn key_slots(volume: &VolumeDir) -> Result<KeySlots, Failure> {
     let path = volume.keys();
-    let text =
-        std::fs::read_to_string(&path).map_err(|e| Failure::disk(format!("cannot read {}", path.display()), &e))?;
+    let text = home::read_text(&path, SLOTS_JSON_BYTES_MAX as u64)?.ok_or_else(|| {
+        let what = format!("{} is too large to hold key slots", path.display());
+        Failure::new(Exit::Failed, what)
+    })?;
     KeySlots::from_json(&text).map_err(|e| Failure::from(e).during(&path.display().to_string()))
 }
 
