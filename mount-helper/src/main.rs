@@ -8,6 +8,7 @@
 mod arguments;
 
 use arguments::{Invocation, Wrong};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
@@ -30,10 +31,15 @@ fn main() -> ExitCode {
     if invocation.fake {
         return ExitCode::SUCCESS;
     }
-    let (program, arguments) = match invocation.to_remount() {
-        Some(arguments) => (PathBuf::from("mount"), arguments),
-        None => (find_cessfs(), invocation.to_arguments()),
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let (places, arguments) = match invocation.to_remount() {
+        Some(arguments) => (places_of_mount(&path), arguments),
+        None => {
+            let me = std::env::current_exe().ok();
+            (places_of_cessfs(me.as_deref(), &path), invocation.to_arguments())
+        }
     };
+    let program = first_there(&places, Path::is_file);
     let status = match Command::new(&program).args(arguments).status() {
         Ok(status) => status,
         Err(e) => {
@@ -48,14 +54,51 @@ fn main() -> ExitCode {
     }
 }
 
-/// Beside this program, then in PATH, then where the package puts it: mount(8) runs helpers with little in PATH.
-fn find_cessfs() -> PathBuf {
-    let beside = std::env::current_exe()
-        .ok()
-        .and_then(|me| me.parent().map(|dir| dir.join("cessfs")));
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let in_path = std::env::split_paths(&path).map(|dir| dir.join("cessfs"));
-    let installed = PathBuf::from("/usr/bin/cessfs");
-    let is_program = |path: &PathBuf| path.is_absolute() && Path::is_file(path);
-    beside.into_iter().chain(in_path).find(is_program).unwrap_or(installed)
+/// Where `cessfs` is looked for: beside this program, where the package puts it, in PATH. PATH comes last: it is the caller's, and
+/// root may have got it from somebody.
+fn places_of_cessfs(me: Option<&Path>, path: &OsStr) -> Vec<PathBuf> {
+    let beside = me.and_then(Path::parent).map(|dir| dir.join("cessfs"));
+    let mut places: Vec<PathBuf> = beside.into_iter().collect();
+    places.push("/usr/bin/cessfs".into());
+    places.extend(std::env::split_paths(path).map(|dir| dir.join("cessfs")));
+    places
+}
+
+/// The same of mount(8), of which every system has one.
+fn places_of_mount(path: &OsStr) -> Vec<PathBuf> {
+    let mut places: Vec<PathBuf> = vec!["/usr/bin/mount".into(), "/bin/mount".into()];
+    places.extend(std::env::split_paths(path).map(|dir| dir.join("mount")));
+    places
+}
+
+/// The first that is there; the first at all where none is, for the message.
+fn first_there(places: &[PathBuf], is_there: impl Fn(&Path) -> bool) -> PathBuf {
+    let found = places.iter().find(|place| place.is_absolute() && is_there(place));
+    found.or(places.first()).cloned().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_installed_comes_before_what_path_leads_to() {
+        let path = OsStr::new("/tmp/evil:bin:/opt/bin");
+        let found = |places: &[PathBuf], there: &[&str]| {
+            let found = first_there(places, |place| there.iter().any(|name| place == Path::new(name)));
+            found.display().to_string()
+        };
+        let cessfs = places_of_cessfs(Some(Path::new("/build/mount-cessfs")), path);
+        let evil = "/tmp/evil/cessfs";
+        assert_eq!(
+            found(&cessfs, &[evil, "/build/cessfs", "/usr/bin/cessfs"]),
+            "/build/cessfs"
+        );
+        assert_eq!(found(&cessfs, &[evil, "/usr/bin/cessfs"]), "/usr/bin/cessfs");
+        assert_eq!(found(&cessfs, &["/opt/bin/cessfs", "bin/cessfs"]), "/opt/bin/cessfs");
+        let mount = places_of_mount(path);
+        assert_eq!(found(&mount, &["/tmp/evil/mount", "/bin/mount"]), "/bin/mount");
+        assert_eq!(found(&mount, &["/opt/bin/mount"]), "/opt/bin/mount");
+        assert_eq!(found(&mount, &[]), "/usr/bin/mount");
+    }
 }
