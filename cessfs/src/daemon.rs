@@ -7,6 +7,7 @@
 pub mod launch;
 pub mod log;
 mod notify;
+mod places;
 mod reload;
 mod service;
 mod snapshots;
@@ -20,7 +21,7 @@ use crate::exit::{Exit, Failure};
 use crate::fuse::{self, Adapter, Faults};
 use crate::home::{self, VolumeDir};
 use crate::limits;
-use crate::mountpoint;
+use crate::mountpoint::{self, Held};
 use crate::options::MountOptions;
 use crate::secret::Secret;
 use crate::wiring::{self, OpenOptions, Volume};
@@ -41,6 +42,8 @@ pub struct Start {
     pub options: MountOptions,
     /// Where to mount; checked already.
     pub mountpoint: PathBuf,
+    /// That very directory; `None` for an automount trigger.
+    pub held: Option<Held>,
     /// What opens the keys.
     pub secret: Secret,
 }
@@ -49,7 +52,8 @@ pub struct Start {
 ///
 /// # Errors
 /// Why it could not be mounted, or could not be closed cleanly.
-pub fn run(start: Start, log: LogHandle, ready: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+pub fn run(mut start: Start, log: LogHandle, ready: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+    let held = start.held.take();
     harden();
     log_panics();
     let lock = start.volume.lock()?;
@@ -71,7 +75,7 @@ pub fn run(start: Start, log: LogHandle, ready: impl FnOnce() -> Result<(), Fail
         background.handle(),
     )?;
     drop(keys);
-    let result = runtime.block_on(serve(&start, Arc::new(volume), log, ready));
+    let result = runtime.block_on(serve(&start, held, Arc::new(volume), log, ready));
     // Tasks that still wait for the network hold nothing that must be written; a moment for them to let go of the databases.
     runtime.shutdown_timeout(limits::TASKS_END_TIMEOUT);
     background.shutdown_timeout(limits::TASKS_END_TIMEOUT);
@@ -83,6 +87,7 @@ pub fn run(start: Start, log: LogHandle, ready: impl FnOnce() -> Result<(), Fail
 
 async fn serve(
     start: &Start,
+    held: Option<Held>,
     volume: Arc<Volume>,
     log: LogHandle,
     ready: impl FnOnce() -> Result<(), Failure>,
@@ -111,7 +116,7 @@ async fn serve(
     );
     let daemon = Arc::new(Daemon::new(start, volume.clone(), log.clone()));
     let listener = server::bind(&start.volume)?;
-    let mut mounted = match fuse::mount(adapter, &start.mountpoint, &settings) {
+    let mut mounted = match fuse::mount(adapter, &start.mountpoint, held, &settings) {
         Ok(mounted) => mounted,
         Err(failure) => {
             volume.close().await?;

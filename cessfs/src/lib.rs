@@ -26,6 +26,7 @@ mod options;
 mod progress;
 mod secret;
 mod seen;
+mod steps;
 mod survey;
 mod timings;
 mod units;

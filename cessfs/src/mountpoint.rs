@@ -3,11 +3,14 @@
 //! Looks at `/proc/self/mountinfo` before it touches a directory: a `stat` on an automount trigger would start the very
 //! mount it is asked about, and one on a dead FUSE mount fails.
 
+mod held;
 #[cfg(test)]
 mod tests;
 
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeName;
+pub use held::Held;
+use nix::errno::Errno;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
@@ -138,16 +141,33 @@ pub fn mount_of(mounts: &[MountEntry], path: &Path) -> Option<MountEntry> {
         .cloned()
 }
 
-/// Makes sure that a volume can be mounted on a directory, and clears away what a crash left there.
+/// A directory to mount on.
+#[derive(Debug)]
+pub struct MountPoint {
+    /// Its path, without symbolic links.
+    pub path: PathBuf,
+    /// `None` for an automount trigger: to open it is what the trigger waits for.
+    pub held: Option<Held>,
+}
+
+/// Makes sure that a volume can be mounted on a directory, and clears away what a crash left there. Links in the path are followed
+/// here, and never again.
 ///
 /// # Errors
 /// [`Exit::Mountpoint`].
-pub fn prepare(dir: &Path) -> Result<PathBuf, Failure> {
-    let dir = resolve(dir)?;
+pub fn prepare(dir: &Path) -> Result<MountPoint, Failure> {
+    prepare_resolved(resolve(dir)?)
+}
+
+/// The same for a path that [`prepare`] has found.
+///
+/// # Errors
+/// [`Exit::Mountpoint`].
+pub fn prepare_resolved(dir: PathBuf) -> Result<MountPoint, Failure> {
     if let Some(mount) = mounted_at(&mounts()?, &dir) {
         if mount.fs_type == "autofs" {
             // The trigger that asked for this mount; it lets the mounting process through.
-            return Ok(dir);
+            return Ok(MountPoint { path: dir, held: None });
         }
         if mount.volume().is_none() || !is_dead(&dir) {
             let what = match mount.volume() {
@@ -159,35 +179,36 @@ pub fn prepare(dir: &Path) -> Result<PathBuf, Failure> {
         detach(&dir)?;
         tell!("removed a mount that a daemon left behind on {}", dir.display());
     }
-    check_empty_dir(&dir)?;
-    Ok(dir)
+    let held = hold_empty_dir(&dir)?;
+    Ok(MountPoint {
+        path: dir,
+        held: Some(held),
+    })
 }
 
-fn check_empty_dir(dir: &Path) -> Result<(), Failure> {
+fn hold_empty_dir(dir: &Path) -> Result<Held, Failure> {
     let wrong = |what: String| Failure::new(Exit::Mountpoint, what);
-    let metadata = std::fs::metadata(dir).map_err(|e| match e.kind() {
-        std::io::ErrorKind::NotFound => {
+    let held = Held::open(dir).map_err(|e| match e {
+        Errno::ENOENT => {
             wrong(format!("mount point {} does not exist", dir.display())).hint(format!("mkdir {}", dir.display()))
+        }
+        Errno::ENOTDIR => {
+            wrong(format!("mount point {} is not a directory", dir.display())).hint("choose an empty directory")
         }
         _ => wrong(format!("mount point {}: {e}", dir.display())),
     })?;
-    if !metadata.is_dir() {
-        return Err(
-            wrong(format!("mount point {} is not a directory", dir.display())).hint("choose an empty directory")
-        );
-    }
-    let mut entries = std::fs::read_dir(dir).map_err(|e| wrong(format!("mount point {}: {e}", dir.display())))?;
+    let mut entries =
+        std::fs::read_dir(held.path()).map_err(|e| wrong(format!("mount point {}: {e}", dir.display())))?;
     if entries.next().is_some() {
         return Err(wrong(format!("mount point {} is not empty", dir.display()))
             .hint("the mount would hide what is there; choose an empty directory"));
     }
-    Ok(())
+    Ok(held)
 }
 
 /// Whether the daemon behind a FUSE mount is gone ("Transport endpoint is not connected"). Asks for the filesystem's
 /// statistics: attributes of the directory itself may still be in the kernel's memory.
 pub fn is_dead(dir: &Path) -> bool {
-    use nix::errno::Errno;
     matches!(
         nix::sys::statvfs::statvfs(dir),
         Err(Errno::ENOTCONN | Errno::ECONNABORTED | Errno::ENODEV)
@@ -211,7 +232,6 @@ pub fn detach(dir: &Path) -> Result<(), Failure> {
 }
 
 fn remove(dir: &Path, lazy: bool) -> Result<(), Failure> {
-    use nix::errno::Errno;
     use nix::mount::{MntFlags, umount2};
     let flags = if lazy { MntFlags::MNT_DETACH } else { MntFlags::empty() };
     match umount2(dir, flags | MntFlags::UMOUNT_NOFOLLOW) {

@@ -9,7 +9,7 @@ use crate::daemon::{self, Start, launch, log};
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, VolumeDir, VolumeName};
 use crate::limits::DAEMON_END_TIMEOUT;
-use crate::mountpoint;
+use crate::mountpoint::{self, MountPoint};
 use crate::options::MountOptions;
 use crate::progress::Waiting;
 use crate::secret::{Secret, Sources};
@@ -74,20 +74,20 @@ pub fn run(args: &MountArgs, context: &Context, global: &Global) -> Result<(), F
     }
     let options = MountOptions::parse(&args.options)?;
     let (volume, config) = volume(args, context, &options)?;
-    let mountpoint = mountpoint::prepare(&args.dir)?;
+    let point = mountpoint::prepare(&args.dir)?;
     wait_until_free(&volume)?;
     let sources = Sources::of_mount(options.key_file.clone(), options.passphrase_file.clone());
     let secret = sources.for_mount(&args.name, &wiring::key_slots(&volume)?)?;
     if args.foreground {
         let log = log::to_stderr(global.level().unwrap_or(config.log_level));
-        let start = start(volume, config, options, mountpoint, secret);
+        let start = start(volume, config, options, point, secret);
         return daemon::run(start, log, || Ok(()));
     }
-    let arguments = daemon_arguments(args, context, global, &mountpoint);
+    let arguments = daemon_arguments(args, context, global, &point.path);
     let waiting = Waiting::on(format!("mounting {}", args.name));
     launch::start(&arguments, &secret, &volume.log())?;
     drop(waiting);
-    answers(&mountpoint)
+    answers(&point.path)
 }
 
 fn run_daemon(args: &MountArgs, context: &Context, global: &Global) -> Result<(), Failure> {
@@ -95,22 +95,21 @@ fn run_daemon(args: &MountArgs, context: &Context, global: &Global) -> Result<()
     let options = MountOptions::parse(&args.options)?;
     let (volume, config) = volume(args, context, &options)?;
     let log = log::to_file(&volume.log(), global.level().unwrap_or(config.log_level))?;
-    let mountpoint = args.dir.clone();
-    let result = daemon::run(
-        start(volume, config, options, mountpoint, secret),
-        log,
-        launch::say_ready,
-    );
+    let begun = mountpoint::prepare_resolved(args.dir.clone()).and_then(|point| {
+        let start = start(volume, config, options, point, secret);
+        daemon::run(start, log, launch::say_ready)
+    });
     // Once it was ready nobody listens any more; the log has it.
-    result.inspect_err(|failure| tracing::error!("{failure}"))
+    begun.inspect_err(|failure| tracing::error!("{failure}"))
 }
 
-fn start(volume: VolumeDir, config: VolumeConfig, options: MountOptions, mountpoint: PathBuf, secret: Secret) -> Start {
+fn start(volume: VolumeDir, config: VolumeConfig, options: MountOptions, point: MountPoint, secret: Secret) -> Start {
     Start {
         volume,
         config,
         options,
-        mountpoint,
+        mountpoint: point.path,
+        held: point.held,
         secret,
     }
 }

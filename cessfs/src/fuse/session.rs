@@ -4,13 +4,12 @@ use super::{Adapter, pages};
 use crate::config::KernelCache;
 use crate::exit::{Exit, Failure};
 use crate::limits;
-use crate::mountpoint::FS_TYPE;
+use crate::mountpoint::{FS_TYPE, Held};
 use cessfs_vfs::AtimeRule;
 use fuser::{Config, InitFlags, KernelConfig, MountOption, Session, SessionACL};
 use nix::mount::MsFlags;
-use std::fs::{File, OpenOptions};
+use std::fs::OpenOptions;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 /// What the kernel is told of a mount.
@@ -55,18 +54,22 @@ impl Mounted {
     }
 }
 
-/// Mounts, and serves from now on.
+/// Mounts, and serves from now on. Lets go of the directory that was held: what it is on may be unmounted, too.
 ///
 /// # Errors
 /// [`Exit::Permission`] or [`Exit::Mountpoint`] when the system refuses.
-pub fn mount(adapter: Adapter, dir: &Path, settings: &Settings) -> Result<Mounted, Failure> {
+pub fn mount(adapter: Adapter, dir: &Path, held: Option<Held>, settings: &Settings) -> Result<Mounted, Failure> {
+    if let Some(held) = &held {
+        held.is_still(dir)?;
+    }
     let refused = |e: std::io::Error| Failure::new(Exit::Permission, format!("the kernel refused the mount: {e}"));
     let config = config(settings);
     let kernel = adapter.kernel.clone();
-    let session = match mount_directly(dir, settings)? {
+    let session = match mount_directly(dir, held.as_ref(), settings)? {
         Some(device) => Session::from_fd(adapter, device, config.acl, config).map_err(refused)?,
         None => Session::new(adapter, dir, &config).map_err(|e| by_helper(&e, settings))?,
     };
+    drop(held);
     let _first_and_only = kernel.set(session.notifier());
     pages::widen(dir);
     let (sender, ended) = tokio::sync::oneshot::channel();
@@ -129,8 +132,9 @@ fn config(settings: &Settings) -> Config {
 }
 
 /// Calls mount(2), which root may. fuser's own call leaves the subtype out, and `findmnt -t fuse.cessfs` and updatedb's
-/// pruning by type need it. `None` when the kernel wants the setuid helper to do it.
-fn mount_directly(dir: &Path, settings: &Settings) -> Result<Option<OwnedFd>, Failure> {
+/// pruning by type need it. On the directory that is held, whatever its path leads to by now; the setuid helper looks for itself at
+/// what its user may mount on. `None` when the kernel wants that one to do it.
+fn mount_directly(dir: &Path, held: Option<&Held>, settings: &Settings) -> Result<Option<OwnedFd>, Failure> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(None);
     }
@@ -140,8 +144,9 @@ fn mount_directly(dir: &Path, settings: &Settings) -> Result<Option<OwnedFd>, Fa
         .write(true)
         .open("/dev/fuse")
         .map_err(|e| cannot(e).hint("`modprobe fuse` loads the kernel module"))?;
-    // Opening the root of an automount trigger is what the trigger waits for; every directory is a directory to mount on.
-    let rootmode = if is_autofs(dir) { libc::S_IFDIR } else { mode_of(dir)? };
+    // Of an automount trigger nothing is known but that it is a directory.
+    let rootmode = held.map_or(libc::S_IFDIR, Held::mode);
+    let target = held.map_or_else(|| dir.to_owned(), Held::path);
     let data = format!(
         "fd={},rootmode={rootmode:o},user_id={},group_id={},max_read={},default_permissions{}",
         device.as_raw_fd(),
@@ -152,7 +157,7 @@ fn mount_directly(dir: &Path, settings: &Settings) -> Result<Option<OwnedFd>, Fa
     );
     match nix::mount::mount(
         Some(settings.source.as_str()),
-        dir,
+        &target,
         Some(FS_TYPE),
         flags(settings),
         Some(data.as_str()),
@@ -182,18 +187,6 @@ fn flags(settings: &Settings) -> MsFlags {
         }
     }
     flags
-}
-
-fn is_autofs(dir: &Path) -> bool {
-    let mounts = crate::mountpoint::mounts().unwrap_or_default();
-    crate::mountpoint::mounted_at(&mounts, dir).is_some_and(|m| m.fs_type == "autofs")
-}
-
-fn mode_of(dir: &Path) -> Result<u32, Failure> {
-    File::open(dir)
-        .and_then(|f| f.metadata())
-        .map(|m| m.mode())
-        .map_err(|e| Failure::new(Exit::Mountpoint, format!("cannot open {}: {e}", dir.display())))
 }
 
 /// Settles with the kernel what each side can do. What it lacks, an older kernel does without.

@@ -54,5 +54,32 @@ fn unusable_mount_points_are_told_apart() {
     assert!(proc.what.contains("already a mount point"), "{}", proc.what);
     let empty = tmp.path().join("empty");
     std::fs::create_dir(&empty).unwrap();
-    assert_eq!(prepare(&empty).unwrap(), empty.canonicalize().unwrap());
+    let found = prepare(&empty).unwrap();
+    assert_eq!(found.path, empty.canonicalize().unwrap());
+    assert!(found.held.is_some());
+}
+
+#[test]
+fn a_mount_point_that_was_exchanged_is_noticed_and_the_first_one_is_held() {
+    let tmp = tempfile::tempdir().unwrap();
+    let tmp = tmp.path().canonicalize().unwrap();
+    let (dir, aside, other) = (tmp.join("dir"), tmp.join("aside"), tmp.join("other"));
+    std::fs::create_dir(&dir).unwrap();
+    std::fs::create_dir(&other).unwrap();
+    // A link that the user gives is followed once.
+    std::os::unix::fs::symlink(&dir, tmp.join("given")).unwrap();
+    let found = prepare(&tmp.join("given")).unwrap();
+    let held = found.held.unwrap();
+    assert_eq!(found.path, dir);
+    held.is_still(&dir).unwrap();
+
+    std::fs::rename(&dir, &aside).unwrap();
+    assert_eq!(held.is_still(&dir).unwrap_err().exit, Exit::Mountpoint);
+    std::os::unix::fs::symlink(&aside, &dir).unwrap();
+    assert!(held.is_still(&dir).is_err(), "a link to the same directory is none");
+    assert!(prepare_resolved(dir.clone()).is_err());
+    std::fs::remove_file(&dir).unwrap();
+    std::fs::rename(&other, &dir).unwrap();
+    assert!(held.is_still(&dir).is_err());
+    assert_eq!(std::fs::read_link(held.path()).unwrap(), aside);
 }
