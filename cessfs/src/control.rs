@@ -119,7 +119,7 @@ pub enum Op {
     },
     /// Unmount and end.
     Shutdown {
-        /// When everything is confirmed on the network.
+        /// What is sent to the network, and when.
         sends: Sends,
     },
     /// Change what is logged, until the next mount.

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
+use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
 
@@ -17,7 +17,8 @@ const EVENTS_BUFFERED: usize = 16;
 
 /// Who answers.
 pub trait Service: Send + Sync + 'static {
-    /// Does what is asked; events go out as they come. Dropped when the client goes away.
+    /// Does what is asked; events go out as they come. Dropped, wherever it waits, when the client hangs up: what must not be left
+    /// half done goes on in a task of its own.
     fn handle(self: Arc<Self>, op: Op, events: mpsc::Sender<Event>) -> BoxFuture<'static, Result<Reply, Failure>>;
 }
 
@@ -82,7 +83,7 @@ async fn connection(mut stream: UnixStream, service: Arc<dyn Service>) -> std::i
         }
         let complete = line.last() == Some(&b'\n');
         let answer = match decode_request(&line) {
-            Ok(op) if complete => answer(op, &service, &mut writer).await?,
+            Ok(op) if complete => answer(op, &service, &mut reader, &mut writer).await?,
             Ok(_) => Answer::Failed(Failure::new(Exit::Failed, "the request was cut off")),
             Err(failure) => Answer::Failed(failure),
         };
@@ -93,17 +94,24 @@ async fn connection(mut stream: UnixStream, service: Arc<dyn Service>) -> std::i
     }
 }
 
-/// Runs one operation, sending its events while it goes on.
+/// Runs one operation, sending its events while it goes on; gives it up when the client hangs up.
 async fn answer(
     op: Op,
     service: &Arc<dyn Service>,
-    writer: &mut (impl tokio::io::AsyncWrite + Unpin),
+    reader: &mut (impl AsyncBufRead + Unpin),
+    writer: &mut (impl AsyncWrite + Unpin),
 ) -> std::io::Result<Answer> {
     let (sender, mut events) = mpsc::channel(EVENTS_BUFFERED);
     let mut work = service.clone().handle(op, sender);
+    let mut may_hang_up = true;
     let result = loop {
         tokio::select! {
             biased;
+            // Only looked at. One who has asked the next thing already is there.
+            more = reader.fill_buf(), if may_hang_up => match more?.is_empty() {
+                true => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+                false => may_hang_up = false,
+            },
             Some(event) = events.recv() => match bounds::event(event) {
                 Ok(line) => writer.write_all(&line).await?,
                 Err(failure) => return Ok(Answer::Failed(failure)),
@@ -137,6 +145,64 @@ mod tests {
     use crate::control::client::Client;
     use crate::control::{Damaged, LostFile, Progress, Scrubbed, Sends, Status, UnsentPath};
     use crate::home::{Home, VolumeName};
+    use std::time::Duration;
+
+    /// Works without a word until it is dropped, and tells that.
+    struct Silent(mpsc::UnboundedSender<()>);
+
+    struct Told(mpsc::UnboundedSender<()>);
+    impl Drop for Told {
+        fn drop(&mut self) {
+            let _test_is_over = self.0.send(());
+        }
+    }
+
+    impl Service for Silent {
+        fn handle(self: Arc<Self>, op: Op, _: mpsc::Sender<Event>) -> BoxFuture<'static, Result<Reply, Failure>> {
+            Box::pin(async move {
+                if op == Op::Evict {
+                    return Ok(Reply::Ok);
+                }
+                let _told = Told(self.0.clone());
+                std::future::pending().await
+            })
+        }
+    }
+
+    #[test]
+    fn who_hangs_up_is_not_worked_for() {
+        use std::io::Write;
+        let tmp = tempfile::tempdir().unwrap();
+        let volume = deep_volume(tmp.path());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _inside = runtime.enter();
+        let (sender, mut dropped) = mpsc::unbounded_channel();
+        runtime.spawn(serve(bind(&volume).unwrap(), Arc::new(Silent(sender))));
+        let mut heard = |patience| {
+            let told = async { tokio::time::timeout(patience, dropped.recv()).await };
+            runtime.block_on(told).is_ok()
+        };
+        let soon = || Some(std::time::Instant::now() + Duration::from_millis(50));
+        // As many as are served at once: each slot is free again.
+        for _ in 0..=CONTROL_CONNECTIONS_MAX {
+            let mut client = Client::connect(&volume).unwrap();
+            let late = client.call_until(Op::Repair, soon(), &mut |_| ()).unwrap_err();
+            assert_eq!(late.exit, Exit::Timeout);
+            drop(client);
+            assert!(heard(Duration::from_secs(20)));
+        }
+        // Who has asked for more waits for all of it.
+        let (_dir, path) = volume.socket().unwrap();
+        let mut stream = std::os::unix::net::UnixStream::connect(path).unwrap();
+        for op in [Op::Repair, Op::Evict] {
+            let request = crate::control::Request {
+                v: crate::control::PROTOCOL,
+                op,
+            };
+            stream.write_all(&crate::control::encode(&request)).unwrap();
+        }
+        assert!(!heard(Duration::from_millis(200)));
+    }
 
     struct Fake;
     impl Service for Fake {

@@ -1,30 +1,28 @@
 //! What the daemon does when it is asked over the control socket.
 
 use super::log::LogHandle;
+use super::places::chunk_place;
 use super::uplink::WhyPaused;
 use super::{Start, snapshots, trees, upkeep};
 use crate::config::VolumeConfig;
 use crate::control::client::{MOUNTED, SENDING};
 use crate::control::server::Service;
-use crate::control::{
-    ChunkPlace, Damaged, Event, Evicted, Explained, MinerPlace, Op, PackPlace, Progress, Reply, Sends, Status,
-};
+use crate::control::{Damaged, Event, Evicted, Explained, Op, Progress, Reply, Sends, Status};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::{
-    CHAIN_TIMEOUT, FENCE_POLL, KERNEL_DRAIN_TIMEOUT, PROGRESS_INTERVAL, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX,
-    STATUS_PACKS_MAX, SYNC_ROUNDS_MAX, TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
+    CHAIN_TIMEOUT, FENCE_POLL, KERNEL_DRAIN_TIMEOUT, PROGRESS_INTERVAL, ROUNDS_BY_HAND_MAX, STATUS_CHAIN_TIMEOUT,
+    STATUS_ERRORS_MAX, STATUS_PACKS_MAX, SYNC_ROUNDS_MAX, TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
 };
 use crate::mountpoint;
 use crate::seen;
 use crate::survey;
 use crate::wiring::Volume;
-use cessfs_crypto::SS58_PREFIX;
-use cessfs_sync::engine::{ChunkLocation, Status as EngineStatus};
+use cessfs_sync::ChunkStore;
+use cessfs_sync::engine::Status as EngineStatus;
 use cessfs_sync::ledger::PackState;
-use cessfs_sync::{ChunkStore, Standing};
+use cessfs_vfs::FileKind;
 use cessfs_vfs::limits::BLOCK_BYTES;
-use cessfs_vfs::{ExtentInfo, FileKind};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::fs::File;
@@ -32,7 +30,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
-use tokio::sync::{Notify, OwnedRwLockReadGuard, RwLock, mpsc};
+use tokio::sync::{Notify, OwnedRwLockReadGuard, RwLock, Semaphore, mpsc};
 
 /// How often the kernel is asked whether its writes have arrived.
 const DRAIN_POLL: Duration = Duration::from_millis(2);
@@ -55,6 +53,8 @@ pub struct Daemon {
     hurry: Notify,
     /// Read-held by a shutdown that sends everything first: the process may not end before it.
     finishing: Arc<RwLock<()>>,
+    /// Rounds of upkeep by hand.
+    rounds: Arc<Semaphore>,
 }
 
 impl Daemon {
@@ -73,6 +73,7 @@ impl Daemon {
             sending: AtomicBool::new(false),
             hurry: Notify::new(),
             finishing: Arc::default(),
+            rounds: Arc::new(Semaphore::new(ROUNDS_BY_HAND_MAX)),
         }
     }
 
@@ -417,6 +418,22 @@ impl Daemon {
         drop(finishing);
     }
 
+    /// A round of upkeep goes on to its end, as one in the background does, when who asked for it hangs up: dropped in the midst of a
+    /// step on the disk it would let the next round begin beside it.
+    async fn round(
+        &self,
+        work: impl Future<Output = Result<Reply, Failure>> + Send + 'static,
+    ) -> Result<Reply, Failure> {
+        let slot = self.rounds.clone().acquire_owned().await;
+        let slot = slot.expect("the semaphore is never closed");
+        detached(async move {
+            let reply = work.await;
+            drop(slot);
+            reply
+        })
+        .await
+    }
+
     async fn explain(&self, path_hex: &str, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
         let path = hex::decode(path_hex).map_err(|e| Failure::new(Exit::Usage, format!("path: {e}")))?;
         let vfs = self.volume.vfs.clone();
@@ -466,9 +483,17 @@ impl Service for Daemon {
                 Op::TrashList => trees::list_trash(&self.volume.vfs, &events).await,
                 Op::TrashEmpty { ids } => trees::empty_trash(&self.volume.vfs, ids).await,
                 Op::Scrub { full, rate } => upkeep::scrub(&self.volume, full, rate).await,
-                Op::Repair => upkeep::repair(&self.volume).await,
-                Op::Collect { dry_run } => upkeep::collect(&self.volume, dry_run).await,
-                Op::Shutdown { sends } => self.shutdown(sends, &events).await,
+                Op::Repair => {
+                    let volume = self.volume.clone();
+                    self.round(async move { upkeep::repair(&volume).await }).await
+                }
+                Op::Collect { dry_run } => {
+                    let volume = self.volume.clone();
+                    self.round(async move { upkeep::collect(&volume, dry_run).await }).await
+                }
+                // Who waits for the network before the unmount may give that up; nobody leaves half an unmount.
+                Op::Shutdown { sends: Sends::Before } => self.shutdown(Sends::Before, &events).await,
+                Op::Shutdown { sends } => detached(async move { self.shutdown(sends, &events).await }).await,
                 Op::SetLogLevel { level } => {
                     self.log.set(level);
                     Ok(Reply::Ok)
@@ -492,11 +517,18 @@ pub(super) fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
 ) -> BoxFuture<'static, Result<T, Failure>> {
     let task = tokio::task::spawn_blocking(work);
-    async move {
-        task.await
-            .unwrap_or_else(|e| Err(Failure::new(Exit::Failed, format!("the daemon failed inside: {e}"))))
-    }
-    .boxed()
+    async move { task.await.unwrap_or_else(|e| Err(failed_inside(&e))) }.boxed()
+}
+
+/// Runs what goes on to its end though nobody waits for it any more.
+async fn detached<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Failure>> + Send + 'static,
+) -> Result<T, Failure> {
+    tokio::spawn(work).await.unwrap_or_else(|e| Err(failed_inside(&e)))
+}
+
+fn failed_inside(error: &tokio::task::JoinError) -> Failure {
+    Failure::new(Exit::Failed, format!("the daemon failed inside: {error}"))
 }
 
 /// Makes the kernel hand over its dirty pages. A FUSE daemon is never asked to by syncfs(2) on its mount (FUSE_SYNCFS is
@@ -530,59 +562,6 @@ fn refused_writes(error: &std::io::Error) -> Failure {
         "programs that call fsync were told; what they wrote is not in the mount. `cessfs status NAME` says what is full \
          or failed; sync again for all the rest",
     )
-}
-
-fn chunk_place(volume: &Volume, extent: &ExtentInfo) -> Result<ChunkPlace, Failure> {
-    let mut place = ChunkPlace {
-        index: extent.index,
-        len: extent.len,
-        id: extent.stored.map(|id| hex::encode(id.0)),
-        standing: standing_name(Standing::Unknown).to_owned(),
-        resident: extent.resident,
-        dirty: extent.dirty,
-        pack: None,
-    };
-    if let Some(id) = extent.stored {
-        place.standing = standing_name(volume.engine.standing(id)).to_owned();
-        place.pack = volume.engine.locate(id)?.map(|location| pack_place(&location));
-    }
-    Ok(place)
-}
-
-fn pack_place(location: &ChunkLocation) -> PackPlace {
-    let mut segments: Vec<u32> = location.pieces.iter().map(|piece| piece.segment).collect();
-    segments.dedup();
-    let mut columns: Vec<u8> = location.pieces.iter().map(|piece| piece.column).collect();
-    columns.dedup();
-    let miners = location.miners.iter().enumerate().filter_map(|(column, holder)| {
-        let (account, endpoint) = holder.as_ref()?;
-        Some(MinerPlace {
-            column: column as u8,
-            account: account.to_ss58(SS58_PREFIX),
-            endpoint: endpoint.clone(),
-        })
-    });
-    PackPlace {
-        seq: location.seq.0,
-        fid: location.fid.map(|fid| hex::encode(fid.0)),
-        state: location
-            .state
-            .map_or_else(|| "open".to_owned(), |state| state.to_string()),
-        offset: location.offset,
-        segments,
-        columns,
-        miners: miners.collect(),
-    }
-}
-
-fn standing_name(standing: Standing) -> &'static str {
-    match standing {
-        Standing::Unknown => "unknown",
-        Standing::Open => "open",
-        Standing::Sealed => "sealed",
-        Standing::Stored => "stored",
-        Standing::Confirmed => "confirmed",
-    }
 }
 
 pub(super) fn kind_name(kind: FileKind) -> &'static str {
