@@ -30,6 +30,7 @@ pub mod volumes;
 use crate::cli::{Cli, Verb};
 use crate::exit::Failure;
 use crate::home::Home;
+use crate::output;
 use serde::Serialize;
 
 /// What every verb is given.
@@ -82,6 +83,7 @@ pub fn run(cli: Cli) -> Result<(), Failure> {
 
 /// Prints a value as one JSON document on stdout.
 pub fn print_json<T: Serialize>(value: &T) {
-    let text = serde_json::to_string_pretty(value).expect("what verbs print has a JSON form");
-    say!("{text}");
+    let mut text = serde_json::to_string_pretty(value).expect("what verbs print has a JSON form");
+    text.push('\n');
+    output::text(&text);
 }

@@ -3,11 +3,16 @@
 //! `println!` panics when nothing can be written (a full disk, a closed descriptor), and a panic has no code of ours and may
 //! come after money moved. Here the first error is kept, what follows is dropped, and the program ends with [`Exit::Disk`].
 //!
+//! Names of files, and what nodes and miners say, are anybody's text, and a terminal obeys what is written to it. So a terminal
+//! is shown control characters as `\u{1b}`, and those that turn the direction of writing; a pipe or a file gets every byte,
+//! and JSON ([`text`]) is exact everywhere.
+//!
 //! [`Exit::Disk`]: crate::exit::Exit::Disk
 
 use crate::exit::Failure;
-use std::fmt::Arguments;
-use std::io::{self, Write};
+use std::borrow::Cow;
+use std::fmt::{self, Arguments, Write as _};
+use std::io::{self, IsTerminal, Write};
 use std::sync::OnceLock;
 
 static FAILED: OnceLock<io::Error> = OnceLock::new();
@@ -24,7 +29,10 @@ macro_rules! tell {
 
 /// See `say!`.
 pub fn line(line: Arguments<'_>) {
-    write(|out| writeln!(out, "{line}"));
+    write(|out| {
+        let is_terminal = out.is_terminal();
+        print(out, line, is_terminal)
+    });
 }
 
 /// Prints a text that has its own ends of lines on stdout.
@@ -34,7 +42,66 @@ pub fn text(text: &str) {
 
 /// See `tell!`.
 pub fn message(line: Arguments<'_>) {
-    let _ = writeln!(io::stderr(), "{line}");
+    let mut err = io::stderr();
+    let is_terminal = err.is_terminal();
+    let _ = print(&mut err, line, is_terminal);
+}
+
+fn print(out: &mut impl Write, line: Arguments<'_>, is_terminal: bool) -> io::Result<()> {
+    match is_terminal {
+        true => writeln!(out, "{}", Tame(line)),
+        false => writeln!(out, "{line}"),
+    }
+}
+
+/// A name as `say!` is given it: on a terminal it stays within its line.
+pub fn name(name: &str) -> Cow<'_, str> {
+    match io::stdout().is_terminal() {
+        true => one_line(name),
+        false => Cow::Borrowed(name),
+    }
+}
+
+fn one_line(name: &str) -> Cow<'_, str> {
+    match name.contains('\n') {
+        true => Cow::Owned(name.replace('\n', "\\n")),
+        false => Cow::Borrowed(name),
+    }
+}
+
+/// A text for a terminal.
+pub fn tame(text: &str) -> String {
+    Tame(format_args!("{text}")).to_string()
+}
+
+/// Escapes on the way, so that of a secret no second copy is made.
+struct Tame<'a>(Arguments<'a>);
+
+impl fmt::Display for Tame<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(Escaping(f), "{}", self.0)
+    }
+}
+
+struct Escaping<'a, 'b>(&'a mut fmt::Formatter<'b>);
+
+impl fmt::Write for Escaping<'_, '_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            match commands_a_terminal(c) {
+                true => write!(self.0, "{}", c.escape_unicode())?,
+                false => self.0.write_char(c)?,
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Control characters, but for those that lay out our own lines; and those that turn what follows around (Unicode's bidirectional
+/// embeddings, overrides and isolates).
+fn commands_a_terminal(c: char) -> bool {
+    let lays_out = matches!(c, '\n' | '\t');
+    c.is_control() && !lays_out || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 fn write(print: impl FnOnce(&mut io::StdoutLock<'static>) -> io::Result<()>) {
@@ -55,5 +122,25 @@ pub fn arrived() -> Result<(), Failure> {
     match FAILED.get() {
         None => Ok(()),
         Some(e) => Err(Failure::disk("cannot write to the standard output", e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_not_commanded_and_a_pipe_gets_every_byte() {
+        let hostile = "\u{1b}]0;owned\u{7}a\rb\u{9b}31m\u{202e}c\u{7f}\tä\n";
+        let printed = |is_terminal| {
+            let mut out = Vec::new();
+            print(&mut out, format_args!("/{hostile}"), is_terminal).unwrap();
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(printed(false), format!("/{hostile}\n"));
+        let escaped = "\\u{1b}]0;owned\\u{7}a\\u{d}b\\u{9b}31m\\u{202e}c\\u{7f}\tä\n";
+        assert_eq!(printed(true), format!("/{escaped}\n"));
+        assert_eq!(tame(hostile), escaped);
+        assert_eq!(one_line("a\nlost       /b"), "a\\nlost       /b");
     }
 }

@@ -1,6 +1,7 @@
 //! Progress for people: bars on stderr when it is a terminal, nothing otherwise.
 
 use crate::control::{Event, Progress};
+use crate::output;
 use crate::units;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use std::io::IsTerminal;
@@ -33,7 +34,7 @@ impl SyncProgress {
             self.bar.set_length(total);
             self.bar.set_position(total - left);
             self.bar.set_message(match &progress.blocked {
-                Some(why) => format!("waiting: {why}"),
+                Some(why) => format!("waiting: {}", output::tame(why)),
                 None => "sending".to_owned(),
             });
             self.last = Some(progress.clone());

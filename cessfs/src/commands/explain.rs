@@ -6,6 +6,7 @@ use crate::control::serving::{Serving, serving};
 use crate::control::{ChunkPlace, Event, Explained, Op, Reply};
 use crate::exit::Failure;
 use crate::mountpoint;
+use crate::output;
 use crate::units;
 use clap::Args;
 use serde::Serialize;
@@ -63,7 +64,7 @@ pub fn run(args: &ExplainArgs, context: &Context) -> Result<(), Failure> {
     } else {
         say!(
             "{}: {}, {}, inode {}",
-            path.display(),
+            output::name(&path.display().to_string()),
             about.kind,
             units::bytes(about.size),
             about.inode
@@ -87,7 +88,7 @@ fn print_by_pack(chunks: &[ChunkPlace]) {
         say!("pack {} ({}), fid {fid}", pack.seq, pack.state);
         for miner in &pack.miners {
             let role = if miner.column < 4 { "data" } else { "parity" };
-            let endpoint = miner.endpoint.as_deref().unwrap_or("endpoint unknown");
+            let endpoint = output::name(miner.endpoint.as_deref().unwrap_or("endpoint unknown"));
             say!("  column {:>2} {role:6} {} {endpoint}", miner.column, miner.account);
         }
         if run.len() <= RUN_SHOWN_MAX {

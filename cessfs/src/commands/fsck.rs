@@ -6,6 +6,7 @@ use super::{Context, print_json};
 use crate::config::VolumeConfig;
 use crate::exit::{Exit, Failure};
 use crate::home::{self, VolumeDir, VolumeName};
+use crate::output;
 use crate::progress::Waiting;
 use crate::secret::Sources;
 use crate::units;
@@ -192,7 +193,7 @@ impl Report {
                 Outcome::Repairable => "can be put right",
                 Outcome::Told => "cannot be proven",
             };
-            say!("{} ({remedy})", finding.what);
+            say!("{} ({remedy})", output::name(&finding.what));
         }
         if self.findings.len() > LINES_MAX {
             say!("… and {} more: --json lists them", self.findings.len() - LINES_MAX);

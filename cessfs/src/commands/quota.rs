@@ -6,6 +6,7 @@ use crate::control::serving::serving;
 use crate::control::{Event, Op, QuotaChange, QuotaNumbers, Reply};
 use crate::exit::Failure;
 use crate::mountpoint;
+use crate::output;
 use crate::progress::Waiting;
 use crate::units;
 use clap::{Args, Subcommand};
@@ -106,7 +107,7 @@ fn ask(path: &Path, change: QuotaChange, all: bool, context: &Context) -> Result
 
 fn print(quota: &QuotaNumbers) {
     let place = quota.path.clone().unwrap_or_else(|| format!("inode {}", quota.inode));
-    say!("quota   {place}");
+    say!("quota   {}", output::name(&place));
     match quota.bytes_max {
         0 => say!("bytes   {} of any number", units::bytes(quota.bytes_used)),
         max => say!("bytes   {} of {}", units::bytes(quota.bytes_used), units::bytes(max)),

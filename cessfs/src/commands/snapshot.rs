@@ -6,6 +6,7 @@ use crate::control::{DiffEntry, Event, Op, Reply, SnapshotNumbers};
 use crate::exit::Failure;
 use crate::home::{VolumeDir, VolumeName};
 use crate::moment;
+use crate::output;
 use crate::progress::Waiting;
 use clap::{Args, Subcommand};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -171,11 +172,12 @@ fn diff(volume: &VolumeDir, op: Op, context: &Context) -> Result<(), Failure> {
     }
     for entry in all {
         let slash = if entry.kind == "directory" { "/" } else { "" };
+        let path = output::name(&entry.path);
         match (entry.change.as_str(), &entry.from) {
-            ("added", _) => say!("+ {}{slash}", entry.path),
-            ("removed", _) => say!("- {}{slash}", entry.path),
-            ("renamed", Some(from)) => say!("> {from}{slash} -> {}{slash}", entry.path),
-            _ => say!("~ {}{slash}", entry.path),
+            ("added", _) => say!("+ {path}{slash}"),
+            ("removed", _) => say!("- {path}{slash}"),
+            ("renamed", Some(from)) => say!("> {}{slash} -> {path}{slash}", output::name(from)),
+            _ => say!("~ {path}{slash}"),
         }
     }
     Ok(())

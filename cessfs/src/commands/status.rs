@@ -6,6 +6,7 @@ use crate::control::{Status, client};
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeDir, VolumeName};
 use crate::moment;
+use crate::output;
 use crate::survey;
 use crate::units;
 use clap::Args;
@@ -65,7 +66,7 @@ fn print(status: &Status) {
     let place = status
         .mountpoint
         .as_deref()
-        .map(|p| format!(" on {p}"))
+        .map(|p| format!(" on {}", output::name(p)))
         .unwrap_or_default();
     let pid = status.pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
     say!(
@@ -86,7 +87,7 @@ fn print(status: &Status) {
         units::bytes(status.unsent_bytes)
     );
     if let Some(blocked) = &status.blocked {
-        say!("waiting    {blocked}");
+        say!("waiting    {}", output::name(blocked));
     }
     let packs: Vec<String> = status
         .packs
@@ -127,7 +128,7 @@ fn print(status: &Status) {
         None => say!("chain      not asked or not reachable ({})", status.rpc),
     }
     for error in &status.errors {
-        say!("trouble    {error}");
+        say!("trouble    {}", output::name(error));
     }
     more("trouble   ", status.errors_left_out);
 }
@@ -150,7 +151,7 @@ fn print_kept(status: &Status) {
         );
     }
     for lost in &status.lost {
-        say!("lost       {lost}");
+        say!("lost       {}", output::name(lost));
     }
     more("lost      ", status.lost_left_out);
 }
@@ -186,7 +187,7 @@ fn print_health(status: &Status) {
     for file in &status.lost_files {
         say!(
             "lost       {}: {} of {} chunks",
-            file.path,
+            output::name(&file.path),
             file.missing_chunks,
             file.chunks
         );

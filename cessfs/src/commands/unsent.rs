@@ -5,6 +5,7 @@ use crate::control::client::{Client, unexpected};
 use crate::control::{Event, Op, Reply, UnsentPath};
 use crate::exit::Failure;
 use crate::home::VolumeName;
+use crate::output;
 use clap::Args;
 
 /// List what is not known to be on the network
@@ -41,7 +42,7 @@ pub fn run(args: &UnsentArgs, context: &Context) -> Result<(), Failure> {
     }
     for unsent in all {
         let slash = if unsent.kind == "directory" { "/" } else { "" };
-        say!("{}{slash}", unsent.path);
+        say!("{}{slash}", output::name(&unsent.path));
     }
     Ok(())
 }

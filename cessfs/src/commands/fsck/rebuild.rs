@@ -14,6 +14,7 @@ use crate::config::AtRestMode;
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::JOURNAL_COPY_RECORDS;
+use crate::output;
 use crate::progress::Waiting;
 use crate::seen::{self, Shown};
 use crate::survey::reach;
@@ -423,13 +424,14 @@ impl Rebuilt {
             say!("pack {} cannot be read: {}", pack.seq, pack.why);
         }
         for finding in &self.findings {
-            say!("{finding}");
+            say!("{}", output::name(finding));
         }
         for file in self.local_only.iter().take(LINES_MAX) {
             let path = file.path.as_deref().unwrap_or("a file that the network never saw");
             let bytes = units::bytes(file.bytes);
             say!(
-                "{path} (inode {}): {bytes} in the cache that was kept may be newer",
+                "{} (inode {}): {bytes} in the cache that was kept may be newer",
+                output::name(path),
                 file.inode
             );
         }

@@ -3,7 +3,7 @@
 use super::{Outcome, Source};
 use crate::commands::print_json;
 use crate::exit::{Exit, Failure};
-use crate::{moment, units};
+use crate::{moment, output, units};
 use cessfs_crypto::PackSeq;
 use cessfs_sync::recovery::{Packs, Plan};
 use serde::Serialize;
@@ -205,13 +205,13 @@ impl Recovered {
         for file in self.missing_files.iter().take(LINES_MAX) {
             say!(
                 "missing   {}: {} of {} chunks",
-                file.path,
+                output::name(&file.path),
                 file.missing_chunks,
                 file.chunks
             );
         }
         for finding in self.findings.iter().take(LINES_MAX) {
-            say!("broken    {finding}");
+            say!("broken    {}", output::name(finding));
         }
         tell!("`cessfs mount {} DIR` mounts it ({:.1} s)", self.volume, self.seconds);
     }
