@@ -109,6 +109,60 @@ fn what_was_deleted_comes_back_byte_for_byte() -> Result<()> {
     w.mount.umount()
 }
 
+/// Who shares a mount with root can put links where files were that root restores.
+#[test]
+fn nothing_is_restored_through_a_link() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let w = world("1h")?;
+    let at = w.mount.path();
+    let outside = tempfile::tempdir()?;
+    for dir in ["a/b", "other"] {
+        fs::create_dir_all(at.join(dir))?;
+    }
+    fs::write(at.join("a/b/file"), "content")?;
+    fs::remove_dir_all(at.join("a"))?;
+    let id = w.listed()?[0].0.to_string();
+    let refused = || -> Result<()> {
+        let mut restore = w.volume.cessfs()?;
+        let (code, said) = fail(restore.args(["trash", "restore", &w.volume.name, &id]))?;
+        ensure!(
+            code == 4 && said.contains("symbolic link") && said.contains("--to"),
+            "{code}: {said}"
+        );
+        ensure!(
+            fs::read_dir(outside.path())?.next().is_none(),
+            "something was made outside"
+        );
+        ensure!(
+            fs::read_dir(at.join("other"))?.next().is_none(),
+            "something was moved elsewhere"
+        );
+        Ok(())
+    };
+    for target in [outside.path(), Path::new("other")] {
+        std::os::unix::fs::symlink(target, at.join("a"))?;
+        refused()?;
+        fs::remove_file(at.join("a"))?;
+    }
+    fs::create_dir(at.join("a"))?;
+    std::os::unix::fs::symlink(outside.path(), at.join("a/b"))?;
+    refused()?;
+    fs::remove_file(at.join("a/b"))?;
+    w.trash(&["restore", &id])?;
+    ensure!(fs::read_to_string(at.join("a/b/file"))? == "content");
+
+    // The caller's own directory may be anywhere in the mount, and only there.
+    fs::remove_file(at.join("a/b/file"))?;
+    let id = w.listed()?[0].0.to_string();
+    let mut restore = w.volume.cessfs()?;
+    restore.args(["trash", "restore", &w.volume.name, &id, "--to"]);
+    let (code, said) = fail(restore.arg(outside.path()))?;
+    ensure!(code == 2 && said.contains("not in the same mount"), "{code}: {said}");
+    w.mount.umount()
+}
+
 #[test]
 fn its_directory_is_hidden_and_what_is_moved_out_is_restored() -> Result<()> {
     if !can_mount() {

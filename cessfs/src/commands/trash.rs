@@ -5,12 +5,17 @@ use crate::control::client::{self, Client, unexpected};
 use crate::control::{Event, Op, Reply, Trashed};
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeDir, VolumeName};
+use crate::output;
 use crate::progress::Waiting;
+use crate::steps;
 use crate::units;
 use clap::{Args, Subcommand};
-use nix::fcntl::{AT_FDCWD, RenameFlags, renameat2};
-use std::ffi::OsString;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, RenameFlags, open, renameat2};
+use nix::sys::stat::{Mode, fstat, major, minor};
+use std::ffi::{OsStr, OsString};
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 /// Have deleted files back
@@ -110,7 +115,7 @@ fn print(entry: &Trashed) {
         "{:>8}  {age:>5} ago  {:>10}  {}",
         entry.id,
         units::bytes(entry.size),
-        entry.path
+        output::name(&entry.path)
     );
 }
 
@@ -130,58 +135,119 @@ fn empty(volume: &VolumeDir, ids: &[u64], context: &Context) -> Result<(), Failu
 }
 
 fn restore(volume: &VolumeDir, ids: &[u64], to: Option<&Path>) -> Result<(), Failure> {
-    let mountpoint = client::status(volume)?
-        .mountpoint
-        .ok_or_else(|| Failure::new(Exit::NotMounted, "the volume is not mounted"))?;
-    let mountpoint = Path::new(&mountpoint);
+    let mount = Mount::of(volume)?;
     let trash = list(volume)?;
     for id in ids {
         let entry = trash.iter().find(|entry| entry.id == *id).ok_or_else(|| {
             Failure::new(Exit::Failed, format!("the trash has no entry {id}"))
                 .hint(format!("`cessfs trash list {}` tells the numbers", volume.name()))
         })?;
-        let place = place(entry, mountpoint, to)?;
-        let bytes = unhex(&entry.entry_hex)?;
-        let from = mountpoint.join(".cessfs/trash").join(OsString::from_vec(bytes));
-        move_back(&from, &place)?;
-        say!("{}", place.display());
+        let place = mount.place(entry, to)?;
+        mount.move_back(OsString::from_vec(unhex(&entry.entry_hex)?), &place)?;
+        say!("{}", output::name(&place.dir.join(&place.name).display().to_string()));
     }
     Ok(())
 }
 
-/// Where an entry goes: to its old path, whose directories are made again, or into `to`.
-fn place(entry: &Trashed, mountpoint: &Path, to: Option<&Path>) -> Result<PathBuf, Failure> {
-    let path = PathBuf::from(OsString::from_vec(unhex(&entry.path_hex)?));
-    let name = path.file_name().unwrap_or(path.as_os_str());
-    if let Some(dir) = to {
-        return Ok(dir.join(name));
-    }
-    if !entry.path_known {
-        let what = format!("it is not known where `{}` was", Path::new(name).display());
-        return Err(Failure::new(Exit::Failed, what).hint("say where to with --to DIR"));
-    }
-    let below = path.as_os_str().as_bytes();
-    let below = below.strip_prefix(b"/").unwrap_or(below);
-    let place = mountpoint.join(Path::new(std::ffi::OsStr::from_bytes(below)));
-    if let Some(dir) = place.parent() {
-        std::fs::create_dir_all(dir).map_err(|e| Failure::disk(format!("cannot make {}", dir.display()), &e))?;
-    }
-    Ok(place)
+/// The mount that is restored into. Its users can have put symbolic links where a file's directories were, and root restores what others
+/// deleted: so nothing is followed from the mount's root on.
+struct Mount {
+    path: PathBuf,
+    root: OwnedFd,
 }
 
-fn move_back(from: &Path, to: &Path) -> Result<(), Failure> {
-    use nix::errno::Errno;
-    renameat2(AT_FDCWD, from, AT_FDCWD, to, RenameFlags::RENAME_NOREPLACE).map_err(|e| match e {
-        Errno::EEXIST => Failure::new(Exit::Exists, format!("{} exists", to.display()))
-            .hint("move it away, or put the file elsewhere with --to DIR"),
-        Errno::EXDEV => Failure::new(Exit::Usage, format!("{} is not in the same mount", to.display()))
-            .hint("--to takes a directory inside the volume's mount"),
-        Errno::ENOENT => Failure::new(Exit::Failed, format!("{} is no longer in the trash", from.display())),
-        Errno::EACCES | Errno::EPERM => {
-            Failure::new(Exit::Permission, format!("you may not restore to {}", to.display()))
+/// Where an entry goes.
+struct Place {
+    /// Its directory, by name and as it was found.
+    dir: PathBuf,
+    fd: OwnedFd,
+    name: OsString,
+}
+
+impl Mount {
+    fn of(volume: &VolumeDir) -> Result<Mount, Failure> {
+        let unmounted = || Failure::new(Exit::NotMounted, "the volume is not mounted");
+        let status = client::status(volume)?;
+        let path = PathBuf::from(status.mountpoint.ok_or_else(unmounted)?);
+        let root = open_dir(&path).map_err(|e| Failure::disk(format!("cannot open {}", path.display()), &e.into()))?;
+        let found = fstat(&root).map_err(|e| Failure::disk(format!("cannot look at {}", path.display()), &e.into()))?;
+        // What the daemon serves, and not what has come to lie on the same path.
+        let device = format!("{}:{}", major(found.st_dev), minor(found.st_dev));
+        match status.device == Some(device) {
+            true => Ok(Mount { path, root }),
+            false => Err(unmounted()),
         }
-        other => Failure::disk(format!("cannot restore {}", to.display()), &other.into()),
-    })
+    }
+
+    fn root(&self) -> Result<OwnedFd, Failure> {
+        let again = self.root.try_clone();
+        again.map_err(|e| Failure::disk(format!("cannot open {}", self.path.display()), &e))
+    }
+
+    /// The entry's old path, whose directories are made again, or `to`.
+    fn place(&self, entry: &Trashed, to: Option<&Path>) -> Result<Place, Failure> {
+        let path = PathBuf::from(OsString::from_vec(unhex(&entry.path_hex)?));
+        let name = path.file_name().map(OsStr::to_owned).ok_or_else(|| {
+            let what = format!("the daemon sent a path without a name: {}", path.display());
+            Failure::new(Exit::Failed, what)
+        })?;
+        if let Some(dir) = to {
+            let fd = open_dir(dir).map_err(|e| Failure::disk(format!("cannot open {}", dir.display()), &e.into()))?;
+            let dir = dir.to_owned();
+            return Ok(Place { dir, fd, name });
+        }
+        if !entry.path_known {
+            let what = format!("it is not known where `{}` was", name.display());
+            return Err(Failure::new(Exit::Failed, what).hint("say where to with --to DIR"));
+        }
+        let above = path.parent().unwrap_or(Path::new(""));
+        let dir = self.path.join(above.strip_prefix("/").unwrap_or(above));
+        let fd = steps::walk_making(self.root()?, above).map_err(|e| match e {
+            Errno::ENOTDIR => Failure::new(
+                Exit::Exists,
+                format!(
+                    "a file or a symbolic link has the name of a directory of {}",
+                    dir.display()
+                ),
+            )
+            .hint("move it away, or put the file elsewhere with --to DIR"),
+            e => Failure::disk(format!("cannot make {}", dir.display()), &e.into()),
+        })?;
+        Ok(Place { dir, fd, name })
+    }
+
+    fn move_back(&self, entry: OsString, place: &Place) -> Result<(), Failure> {
+        let gone = || {
+            let what = format!("`{}` is no longer in the trash", entry.display());
+            Failure::new(Exit::Failed, what)
+        };
+        let trash = steps::walk(self.root()?, Path::new(".cessfs/trash")).map_err(|e| match e {
+            Errno::ENOENT => gone(),
+            e => Failure::disk("cannot open the trash", &e.into()),
+        })?;
+        let to = place.dir.join(&place.name);
+        let (from, name): (&OsStr, &OsStr) = (&entry, &place.name);
+        renameat2(&trash, from, &place.fd, name, RenameFlags::RENAME_NOREPLACE).map_err(|e| match e {
+            Errno::EEXIST => Failure::new(Exit::Exists, format!("{} exists", to.display()))
+                .hint("move it away, or put the file elsewhere with --to DIR"),
+            Errno::EXDEV => Failure::new(Exit::Usage, format!("{} is not in the same mount", to.display()))
+                .hint("--to takes a directory inside the volume's mount"),
+            Errno::ENOENT => gone(),
+            Errno::EACCES | Errno::EPERM => {
+                Failure::new(Exit::Permission, format!("you may not restore to {}", to.display()))
+            }
+            other => Failure::disk(format!("cannot restore {}", to.display()), &other.into()),
+        })
+    }
+}
+
+/// A directory that the caller names: links in its path are the caller's.
+fn open_dir(dir: &Path) -> nix::Result<OwnedFd> {
+    open(
+        dir,
+        OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC,
+        Mode::empty(),
+    )
 }
 
 fn unhex(text: &str) -> Result<Vec<u8>, Failure> {
