@@ -173,3 +173,91 @@ fn quota_and_explain_act_on_the_path_that_was_named() -> Result<()> {
     other_mount.umount()?;
     mount.umount()
 }
+
+/// A user's directory is the user's to bend: root, whom no permission stops, would write where it leads.
+#[test]
+fn root_does_not_work_in_the_directory_of_a_user() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    const NOBODY: u32 = 65534;
+    let (dir, _network, volume) = scene()?;
+    let own = volume.home().join("volumes").join(&volume.name);
+    let victim = dir.path().join("victim");
+    fs::write(&victim, "precious")?;
+    for name in ["lock", "log", "last-status.new"] {
+        let _not_there_yet = fs::remove_file(own.join(name));
+        std::os::unix::fs::symlink(&victim, own.join(name))?;
+    }
+    let at = dir.path().join("mnt");
+    fs::create_dir(&at)?;
+    let mount = || -> Result<(i32, String)> {
+        let mut mount = volume.cessfs()?;
+        mount.args(["mount", &volume.name]).arg(&at);
+        fail(mount.args(["-o", &volume.secret_option()]))
+    };
+    for theirs in [own.clone(), volume.home()] {
+        std::os::unix::fs::chown(&theirs, Some(NOBODY), None)?;
+        let (code, said) = mount()?;
+        ensure!(code == 17 && said.contains("belongs to another user"), "{code}: {said}");
+        ensure!(said.contains("hint: do it as that user: `sudo -u "), "{said}");
+        std::os::unix::fs::chown(&theirs, Some(0), None)?;
+    }
+    // Even in a directory of one's own.
+    let (code, said) = mount()?;
+    ensure!(code == 15, "{code}: {said}");
+    ensure!(fs::read_to_string(&victim)? == "precious");
+    Ok(())
+}
+
+/// The directory is looked at before the passphrase is asked for, and mounted on long after.
+#[test]
+fn a_mount_point_that_is_exchanged_meanwhile_is_not_mounted_on() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, _network, volume) = scene()?;
+    let secret = dir.path().join("fifo");
+    nix::unistd::mkfifo(&secret, nix::sys::stat::Mode::S_IRWXU)?;
+    let (at, elsewhere) = (dir.path().join("mnt"), dir.path().join("elsewhere"));
+    fs::create_dir(&elsewhere)?;
+    for foreground in [true, false] {
+        fs::create_dir(&at)?;
+        let mut mount = volume.cessfs()?;
+        mount.args(["mount", &volume.name]).arg(&at);
+        let option = volume.secret_option();
+        let kind = option.split_once('=').map_or("", |(kind, _)| kind);
+        mount.args(["-o", &format!("{kind}={}", secret.display())]);
+        mount.args(foreground.then_some("--foreground"));
+        let mounting = mount.stderr(std::process::Stdio::piped()).spawn()?;
+        // Opens once somebody reads.
+        let mut key = fs::OpenOptions::new().write(true).open(&secret)?;
+        fs::remove_dir(&at)?;
+        std::os::unix::fs::symlink(&elsewhere, &at)?;
+        std::io::Write::write_all(&mut key, &fs::read(volume.secret_file())?)?;
+        drop(key);
+        let ended = mounting.wait_with_output()?;
+        let said = String::from_utf8_lossy(&ended.stderr);
+        ensure!(ended.status.code() == Some(7), "{}: {said}", ended.status);
+        let mounts = fs::read("/proc/self/mountinfo")?;
+        ensure!(!String::from_utf8_lossy(&mounts).contains(&elsewhere.display().to_string()));
+        fs::remove_file(&at)?;
+    }
+    // A link that stays is followed.
+    fs::create_dir(&at)?;
+    let link = dir.path().join("link");
+    std::os::unix::fs::symlink(&at, &link)?;
+    succeed(
+        volume
+            .cessfs()?
+            .args(["mount", &volume.name])
+            .arg(&link)
+            .args(["-o", &volume.secret_option()]),
+    )?;
+    fs::write(link.join("file"), "content")?;
+    let mounts = fs::read("/proc/self/mountinfo")?;
+    let shows = String::from_utf8_lossy(&mounts).contains(&format!(" {} ", at.display()));
+    succeed(volume.cessfs()?.arg("umount").arg(&at))?;
+    ensure!(shows, "the kernel tells the directory's own path");
+    Ok(())
+}
