@@ -44,14 +44,27 @@ fn command(unit: &str, key: &str, volume: &Volume, at: &Path) -> Result<(Command
     };
     let mut words = line.split(' ').map(expand);
     let program = words.next().context("a program")?;
-    let mut command = match program.strip_prefix("/usr/bin/cessfs") {
-        Some("") => Command::new(binary("cessfs")?),
-        _ => Command::new(&program),
+    let program = match program.strip_prefix("/usr/bin/cessfs") {
+        Some("") => binary("cessfs")?,
+        _ => program.into(),
     };
+    let mut command = bounded(unit, &program)?;
     command.args(words).stdin(Stdio::null());
     command.env("CESSFS_HOME", volume.home());
     command.env("CESSFS_PASSPHRASE_FILE", volume.secret_file());
     Ok((command, may_fail))
+}
+
+/// A program with no more capabilities than the unit has.
+fn bounded(unit: &str, program: &Path) -> Result<Command> {
+    let Some(set) = values(unit, "CapabilityBoundingSet")?.pop() else {
+        return Ok(Command::new(program));
+    };
+    let kept = set.split(' ').map(|name| name.replace("CAP_", "+").to_lowercase());
+    let kept = std::iter::once("-all".to_owned()).chain(kept).collect::<Vec<_>>();
+    let mut command = Command::new("setpriv");
+    command.arg(format!("--bounding-set={}", kept.join(","))).arg(program);
+    Ok(command)
 }
 
 /// A running unit: what is still there of it when the test ends is killed.
@@ -145,11 +158,7 @@ fn a_stop_that_cannot_send_ends_in_its_time() -> Result<()> {
     for unit in UNITS {
         let stop = value(unit, "ExecStop")?;
         let wait = stop.split_once("--timeout ").context("ExecStop has no --timeout")?.1;
-        let most = value(unit, "TimeoutStopSec")?;
-        let most = match most.strip_suffix("min") {
-            Some(minutes) => minutes.parse::<u64>()? * 60,
-            None => most.trim_end_matches('s').parse()?,
-        };
+        let most = seconds(&value(unit, "TimeoutStopSec")?)?;
         // Writing everything to this disk takes its time, too.
         ensure!(
             wait.parse::<u64>()? + 30 <= most && most <= 120,
@@ -195,7 +204,15 @@ fn a_stop_that_cannot_send_ends_in_its_time() -> Result<()> {
 #[test]
 fn what_a_restart_cannot_help_is_left_alone() -> Result<()> {
     let abi = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/CLI_ABI.md"))?;
-    let hopeless = ["Usage", "NoVolume", "Secret", "Config", "Mountpoint", "Permission"];
+    let hopeless = [
+        "Usage",
+        "NoVolume",
+        "Secret",
+        "Config",
+        "Mountpoint",
+        "Permission",
+        "Refused",
+    ];
     let code = |name: &str| -> Result<String> {
         let row = abi.lines().find(|line| line.contains(&format!("| `{name}` |")));
         let row = row.with_context(|| format!("no code {name}"))?;
@@ -211,8 +228,24 @@ fn what_a_restart_cannot_help_is_left_alone() -> Result<()> {
             .map(str::to_owned)
             .collect();
         ensure!(left == expected, "{unit}: {left:?} instead of {expected:?}");
+        // All starts that are allowed fit into the interval, even if each takes as long as it may.
+        let burst: u64 = value(unit, "StartLimitBurst")?.parse()?;
+        let one = seconds(&value(unit, "TimeoutStartSec")?)? + seconds(&value(unit, "RestartSec")?)?;
+        let interval = seconds(&value(unit, "StartLimitIntervalSec")?)?;
+        ensure!(
+            burst > 1 && burst * one < interval,
+            "{unit}: {burst} of {one} s in {interval} s"
+        );
     }
     Ok(())
+}
+
+/// `3min` or `100s`.
+fn seconds(span: &str) -> Result<u64> {
+    Ok(match span.strip_suffix("min") {
+        Some(minutes) => minutes.parse::<u64>()? * 60,
+        None => span.trim_end_matches('s').parse()?,
+    })
 }
 
 /// Of two credentials with one id systemd keeps the last.
