@@ -1,8 +1,9 @@
 //! Where volumes live on this machine.
 //!
-//! `HOME/volumes/NAME/{volume.toml, keys.json, journal/, cache/, staging/, snapshots/, control.sock, lock, log}`; directories are
-//! 0700 and files 0600, because names of volumes and sizes of files are nobody else's business. A volume whose directories somebody
-//! else could change is refused ([`trust`]), and what is written there by name is never written through a symbolic link.
+//! `HOME/volumes/NAME/{volume.toml, keys.json, journal/, cache/, staging/, snapshots/, control.sock, lock, log}`;
+//! directories are 0700 and files 0600, because names of volumes and sizes of files are nobody else's business. A
+//! volume whose directories somebody else could change is refused ([`trust`]), and what is written there by name is
+//! never written through a symbolic link.
 
 mod trust;
 

@@ -19,8 +19,10 @@ pub const CONTROL_LINE_MAX: usize = 64 * 1024;
 pub const CONTROL_CONNECTIONS_MAX: usize = 32;
 /// Times a `sync --wait` hands over and waits before it gives up: each time something it had handed over was in no pack afterwards.
 pub const SYNC_ROUNDS_MAX: usize = 16;
-/// Repairs and collections by hand whose round goes on, whether who asked for them still waits or not; more wait for one to end.
+/// Repairs and collections by hand whose round goes on, whether who asked for them still waits or not; more wait for
+/// one to end.
 pub const ROUNDS_BY_HAND_MAX: usize = 4;
+const _: () = assert!(ROUNDS_BY_HAND_MAX < CONTROL_CONNECTIONS_MAX);
 /// How often a waiting `sync` reports progress.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 

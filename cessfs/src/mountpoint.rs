@@ -150,8 +150,8 @@ pub struct MountPoint {
     pub held: Option<Held>,
 }
 
-/// Makes sure that a volume can be mounted on a directory, and clears away what a crash left there. Links in the path are followed
-/// here, and never again.
+/// Makes sure that a volume can be mounted on a directory, and clears away what a crash left there. Links in the path
+/// are followed here, and never again.
 ///
 /// # Errors
 /// [`Exit::Mountpoint`].

@@ -3,9 +3,9 @@
 //! `println!` panics when nothing can be written (a full disk, a closed descriptor), and a panic has no code of ours and may
 //! come after money moved. Here the first error is kept, what follows is dropped, and the program ends with [`Exit::Disk`].
 //!
-//! Names of files, and what nodes and miners say, are anybody's text, and a terminal obeys what is written to it. So a terminal
-//! is shown control characters as `\u{1b}`, and those that turn the direction of writing; a pipe or a file gets every byte,
-//! and JSON ([`text`]) is exact everywhere.
+//! Names of files, and what nodes and miners say, are anybody's text, and a terminal obeys what is written to it. So a
+//! terminal is shown control characters as `\u{1b}`, and those that turn the direction of writing; a pipe or a file
+//! gets every byte, and JSON ([`text`]) is exact everywhere.
 //!
 //! [`Exit::Disk`]: crate::exit::Exit::Disk
 
@@ -97,8 +97,8 @@ impl fmt::Write for Escaping<'_, '_> {
     }
 }
 
-/// Control characters, but for those that lay out our own lines; and those that turn what follows around (Unicode's bidirectional
-/// embeddings, overrides and isolates).
+/// Control characters, but for those that lay out our own lines; and those that turn what follows around (Unicode's
+/// bidirectional embeddings, overrides and isolates).
 fn commands_a_terminal(c: char) -> bool {
     let lays_out = matches!(c, '\n' | '\t');
     c.is_control() && !lays_out || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

@@ -1,7 +1,9 @@
-//! Directories reached name by name, so that no symbolic link on the way is followed and nothing above the start is reached.
+//! Directories reached name by name, so that no symbolic link on the way is followed and nothing above the start is
+//! reached.
 //!
-//! A path is resolved anew by each call that is given one, and whoever can change a directory in it can lead each call elsewhere. A
-//! descriptor stays at its directory. Same as openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`, on every kernel.
+//! A path is resolved anew by each call that is given one, and whoever can change a directory in it can lead each call
+//! elsewhere. A descriptor stays at its directory. Same as openat2(2) with `RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS`, on
+//! every kernel.
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, openat};

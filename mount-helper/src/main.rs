@@ -54,8 +54,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Where `cessfs` is looked for: beside this program, where the package puts it, in PATH. PATH comes last: it is the caller's, and
-/// root may have got it from somebody.
+/// Where `cessfs` is looked for: beside this program, where the package puts it, in PATH. PATH comes last: it is the
+/// caller's, and root may have got it from somebody.
 fn places_of_cessfs(me: Option<&Path>, path: &OsStr) -> Vec<PathBuf> {
     let beside = me.and_then(Path::parent).map(|dir| dir.join("cessfs"));
     let mut places: Vec<PathBuf> = beside.into_iter().collect();

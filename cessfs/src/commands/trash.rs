@@ -149,8 +149,8 @@ fn restore(volume: &VolumeDir, ids: &[u64], to: Option<&Path>) -> Result<(), Fai
     Ok(())
 }
 
-/// The mount that is restored into. Its users can have put symbolic links where a file's directories were, and root restores what others
-/// deleted: so nothing is followed from the mount's root on.
+/// The mount that is restored into. Its users can have put symbolic links where a file's directories were, and root
+/// restores what others deleted: so nothing is followed from the mount's root on.
 struct Mount {
     path: PathBuf,
     root: OwnedFd,

@@ -17,8 +17,8 @@ const EVENTS_BUFFERED: usize = 16;
 
 /// Who answers.
 pub trait Service: Send + Sync + 'static {
-    /// Does what is asked; events go out as they come. Dropped, wherever it waits, when the client hangs up: what must not be left
-    /// half done goes on in a task of its own.
+    /// Does what is asked; events go out as they come. Dropped, wherever it waits, when the client hangs up: what must
+    /// not be left half done goes on in a task of its own.
     fn handle(self: Arc<Self>, op: Op, events: mpsc::Sender<Event>) -> BoxFuture<'static, Result<Reply, Failure>>;
 }
 

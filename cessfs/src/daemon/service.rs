@@ -418,8 +418,8 @@ impl Daemon {
         drop(finishing);
     }
 
-    /// A round of upkeep goes on to its end, as one in the background does, when who asked for it hangs up: dropped in the midst of a
-    /// step on the disk it would let the next round begin beside it.
+    /// A round of upkeep goes on to its end, as one in the background does, when who asked for it hangs up: dropped in
+    /// the midst of a step on the disk it would let the next round begin beside it.
     async fn round(
         &self,
         work: impl Future<Output = Result<Reply, Failure>> + Send + 'static,

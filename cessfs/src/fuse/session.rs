@@ -132,8 +132,8 @@ fn config(settings: &Settings) -> Config {
 }
 
 /// Calls mount(2), which root may. fuser's own call leaves the subtype out, and `findmnt -t fuse.cessfs` and updatedb's
-/// pruning by type need it. On the directory that is held, whatever its path leads to by now; the setuid helper looks for itself at
-/// what its user may mount on. `None` when the kernel wants that one to do it.
+/// pruning by type need it. On the directory that is held, whatever its path leads to by now; the setuid helper looks
+/// for itself at what its user may mount on. `None` when the kernel wants that one to do it.
 fn mount_directly(dir: &Path, held: Option<&Held>, settings: &Settings) -> Result<Option<OwnedFd>, Failure> {
     if !nix::unistd::geteuid().is_root() {
         return Ok(None);

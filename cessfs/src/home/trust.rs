@@ -1,9 +1,10 @@
 //! Who else could change what a volume's directory is.
 //!
-//! What is in it is found by path, and created, emptied and replaced by path. Who can change a directory on the way there could put a
-//! symbolic link in the place of `journal` or `log`, and have a daemon with more rights write where it leads. So, as sshd is with keys:
-//! HOME, HOME/volumes and the volume's directory belong to the user or to root, and nobody else may change them. For root that holds of
-//! every directory above them, too. What is above a user's is the user's business: some systems open it to the user's own group.
+//! What is in it is found by path, and created, emptied and replaced by path. Who can change a directory on the way
+//! there could put a symbolic link in the place of `journal` or `log`, and have a daemon with more rights write where
+//! it leads. So, as sshd is with keys: HOME, HOME/volumes and the volume's directory belong to the user or to root, and
+//! nobody else may change them. For root that holds of every directory above them, too. What is above a user's is the
+//! user's business: some systems open it to the user's own group.
 
 use super::VolumeDir;
 use crate::exit::{Exit, Failure};
@@ -17,7 +18,8 @@ const STICKY: u32 = 0o1000;
 /// Group and others may change it.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
-/// A home by a path without symbolic links, as far as it is there. Who can change one of those cannot redirect this path.
+/// A home by a path without symbolic links, as far as it is there. Who can change one of those cannot redirect this
+/// path.
 pub(super) fn resolved(home: &Path) -> PathBuf {
     for dir in home.ancestors() {
         if let Ok(real) = dir.canonicalize() {
@@ -32,7 +34,8 @@ pub(super) fn resolved(home: &Path) -> PathBuf {
     home.to_owned()
 }
 
-/// Refuses a volume whose directories, as far as they are there, somebody else could change. Its home's path is [`resolved`].
+/// Refuses a volume whose directories, as far as they are there, somebody else could change. Its home's path is
+/// [`resolved`].
 ///
 /// # Errors
 /// [`Exit::Permission`].
@@ -82,8 +85,8 @@ fn check_owner(dir: &Path, owner: u32, me: Uid) -> Result<(), Failure> {
         dir.display()
     );
     Err(Failure::new(Exit::Permission, what).hint(format!(
-        "do it as that user: `sudo -u {user} cessfs …`, the option `user` in fstab, or the user unit cessfs@.service; a volume that \
-         is root's rests in directories of root's"
+        "do it as that user: `sudo -u {user} cessfs …`, the option `user` in fstab, or the user unit cessfs@.service; \
+         a volume that is root's rests in directories of root's"
     )))
 }
 

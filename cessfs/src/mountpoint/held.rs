@@ -1,7 +1,7 @@
 //! A directory held from when it was found fit to be mounted on until it is.
 //!
-//! In between lie a passphrase and the opening of a journal, and mount(2) follows symbolic links: whoever can rename a directory of
-//! the path could have root mount over another one meanwhile.
+//! In between lie a passphrase and the opening of a journal, and mount(2) follows symbolic links: whoever can rename a
+//! directory of the path could have root mount over another one meanwhile.
 
 use crate::exit::{Exit, Failure};
 use crate::steps;
