@@ -11,6 +11,7 @@ mod places;
 mod reload;
 mod service;
 mod snapshots;
+mod tasks;
 mod trees;
 mod upkeep;
 mod uplink;

@@ -2,6 +2,7 @@
 
 use super::log::LogHandle;
 use super::places::chunk_place;
+use super::tasks::{blocking, detached};
 use super::uplink::WhyPaused;
 use super::{Start, snapshots, trees, upkeep};
 use crate::config::VolumeConfig;
@@ -511,25 +512,6 @@ const FENCED: &str = "this volume was recovered on another machine, which goes o
 /// Why a volume refuses changes of which another copy writes.
 const FORKED: &str = "packs of this volume are on the network that this directory does not know: it is an older copy, or another \
                       copy of it is in use; nothing more is sent from here, and changes are refused";
-
-/// Runs what waits for the disk beside the tasks that wait for the network.
-pub(super) fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> BoxFuture<'static, Result<T, Failure>> {
-    let task = tokio::task::spawn_blocking(work);
-    async move { task.await.unwrap_or_else(|e| Err(failed_inside(&e))) }.boxed()
-}
-
-/// Runs what goes on to its end though nobody waits for it any more.
-async fn detached<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Failure>> + Send + 'static,
-) -> Result<T, Failure> {
-    tokio::spawn(work).await.unwrap_or_else(|e| Err(failed_inside(&e)))
-}
-
-fn failed_inside(error: &tokio::task::JoinError) -> Failure {
-    Failure::new(Exit::Failed, format!("the daemon failed inside: {error}"))
-}
 
 /// Makes the kernel hand over its dirty pages. A FUSE daemon is never asked to by syncfs(2) on its mount (FUSE_SYNCFS is
 /// for others), but the kernel writes the pages back all the same; whether it waits for them depends on its version, so

@@ -1,6 +1,7 @@
 //! What the daemon does about snapshots, and about what is unsent, when it is asked over the control socket.
 
-use super::service::{blocking, kind_name};
+use super::service::kind_name;
+use super::tasks::blocking;
 use crate::control::{DiffEntry, Event, Reply, SnapshotNumbers, UnsentPath};
 use crate::exit::{Exit, Failure};
 use crate::wiring::Volume;

@@ -1,6 +1,6 @@
 //! What the daemon does about quotas and the trash when it is asked over the control socket.
 
-use super::service::blocking;
+use super::tasks::blocking;
 use crate::control::{Event, QuotaChange, QuotaNumbers, Reply, Trashed};
 use crate::exit::{Exit, Failure};
 use crate::limits::TRASH_PAGE;
