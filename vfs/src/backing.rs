@@ -139,6 +139,10 @@ pub(crate) trait Backing: Send + Sync {
     fn whole_file(&self, _ino: u64, _make: bool) -> Result<Option<Arc<File>>, BackingError> {
         Ok(None)
     }
+    /// Whole files that may be open at a time. Whoever opens them counts.
+    fn whole_files_max(&self) -> usize {
+        0
+    }
     /// Others may have written to the whole file: counts the space it takes, and lets the next sync not miss it.
     fn written_by_others(&self, _ino: u64) -> Result<(), BackingError> {
         Ok(())

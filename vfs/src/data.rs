@@ -102,7 +102,7 @@ pub(crate) struct Shared {
     pub(crate) recent: Mutex<LruCache<u64, Duration>>,
     pub(crate) errors: ErrorLog,
     /// Inodes that others read and write (the kernel): those they have open or mapped, at most
-    /// [`PASSES_MAX`](crate::limits::PASSES_MAX).
+    /// [`PASSES_MAX`](crate::limits::PASSES_MAX), and no more than there are descriptors for.
     passing: Mutex<BTreeMap<u64, Arc<Inode>>>,
     births: Births,
     /// Files with content that the network has lost, as last told.

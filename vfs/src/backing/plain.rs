@@ -110,6 +110,10 @@ impl Backing for Plain {
         Ok(self.files.pin(ino, make)?)
     }
 
+    fn whole_files_max(&self) -> usize {
+        self.files.pins_max()
+    }
+
     fn written_by_others(&self, ino: u64) -> Result<(), BackingError> {
         Ok(self.files.written_by_others(ino)?)
     }

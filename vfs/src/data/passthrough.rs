@@ -177,7 +177,7 @@ impl Shared {
     }
 
     fn begin_pass(&self, inode: &Arc<Inode>, state: &mut InodeState, write: bool) -> Result<bool, VfsError> {
-        if state.opens > 0 || !self.may_pass(state, write) || self.passing.lock().len() >= PASSES_MAX {
+        if state.opens > 0 || !self.may_pass(state, write) || !self.has_room_to_pass() {
             return Ok(false);
         }
         self.journal_locked(inode.ino, state, None)?;
@@ -190,6 +190,10 @@ impl Shared {
         }
         self.start_pass(inode, state, Pass::new(file)?);
         Ok(true)
+    }
+
+    fn has_room_to_pass(&self) -> bool {
+        self.passing.lock().len() < PASSES_MAX.min(self.backing.whole_files_max())
     }
 
     fn start_pass(&self, inode: &Arc<Inode>, state: &mut InodeState, pass: Pass) {
@@ -234,7 +238,7 @@ impl Shared {
         state.data.born_in = dir;
         let quota = state.record.quota;
         let fit = quota == 0 && state.opens == 1 && !state.gone && !self.is_tight();
-        if !fit || self.births.likely_small(dir, name) || self.passing.lock().len() >= PASSES_MAX {
+        if !fit || self.births.likely_small(dir, name) || !self.has_room_to_pass() {
             return Ok(None);
         }
         let file = self.backing.whole_file(inode.ino, true)?;

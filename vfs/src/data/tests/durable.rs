@@ -286,6 +286,9 @@ impl Backing for Watched {
     fn whole_file(&self, ino: u64, make: bool) -> Result<Option<Arc<File>>, BackingError> {
         self.backing.whole_file(ino, make)
     }
+    fn whole_files_max(&self) -> usize {
+        self.backing.whole_files_max()
+    }
     fn written_by_others(&self, ino: u64) -> Result<(), BackingError> {
         self.backing.written_by_others(ino)
     }
