@@ -140,7 +140,7 @@ impl Data {
         core.marks.open()?;
         match core.store.get(CACHE_KEY)? {
             Some(bytes) => backing.expect_used(records::decode_counter(&bytes)?),
-            None => backing.survey(&mut |_| ())?,
+            None => backing.recount(&mut |_| ())?,
         }
         let remembered = NonZeroUsize::new(RECENT_INODES_MAX).expect("the limit is not zero");
         let data = Data(Arc::new(Shared {

@@ -146,6 +146,9 @@ pub const CACHE_SLACK_BYTES_MIN: u64 = 16 << 20;
 pub const EVICT_TO_PERCENT: u64 = 90;
 /// Chunks evicted by one batch and barrier.
 pub const EVICT_BATCH: usize = 32;
+/// Files of the cache, the least recently used ones, that an eviction remembers at a time, about 40 bytes each. Where they are not
+/// enough the cache is listed once more.
+pub const EVICT_FILES_MAX: usize = 65_536;
 /// Pause after an eviction that could not make enough room.
 pub const EVICT_PAUSE: Duration = Duration::from_secs(1);
 /// Inodes whose last use is remembered for eviction.

@@ -359,9 +359,9 @@ impl Files {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Visits every inode that has files, and sets the sum of what they take right: what happens between two questions
-    /// (delayed allocation, preallocation) is otherwise missed.
-    pub(super) fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> io::Result<()> {
+    /// Counts anew what all files take, which misses nothing that happened between two questions (delayed allocation,
+    /// preallocation), and visits every inode that has some.
+    pub(super) fn recount(&self, visit: &mut dyn FnMut(BackingFile)) -> io::Result<()> {
         let mut total = 0;
         for number in 0..BACKING_DIRS {
             let mut found: BTreeMap<u64, BackingFile> = BTreeMap::new();
@@ -386,7 +386,7 @@ impl Files {
         Ok(())
     }
 
-    /// Until the next survey, this is what the files take.
+    /// Until they are counted anew, this is what the files take.
     pub(super) fn expect_used(&self, bytes: u64) {
         self.used.store(bytes, Ordering::Relaxed);
     }

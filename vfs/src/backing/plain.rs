@@ -102,8 +102,8 @@ impl Backing for Plain {
         self.files.used_bytes()
     }
 
-    fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError> {
-        Ok(self.files.survey(visit)?)
+    fn recount(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError> {
+        Ok(self.files.recount(visit)?)
     }
 
     fn whole_file(&self, ino: u64, make: bool) -> Result<Option<Arc<File>>, BackingError> {

@@ -277,8 +277,8 @@ impl Backing for Watched {
     fn used_bytes(&self) -> u64 {
         self.backing.used_bytes()
     }
-    fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError> {
-        self.backing.survey(visit)
+    fn recount(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError> {
+        self.backing.recount(visit)
     }
     fn expect_used(&self, bytes: u64) {
         self.backing.expect_used(bytes);
