@@ -34,7 +34,7 @@ impl TreeStores for TreeDirectory {
         let backend = RedbBackend::open_with_cache(&dir, TREE_CACHE_BYTES)?;
         let keys = self.keys.as_ref();
         let sealer = keys.map(|keys| Sealer::new(keys.at_rest(), Box::new(OsEntropy)));
-        Ok(Arc::new(Journal::new(backend, sealer)))
+        Ok(Arc::new(Journal::new(backend, sealer)?))
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreError> {
