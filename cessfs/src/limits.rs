@@ -80,8 +80,6 @@ pub const STATUS_CHAIN_TIMEOUT: Duration = Duration::from_secs(3);
 pub const FAUCET_TIMEOUT: Duration = Duration::from_secs(60);
 /// Miners that `doctor` probes at once.
 pub const PROBES_AT_ONCE: usize = 16;
-/// How long `doctor` waits for one miner.
-pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Event loops of the FUSE session for each core, in all within the two below: while one waits for the disk another answers. With one
 /// a core, cold random reads by four jobs are fewer by a third and more; small files read again from the kernel's pages are a little

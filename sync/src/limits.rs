@@ -46,8 +46,6 @@ pub const TRANSACTION_FATE_INTERVAL: Duration = Duration::from_secs(3);
 
 /// How long a connection to a miner may take to be made.
 pub const MINER_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a miner may take to tell its status, connecting included.
-pub const MINER_PROBE_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long nothing may move in a transfer. Covers a miner that hashes and stores 8 MiB before it answers.
 pub const MINER_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an unused connection to a miner is kept.
@@ -142,7 +140,7 @@ pub const REPORT_DEADLINE: Duration = Duration::from_secs(5 * 60);
 pub const PUT_DEADLINE: Duration = Duration::from_secs(120);
 /// A GET of a whole fragment that takes longer counts as failed.
 pub const GET_DEADLINE: Duration = Duration::from_secs(60);
-/// A probe that takes longer counts as failed.
+/// A probe that takes longer counts as failed, connecting included.
 pub const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 /// PUT attempts at one miner before its column moves to another.
 pub const PUT_ATTEMPTS_MAX: u32 = 4;
