@@ -17,6 +17,8 @@ pub const CONFIG_BYTES_MAX: u64 = 64 * 1024;
 pub const CONTROL_LINE_MAX: usize = 64 * 1024;
 /// Connections served at once on the control socket; more wait in the kernel's queue.
 pub const CONTROL_CONNECTIONS_MAX: usize = 32;
+/// Events buffered for a client of the control socket that reads slowly; past it the operation waits for the client.
+pub const EVENTS_BUFFERED: usize = 16;
 /// Times a `sync --wait` hands over and waits before it gives up: each time something it had handed over was in no pack afterwards.
 pub const SYNC_ROUNDS_MAX: usize = 16;
 /// How often a waiting `sync` reports progress.
