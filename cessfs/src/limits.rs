@@ -1,14 +1,11 @@
 //! Every bound of the binary, by name.
 
+pub use cessfs_crypto::limits::{KEY_FILE_BYTES_MAX, PASSPHRASE_BYTES_MAX};
 use std::time::Duration;
 
 /// Bytes of a volume's name.
 pub const VOLUME_NAME_MAX: usize = 64;
-/// Bytes of a passphrase; enough for any sentence, small enough to hold in one pipe buffer (65,536 on Linux).
-pub const PASSPHRASE_BYTES_MAX: usize = 4096;
-/// Bytes of a key file.
-pub const KEY_FILE_BYTES_MAX: usize = 32 * 1024;
-/// Bytes of a recovery phrase file: 24 words of at most 8 letters, with room for line breaks and a comment.
+/// Bytes of a recovery phrase file: 24 words of at most 8 letters, with room for line breaks.
 pub const PHRASE_FILE_BYTES_MAX: usize = 4096;
 /// Bytes of `volume.toml`.
 pub const CONFIG_BYTES_MAX: u64 = 64 * 1024;
@@ -155,6 +152,7 @@ pub const TERRITORY_DAYS_DEFAULT: u32 = 30;
 /// Planck set aside for transaction fees on top of a price: 1 TCESS, some thousand declarations.
 pub const FEE_RESERVE: u128 = 1_000_000_000_000_000_000;
 
+// A secret goes to the daemon through a pipe, which holds 65,536 bytes on Linux: nobody waits for it to be read.
 const _: () = assert!(PASSPHRASE_BYTES_MAX < 65_536 && KEY_FILE_BYTES_MAX < 65_536);
 const _: () = assert!(CACHE_BYTES_MIN <= CACHE_BYTES_DEFAULT);
 const _: () = assert!(FUSE_THREADS_MIN <= FUSE_THREADS_MAX);
