@@ -132,7 +132,10 @@ mod tests {
         threads.stop();
         let told = work.told.lock();
         assert_eq!(told.len(), 1, "{told:?}");
-        assert!(told[0].contains("a mistake in cessfs") && told[0].contains("upkeep"), "{told:?}");
+        assert!(
+            told[0].contains("a mistake in cessfs") && told[0].contains("upkeep"),
+            "{told:?}"
+        );
         drop(told);
         assert_eq!(Arc::strong_count(&work), 1, "its threads have ended");
     }
