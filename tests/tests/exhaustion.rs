@@ -178,10 +178,14 @@ fn a_lock_that_a_dead_daemon_left_is_in_nobodys_way() -> Result<()> {
     let mount = volume.mount(&at)?;
     fs::write(at.join("file"), "content")?;
     fs::File::open(at.join("file"))?.sync_all()?;
+    let elsewhere = dir.path().join("second");
+    fs::create_dir(&elsewhere)?;
     let mut second = volume.cessfs()?;
-    second.args(["mount", &volume.name]).arg(dir.path());
+    second.args(["mount", &volume.name]).arg(&elsewhere);
+    second.arg("-o").arg(volume.secret_option());
     let (code, said) = process::fail(&mut second)?;
-    ensure!(code != 0 && !said.is_empty());
+    let expected = format!("volume `{}` is mounted on {}", volume.name, at.display());
+    ensure!(code == 8 && said.contains(&expected), "{code}: {said}");
     mount.kill()?;
     let lock = volume.home().join("volumes").join(&volume.name).join("lock");
     ensure!(
