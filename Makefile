@@ -7,14 +7,11 @@ TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 DEBUG := $(abspath $(TARGET))/debug
 RELEASE := $(abspath $(TARGET))/release
 
-# How long `make fuzz` and `make soak` look.
-MINUTES ?= 5
-
 .DEFAULT_GOAL := help
 .PHONY: help run demo test soak simulate nightly check bench bench-peers fuzz deb
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: ## build everything and see it work: a CESS network, a volume, a mount; Ctrl-C ends it
 	@scripts/setup
@@ -31,12 +28,13 @@ test: ## every test there is, as CI runs them (real mounts need root and /dev/fu
 	scripts/test
 
 simulate: ## fresh seeds of the simulation, for MINUTES=5; or one of them, SEED=N
+	@scripts/setup
 	cargo build --workspace --bins
-	$(DEBUG)/cessfs-simulate $(if $(SEED),--seed $(SEED),--minutes $(MINUTES))
+	$(DEBUG)/cessfs-simulate $(if $(SEED),--seed $(SEED),--minutes $(or $(MINUTES),5))
 
 soak: ## fresh seeds for MINUTES=60 minutes: power cuts, kills, damage; counts what was tried and lost
 	@scripts/setup --test
-	scripts/soak $(MINUTES)
+	scripts/soak $(or $(MINUTES),60)
 
 nightly: ## what takes too long for every day: ten thousand cases of each model, a million operations of fsx in each mode (hours)
 	@scripts/setup --test
@@ -60,7 +58,7 @@ bench-peers: ## the same workloads on other encrypted filesystems installed here
 
 fuzz: ## look for inputs that break a decoder, for MINUTES=5
 	@scripts/setup --fuzz
-	scripts/fuzz $(MINUTES)
+	scripts/fuzz $(or $(MINUTES),5)
 
 deb: ## Debian packages, in target/debian
 	@scripts/setup
