@@ -1,8 +1,10 @@
 # Everything a person does with this tree. `make help` lists it.
 #
-# Cargo decides by itself what is out of date, so no target here names a file. All cargo calls take the whole workspace:
-# then cargo resolves features once, and what one target compiled the next one finds.
+# Cargo decides by itself what is out of date, so no target here names a file. Cargo calls take the whole workspace: then cargo
+# resolves features once, and what one target compiled the next one finds. What is seen at work or measured is built without the
+# simulation, whose feature of cessfs-sync would be in the programs, too.
 
+AS_SHIPPED := --workspace --exclude cessfs-simulation --bins
 TARGET ?= $(or $(CARGO_TARGET_DIR),target)
 DEBUG := $(abspath $(TARGET))/debug
 RELEASE := $(abspath $(TARGET))/release
@@ -15,12 +17,12 @@ help: ## this list
 
 run: ## build everything and see it work: a CESS network, a volume, a mount; Ctrl-C ends it
 	@scripts/setup
-	cargo build --workspace --bins
+	cargo build $(AS_SHIPPED)
 	$(DEBUG)/cessfs-demo
 
 demo: ## the same, and it ends by itself
 	@scripts/setup
-	cargo build --workspace --bins
+	cargo build $(AS_SHIPPED)
 	$(DEBUG)/cessfs-demo --once
 
 test: ## every test there is, as CI runs them (real mounts need root and /dev/fuse)
@@ -46,13 +48,13 @@ check: ## what must be clean before a commit: format, lints, unit tests, docs, l
 
 bench: ## how fast: the parts, the mount beside the disk, the pipeline; BASELINE=DIR compares
 	@scripts/setup --test
-	cargo build --release --workspace --bins
+	cargo build --release $(AS_SHIPPED)
 	PATH="$(RELEASE):$$PATH" bench/run.sh
 	PATH="$(RELEASE):$$PATH" CESSFS_BIN_DIR="$(RELEASE)" bench/scale
 
 bench-peers: ## the same workloads on other encrypted filesystems installed here
 	@scripts/setup --test
-	cargo build --release --workspace --bins
+	cargo build --release $(AS_SHIPPED)
 	PATH="$(RELEASE):$$PATH" bench/peers
 	@if command -v tahoe >/dev/null; then bench/tahoe; else echo "tahoe is not installed: left out (pip install tahoe-lafs)"; fi
 
