@@ -458,7 +458,7 @@ impl Builder {
             source.sealed(pack.seq, &mut batch);
         }
         self.ledger.insert(record, batch)?;
-        // Where they lie now is not doubtful.
+        // What was sent again because of a doubtful pack lies in this one now.
         let mut resent = self.resent.lock();
         for entry in &pack.chunks {
             resent.remove(&entry.id);

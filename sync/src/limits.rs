@@ -248,8 +248,8 @@ pub const SCRUB_INTERVAL: Duration = Duration::from_secs(86_400);
 pub const SCRUB_FULL_INTERVAL: Duration = Duration::from_secs(30 * 86_400);
 /// Bytes a second that looking may read (`scrub.rate`): 30 days of it read three copies of 3 TiB.
 pub const SCRUB_RATE: u64 = 4 << 20;
-/// Bytes of the range that a sample reads of each column. Half of one byte in that many has to be wrong to be likely seen; a
-/// full read sees each.
+/// Bytes of the range that a sample reads of each column. Damage that is spread over a fragment is more likely seen than not once one
+/// byte in 90,000 is wrong; damage in one place is seen by chance, or by the next full read.
 pub const SCRUB_RANGE_BYTES: usize = 64 << 10;
 /// The same where fragments are small.
 pub fn scrub_range_bytes() -> usize {

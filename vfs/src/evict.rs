@@ -78,7 +78,7 @@ impl Shared {
         if self.backing.used_bytes() <= max {
             return Ok(());
         }
-        // Whoever is at it makes room for all: nobody waits for its disk.
+        // Somebody is making room already, for all: nobody else has to wait for the disk meanwhile.
         let Some(mut not_before) = self.evicting.try_lock() else {
             return Ok(());
         };
@@ -267,7 +267,7 @@ impl Shared {
                 _ => continue,
             };
             if !evict && self.core.marks.is_frozen() {
-                // What was handed over for a snapshot stays complete: it is found again.
+                // A snapshot is being taken: what was handed over for it must not be dirty again. The next eviction finds this again.
                 continue;
             }
             if state.gone || now.dirty || !now.resident {

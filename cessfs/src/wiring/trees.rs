@@ -52,7 +52,7 @@ impl TreeStores for TreeDirectory {
             entries => entries.map_err(cannot)?,
         };
         for entry in entries {
-            // Nothing else has a name that is no text here.
+            // The names of trees are text: what has another name is not one of them.
             names.extend(entry.map_err(cannot)?.file_name().into_string());
         }
         Ok(names)

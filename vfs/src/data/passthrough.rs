@@ -201,8 +201,9 @@ impl Shared {
         self.passing.lock().insert(inode.ino, inode.clone());
     }
 
-    /// A small file is not: to hand it out costs more than its few reads and writes. One under a quota is not: nobody would ask the quota before a write. One that waits for a sync is not yet: the note
-    /// would have its backing file believed that the disk does not have.
+    /// Whether a file may pass. Not a small one: to hand it out costs more than its few reads and writes. Not one under a quota:
+    /// nothing would ask the quota before a write. And not yet one whose content still has to be synced: from the note on the next
+    /// mount after a crash believes the backing file, and part of that would not be on the disk.
     fn may_pass(&self, state: &InodeState, write: bool) -> bool {
         let record = &state.record;
         !record.inline
