@@ -6,22 +6,15 @@
 # CESSFS_BIN_DIR     directory of built binaries [default: the dev profile in $CARGO_TARGET_DIR or target/]
 # CESSFS_DEVNET_DIR  where cessfs-devnet is built, if not there
 # DEB_COMPRESSION    what dpkg-deb compresses with [default: xz]
-# DEB_PROFILE        build this cargo profile first and take its binaries (such as `release`)
 set -euo pipefail
 
-[ $# = 1 ] || { sed -n '2,9s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# = 1 ] || { sed -n '2,8s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 repository=$(cd "$(dirname "$0")/.." && pwd)
 mkdir -p "$1"
 out=$(cd "$1" && pwd)
 cd "$repository"
 
-target=${CARGO_TARGET_DIR:-target}
-if [ -n "${DEB_PROFILE:-}" ]; then
-    cargo build --profile "$DEB_PROFILE" --bins -p cessfs -p cessfs-mount-helper
-    bins=$target/$DEB_PROFILE
-else
-    bins=${CESSFS_BIN_DIR:-$target/debug}
-fi
+bins=${CESSFS_BIN_DIR:-${CARGO_TARGET_DIR:-target}/debug}
 for binary in cessfs mount-cessfs; do
     [ -x "$bins/$binary" ] || { echo "deb.sh: $bins/$binary is not built; run \`cargo build --workspace --bins\`" >&2; exit 1; }
 done

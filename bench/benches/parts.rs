@@ -126,8 +126,8 @@ fn per_record(c: &mut Criterion) {
     group.throughput(Throughput::Elements(FILES));
     let sealer = || Some(Sealer::new(keys.at_rest(), Box::new(Stream(4))));
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
-    let sled = Journal::new(SledBackend::open(dirs[0].path()).unwrap(), sealer());
-    let redb = Journal::new(RedbBackend::open(dirs[1].path()).unwrap(), sealer());
+    let sled = Journal::new(SledBackend::open(dirs[0].path()).unwrap(), sealer()).unwrap();
+    let redb = Journal::new(RedbBackend::open(dirs[1].path()).unwrap(), sealer()).unwrap();
     let stores: [(&str, &dyn MetaStore); 2] = [("create_on_sled", &sled), ("create_on_redb", &redb)];
     for (name, store) in stores {
         let mut ino = 0;

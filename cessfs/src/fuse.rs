@@ -49,7 +49,7 @@ const GENERATION: Generation = Generation(0);
 
 /// How long the kernel may keep what it was told about these inodes.
 fn ttl<const N: usize>(inos: [u64; N]) -> Duration {
-    // What is in no record changes without the kernel having a hand in it.
+    // `.cessfs` and what is under it are made up as they are asked for, and change without a request that the kernel would see.
     if inos.into_iter().any(cessfs_vfs::is_virtual) {
         Duration::ZERO
     } else {

@@ -1,14 +1,11 @@
 //! Every bound of the binary, by name.
 
+pub use cessfs_crypto::limits::{KEY_FILE_BYTES_MAX, PASSPHRASE_BYTES_MAX};
 use std::time::Duration;
 
 /// Bytes of a volume's name.
 pub const VOLUME_NAME_MAX: usize = 64;
-/// Bytes of a passphrase; enough for any sentence, small enough to hold in one pipe buffer (65,536 on Linux).
-pub const PASSPHRASE_BYTES_MAX: usize = 4096;
-/// Bytes of a key file.
-pub const KEY_FILE_BYTES_MAX: usize = 32 * 1024;
-/// Bytes of a recovery phrase file: 24 words of at most 8 letters, with room for line breaks and a comment.
+/// Bytes of a recovery phrase file: 24 words of at most 8 letters, with room for line breaks.
 pub const PHRASE_FILE_BYTES_MAX: usize = 4096;
 /// Bytes of `volume.toml`.
 pub const CONFIG_BYTES_MAX: u64 = 64 * 1024;
@@ -17,6 +14,8 @@ pub const CONFIG_BYTES_MAX: u64 = 64 * 1024;
 pub const CONTROL_LINE_MAX: usize = 64 * 1024;
 /// Connections served at once on the control socket; more wait in the kernel's queue.
 pub const CONTROL_CONNECTIONS_MAX: usize = 32;
+/// Events buffered for a client of the control socket that reads slowly; past it the operation waits for the client.
+pub const EVENTS_BUFFERED: usize = 16;
 /// Times a `sync --wait` hands over and waits before it gives up: each time something it had handed over was in no pack afterwards.
 pub const SYNC_ROUNDS_MAX: usize = 16;
 /// Repairs and collections by hand whose round goes on, whether who asked for them still waits or not; more wait for
@@ -84,8 +83,6 @@ pub const STATUS_CHAIN_TIMEOUT: Duration = Duration::from_secs(3);
 pub const FAUCET_TIMEOUT: Duration = Duration::from_secs(60);
 /// Miners that `doctor` probes at once.
 pub const PROBES_AT_ONCE: usize = 16;
-/// How long `doctor` waits for one miner.
-pub const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Event loops of the FUSE session for each core, in all within the two below: while one waits for the disk another answers. With one
 /// a core, cold random reads by four jobs are fewer by a third and more; small files read again from the kernel's pages are a little
@@ -159,6 +156,7 @@ pub const TERRITORY_DAYS_DEFAULT: u32 = 30;
 /// Planck set aside for transaction fees on top of a price: 1 TCESS, some thousand declarations.
 pub const FEE_RESERVE: u128 = 1_000_000_000_000_000_000;
 
+// A secret goes to the daemon through a pipe, which holds 65,536 bytes on Linux: nobody waits for it to be read.
 const _: () = assert!(PASSPHRASE_BYTES_MAX < 65_536 && KEY_FILE_BYTES_MAX < 65_536);
 const _: () = assert!(CACHE_BYTES_MIN <= CACHE_BYTES_DEFAULT);
 const _: () = assert!(FUSE_THREADS_MIN <= FUSE_THREADS_MAX);

@@ -21,8 +21,8 @@ pub const KDF_LANES_MAX: u32 = 16;
 
 /// Least key file content, in bytes: the entropy of the keys it guards.
 pub const KEY_FILE_BYTES_MIN: usize = 32;
-/// Most key file content, in bytes.
-pub const KEY_FILE_BYTES_MAX: usize = 1 << 20;
+/// Most key file content, in bytes: a thousand times the entropy of the keys it guards, and small enough for a pipe.
+pub const KEY_FILE_BYTES_MAX: usize = 32 << 10;
 /// Longest passphrase, in bytes.
 pub const PASSPHRASE_BYTES_MAX: usize = 4096;
 /// Largest `keys.json` parsed, in bytes. A full one has about 1.5 KiB.

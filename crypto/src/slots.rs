@@ -144,7 +144,7 @@ impl KeySlots {
     /// Adds or replaces the key file slot; `key_file` is the file's whole content.
     ///
     /// # Errors
-    /// [`CryptoError::Refused`] below 32 bytes or above 1 MiB. The content must be random: it is not stretched.
+    /// [`CryptoError::Refused`] below 32 bytes or above 32 KiB. The content must be random: it is not stretched.
     pub fn set_key_file(
         &mut self,
         secret: &VolumeSecret,

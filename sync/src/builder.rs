@@ -43,6 +43,8 @@ pub(crate) struct BuilderConfig {
     pub(crate) target_bytes: u64,
     /// As far as a pack goes on while an earlier one waits to be declared.
     pub(crate) bytes_max: u64,
+    /// Sealed bytes of the directory at which a pack is full.
+    pub(crate) directory_bytes_max: u64,
     pub(crate) age_max: Duration,
     pub(crate) backlog_bound_bytes: u64,
 }
@@ -199,6 +201,9 @@ impl Builder {
             return true;
         };
         let directory = directory_sealed_bytes(pack.chunks.len() as u64 + 1, 1);
+        if directory > self.config.directory_bytes_max {
+            return false;
+        }
         // A delta larger than half a pack grows the pack by segments; it must not starve the chunks.
         let delta = (gate.delta_reserve + pack.reserve).min(self.config.target_bytes / 2);
         let bytes = pack.len + frame_bytes as u64 + delta + directory + FOOTER_SEALED_BYTES as u64;
@@ -453,7 +458,7 @@ impl Builder {
             source.sealed(pack.seq, &mut batch);
         }
         self.ledger.insert(record, batch)?;
-        // Where they lie now is not doubtful.
+        // What was sent again because of a doubtful pack lies in this one now.
         let mut resent = self.resent.lock();
         for entry in &pack.chunks {
             resent.remove(&entry.id);

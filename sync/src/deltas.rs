@@ -120,7 +120,7 @@ impl Deltas {
                     kind: FrameKind::Delta,
                     index: index as u32,
                 };
-                frames.push(self.keys.open(id, frame).map_err(|error| error.to_string())?.to_vec());
+                frames.push(self.keys.open(id, frame).map_err(|error| error.to_string())?);
                 rest = after;
             }
             Ok(frames)

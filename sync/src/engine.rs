@@ -89,6 +89,7 @@ impl Engine {
                 territory: config.territory,
                 target_bytes: config.pack_target_bytes,
                 bytes_max: config.pack_bytes_max.max(config.pack_target_bytes),
+                directory_bytes_max: config.pack_directory_bytes_max,
                 age_max: config.pack_age_max,
                 backlog_bound_bytes: config.backlog_bound_bytes.max(2 * config.pack_target_bytes),
             },

@@ -15,6 +15,8 @@ pub const SEGMENT_CHARGE_BYTES: u64 = 96 << 20;
 /// How many bytes of territory a byte of a pack is charged.
 pub const CHARGE_FACTOR: u64 = SEGMENT_CHARGE_BYTES / SEGMENT_BYTES as u64;
 
+// The chain.
+
 /// How long a connection to the chain's RPC may take, TLS included.
 pub const CHAIN_CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long after a failed connection the next one is tried at the earliest; calls in between fail at once.
@@ -44,10 +46,10 @@ pub const TRANSACTION_TIMEOUT: Duration = Duration::from_secs(300);
 /// How often the chain is asked for the fate of a transaction whose connection broke.
 pub const TRANSACTION_FATE_INTERVAL: Duration = Duration::from_secs(3);
 
+// Miners.
+
 /// How long a connection to a miner may take to be made.
 pub const MINER_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a miner may take to tell its status, connecting included.
-pub const MINER_PROBE_TIMEOUT: Duration = Duration::from_secs(8);
 /// How long nothing may move in a transfer. Covers a miner that hashes and stores 8 MiB before it answers.
 pub const MINER_STALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an unused connection to a miner is kept.
@@ -61,7 +63,7 @@ pub const MINER_REPLY_BYTES_MAX: usize = 64 << 10;
 /// Characters of a miner's text that are passed on.
 pub const MINER_TEXT_CHARS_MAX: usize = 200;
 
-// Packs (docs/FORMAT.md, Packs).
+// Packs (docs/FORMAT-packs.md).
 
 /// Bytes at which the open pack stops taking chunks: four segments. Larger packs amortise the declaration's fee and wait;
 /// four segments keep what a crash of the machine can take with it, and what must be read back at once, small.
@@ -74,6 +76,9 @@ pub const PACK_BYTES_MAX: u64 = 16 * SEGMENT_BYTES as u64;
 pub const DELTA_FRAME_BYTES_MAX: usize = CHUNK_BYTES;
 /// Plaintext bytes of one directory frame.
 pub const DIRECTORY_FRAME_BYTES: usize = CHUNK_BYTES;
+/// Sealed bytes of its directory at which the open pack stops taking chunks: 95,000 of them. 512 whole chunks have 22 KiB. A pack
+/// becomes smaller by it only where chunks have less than 1.4 KiB on average, or 5.6 KiB in one that grew to [`PACK_BYTES_MAX`].
+pub const PACK_DIRECTORY_BYTES_MAX: u64 = 4 << 20;
 /// Buffer in which pad is made and written.
 pub const PAD_BUFFER_BYTES: usize = CHUNK_BYTES;
 /// Packs after which all metadata travels again where it is small anyway: what is not filled is padding, so such a
@@ -142,7 +147,7 @@ pub const REPORT_DEADLINE: Duration = Duration::from_secs(5 * 60);
 pub const PUT_DEADLINE: Duration = Duration::from_secs(120);
 /// A GET of a whole fragment that takes longer counts as failed.
 pub const GET_DEADLINE: Duration = Duration::from_secs(60);
-/// A probe that takes longer counts as failed.
+/// A probe that takes longer counts as failed, connecting included.
 pub const PROBE_DEADLINE: Duration = Duration::from_secs(5);
 /// PUT attempts at one miner before its column moves to another.
 pub const PUT_ATTEMPTS_MAX: u32 = 4;
@@ -218,9 +223,8 @@ pub const HOLDERS_KEPT: usize = 64;
 pub const SURVEYS_IN_FLIGHT: usize = 32;
 /// Packs whose footer and directory are read at the same time.
 pub const ARCHIVE_PACKS_IN_FLIGHT: usize = 16;
-/// Sealed bytes of a directory that recovery reads: six million entries, where a full pack of 1000 segments of whole chunks
-/// has 32,000.
-pub const DIRECTORY_BYTES_MAX: u64 = 256 << 20;
+/// Sealed bytes of a directory that recovery reads: four times what [`PACK_DIRECTORY_BYTES_MAX`] lets a pack have.
+pub const DIRECTORY_BYTES_MAX: u64 = 16 << 20;
 /// Sealed bytes of delta frames asked for in one range; never less than a frame.
 pub const DELTA_RANGE_BYTES_MAX: u64 = 4 << 20;
 /// Such ranges asked for at the same time.
@@ -244,8 +248,8 @@ pub const SCRUB_INTERVAL: Duration = Duration::from_secs(86_400);
 pub const SCRUB_FULL_INTERVAL: Duration = Duration::from_secs(30 * 86_400);
 /// Bytes a second that looking may read (`scrub.rate`): 30 days of it read three copies of 3 TiB.
 pub const SCRUB_RATE: u64 = 4 << 20;
-/// Bytes of the range that a sample reads of each column. Half of one byte in that many has to be wrong to be likely seen; a
-/// full read sees each.
+/// Bytes of the range that a sample reads of each column. Damage that is spread over a fragment is more likely seen than not once one
+/// byte in 90,000 is wrong; damage in one place is seen by chance, or by the next full read.
 pub const SCRUB_RANGE_BYTES: usize = 64 << 10;
 /// The same where fragments are small.
 pub fn scrub_range_bytes() -> usize {
@@ -264,7 +268,6 @@ pub const AWAY_PATIENCE: Duration = Duration::from_secs(6 * 3600);
 pub const AWAY_LOOK_INTERVAL: Duration = Duration::from_secs(3600);
 /// Other miners that are asked at most whether they are there, when too few of a pack's twelve answer.
 pub const WITNESSES_MAX: usize = PROBES_IN_FLIGHT;
-const _: () = assert!(AWAY_LOOK_INTERVAL.as_secs() < AWAY_PATIENCE.as_secs());
 /// After this time a pack that stays, and could not be copied whole, is copied again.
 pub const COPY_RETRY: Duration = Duration::from_secs(3600);
 /// Bytes of packs that one round of repair rewrites, unless it is urgent: its budget.
@@ -296,23 +299,8 @@ pub const MOVE_CHUNKS_MAX: usize = 1 << 16;
 /// Chunks on the move at the same time.
 pub const MOVES_IN_FLIGHT: usize = 4;
 
-/// What all of the above may hold in memory at once stays below 300 MiB.
-const MEMORY_BYTES: usize = FRAGMENTS_IN_FLIGHT * ROW_BYTES
-    + ROWS_KEPT * COLUMNS * ROW_BYTES
-    + REBUILDS_IN_FLIGHT * (REBUILD_FRAGMENTS_MAX * FRAGMENT_BYTES + SEGMENT_BYTES)
-    + SEGMENT_CACHE_COUNT * SEGMENT_BYTES
-    + CHUNK_CACHE_BYTES
-    + FETCHES_IN_FLIGHT * 2 * CHUNK_BYTES
-    + SCRUB_FRAGMENTS_IN_FLIGHT * FRAGMENT_BYTES
-    + LIVE_IDS_MAX * size_of::<u64>();
-const _: () = assert!(MEMORY_BYTES < 300 << 20);
-const _: () = assert!(PACK_BYTES_MAX as usize <= PACK_SEGMENTS_MAX * SEGMENT_BYTES);
-const _: () = assert!(PACK_TARGET_BYTES <= PACK_BYTES_MAX);
-const _: () = assert!(DECLARE_MORTAL_BLOCKS as u64 >= 2 * TRANSACTION_LIFE_BLOCKS);
-const _: () = assert!(DELTA_RANGE_BYTES_MAX > DELTA_FRAME_BYTES_MAX as u64 + 28);
-const _: () = assert!(PREFETCHES_IN_FLIGHT < FETCHES_IN_FLIGHT);
-const _: () = assert!(JOURNAL_MERGE_BYTES_MAX as u64 <= JOURNAL_SEGMENT_BYTES);
-const _: () = assert!(JOURNAL_TABLE_BEHIND_BYTES_MAX + JOURNAL_MERGE_BYTES_MAX <= JOURNAL_BEHIND_BYTES_MAX / 2);
+// Sending beside those who use the mount.
+
 /// How much the threads that send in the background step back (nice(2)): a third of the processor where others want it too.
 pub const BACKGROUND_NICE: i32 = 5;
 /// Small requests of the mount are counted over this time and what ran of the next.
@@ -327,9 +315,10 @@ pub const FOREGROUND_PAUSE: Duration = Duration::from_millis(25);
 /// As long as this the background is held at most. Longer than most things that somebody waits for at a prompt; no miner takes
 /// it for a stall.
 pub const FOREGROUND_HELD_MAX: Duration = Duration::from_secs(10);
-const _: () = assert!(FOREGROUND_HELD_MAX.as_secs() * 2 < MINER_STALL_TIMEOUT.as_secs());
 /// For each second that the background works it may be held as many: a busy mount leaves it a quarter of the time.
 pub const FOREGROUND_REFILL: u32 = 3;
+// The journal.
+
 /// Memory that changes may take that the journal's table does not have yet, before `commit` blocks.
 pub const JOURNAL_BEHIND_BYTES_MAX: usize = 64 << 20;
 /// The same of those that are in the log, before the table is brought up to date.
@@ -371,9 +360,59 @@ pub const REDB_CACHE_BYTES: usize = 32 << 20;
 /// Bytes of changes that redb applies before it makes them durable unasked: the pages they free are reused only then.
 pub const REDB_LOOSE_BYTES_MAX: u64 = 16 << 20;
 
+// How they hang together.
+
+const _: () = assert!(PACK_BYTES_MAX as usize <= PACK_SEGMENTS_MAX * SEGMENT_BYTES);
+const _: () = assert!(PACK_TARGET_BYTES <= PACK_BYTES_MAX);
+const _: () = assert!(DECLARE_MORTAL_BLOCKS as u64 >= 2 * TRANSACTION_LIFE_BLOCKS);
+const _: () = assert!(DELTA_RANGE_BYTES_MAX > DELTA_FRAME_BYTES_MAX as u64 + 28);
+const _: () = assert!(PREFETCHES_IN_FLIGHT < FETCHES_IN_FLIGHT);
+const _: () = assert!(JOURNAL_MERGE_BYTES_MAX as u64 <= JOURNAL_SEGMENT_BYTES);
+const _: () = assert!(JOURNAL_TABLE_BEHIND_BYTES_MAX + JOURNAL_MERGE_BYTES_MAX <= JOURNAL_BEHIND_BYTES_MAX / 2);
+const _: () = assert!(AWAY_LOOK_INTERVAL.as_secs() < AWAY_PATIENCE.as_secs());
+const _: () = assert!(FOREGROUND_HELD_MAX.as_secs() * 2 < MINER_STALL_TIMEOUT.as_secs());
 const _: () = assert!(TRANSACTION_LIFE_BLOCKS.is_power_of_two());
 const _: () = assert!(TRANSACTION_TIMEOUT.as_secs() > TRANSACTION_LIFE_BLOCKS * 6);
 const _: () = assert!(SEGMENT_CHARGE_BYTES == (COLUMNS * FRAGMENT_BYTES) as u64);
 const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(ROW_BYTES));
 const _: () = assert!(ROW_BYTES.is_multiple_of(STRIPE_BYTES));
 const _: () = assert!(FRAGMENT_BYTES.is_multiple_of(CHUNK_BYTES));
+const _: () = assert!(
+    PACK_DIRECTORY_BYTES_MAX + (PACK_SEGMENTS_MAX * SEGMENT_BYTES / DELTA_FRAME_BYTES_MAX * 12) as u64
+        <= DIRECTORY_BYTES_MAX / 2
+);
+
+/// Bytes that reading takes at most, of a mount or of a recovery: a segment rebuilt and one kept, chunks asked for and kept.
+const READING_BYTES: usize = REBUILDS_IN_FLIGHT * (REBUILD_FRAGMENTS_MAX * FRAGMENT_BYTES + SEGMENT_BYTES)
+    + SEGMENT_CACHE_COUNT * SEGMENT_BYTES
+    + CHUNK_CACHE_BYTES
+    + FETCHES_IN_FLIGHT * 2 * CHUNK_BYTES;
+/// The same of the journal: changes that its table does not have, the record that is merged, the cache of the database.
+const JOURNAL_BYTES: usize =
+    JOURNAL_BEHIND_BYTES_MAX + JOURNAL_MERGE_BYTES_MAX + max(REDB_CACHE_BYTES, SLED_CACHE_BYTES as usize);
+/// The same of sending and upkeep: fragments and rows on their way, segments hashed, fragments read whole, ids of what lives, chunks
+/// that move.
+const SENDING_BYTES: usize = FRAGMENTS_IN_FLIGHT * ROW_BYTES
+    + ROWS_KEPT * COLUMNS * ROW_BYTES
+    + HASHES_IN_FLIGHT * CHUNK_BYTES
+    + SCRUB_FRAGMENTS_IN_FLIGHT * FRAGMENT_BYTES
+    + LIVE_IDS_MAX * size_of::<u64>()
+    + MOVE_CHUNKS_MAX * 150
+    + MOVES_IN_FLIGHT * 2 * CHUNK_BYTES;
+/// The same of the longest answer of the chain, its hex and what that says. Few accounts come near: 10,000 packs are 4 MiB.
+const ANSWER_BYTES: usize = CHAIN_ANSWER_BYTES_MAX as usize / 2 * 3;
+/// The same of reading directories and deltas: each directory sealed, open and as entries, each range of deltas sealed and open.
+const ARCHIVE_BYTES: usize = ARCHIVE_PACKS_IN_FLIGHT * 3 * DIRECTORY_BYTES_MAX as usize
+    + DELTA_RANGES_IN_FLIGHT * 2 * (DELTA_RANGE_BYTES_MAX as usize + DELTA_FRAME_BYTES_MAX);
+
+// What this crate holds in memory at once for a mounted volume, beside what grows with it: a list of packs, which has 32 bytes for each
+// fragment.
+const _: () = assert!(READING_BYTES + JOURNAL_BYTES + SENDING_BYTES < 400 << 20);
+const _: () = assert!(READING_BYTES + JOURNAL_BYTES + SENDING_BYTES + ANSWER_BYTES < 640 << 20);
+// What it holds for a recovery, beside that list and the entries of all directories, 48 bytes for each chunk. Directories that cessfs
+// writes are a quarter of the longest that it reads.
+const _: () = assert!(READING_BYTES + JOURNAL_BYTES + ARCHIVE_BYTES + ANSWER_BYTES < 1536 << 20);
+
+const fn max(a: usize, b: usize) -> usize {
+    if a > b { a } else { b }
+}

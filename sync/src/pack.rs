@@ -1,7 +1,7 @@
 //! The pack: one CESS file that carries chunks and the metadata delta that belongs to them.
 //!
 //! A pack is one or more whole segments of 32 MiB. To a miner every byte of it looks random: frames are sealed, the rest is
-//! keystream. Byte tables and a worked example: `docs/FORMAT.md`, Packs.
+//! keystream. Byte tables and a worked example: `docs/FORMAT-packs.md`.
 //!
 //! ```text
 //! header | chunk frame ... | delta frame ... | directory frame ... | keystream pad | footer

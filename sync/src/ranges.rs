@@ -140,7 +140,7 @@ impl Ranges {
                 let fragment = encoded.segments[segment as usize].fragments[usize::from(column)];
                 let bytes = range.start..range.end.min(range.start + TRIAL_BYTES);
                 self.parts.tasks.spawn(async move {
-                    // What comes of it is booked with the miner; the bytes are nobody's.
+                    // Only to learn how the miner does, which `miners` remembers: nobody wants the bytes.
                     let _ = miners.get(holder, fid, fragment, bytes).await;
                     miners.trial_over(holder);
                 });

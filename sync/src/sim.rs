@@ -5,12 +5,12 @@
 
 mod chain;
 mod clock;
-mod fuse;
+mod cutoff;
 mod miners;
 
 pub use chain::{DeclareFault, SimChain};
 pub use clock::SimClock;
-pub use fuse::FuseStore;
+pub use cutoff::CutoffStore;
 pub use miners::{Fault, SimMiners};
 
 use crate::engine::{Config, Engine, Seams};

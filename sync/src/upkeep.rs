@@ -6,9 +6,16 @@
 //!   count: what files name  ──▶ usage  ──▶ collect: dead packs  ───┘
 //! ```
 //!
-//! Two tasks: one looks, at its own pace; the other moves and deletes, one round after the other. Whoever asks for a round by
-//! hand waits for the one that runs. A third waits for packs that never became Confirmed because miners do not give back what they
-//! reported, and sends what lives in them again.
+//! Tasks of its own, which the engine starts:
+//!
+//! | task | what it does | for how long |
+//! |---|---|---|
+//! | `watch` | looks at packs, at its own pace, and at the territory's end; if `scrub` is on | always |
+//! | `keep` | moves and deletes, one round after the other; whoever asks for a round by hand waits for the one that runs | always |
+//! | `replace` | sends again what lives in packs that never became Confirmed, because miners do not give back what they reported | always |
+//! | `see_again` | asks the chain for packs that have to be seen there again, since a territory expired or lost something | always |
+//! | `settle_inheritance` | after a recovery: waits until whoever wrote before has stopped deleting, and takes stock of what he left | until that is done |
+//! | `claim` | after a recovery: seals the first pack of the new epoch, so that other writers come to know | until it is sealed |
 //!
 //! Promises I4: a pack is deleted only when each chunk that lives in it is Confirmed elsewhere, a later checkpoint is Confirmed,
 //! no snapshot needs it and history may end there. Every step is journaled before its effect, and may be interrupted anywhere.

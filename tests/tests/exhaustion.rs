@@ -178,10 +178,14 @@ fn a_lock_that_a_dead_daemon_left_is_in_nobodys_way() -> Result<()> {
     let mount = volume.mount(&at)?;
     fs::write(at.join("file"), "content")?;
     fs::File::open(at.join("file"))?.sync_all()?;
+    let elsewhere = dir.path().join("second");
+    fs::create_dir(&elsewhere)?;
     let mut second = volume.cessfs()?;
-    second.args(["mount", &volume.name]).arg(dir.path());
+    second.args(["mount", &volume.name]).arg(&elsewhere);
+    second.arg("-o").arg(volume.secret_option());
     let (code, said) = process::fail(&mut second)?;
-    ensure!(code != 0 && !said.is_empty());
+    let expected = format!("volume `{}` is mounted on {}", volume.name, at.display());
+    ensure!(code == 8 && said.contains(&expected), "{code}: {said}");
     mount.kill()?;
     let lock = volume.home().join("volumes").join(&volume.name).join("lock");
     ensure!(
@@ -194,39 +198,57 @@ fn a_lock_that_a_dead_daemon_left_is_in_nobodys_way() -> Result<()> {
     mount.umount()
 }
 
-/// A daemon that may open only a few files serves many.
+/// A daemon that may open only a few files serves many: small ones in the cache, and large ones that the kernel could read and write
+/// itself, all of them open at once.
 #[test]
 fn few_descriptors_are_enough_for_many_files() -> Result<()> {
     if !can_mount() {
         return Ok(());
     }
-    let (dir, _network, volume) = scene()?;
-    let at = dir.path().join("mnt");
-    fs::create_dir(&at)?;
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 16)?;
+    for (at_rest, files, bytes) in [("sealed", 600, 5000), ("plain", 300, 70_000)] {
+        let options = InitOptions {
+            at_rest,
+            ..InitOptions::default()
+        };
+        let volume = Volume::init(&dir.path().join(at_rest), &network.ws, &options)?;
+        with_few_descriptors(&dir.path().join(format!("{at_rest}.mnt")), &volume, files, bytes).context(at_rest)?;
+    }
+    Ok(())
+}
+
+fn with_few_descriptors(at: &Path, volume: &Volume, files: u64, bytes: usize) -> Result<()> {
+    fs::create_dir(at)?;
     let mut mount = Command::new("prlimit");
     mount.arg("--nofile=256:256").arg(process::binary("cessfs")?);
     mount
         .arg("--home")
         .arg(volume.home())
         .args(["mount", &volume.name])
-        .arg(&at);
+        .arg(at);
     mount.arg("-o").arg(volume.secret_option());
     process::succeed(&mut mount)?;
-    let written = (0..600u64).try_for_each(|n| -> Result<()> {
+    let mut open = Vec::new();
+    let written = (0..files).try_for_each(|n| -> Result<()> {
         let path = at.join(format!("file-{n}"));
-        fs::write(&path, tree::noise(n, 5000)).with_context(|| format!("file {n}"))?;
-        Ok(fs::File::open(&path)?.sync_all()?)
+        fs::write(&path, tree::noise(n, bytes)).with_context(|| format!("file {n}"))?;
+        let file = fs::File::open(&path)?;
+        file.sync_all()?;
+        open.push(file);
+        Ok(())
     });
     let read = written.and_then(|()| {
         process::drop_kernel_caches()?;
-        (0..600u64).try_for_each(|n| {
+        (0..files).try_for_each(|n| {
             let found = fs::read(at.join(format!("file-{n}"))).with_context(|| format!("file {n}"))?;
-            ensure!(found == tree::noise(n, 5000), "file {n}");
+            ensure!(found == tree::noise(n, bytes), "file {n}");
             Ok(())
         })
     });
+    drop(open);
     let mut umount = volume.cessfs()?;
-    process::succeed(umount.arg("umount").arg(&at))?;
+    process::succeed(umount.arg("umount").arg(at))?;
     read
 }
 

@@ -132,12 +132,16 @@ pub(crate) trait Backing: Send + Sync {
     fn tidy(&self, ino: u64, chunk: u64) -> Result<(), BackingError>;
     /// Bytes that all backing files take on the disk.
     fn used_bytes(&self) -> u64;
-    /// Visits every inode that has backing files, and corrects [`used_bytes`](Backing::used_bytes).
-    fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError>;
+    /// Counts [`used_bytes`](Backing::used_bytes) anew, and visits every inode that has backing files on the way.
+    fn recount(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError>;
     /// The inode's first part, for others to read and write as the file itself; `make`: made if need be. It stays open until
     /// [`let_go`](Backing::let_go). `None` if there is none, or this layout keeps no such file.
     fn whole_file(&self, _ino: u64, _make: bool) -> Result<Option<Arc<File>>, BackingError> {
         Ok(None)
+    }
+    /// Whole files that may be open at a time. Whoever opens them counts.
+    fn whole_files_max(&self) -> usize {
+        0
     }
     /// Others may have written to the whole file: counts the space it takes, and lets the next sync not miss it.
     fn written_by_others(&self, _ino: u64) -> Result<(), BackingError> {
@@ -152,7 +156,7 @@ pub(crate) trait Backing: Send + Sync {
     fn copy_overhang(&self, _ino: u64) -> Result<Vec<(u64, BlockMap)>, BackingError> {
         Ok(Vec::new())
     }
-    /// Takes this for what all backing files take, until the next survey.
+    /// Takes this for what all backing files take, until they are counted anew.
     fn expect_used(&self, bytes: u64);
     /// Inodes that have backing files in one of the [`BACKING_DIRS`](crate::limits::BACKING_DIRS).
     fn inodes_in(&self, number: usize) -> Result<BTreeSet<u64>, BackingError>;

@@ -102,7 +102,7 @@ pub(crate) struct Shared {
     pub(crate) recent: Mutex<LruCache<u64, Duration>>,
     pub(crate) errors: ErrorLog,
     /// Inodes that others read and write (the kernel): those they have open or mapped, at most
-    /// [`PASSES_MAX`](crate::limits::PASSES_MAX).
+    /// [`PASSES_MAX`](crate::limits::PASSES_MAX), and no more than there are descriptors for.
     passing: Mutex<BTreeMap<u64, Arc<Inode>>>,
     births: Births,
     /// Files with content that the network has lost, as last told.
@@ -140,7 +140,7 @@ impl Data {
         core.marks.open()?;
         match core.store.get(CACHE_KEY)? {
             Some(bytes) => backing.expect_used(records::decode_counter(&bytes)?),
-            None => backing.survey(&mut |_| ())?,
+            None => backing.recount(&mut |_| ())?,
         }
         let remembered = NonZeroUsize::new(RECENT_INODES_MAX).expect("the limit is not zero");
         let data = Data(Arc::new(Shared {

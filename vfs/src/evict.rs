@@ -12,11 +12,12 @@ use crate::data::state::put_extent;
 use crate::data::{ChunkAt, Shared};
 use crate::error::VfsError;
 use crate::inode::Inode;
-use crate::limits::{BLOCK_BYTES, EVICT_BATCH, EVICT_PAUSE, EVICT_TO_PERCENT};
+use crate::limits::{BLOCK_BYTES, EVICT_BATCH, EVICT_FILES_MAX, EVICT_PAUSE, EVICT_TO_PERCENT};
 use crate::records::{self, Extent};
 use cessfs_sync::{Batch, Standing};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::sync::Arc;
+use std::time::{Duration, SystemTime};
 
 /// What an eviction did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,6 +39,15 @@ enum Verdict {
     Unconfirmed,
 }
 
+/// What tells which of two files goes first: the one that was not used for longer. Nothing is known of most that were not used
+/// since the mount; those go before all others, the one that was not written for longer first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Age {
+    used: Option<Duration>,
+    modified: SystemTime,
+    ino: u64,
+}
+
 impl Shared {
     /// Drops every chunk that the network is known to hold.
     pub(crate) fn evict_all(&self) -> Result<EvictReport, VfsError> {
@@ -47,23 +57,28 @@ impl Shared {
         self.settle_submitted()?;
         self.persist_all()?;
         let mut inos = Vec::new();
-        self.backing.survey(&mut |file| inos.push(file.ino))?;
+        self.backing.recount(&mut |file| inos.push(file.ino))?;
         let mut report = EvictReport::default();
         for ino in inos {
             self.evict_inode(ino, u64::MAX, &mut report)?;
         }
         self.reclaim()?;
-        self.backing.survey(&mut |_| ())?;
+        self.backing.recount(&mut |_| ())?;
         Ok(report)
     }
 
     /// Evicts, least recently used files first, if the cache is larger than it may be.
     pub(crate) fn make_room(&self) -> Result<(), VfsError> {
+        self.make_room_by(EVICT_FILES_MAX)
+    }
+
+    /// The same, with so many files in memory at a time.
+    fn make_room_by(&self, files_max: usize) -> Result<(), VfsError> {
         let max = self.core.config.cache_bytes_max;
         if self.backing.used_bytes() <= max {
             return Ok(());
         }
-        // Whoever is at it makes room for all: nobody waits for its disk.
+        // Somebody is making room already, for all: nobody else has to wait for the disk meanwhile.
         let Some(mut not_before) = self.evicting.try_lock() else {
             return Ok(());
         };
@@ -73,26 +88,47 @@ impl Shared {
         }
         // What cannot be given back keeps nothing else from being evicted.
         let mut done = self.settle_submitted().and(self.reclaim());
-        let mut files = Vec::new();
-        self.backing.survey(&mut |file| files.push(file))?;
-        {
-            let recent = self.recent.lock();
-            files.sort_by_key(|file| (recent.peek(&file.ino).copied(), file.modified));
-        }
         let goal = max / 100 * EVICT_TO_PERCENT;
-        for file in files {
-            let used = self.backing.used_bytes();
-            if used <= goal {
+        let mut files = self.oldest_files(None, files_max)?;
+        while let Some(youngest) = files.last().copied() {
+            let is_all = files.len() < files_max;
+            for age in files {
+                let used = self.backing.used_bytes();
+                if used <= goal {
+                    break;
+                }
+                let evicted = self.evict_inode(age.ino, used - goal, &mut EvictReport::default());
+                done = done.and(evicted).and(self.reclaim());
+            }
+            if is_all || self.backing.used_bytes() <= goal {
                 break;
             }
-            let evicted = self.evict_inode(file.ino, used - goal, &mut EvictReport::default());
-            done = done.and(evicted).and(self.reclaim());
+            files = self.oldest_files(Some(youngest), files_max)?;
         }
         // What could not go now has to wait for the network: looking at every file again at once would not help.
         if self.backing.used_bytes() > goal {
             *not_before = now + EVICT_PAUSE;
         }
         done
+    }
+
+    /// The least recently used files after this one, oldest first, and no more than so many.
+    fn oldest_files(&self, after: Option<Age>, max: usize) -> Result<Vec<Age>, VfsError> {
+        let mut oldest = BinaryHeap::new();
+        self.backing.recount(&mut |file| {
+            let age = Age {
+                used: self.recent.lock().peek(&file.ino).copied(),
+                modified: file.modified,
+                ino: file.ino,
+            };
+            if after.is_none_or(|after| age > after) {
+                oldest.push(age);
+            }
+            if oldest.len() > max {
+                oldest.pop();
+            }
+        })?;
+        Ok(oldest.into_sorted_vec())
     }
 
     /// Seals the open pack if the cache is full and what fills it waits there. Otherwise nothing would be sent until the pack is
@@ -231,7 +267,7 @@ impl Shared {
                 _ => continue,
             };
             if !evict && self.core.marks.is_frozen() {
-                // What was handed over for a snapshot stays complete: it is found again.
+                // A snapshot is being taken: what was handed over for it must not be dirty again. The next eviction finds this again.
                 continue;
             }
             if state.gone || now.dirty || !now.resident {

@@ -132,6 +132,7 @@ struct State {
     lost: BTreeSet<ChunkId>,
     at_hand: BTreeSet<ChunkId>,
     submit_error: Option<StoreError>,
+    submit_panics: bool,
     aside: Option<Duration>,
     submits: u64,
     fetches: u64,
@@ -254,6 +255,11 @@ impl FakeChunks {
         self.0.lock().submit_error = error;
     }
 
+    /// From now on `submit` panics, or works again.
+    pub fn panic_at_submit(&self, panics: bool) {
+        self.0.lock().submit_panics = panics;
+    }
+
     /// From now on background work is told to step aside for so long, or not at all.
     pub fn busy(&self, aside: Option<Duration>) {
         self.0.lock().aside = aside;
@@ -319,6 +325,7 @@ impl ChunkStore for FakeChunks {
         );
         let mut state = self.0.lock();
         state.submits += 1;
+        assert!(!state.submit_panics, "on purpose");
         if let Some(error) = &state.submit_error {
             return Err(error.clone());
         }

@@ -340,7 +340,7 @@ impl Fsck {
     fn leftovers(&mut self) -> Result<(), VfsError> {
         let core = self.core.clone();
         let mut files = Vec::new();
-        self.backing.survey(&mut |file| files.push(file))?;
+        self.backing.recount(&mut |file| files.push(file))?;
         for file in files {
             let known = core.store.get(&records::inode_key(file.ino))?.is_some();
             let deleting = core.store.get(&deletion_key(file.ino))?.is_some();

@@ -27,6 +27,7 @@ pub mod fuzzing;
 mod ino_counter;
 pub mod inode;
 pub mod limits;
+mod pace;
 mod places;
 pub mod quota;
 pub mod records;

@@ -101,6 +101,10 @@ pub const BACKING_DIRS: usize = 256;
 pub const BACKING_PART_CHUNKS: u64 = 1 << 20;
 /// Descriptors of backing files kept open.
 pub const BACKING_PARTS_OPEN_MAX: usize = 512;
+/// One in so many of the descriptors that the process may open, at most, is such a one: most are for the database and for miners.
+pub const PARTS_OPEN_SHARE: usize = 4;
+/// One in so many, at most, is that of a file that passes, see [`PASSES_MAX`].
+pub const PARTS_PINNED_SHARE: usize = 8;
 /// Tag tables of sealed chunks kept in memory, about 17 KiB each.
 pub const TAG_TABLES_MAX: usize = 1024;
 /// Buffers of at most a chunk each that sealed blocks are written from, kept for the next write.
@@ -142,6 +146,9 @@ pub const CACHE_SLACK_BYTES_MIN: u64 = 16 << 20;
 pub const EVICT_TO_PERCENT: u64 = 90;
 /// Chunks evicted by one batch and barrier.
 pub const EVICT_BATCH: usize = 32;
+/// Files of the cache, the least recently used ones, that an eviction remembers at a time, about 40 bytes each. Where they are not
+/// enough the cache is listed once more.
+pub const EVICT_FILES_MAX: usize = 65_536;
 /// Pause after an eviction that could not make enough room.
 pub const EVICT_PAUSE: Duration = Duration::from_secs(1);
 /// Inodes whose last use is remembered for eviction.
@@ -156,7 +163,8 @@ pub const PREFETCH_DISORDER_BYTES: u64 = 1 << 20;
 pub const PREFETCH_CHUNKS: u64 = 8;
 /// Bytes that one copy within the volume takes on; whoever asked for more asks again, so that none lasts long.
 pub const COPY_BYTES_MAX: u64 = 64 << 20;
-/// Files that pass at a time, each with a descriptor that stays open; what is opened beyond goes through the daemon.
+/// Files that pass at a time, each with a descriptor that stays open, where the process may open 32,768 and more; what is opened beyond
+/// goes through the daemon.
 pub const PASSES_MAX: usize = 4096;
 /// How often a file that the kernel writes itself is looked at while it stays open.
 pub const PASS_LOOK_EVERY: Duration = Duration::from_secs(30);

@@ -46,7 +46,7 @@ impl Shared {
         let mut suspects = Vec::new();
         // A file that was never synced may be gone with its name: nothing of it is there to be found.
         let mut nameless = self.dirty_inos()?;
-        self.backing.survey(&mut |file| {
+        self.backing.recount(&mut |file| {
             nameless.remove(&file.ino);
             if file.modified >= since || copied.contains(&file.ino) {
                 suspects.push(file.ino);

@@ -28,6 +28,7 @@ use cessfs_sync::{Batch, Standing, StoreError};
 use parking_lot::RwLockWriteGuard;
 use queue::Taken;
 use std::collections::BTreeSet;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -44,12 +45,13 @@ enum Whose {
 impl Shared {
     /// Hands one chunk to the chunk store. Blocks while the backlog of unsent bytes is at its bound.
     fn write_back(&self, mut taken: Taken, whose: Whose) -> Result<(), VfsError> {
-        let result = self.copy_and_submit(&mut taken, whose);
-        if result.is_err() {
+        let result = catch_unwind(AssertUnwindSafe(|| self.copy_and_submit(&mut taken, whose)));
+        // After a panic, too: nobody else would come back to it before the next sync.
+        if !matches!(result, Ok(Ok(()))) {
             let retry_at = self.core.clock.monotonic() + WRITEBACK_RETRY;
             self.dirty.lock().put_back(taken, retry_at);
         }
-        result
+        result.unwrap_or_else(|panic| resume_unwind(panic))
     }
 
     fn copy_and_submit(&self, taken: &mut Taken, whose: Whose) -> Result<(), VfsError> {

@@ -378,7 +378,7 @@ async fn willing(fragments: &dyn FragmentStore, miners: Vec<Miner>) -> Finding {
     let probes = candidates.map(|miner| {
         let probe = fragments.probe(&miner.endpoint);
         async move {
-            tokio::time::timeout(limits::PROBE_TIMEOUT, probe)
+            tokio::time::timeout(cessfs_sync::limits::PROBE_DEADLINE, probe)
                 .await
                 .is_ok_and(|answer| answer.is_ok())
         }

@@ -78,7 +78,7 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
     let op = Op::Shutdown { sends: args.sends() };
     let mut reply = client.call_until(op, deadline, &mut |event| bar.event(&event));
     bar.finish();
-    // The daemon stops sending for who has hung up.
+    // A daemon whose client hangs up stops sending for it.
     drop(client);
     let late = args
         .timeout

@@ -50,7 +50,7 @@ fn fit(status: &mut Status) {
     status.lost.iter_mut().for_each(shorten);
     status.lost_left_out += keep(&mut status.lost, STATUS_HISTORY_BYTES_MAX);
     status.errors.iter_mut().for_each(shorten);
-    // The newest say most.
+    // Where there is no room for all, the newest are told.
     status.errors.reverse();
     status.errors_left_out += keep(&mut status.errors, STATUS_ERRORS_BYTES_MAX);
     status.errors.reverse();

@@ -3,7 +3,7 @@
 use super::{Answer, Event, Op, Reply, bounds, decode_request, pages};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
-use crate::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_LINE_MAX};
+use crate::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_LINE_MAX, EVENTS_BUFFERED};
 use futures::future::BoxFuture;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
@@ -11,9 +11,6 @@ use std::sync::Arc;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc};
-
-/// Events buffered for a client that reads slowly; past it the operation waits for the client.
-const EVENTS_BUFFERED: usize = 16;
 
 /// Who answers.
 pub trait Service: Send + Sync + 'static {

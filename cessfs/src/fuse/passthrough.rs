@@ -190,7 +190,7 @@ impl Adapter {
         let (vfs, faults) = (self.vfs.clone(), self.faults.clone());
         self.runtime.spawn_blocking(move || {
             faults.guard("create", || {
-                // The file is there: that it is not durable yet will be told by what is written.
+                // The file is there, so the program gets it; that the disk failed it hears from its next fsync.
                 if let Err(e) = vfs.await_opened(attr.ino, fh) {
                     faults.errno("create", attr.ino, &e);
                 }

@@ -34,7 +34,7 @@ impl TreeStores for TreeDirectory {
         let backend = RedbBackend::open_with_cache(&dir, TREE_CACHE_BYTES)?;
         let keys = self.keys.as_ref();
         let sealer = keys.map(|keys| Sealer::new(keys.at_rest(), Box::new(OsEntropy)));
-        Ok(Arc::new(Journal::new(backend, sealer)))
+        Ok(Arc::new(Journal::new(backend, sealer)?))
     }
 
     fn remove(&self, name: &str) -> Result<(), StoreError> {
@@ -52,7 +52,7 @@ impl TreeStores for TreeDirectory {
             entries => entries.map_err(cannot)?,
         };
         for entry in entries {
-            // Nothing else has a name that is no text here.
+            // The names of trees are text: what has another name is not one of them.
             names.extend(entry.map_err(cannot)?.file_name().into_string());
         }
         Ok(names)

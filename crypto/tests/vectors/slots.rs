@@ -251,7 +251,7 @@ fn weak_secrets_are_refused_when_set() {
         )
     };
     assert!(refused(&pattern(31)));
-    assert!(refused(&vec![0; (1 << 20) + 1]));
+    assert!(refused(&vec![0; (32 << 10) + 1]));
     assert_eq!(slots.kinds().count(), 0, "a refusal leaves nothing behind");
 }
 

@@ -13,6 +13,13 @@ pub fn sha256(bytes: &[u8]) -> Sha256Hash {
     own(&digest(&SHA256, bytes))
 }
 
+/// SHA-256 of these, one after the other.
+pub fn sha256_of(parts: &[&[u8]]) -> Sha256Hash {
+    let mut context = Context::new(&SHA256);
+    parts.iter().for_each(|part| context.update(part));
+    own(&context.finish())
+}
+
 fn own(digest: &Digest) -> Sha256Hash {
     Sha256Hash(digest.as_ref().try_into().expect("a SHA-256 digest has 32 bytes"))
 }

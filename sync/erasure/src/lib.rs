@@ -23,7 +23,7 @@ mod pack;
 
 pub use code::{column_range, decode, decode_shard, encode};
 pub use file_id::file_id;
-pub use hash::sha256;
+pub use hash::{sha256, sha256_of};
 pub use hashes::{Fid, SegmentHashes, Sha256Hash};
 pub use pack::{HASH_GROUP, pack_hashes};
 

@@ -51,7 +51,7 @@ impl Builder {
         self.ledger.update(seq, Durable::Now, |pack| {
             assert!(pack.state <= PackState::Stored, "pack {} cannot be doubted", seq.0);
             if pack.state < PackState::Stored {
-                // The chain attributes it to nobody.
+                // Before that the chain does not say which miner has which column.
                 pack.columns = Default::default();
             }
             self.begin_drain(pack, PackState::Doubted, DrainCause::Doubted);

@@ -3,7 +3,7 @@
 use crate::chain::Chain;
 use crate::clock::Clock;
 use crate::fragment_store::FragmentStore;
-use crate::limits::{BACKLOG_BOUND_BYTES, PACK_AGE_MAX, PACK_BYTES_MAX, PACK_TARGET_BYTES};
+use crate::limits::{BACKLOG_BOUND_BYTES, PACK_AGE_MAX, PACK_BYTES_MAX, PACK_DIRECTORY_BYTES_MAX, PACK_TARGET_BYTES};
 use crate::pipeline::UplinkLimit;
 use crate::store::MetaStore;
 use crate::tasks::Tasks;
@@ -24,6 +24,8 @@ pub struct Config {
     pub pack_target_bytes: u64,
     /// Bytes up to which it goes on while an earlier pack waits to be declared; no fewer than the target, whatever is set.
     pub pack_bytes_max: u64,
+    /// Sealed bytes of its directory at which the open pack is full: tiny chunks fill that first.
+    pub pack_directory_bytes_max: u64,
     /// How long content may wait in the open pack.
     pub pack_age_max: Duration,
     /// Unsent bytes at which `submit` blocks; at least two full packs, whatever is set.
@@ -44,6 +46,7 @@ impl Config {
             territory: territory.into(),
             pack_target_bytes: PACK_TARGET_BYTES,
             pack_bytes_max: PACK_BYTES_MAX,
+            pack_directory_bytes_max: PACK_DIRECTORY_BYTES_MAX,
             pack_age_max: PACK_AGE_MAX,
             backlog_bound_bytes: BACKLOG_BOUND_BYTES,
             uplink: UplinkLimit::Any,

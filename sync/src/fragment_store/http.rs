@@ -8,9 +8,9 @@
 //! An `https` endpoint is spoken to over TLS, with the certificate authorities of the system: nothing rests on it, since what
 //! a miner is given is sealed and what it answers is checked.
 //!
-//! Promises that a request ends: connecting, probing and every pause in a transfer have their own limit, but there is no
-//! limit on the whole, because a slow miner that moves is better than a new upload of 8 MiB. Does not check hashes and
-//! does not retry; the caller knows which other miner to ask.
+//! Promises that a request ends when nothing moves: connecting, probing and every pause in a transfer have their own limit. How
+//! long a whole transfer may take is the caller's to say (`miners.rs`). Does not check hashes and does not retry; the caller
+//! knows which other miner to ask.
 
 #![expect(
     clippy::disallowed_methods,
@@ -24,8 +24,8 @@ mod stall;
 
 use super::{Fid, FragmentBody, FragmentStore, MinerError, MinerStatus, Sha256Hash};
 use crate::limits::{
-    FRAGMENT_BYTES, MINER_CONNECT_TIMEOUT, MINER_IDLE_CONNECTIONS_MAX, MINER_IDLE_TIMEOUT, MINER_PROBE_TIMEOUT,
-    MINER_STALL_TIMEOUT,
+    FRAGMENT_BYTES, MINER_CONNECT_TIMEOUT, MINER_IDLE_CONNECTIONS_MAX, MINER_IDLE_TIMEOUT, MINER_STALL_TIMEOUT,
+    PROBE_DEADLINE,
 };
 use bytes::{Bytes, BytesMut};
 use cessfs_crypto::{AccountKey, Entropy, SS58_PREFIX};
@@ -114,9 +114,9 @@ impl HttpFragments {
             let reply = reply::read(self.send(self.client.get(url)).await?).await?;
             reply.into_result().map(reply::status)
         };
-        tokio::time::timeout(MINER_PROBE_TIMEOUT, ask)
+        tokio::time::timeout(PROBE_DEADLINE, ask)
             .await
-            .map_err(|_| MinerError::Unreachable(format!("no status within {MINER_PROBE_TIMEOUT:?}")))?
+            .map_err(|_| MinerError::Unreachable(format!("no status within {PROBE_DEADLINE:?}")))?
     }
 
     async fn send(&self, request: RequestBuilder) -> Result<Response, MinerError> {

@@ -55,7 +55,7 @@ impl Pipeline {
             return Err(self.is_fenced_by(epoch));
         }
         let listed = self.chain.files().await?;
-        // After the list: whatever this writer has in it was in the ledger before.
+        // Read after the list: of whatever this writer has in the list, the ledger knew before it was sent.
         let own: Vec<Fid> = {
             let packs = self.ledger.all();
             packs

@@ -227,7 +227,7 @@ mod tests {
                 assert_eq!(part, plain(&staging, (0, row), column), "row {row} column {column}");
             }
         }
-        // Once more, when everything was taken, and when the row is gone.
+        // A column may ask again: for the last row, which all have taken, and for the first, which is no longer kept.
         for row in [rows_per_fragment() - 1, 0] {
             assert_eq!(rows.part(SEQ, (0, row), 9).await.unwrap(), plain(&staging, (0, row), 9));
         }

@@ -14,6 +14,9 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
+/// What has not come after this time does not come.
+const PATIENCE: Duration = Duration::from_secs(60);
+
 /// A source whose every delta is two frames that say of which pack and why it is.
 struct Talker;
 
@@ -235,9 +238,14 @@ async fn a_recovered_volume_makes_itself_known_at_once_unless_it_only_looks() {
             continue;
         }
         // Nobody writes anything.
-        while !claimed().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let claims = async {
+            while !claimed().await {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, claims)
+            .await
+            .expect("it makes itself known");
         let newest = rig.found().await.into_iter().max_by_key(|found| found.label.seq);
         let label = newest.expect("it was found").label;
         assert_eq!((label.epoch, label.kind), (2, PackKind::Checkpoint));
@@ -248,11 +256,16 @@ async fn a_recovered_volume_makes_itself_known_at_once_unless_it_only_looks() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
-        tokio::select! {
-            biased;
-            () = known => {}
-            sent = old.settle() => assert!(sent.is_err(), "the old one goes on"),
-        }
+        let hears = async {
+            tokio::select! {
+                biased;
+                () = known => {}
+                sent = old.settle() => assert!(sent.is_err(), "the old one goes on"),
+            }
+        };
+        tokio::time::timeout(PATIENCE, hears)
+            .await
+            .expect("the old one hears of it");
         assert_eq!(old.fenced(), Some(2));
         engine.shutdown().await.expect("shutdown");
         // Once is enough.

@@ -100,7 +100,10 @@ pub struct Journal<B: Backend> {
 
 impl<B: Backend> Journal<B> {
     /// Starts the writer thread over `backend`, with neither a log nor a mark.
-    pub fn new(backend: B, sealer: Option<Sealer>) -> Journal<B> {
+    ///
+    /// # Errors
+    /// `Io` if the system has no more threads.
+    pub fn new(backend: B, sealer: Option<Sealer>) -> Result<Journal<B>, StoreError> {
         Journal::start(backend, sealer, None, None)
     }
 
@@ -176,12 +179,7 @@ impl<B: Backend> Journal<B> {
             number,
             set: None,
         };
-        Ok(Journal::start(
-            backend,
-            sealer,
-            Some(marking),
-            log.map(|log| (log, settings)),
-        ))
+        Journal::start(backend, sealer, Some(marking), log.map(|log| (log, settings)))
     }
 
     fn start(
@@ -189,7 +187,7 @@ impl<B: Backend> Journal<B> {
         sealer: Option<Sealer>,
         marking: Option<Marking>,
         log: Option<(Log, LogSettings)>,
-    ) -> Journal<B> {
+    ) -> Result<Journal<B>, StoreError> {
         let log_bytes = log.as_ref().map_or(0, |(_, settings)| Log::size_bytes(*settings));
         let has_log = log.is_some();
         let shared = Arc::new(Shared {
@@ -211,29 +209,36 @@ impl<B: Backend> Journal<B> {
             done: Condvar::new(),
             log_bytes,
         });
-        let mut threads = vec![spawn("journal", &shared, Shared::write_behind)];
+        // Dropped on the way, it stops those that it has.
+        let mut journal = Journal {
+            shared,
+            threads: Vec::new(),
+        };
+        journal.spawn("journal", Shared::write_behind)?;
         if has_log {
-            threads.push(spawn("journal-table", &shared, Shared::keep_up));
+            journal.spawn("journal-table", Shared::keep_up)?;
         }
-        Journal { shared, threads }
+        Ok(journal)
+    }
+
+    fn spawn(&mut self, name: &str, work: fn(&Shared<B>)) -> Result<(), StoreError> {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the writer behind; a simulation has a journal without one"
+        )]
+        let thread = std::thread::Builder::new().name(name.into()).spawn({
+            let shared = self.shared.clone();
+            move || work(&shared)
+        });
+        self.threads
+            .push(thread.map_err(|error| StoreError::Io(Arc::new(error)))?);
+        Ok(())
     }
 
     /// Bytes that backend and log take on disk.
     pub fn size_bytes(&self) -> Result<u64, StoreError> {
         Ok(self.shared.backend.size_bytes()? + self.shared.log_bytes)
     }
-}
-
-fn spawn<B: Backend>(name: &str, shared: &Arc<Shared<B>>, work: fn(&Shared<B>)) -> JoinHandle<()> {
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "the writer behind; a simulation has a journal without one"
-    )]
-    let thread = std::thread::Builder::new().name(name.into()).spawn({
-        let shared = shared.clone();
-        move || work(&shared)
-    });
-    thread.expect("a thread can be started")
 }
 
 /// A name that no epoch had before: the time, or the next number if the clock stands behind the last.

@@ -8,7 +8,7 @@
 //! overwritten in place, within one sector. A mark that cannot be read proves nothing, and is written anew.
 
 use super::{StoreError, from_io};
-use sha2::{Digest, Sha256};
+use crate::erasure::sha256;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::Path;
@@ -28,8 +28,8 @@ fn encode(number: u64) -> [u8; MARK_BYTES] {
     let mut out = [0; MARK_BYTES];
     out[..8].copy_from_slice(MAGIC);
     out[8..16].copy_from_slice(&number.to_le_bytes());
-    let hash = Sha256::digest(&out[..16]);
-    out[16..].copy_from_slice(&hash[..8]);
+    let hash = sha256(&out[..16]);
+    out[16..].copy_from_slice(&hash.0[..8]);
     out
 }
 

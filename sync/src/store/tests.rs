@@ -108,7 +108,7 @@ fn reads_scans_and_deletes<B: OnDisk>() {
 fn a_batch_is_there_whole_after_a_reopen<B: OnDisk>() {
     let dir = tempfile::tempdir().unwrap();
     {
-        let journal = Journal::new(B::at(dir.path()), None);
+        let journal = Journal::new(B::at(dir.path()), None).unwrap();
         for i in 0..500u32 {
             journal
                 .commit(put(&format!("k{i:04}"), &"x".repeat(i as usize)))
@@ -119,7 +119,7 @@ fn a_batch_is_there_whole_after_a_reopen<B: OnDisk>() {
         journal.commit(batch).unwrap();
         journal.barrier().unwrap();
     }
-    let journal = Journal::new(B::at(dir.path()), None);
+    let journal = Journal::new(B::at(dir.path()), None).unwrap();
     let all = journal.scan(b"k", b"", 1000).unwrap();
     assert_eq!(all.len(), 499);
     assert_eq!(all[8].1.len(), 9);
@@ -129,7 +129,7 @@ fn a_batch_is_there_whole_after_a_reopen<B: OnDisk>() {
 /// agree, and are at least as new as the last barrier that returned before.
 fn a_barrier_survives_a_crash_and_a_crash_leaves_a_prefix<B: OnDisk>() {
     let dir = tempfile::tempdir().unwrap();
-    let journal = Journal::new(B::at(dir.path()), None);
+    let journal = Journal::new(B::at(dir.path()), None).unwrap();
     for round in 0..6u32 {
         for step in 0..200u32 {
             let value = (round * 200 + step).to_be_bytes();
@@ -209,7 +209,7 @@ fn a_journal_over_it_behaves_like_a_map<B: OnDisk>() {
     };
     proptest!(config, |(ops in prop::collection::vec(op(), 1..40))| {
         let dir = tempfile::tempdir().unwrap();
-        let mut journal = Journal::new(B::at(dir.path()), None);
+        let mut journal = Journal::new(B::at(dir.path()), None).unwrap();
         let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         for op in ops {
             match op {
@@ -225,7 +225,7 @@ fn a_journal_over_it_behaves_like_a_map<B: OnDisk>() {
                     journal.commit(batch).unwrap();
                 }
                 Op::Barrier => journal.barrier().unwrap(),
-                Op::Reopen => { drop(journal); journal = Journal::new(B::at(dir.path()), None); }
+                Op::Reopen => { drop(journal); journal = Journal::new(B::at(dir.path()), None).unwrap(); }
                 Op::Scan(from, limit) => {
                     let from = vec![b'k', from];
                     let expected: Vec<Record> =
@@ -310,7 +310,7 @@ fn with_a_log_a_crash_after_any_barrier_keeps_everything<B: OnDisk>() {
 fn a_volume_from_before_the_log_gets_one<B: OnDisk>() {
     let dir = tempfile::tempdir().unwrap();
     {
-        let journal = Journal::new(B::at(dir.path()), None);
+        let journal = Journal::new(B::at(dir.path()), None).unwrap();
         journal.commit(put("k", "old")).unwrap();
         journal.barrier().unwrap();
     }
@@ -322,7 +322,7 @@ fn a_volume_from_before_the_log_gets_one<B: OnDisk>() {
         journal.barrier().unwrap();
         assert_eq!(journal.get(b"k").unwrap().as_deref(), Some(value.as_bytes()));
     }
-    let plain = Journal::new(B::at(dir.path()), None);
+    let plain = Journal::new(B::at(dir.path()), None).unwrap();
     assert_eq!(
         plain.get(b"k").unwrap().as_deref(),
         Some(&b"newer"[..]),

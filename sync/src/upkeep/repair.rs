@@ -67,7 +67,7 @@ impl Upkeep {
     async fn copy_staying(self: &Arc<Self>, pack: &PackRecord) -> Result<Emptied, UpkeepError> {
         let grade = self.grade(pack.seq);
         let copied = match pack.state == PackState::Lost && grade < Grade::Rewrite {
-            // It is back as it was.
+            // Its miners are back, with all they had: there is nothing to copy.
             true => Emptied {
                 is_all: true,
                 ..Emptied::default()
@@ -215,7 +215,7 @@ mod tests {
             }
             explored += usize::from(taken[0] < 20);
         }
-        // Of the random ones 20 in 22 fall on a pack that is not urgent.
+        // Of the choices made at random 20 in 22 fall on a pack that is not urgent.
         let expected = rounds / EXPLORE_ONE_IN as usize * 20 / 22;
         assert!(
             (expected * 8 / 10..expected * 12 / 10).contains(&explored),

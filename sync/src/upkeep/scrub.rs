@@ -130,7 +130,7 @@ impl Upkeep {
         now_s: u64,
         pace: &mut Pace,
     ) -> Result<usize, UpkeepError> {
-        // A segment that was bad is looked at again every other time: only there it can be seen to be good.
+        // Every other look goes where a column was found bad: only there can it be seen to have been mended.
         let bad = health
             .columns
             .iter()

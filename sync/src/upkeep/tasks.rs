@@ -1,4 +1,4 @@
-//! The two tasks in the background, and what can be asked for by hand.
+//! The tasks that look, keep, replace and claim, and what can be asked for by hand.
 
 use super::deleting::Deleted;
 use super::health::Grade;

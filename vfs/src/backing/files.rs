@@ -9,11 +9,12 @@
 //! Descriptors are few: the least recently used is closed, and opened again when needed. What was written and not synced
 //! is remembered by number, not by descriptor.
 
+mod pinned;
 mod write;
 
 use super::recent::Recent;
 use super::{BackingFile, sparse};
-use crate::limits::{BACKING_DIRS, BACKING_PARTS_OPEN_MAX, SYNC_EACH_MAX};
+use crate::limits::{BACKING_DIRS, BACKING_PARTS_OPEN_MAX, PARTS_OPEN_SHARE, PARTS_PINNED_SHARE, SYNC_EACH_MAX};
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Whence;
@@ -69,6 +70,8 @@ pub(crate) struct Files {
     used: AtomicU64,
     /// Descriptors that may be kept open.
     open_max: usize,
+    /// First parts that may be pinned at a time.
+    pins_max: usize,
     readahead: Readahead,
     /// How many bytes of a write the disk takes, by its place and length.
     #[cfg(test)]
@@ -99,6 +102,7 @@ impl Files {
         }
         let root = File::open(dir)?;
         root.sync_all()?;
+        let descriptors = descriptors_max();
         Ok(Files {
             dir: dir.to_owned(),
             root,
@@ -109,7 +113,8 @@ impl Files {
             cuts: AtomicU64::new(0),
             sync_locks: (0..BACKING_DIRS).map(|_| Mutex::new(())).collect(),
             used: AtomicU64::new(0),
-            open_max: descriptors_max(),
+            open_max: usize::clamp(descriptors / PARTS_OPEN_SHARE, 1, BACKING_PARTS_OPEN_MAX),
+            pins_max: descriptors / PARTS_PINNED_SHARE,
             readahead,
             #[cfg(test)]
             takes: None,
@@ -211,30 +216,6 @@ impl Files {
         };
         let data = sparse::seek(&part.file, at.offset, Whence::SeekData)?;
         Ok(data.is_some_and(|data| data < at.offset + bytes))
-    }
-
-    /// The first part, kept open until [`unpin`](Files::unpin); `None` if there is none and none shall be made.
-    pub(super) fn pin(&self, ino: u64, make: bool) -> io::Result<Option<Arc<File>>> {
-        let Some(part) = self.part(ino, 0, make)? else {
-            return Ok(None);
-        };
-        let mut open = self.open.lock();
-        // Whoever opened it a second time meanwhile has a descriptor that counts: the one that is kept is the only one.
-        let part = open.pop((ino, 0)).unwrap_or(part);
-        let mut pinned = self.pinned.lock();
-        let part = pinned.entry(ino).or_insert(part);
-        Ok(Some(part.file.clone()))
-    }
-
-    pub(super) fn unpin(&self, ino: u64) {
-        let mut open = self.open.lock();
-        let part = self.pinned.lock().remove(&ino);
-        if let Some(part) = part {
-            open.put((ino, 0), part);
-            if open.len() > BACKING_PARTS_OPEN_MAX {
-                open.pop_oldest();
-            }
-        }
     }
 
     /// Notes that others wrote to the first part.
@@ -378,9 +359,9 @@ impl Files {
         self.used.load(Ordering::Relaxed)
     }
 
-    /// Visits every inode that has files, and sets the sum of what they take right: what happens between two questions
-    /// (delayed allocation, preallocation) is otherwise missed.
-    pub(super) fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> io::Result<()> {
+    /// Counts anew what all files take, which misses nothing that happened between two questions (delayed allocation,
+    /// preallocation), and visits every inode that has some.
+    pub(super) fn recount(&self, visit: &mut dyn FnMut(BackingFile)) -> io::Result<()> {
         let mut total = 0;
         for number in 0..BACKING_DIRS {
             let mut found: BTreeMap<u64, BackingFile> = BTreeMap::new();
@@ -405,7 +386,7 @@ impl Files {
         Ok(())
     }
 
-    /// Until the next survey, this is what the files take.
+    /// Until they are counted anew, this is what the files take.
     pub(super) fn expect_used(&self, bytes: u64) {
         self.used.store(bytes, Ordering::Relaxed);
     }
@@ -537,12 +518,10 @@ fn advise(file: &File, offset: u64, bytes: u64, advice: PosixFadviseAdvice) {
     }
 }
 
-/// At most a quarter of what this process may open: the rest is for the database and for miners.
+/// Descriptors that this process may have open.
 fn descriptors_max() -> usize {
     let allowed = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-    usize::try_from(allowed / 4).map_or(BACKING_PARTS_OPEN_MAX, |quarter| {
-        quarter.clamp(1, BACKING_PARTS_OPEN_MAX)
-    })
+    usize::try_from(allowed).unwrap_or(usize::MAX)
 }
 
 /// Which of the directories holds the files of `ino`.

@@ -102,12 +102,16 @@ impl Backing for Plain {
         self.files.used_bytes()
     }
 
-    fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError> {
-        Ok(self.files.survey(visit)?)
+    fn recount(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError> {
+        Ok(self.files.recount(visit)?)
     }
 
     fn whole_file(&self, ino: u64, make: bool) -> Result<Option<Arc<File>>, BackingError> {
         Ok(self.files.pin(ino, make)?)
+    }
+
+    fn whole_files_max(&self) -> usize {
+        self.files.pins_max()
     }
 
     fn written_by_others(&self, ino: u64) -> Result<(), BackingError> {

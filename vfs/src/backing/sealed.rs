@@ -499,8 +499,8 @@ impl Backing for Sealed {
         self.files.used_bytes()
     }
 
-    fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError> {
-        Ok(self.files.survey(visit)?)
+    fn recount(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError> {
+        Ok(self.files.recount(visit)?)
     }
 
     fn expect_used(&self, bytes: u64) {

@@ -115,12 +115,12 @@ fn space_is_counted_given_back_and_gone_with_the_file() {
             backing.used_bytes()
         );
         let mut seen = Vec::new();
-        backing.survey(&mut |file| seen.push((file.ino, file.bytes))).unwrap();
+        backing.recount(&mut |file| seen.push((file.ino, file.bytes))).unwrap();
         assert_eq!(seen, vec![(9, backing.used_bytes())]);
         backing.remove(9).unwrap();
         backing.remove(9).unwrap();
         assert_eq!(backing.used_bytes(), 0);
-        backing.survey(&mut |file| panic!("{file:?} is still there")).unwrap();
+        backing.recount(&mut |file| panic!("{file:?} is still there")).unwrap();
     }
 }
 

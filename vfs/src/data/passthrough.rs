@@ -177,7 +177,7 @@ impl Shared {
     }
 
     fn begin_pass(&self, inode: &Arc<Inode>, state: &mut InodeState, write: bool) -> Result<bool, VfsError> {
-        if state.opens > 0 || !self.may_pass(state, write) || self.passing.lock().len() >= PASSES_MAX {
+        if state.opens > 0 || !self.may_pass(state, write) || !self.has_room_to_pass() {
             return Ok(false);
         }
         self.journal_locked(inode.ino, state, None)?;
@@ -192,13 +192,18 @@ impl Shared {
         Ok(true)
     }
 
+    fn has_room_to_pass(&self) -> bool {
+        self.passing.lock().len() < PASSES_MAX.min(self.backing.whole_files_max())
+    }
+
     fn start_pass(&self, inode: &Arc<Inode>, state: &mut InodeState, pass: Pass) {
         state.data.pass = Some(pass);
         self.passing.lock().insert(inode.ino, inode.clone());
     }
 
-    /// A small file is not: to hand it out costs more than its few reads and writes. One under a quota is not: nobody would ask the quota before a write. One that waits for a sync is not yet: the note
-    /// would have its backing file believed that the disk does not have.
+    /// Whether a file may pass. Not a small one: to hand it out costs more than its few reads and writes. Not one under a quota:
+    /// nothing would ask the quota before a write. And not yet one whose content still has to be synced: from the note on the next
+    /// mount after a crash believes the backing file, and part of that would not be on the disk.
     fn may_pass(&self, state: &InodeState, write: bool) -> bool {
         let record = &state.record;
         !record.inline
@@ -234,7 +239,7 @@ impl Shared {
         state.data.born_in = dir;
         let quota = state.record.quota;
         let fit = quota == 0 && state.opens == 1 && !state.gone && !self.is_tight();
-        if !fit || self.births.likely_small(dir, name) || self.passing.lock().len() >= PASSES_MAX {
+        if !fit || self.births.likely_small(dir, name) || !self.has_room_to_pass() {
             return Ok(None);
         }
         let file = self.backing.whole_file(inode.ino, true)?;

@@ -5,7 +5,6 @@ use crate::core::AtRest;
 use crate::data::CHUNK;
 use crate::fakes::bench::{BOTH, Bench, pattern};
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
 
 const MIB: usize = 1 << 20;
 
@@ -130,6 +129,13 @@ fn nobody_who_gives_space_back_is_done_before_all_of_it_is() {
 
 #[test]
 fn room_is_made_from_the_least_recently_used_files() {
+    room_is_made_by(EVICT_FILES_MAX);
+    // Also where they are more than are remembered at a time.
+    room_is_made_by(2);
+    room_is_made_by(1);
+}
+
+fn room_is_made_by(files_max: usize) {
     let bench = Bench::with_room(AtRest::Plain, 10 << 20);
     for ino in 1..=9 {
         bench.create(ino);
@@ -147,6 +153,7 @@ fn room_is_made_from_the_least_recently_used_files() {
     bench.clock.advance(Duration::from_secs(1));
     bench.create(10);
     bench.write(10, 0, &pattern(10, 2 * MIB));
+    bench.data.shared().make_room_by(files_max).unwrap();
     bench.keep_house();
     assert!(bench.data.cache_bytes() <= 9 << 20, "{}", bench.data.cache_bytes());
     let is_resident = |ino: &u64| bench.extent(*ino, 0).unwrap().resident;

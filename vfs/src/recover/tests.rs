@@ -138,7 +138,7 @@ fn a_clean_close_remembers_what_the_cache_takes() {
         let bench = bench.reopen();
         let told = bench.data.cache_bytes();
         assert!(told >= CHUNK, "{told}");
-        bench.data.shared().backing.survey(&mut |_| ()).unwrap();
+        bench.data.shared().backing.recount(&mut |_| ()).unwrap();
         assert_eq!(bench.data.cache_bytes(), told);
     }
 }

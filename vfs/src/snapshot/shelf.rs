@@ -180,7 +180,7 @@ impl Shelf {
         let mut batch = Batch::new();
         batch.put(WHOLE_KEY, records::encode_counter(1));
         store.commit(batch)?;
-        // Only so that a tree which is not whole is not taken for one after a crash.
+        // Nobody needs the tree to outlive a crash; but the mark must not be on the disk without all of the tree.
         store.barrier()?;
         Ok(self.put(snapshot, name, store))
     }

@@ -13,13 +13,12 @@ use crate::dentry::{check_name, is_dot};
 use crate::error::VfsError;
 use crate::inode::{Inode, ROOT_INO, lock_many};
 use crate::limits::{BLOCK_BYTES, SCAN_PAGE, TRASH_BATCH, TRASH_ROOM_ROUNDS, TRASH_TICK};
+use crate::pace::{Paced, Threads};
 use crate::records::{self, InodeRecord, TrashRecord};
 use crate::trash::{self, TrashItem, TrashSize};
 use cessfs_sync::Batch;
-use parking_lot::{Condvar, Mutex};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Weak};
-use std::thread::{self, JoinHandle};
 
 /// Key of the size of the trash at the last clean close: two counters, files and blocks.
 const SIZE_KEY: &[u8] = b"strash-size";
@@ -312,81 +311,39 @@ impl Vfs {
 
     /// Starts the thread that keeps the trash within its time and room.
     pub(super) fn start_sweeper(self: &Arc<Self>) -> Result<(), VfsError> {
-        let (weak, stop): (Weak<Vfs>, _) = (Arc::downgrade(self), self.sweeper.stop.clone());
-        #[expect(clippy::disallowed_methods, reason = "only where the volume was opened with threads")]
-        let thread = thread::Builder::new().name("trash".into()).spawn(move || {
-            while !stop.wait() {
-                let Some(vfs) = weak.upgrade() else { return };
-                loop {
-                    match vfs.sweep_trash() {
-                        Ok(more) if more && !stop.is_asked() => {}
-                        Ok(_) => break,
-                        Err(e) => {
-                            vfs.data.note_error(format!("the trash cannot be swept: {e}"));
-                            break;
-                        }
+        self.sweeper.threads.start("trash", TRASH_TICK, self, |vfs, stop| {
+            loop {
+                match vfs.sweep_trash() {
+                    Ok(more) if more && !stop.is_asked() => {}
+                    Ok(_) => break,
+                    Err(e) => {
+                        vfs.data.note_error(format!("the trash cannot be swept: {e}"));
+                        break;
                     }
                 }
             }
         })?;
-        *self.sweeper.thread.lock() = Some(thread);
         Ok(())
     }
 }
 
-/// The thread that keeps the trash within its time and room, once started.
+impl Paced for Vfs {
+    fn tell(&self, trouble: String) {
+        self.data.note_error(trouble);
+    }
+}
+
+/// What keeps the trash within its time and room.
 #[derive(Default)]
 pub(super) struct Sweeper {
-    stop: Arc<Stop>,
-    thread: Mutex<Option<JoinHandle<()>>>,
+    threads: Threads,
     /// Bytes deleted since the territory became full.
     given: AtomicU64,
-}
-
-#[derive(Default)]
-struct Stop {
-    asked: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Stop {
-    /// Waits for a tick; true when it is time to end.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a pace of real threads; a simulated volume has none"
-    )]
-    fn wait(&self) -> bool {
-        let mut asked = self.asked.lock();
-        if !*asked {
-            self.changed.wait_for(&mut asked, TRASH_TICK);
-        }
-        *asked
-    }
-
-    fn is_asked(&self) -> bool {
-        *self.asked.lock()
-    }
 }
 
 impl Sweeper {
     /// Asks the thread to end, and waits for it.
     pub(super) fn stop(&self) {
-        self.ask();
-        if let Some(thread) = self.thread.lock().take() {
-            // A thread that panicked has said so; there is nothing left of it to wait for.
-            let _ = thread.join();
-        }
-    }
-
-    fn ask(&self) {
-        *self.stop.asked.lock() = true;
-        self.stop.changed.notify_all();
-    }
-}
-
-impl Drop for Sweeper {
-    fn drop(&mut self) {
-        // Not joined: the last one to hold the volume may be the thread itself.
-        self.ask();
+        self.threads.stop();
     }
 }

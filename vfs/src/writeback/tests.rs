@@ -119,6 +119,22 @@ fn a_chunk_that_cannot_be_submitted_waits_and_tries_again() {
 }
 
 #[test]
+fn a_chunk_whose_handing_over_panicked_waits_and_tries_again() {
+    let bench = Bench::new(AtRest::Plain);
+    let shared = bench.data.shared();
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, MIB));
+    bench.clock.advance(bench.core.config.writeback_delay);
+    bench.chunks.panic_at_submit(true);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| shared.write_back_next()));
+    assert!(panicked.is_err());
+    bench.chunks.panic_at_submit(false);
+    bench.clock.advance(WRITEBACK_RETRY);
+    assert!(shared.write_back_next(), "it is due again");
+    assert_eq!(bench.chunks.open_chunks(), 1);
+}
+
+#[test]
 fn equal_content_is_submitted_under_one_id() {
     let bench = Bench::new(AtRest::Sealed);
     bench.create(5);

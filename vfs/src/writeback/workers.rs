@@ -5,96 +5,52 @@
 use crate::data::Shared;
 use crate::error::VfsError;
 use crate::limits::{MARK_SWEEP_PAGES, TICK, WRITEBACK_THREADS};
-use parking_lot::{Condvar, Mutex};
-use std::sync::{Arc, Weak};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use crate::pace::{Paced, Stop, Threads};
+use std::sync::Arc;
 
 /// The threads of a volume, once started.
 #[derive(Default)]
-pub(crate) struct Workers {
-    stop: Arc<Stop>,
-    threads: Mutex<Vec<JoinHandle<()>>>,
-}
-
-#[derive(Default)]
-struct Stop {
-    asked: Mutex<bool>,
-    changed: Condvar,
-}
-
-impl Stop {
-    /// Waits; true when it is time to end.
-    #[expect(
-        clippy::disallowed_methods,
-        reason = "a pace of real threads; a simulated volume has none"
-    )]
-    fn wait(&self, pause: Duration) -> bool {
-        let mut asked = self.asked.lock();
-        if !*asked {
-            self.changed.wait_for(&mut asked, pause);
-        }
-        *asked
-    }
-
-    /// Waits as long as writing back has to step aside; true when it is time to end.
-    fn while_aside(&self, shared: &Shared) -> bool {
-        while let Some(pause) = shared.write_back_steps_aside() {
-            if self.wait(pause) {
-                return true;
-            }
-        }
-        *self.asked.lock()
-    }
-}
+pub(crate) struct Workers(Threads);
 
 impl Workers {
     pub(crate) fn start(&self, shared: &Arc<Shared>) -> Result<(), VfsError> {
         for number in 0..WRITEBACK_THREADS {
-            self.spawn(format!("writeback-{number}"), shared, |shared, stop| {
-                while !stop.while_aside(shared) && shared.write_back_next() {}
-            })?;
+            self.0
+                .start(&format!("writeback-{number}"), TICK, shared, |shared, stop| {
+                    while !is_asked_once_aside(shared, stop) && shared.write_back_next() {}
+                })?;
         }
-        self.spawn("passthrough".into(), shared, |shared, _| {
+        self.0.start("passthrough", TICK, shared, |shared, _| {
             // What failed is in `errors`, and tried again.
             let _ = shared.tend_passes();
         })?;
-        self.spawn("cache".into(), shared, |shared, _| {
+        self.0.start("cache", TICK, shared, |shared, _| {
             if let Err(e) = shared.keep_house() {
                 shared.errors.add(format!("the cache cannot be kept in order: {e}"));
             }
-        })
-    }
-
-    fn spawn(&self, name: String, shared: &Arc<Shared>, step: fn(&Shared, &Stop)) -> Result<(), VfsError> {
-        let (weak, stop): (Weak<Shared>, _) = (Arc::downgrade(shared), self.stop.clone());
-        #[expect(clippy::disallowed_methods, reason = "only where the volume was opened with threads")]
-        let thread = thread::Builder::new().name(name).spawn(move || {
-            cessfs_sync::priority::step_back();
-            while !stop.wait(TICK) {
-                let Some(shared) = weak.upgrade() else { return };
-                step(&shared, &stop);
-            }
         })?;
-        self.threads.lock().push(thread);
         Ok(())
     }
 
     /// Asks the threads to end, and waits for them.
     pub(crate) fn stop(&self) {
-        *self.stop.asked.lock() = true;
-        self.stop.changed.notify_all();
-        for thread in std::mem::take(&mut *self.threads.lock()) {
-            // A thread that panicked has said so; there is nothing left of it to wait for.
-            let _ = thread.join();
-        }
+        self.0.stop();
     }
 }
 
-impl Drop for Workers {
-    fn drop(&mut self) {
-        *self.stop.asked.lock() = true;
-        self.stop.changed.notify_all();
+/// Waits as long as writing back has to step aside; true when it is time to end.
+fn is_asked_once_aside(shared: &Shared, stop: &Stop) -> bool {
+    while let Some(pause) = shared.write_back_steps_aside() {
+        if stop.wait(pause) {
+            return true;
+        }
+    }
+    stop.is_asked()
+}
+
+impl Paced for Shared {
+    fn tell(&self, trouble: String) {
+        self.errors.add(trouble);
     }
 }
 

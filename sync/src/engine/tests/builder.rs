@@ -5,6 +5,7 @@ use crate::chunk_store::{ChunkStore, CutCause, DeltaSource, Standing};
 use crate::engine::{Config, Engine};
 use crate::ledger::PackState;
 use crate::limits::{PACK_AGE_MAX, SEGMENT_BYTES};
+use crate::pack::directory_sealed_bytes;
 use crate::store::{Batch, MetaStore, StoreError};
 use cessfs_crypto::{ChunkId, PackSeq};
 use parking_lot::Mutex;
@@ -269,6 +270,23 @@ async fn full_packs_are_sealed_and_the_backlog_has_a_bound() {
     engine.settle().await.expect("settle");
     assert_eq!(engine.status().packs[&PackState::Confirmed], 3);
     rig.assert_fetch(&engine, &chunks[60..64]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_of_tiny_chunks_is_full_when_its_directory_is() {
+    let rig = Rig::new(12, 68);
+    let mut config = rig.world.config(&rig.staging());
+    config.pack_directory_bytes_max = directory_sealed_bytes(10, 1);
+    let engine = rig.world.engine(config, rig.store.clone()).expect("open");
+    engine.start();
+    let chunks = rig.chunks(25, 1);
+    rig.submit(&engine, &chunks);
+    eventually("two packs are full", || {
+        engine.status().packs.get(&PackState::Confirmed) == Some(&2)
+    })
+    .await;
+    rig.assert_fetch(&engine, &chunks[..20]).await;
+    assert_eq!(engine.standing(chunks[20].0), Standing::Open);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -2,7 +2,7 @@
 
 use super::rig::{Rig, eventually};
 use crate::chunk_store::{ChunkStore, Standing};
-use crate::sim::FuseStore;
+use crate::sim::CutoffStore;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ async fn a_crash_after_every_single_record_neither_declares_twice_nor_loses_a_ch
     loop {
         lives += 1;
         assert!(lives < 200, "no progress: {:?}", rig.world.chain.declarations());
-        let store = Arc::new(FuseStore::new(rig.store.clone(), 1));
+        let store = Arc::new(CutoffStore::new(rig.store.clone(), 1));
         let engine = rig.open_on(store.clone());
         if chunks.iter().all(|(id, _)| engine.standing(*id) == Standing::Confirmed) {
             break;
@@ -24,7 +24,7 @@ async fn a_crash_after_every_single_record_neither_declares_twice_nor_loses_a_ch
         rig.submit(&engine, &chunks);
         let settled = engine.settle();
         let confirmed = || chunks.iter().all(|(id, _)| engine.standing(*id) == Standing::Confirmed);
-        let crashed = eventually("the fuse blows", || store.is_blown() || confirmed());
+        let crashed = eventually("the store takes no more", || store.is_cut_off() || confirmed());
         // The settle fails with the journal; only that it ends matters.
         let _ = tokio::join!(settled, crashed);
     }

@@ -7,7 +7,7 @@ use crate::clock::Clock;
 use crate::fragment_store::{Fid, FragmentBody, FragmentStore, MinerError, MinerStatus, Sha256Hash};
 use crate::ledger::{Blocked, PackState};
 use crate::limits::COLUMNS;
-use crate::sim::{Fault, FuseStore, SimMiners};
+use crate::sim::{CutoffStore, Fault, SimMiners};
 use crate::upkeep::{Depth, UpkeepConfig, Verdict};
 use bytes::Bytes;
 use cessfs_crypto::PackSeq;
@@ -214,7 +214,7 @@ async fn a_crash_after_any_record_of_a_replacement_loses_no_chunk_and_declares_n
     loop {
         lives += 1;
         assert!(lives < 60, "no progress: {:?}", rig.world.chain.declarations());
-        let store = Arc::new(FuseStore::new(rig.store.clone(), usize::div_ceil(lives, 2)));
+        let store = Arc::new(CutoffStore::new(rig.store.clone(), usize::div_ceil(lives, 2)));
         let engine = open_on(&rig, store.clone(), &owner, impatient);
         if engine.status().packs.contains_key(&PackState::Doubted) {
             // It was doubted for good; without another miner what was in it could go nowhere.
@@ -222,7 +222,7 @@ async fn a_crash_after_any_record_of_a_replacement_loses_no_chunk_and_declares_n
         }
         let settled = tokio::spawn(engine.settle());
         eventually("the fuse blows or everything is on the network", || {
-            store.is_blown() || settled.is_finished()
+            store.is_cut_off() || settled.is_finished()
         })
         .await;
         if settled.is_finished() && settled.await.is_ok_and(|settled| settled.is_ok()) {

@@ -7,7 +7,7 @@ use crate::engine::Engine;
 use crate::fragment_store::Fid;
 use crate::ledger::PackState;
 use crate::pipeline::UplinkLimit;
-use crate::sim::{Fault, FuseStore, SimMiners};
+use crate::sim::{CutoffStore, Fault, SimMiners};
 use crate::store::{Batch, MetaStore, StoreError};
 use crate::upkeep::{Depth, UpkeepConfig, Verdict};
 use bytes::Bytes;
@@ -266,14 +266,14 @@ async fn crash_until_deleted(
     loop {
         lives += 1;
         assert!(lives < 100, "no progress: {:?}", rig.world.chain.deletions());
-        let store = Arc::new(FuseStore::new(rig.store.clone(), usize::div_ceil(lives, 2)));
+        let store = Arc::new(CutoffStore::new(rig.store.clone(), usize::div_ceil(lives, 2)));
         let engine = open_on(rig, store.clone(), owner, |_| ());
         let work = tokio::spawn(round(&engine));
         eventually("the fuse blows or the round is over", || {
-            store.is_blown() || work.is_finished()
+            store.is_cut_off() || work.is_finished()
         })
         .await;
-        let done = work.is_finished() && !store.is_blown();
+        let done = work.is_finished() && !store.is_cut_off();
         work.abort();
         for (id, _) in &named {
             let located = engine.locate(*id).expect("locate").expect("a living chunk is known");

@@ -12,10 +12,10 @@
 //! [`may_turn`](Log::may_turn).
 
 use super::Sealer;
+use crate::erasure::sha256_of;
 use crate::limits::DISK_RESERVE_BYTES;
 use crate::stages;
 use crate::store::{StoreError, from_io};
-use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
@@ -397,8 +397,8 @@ fn sealed_as(header: &[u8; HEADER_BYTES]) -> [u8; HEADER_BYTES + 1] {
 }
 
 fn check_of(header: &[u8; HEADER_BYTES], payload: &[u8]) -> [u8; CHECK_BYTES] {
-    let hash = Sha256::new().chain_update(header).chain_update(payload).finalize();
-    *hash.first_chunk().expect("a hash has 32 bytes")
+    let hash = sha256_of(&[header, payload]);
+    *hash.0.first_chunk().expect("a hash has 32 bytes")
 }
 
 fn encode(changes: &Changes) -> Vec<u8> {

@@ -72,7 +72,7 @@ fn put(key: &str, value: &str) -> Batch {
 fn reads_see_a_commit_before_the_writer_does() {
     let fake = Arc::new(Fake::default());
     fake.hold(true);
-    let journal = Journal::new(fake.clone(), None);
+    let journal = Journal::new(fake.clone(), None).unwrap();
     journal.commit(put("a", "1")).unwrap();
     assert_eq!(journal.get(b"a").unwrap().as_deref(), Some(&b"1"[..]));
     assert!(fake.map.lock().is_empty());
@@ -84,7 +84,7 @@ fn reads_see_a_commit_before_the_writer_does() {
 #[test]
 fn commits_that_queue_up_are_one_batch_and_one_flush() {
     let fake = Arc::new(Fake::default());
-    let journal = Journal::new(fake.clone(), None);
+    let journal = Journal::new(fake.clone(), None).unwrap();
     fake.hold(true);
     journal.commit(put("first", "taken at once")).unwrap();
     for i in 0..100 {
@@ -103,7 +103,7 @@ fn commits_that_queue_up_are_one_batch_and_one_flush() {
 #[test]
 fn a_failed_write_fails_the_barrier_and_every_later_change() {
     let fake = Arc::new(Fake::default());
-    let journal = Journal::new(fake.clone(), None);
+    let journal = Journal::new(fake.clone(), None).unwrap();
     journal.commit(put("a", "1")).unwrap();
     journal.barrier().unwrap();
     fake.fails.store(true, Ordering::SeqCst);
@@ -131,7 +131,7 @@ fn sealed_values_do_not_show_in_the_backend() {
         .volume_keys(cessfs_crypto::VolumeId([7; 16]))
         .at_rest();
     let fake = Arc::new(Fake::default());
-    let journal = Journal::new(fake.clone(), Some(Sealer::new(keys, Box::new(Counter(9)))));
+    let journal = Journal::new(fake.clone(), Some(Sealer::new(keys, Box::new(Counter(9))))).unwrap();
     journal.commit(put("name", "a plaintext value")).unwrap();
     journal.barrier().unwrap();
     let stored = fake.map.lock().get(&b"name"[..]).cloned().unwrap();
@@ -170,7 +170,7 @@ proptest! {
     #[test]
     fn behaves_like_a_map_whatever_the_writer_does(ops in prop::collection::vec(op(), 1..60)) {
         let fake = Arc::new(Fake::default());
-        let journal = Journal::new(fake.clone(), None);
+        let journal = Journal::new(fake.clone(), None).unwrap();
         let mut model: BTreeMap<Vec<u8>, Vec<u8>> = BTreeMap::new();
         for op in ops {
             match op {

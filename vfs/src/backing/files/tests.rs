@@ -33,6 +33,19 @@ fn a_write_that_a_sync_ran_beside_is_synced_by_the_next() {
 }
 
 #[test]
+fn what_was_pinned_is_kept_open_within_the_limit_of_descriptors() {
+    let dir = scratch();
+    let mut files = Files::open(dir.path(), Readahead::Disk).unwrap();
+    assert!(files.pins_max <= descriptors_max() / PARTS_PINNED_SHARE);
+    files.open_max = 2;
+    for ino in 1..=9 {
+        files.pin(ino, true).unwrap().unwrap();
+    }
+    (1..=9).for_each(|ino| files.unpin(ino));
+    assert_eq!((files.open.lock().len(), files.pinned.lock().len()), (2, 0));
+}
+
+#[test]
 fn a_sync_of_all_waits_for_one_that_is_running() {
     let dir = scratch();
     let files = Files::open(dir.path(), Readahead::Disk).unwrap();

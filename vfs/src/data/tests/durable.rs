@@ -277,14 +277,17 @@ impl Backing for Watched {
     fn used_bytes(&self) -> u64 {
         self.backing.used_bytes()
     }
-    fn survey(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError> {
-        self.backing.survey(visit)
+    fn recount(&self, visit: &mut dyn FnMut(BackingFile)) -> Result<(), BackingError> {
+        self.backing.recount(visit)
     }
     fn expect_used(&self, bytes: u64) {
         self.backing.expect_used(bytes);
     }
     fn whole_file(&self, ino: u64, make: bool) -> Result<Option<Arc<File>>, BackingError> {
         self.backing.whole_file(ino, make)
+    }
+    fn whole_files_max(&self) -> usize {
+        self.backing.whole_files_max()
     }
     fn written_by_others(&self, ino: u64) -> Result<(), BackingError> {
         self.backing.written_by_others(ino)

@@ -394,8 +394,13 @@ fn a_directory_is_renamed_where_it_is_after_a_walk_and_not_during_one() {
     let inode = w.vfs.inode(t).unwrap();
     inode.state.write().record.quota = t;
     let walk = w.vfs.walks.write();
+    let (began, begins) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
-        let renamed = scope.spawn(|| w.rename("/t/d", "/t/e"));
+        let renamed = scope.spawn(|| {
+            began.send(()).unwrap();
+            w.rename("/t/d", "/t/e")
+        });
+        begins.recv().unwrap();
         std::thread::sleep(Duration::from_millis(50));
         assert!(!renamed.is_finished() && w.exists("/t/d"), "it waits for the walk");
         drop(walk);
@@ -410,8 +415,13 @@ fn a_link_within_a_tree_waits_for_a_walk_that_has_told_half_of_it() {
     w.vfs.put_quota(t, Some(&quota_in(QuotaPhase::Spreading))).unwrap();
     w.vfs.inode(t).unwrap().state.write().record.quota = t;
     let walk = w.vfs.walks.write();
+    let (began, begins) = std::sync::mpsc::channel();
     std::thread::scope(|scope| {
-        let linked = scope.spawn(|| w.link("/t/d/b", "/t/b"));
+        let linked = scope.spawn(|| {
+            began.send(()).unwrap();
+            w.link("/t/d/b", "/t/b")
+        });
+        begins.recv().unwrap();
         std::thread::sleep(Duration::from_millis(50));
         assert!(!linked.is_finished() && !w.exists("/t/b"), "it waits for the walk");
         w.vfs.inode(w.ino("/t/d/b")).unwrap().state.write().record.quota = t;

@@ -5,29 +5,29 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// See the module head.
-pub struct FuseStore {
+pub struct CutoffStore {
     inner: Arc<MemStore>,
     left: AtomicUsize,
-    blown: AtomicBool,
+    cut_off: AtomicBool,
 }
 
-impl FuseStore {
+impl CutoffStore {
     /// Takes `commits` more changes into `inner`, then fails for good.
-    pub fn new(inner: Arc<MemStore>, commits: usize) -> FuseStore {
-        FuseStore {
+    pub fn new(inner: Arc<MemStore>, commits: usize) -> CutoffStore {
+        CutoffStore {
             inner,
             left: AtomicUsize::new(commits),
-            blown: AtomicBool::new(false),
+            cut_off: AtomicBool::new(false),
         }
     }
 
     /// A change was refused.
-    pub fn is_blown(&self) -> bool {
-        self.blown.load(Ordering::SeqCst)
+    pub fn is_cut_off(&self) -> bool {
+        self.cut_off.load(Ordering::SeqCst)
     }
 }
 
-impl MetaStore for FuseStore {
+impl MetaStore for CutoffStore {
     fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.inner.get(key)
     }
@@ -41,7 +41,7 @@ impl MetaStore for FuseStore {
         match self.left.fetch_update(Ordering::SeqCst, Ordering::SeqCst, spent) {
             Ok(_) => self.inner.commit(batch),
             Err(_) => {
-                self.blown.store(true, Ordering::SeqCst);
+                self.cut_off.store(true, Ordering::SeqCst);
                 Err(StoreError::Poisoned)
             }
         }
