@@ -47,7 +47,7 @@ use crate::limits::{BLOCK_BYTES, CACHE_SLACK_BYTES_MIN, RECENT_INODES_MAX, SCAN_
 use crate::records::{self, Extent, InodeRecord};
 use crate::request::{Seek, SpaceChange};
 use crate::restore::MissingFile;
-use crate::writeback::{DirtyQueue, Workers};
+use crate::writeback::{Completions, DirtyQueue, Workers};
 use crate::{EvictReport, ExtentInfo, Later};
 use cessfs_sync::disk::DiskRoom;
 use cessfs_sync::limits::CHUNK_BYTES;
@@ -55,6 +55,7 @@ use cessfs_sync::{Batch, DeltaSource};
 use errors::ErrorLog;
 use filling::Filling;
 use lru::LruCache;
+use futures::future::BoxFuture;
 use parking_lot::Mutex;
 use passthrough::{Births, Looker, Stamp};
 use reclaim::ReclaimQueue;
@@ -92,6 +93,8 @@ pub(crate) struct Shared {
     pub(crate) backing: Arc<dyn Backing>,
     /// Chunks that have to be written back, or were and wait for their pack.
     pub(crate) dirty: Mutex<DirtyQueue>,
+    /// What is fetched for chunks that have to be written back, and are not all here.
+    pub(crate) completions: Completions,
     /// Inodes with content that is ahead of the store; kept alive by being here.
     pending: Mutex<BTreeMap<u64, Arc<Inode>>>,
     /// Fetched chunks that somebody is putting into the cache.
@@ -146,6 +149,7 @@ impl Data {
         let data = Data(Arc::new(Shared {
             backing,
             dirty: Mutex::new(DirtyQueue::default()),
+            completions: Completions::default(),
             pending: Mutex::new(BTreeMap::new()),
             filling: Filling::default(),
             reclaim: ReclaimQueue::default(),
@@ -438,6 +442,15 @@ impl Data {
     /// The pipeline's staging is full, a dirty chunk cannot be read, or something cannot be made durable; the rest is submitted.
     pub fn write_back_all(&self) -> Result<(), VfsError> {
         self.0.write_back_all()
+    }
+
+    /// Fetches what is missing of chunks that were written over in part.
+    ///
+    /// # Errors
+    /// The network does not give it, or the cache fails; the rest is complete.
+    pub(crate) fn complete_all(&self) -> BoxFuture<'static, Result<(), VfsError>> {
+        let shared = self.0.clone();
+        Box::pin(async move { shared.complete_all().await })
     }
 
     /// How often something that had been submitted turned out not to be on its way.
