@@ -7,6 +7,7 @@
 pub mod launch;
 pub mod log;
 mod notify;
+mod places;
 mod reload;
 mod service;
 mod snapshots;

@@ -8,7 +8,12 @@
 //!                     ^                              |  ^               |
 //!                     +------------write-------------+  +-----fetch-----+
 //!                     +-----------------write of the whole chunk--------+
+//!                     ^                                                 |
+//!                     +--fetch of the rest-- patched <--write of blocks-+
 //! ```
+//!
+//! A patched chunk is dirty and in part here: the blocks that were written over what the network has
+//! (`docs/decisions/0028-written-over.md`).
 //!
 //! Promises: after [`fsync`](Data::fsync) everything written before survives a power cut; a later write that is not synced
 //! never takes that away. What a crash leaves of unsynced writes is a prefix in the order of the journal's batches. Bytes
@@ -21,6 +26,7 @@
 
 mod copy;
 mod errors;
+mod extents;
 mod fetch;
 mod filling;
 mod inline;
@@ -43,8 +49,8 @@ use crate::core::Core;
 use crate::delta::cut::Cutter;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
-use crate::limits::{BLOCK_BYTES, CACHE_SLACK_BYTES_MIN, RECENT_INODES_MAX, SCAN_PAGE};
-use crate::records::{self, Extent, InodeRecord};
+use crate::limits::{BLOCK_BYTES, CACHE_SLACK_BYTES_MIN, RECENT_INODES_MAX};
+use crate::records::{self, InodeRecord};
 use crate::request::{Seek, SpaceChange};
 use crate::restore::MissingFile;
 use crate::writeback::{Completions, DirtyQueue, Workers};
@@ -54,8 +60,8 @@ use cessfs_sync::limits::CHUNK_BYTES;
 use cessfs_sync::{Batch, DeltaSource};
 use errors::ErrorLog;
 use filling::Filling;
-use lru::LruCache;
 use futures::future::BoxFuture;
+use lru::LruCache;
 use parking_lot::Mutex;
 use passthrough::{Births, Looker, Stamp};
 use reclaim::ReclaimQueue;
@@ -539,68 +545,6 @@ impl Shared {
 
     pub(crate) fn cutter(&self) -> &Cutter {
         &self.cutter
-    }
-
-    fn extents(&self, inode: &Inode) -> Result<Vec<ExtentInfo>, VfsError> {
-        let state = inode.state.read();
-        if state.record.inline {
-            let info = ExtentInfo {
-                index: 0,
-                stored: None,
-                len: state.record.size as u32,
-                resident: true,
-                dirty: false,
-                inline: true,
-            };
-            return Ok(if state.record.size == 0 { Vec::new() } else { vec![info] });
-        }
-        let mut found: BTreeMap<u64, Extent> = BTreeMap::new();
-        self.each_extent(inode.ino, 0, &mut |chunk, extent| {
-            found.insert(chunk, extent);
-            Ok(())
-        })?;
-        let cache = state.data.chunks.lock();
-        for chunk in cache.numbers_from(0) {
-            if let Some((now, _)) = cache.peek(chunk) {
-                found.insert(chunk, now);
-            }
-        }
-        drop(cache);
-        let size = state.record.size;
-        let info = |(index, extent): (u64, Extent)| ExtentInfo {
-            index,
-            stored: extent.stored.map(|(id, _)| id),
-            len: chunk_len(size, index),
-            resident: extent.resident,
-            dirty: extent.dirty,
-            inline: false,
-        };
-        Ok(found
-            .into_iter()
-            .filter(|(_, extent)| !extent.blocks.is_empty())
-            .map(info)
-            .collect())
-    }
-
-    /// Visits the extents of `ino` that the store has, from chunk `first` on.
-    pub(crate) fn each_extent(
-        &self,
-        ino: u64,
-        first: u64,
-        visit: &mut dyn FnMut(u64, Extent) -> Result<(), VfsError>,
-    ) -> Result<(), VfsError> {
-        let prefix = records::extent_prefix(ino);
-        let mut from = records::extent_key(ino, first);
-        loop {
-            let page = self.core.store.scan(&prefix, &from, SCAN_PAGE)?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
-            from.clone_from(last);
-            from.push(0);
-            for (key, value) in &page {
-                let (_, chunk) = records::parse_extent_key(key)?;
-                visit(chunk, Extent::decode(value)?)?;
-            }
-        }
     }
 }
 

@@ -268,7 +268,9 @@ impl Shared {
             let kept = extent.kept.filter(|_| extent.is_patched());
             extent.over.remove_all(lost);
             extent.blocks.remove_all(lost);
-            extent.blocks.insert_all(&lost.common(&kept.map_or(BlockMap::default(), |kept| kept.blocks)));
+            extent
+                .blocks
+                .insert_all(&lost.common(&kept.map_or(BlockMap::default(), |kept| kept.blocks)));
             extent.settle_if_bare();
         }
         extent

@@ -2,13 +2,11 @@
 
 use super::log::LogHandle;
 use super::uplink::WhyPaused;
-use super::{Start, snapshots, trees, upkeep};
+use super::{Start, places, snapshots, trees, upkeep};
 use crate::config::VolumeConfig;
 use crate::control::client::{MOUNTED, SENDING};
 use crate::control::server::Service;
-use crate::control::{
-    ChunkPlace, Damaged, Event, Evicted, Explained, MinerPlace, Op, PackPlace, Progress, Reply, Sends, Status,
-};
+use crate::control::{Damaged, Event, Evicted, Explained, Op, Progress, Reply, Sends, Status};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::{
@@ -19,12 +17,11 @@ use crate::mountpoint;
 use crate::seen;
 use crate::survey;
 use crate::wiring::Volume;
-use cessfs_crypto::SS58_PREFIX;
-use cessfs_sync::engine::{ChunkLocation, Status as EngineStatus};
+use cessfs_sync::ChunkStore;
+use cessfs_sync::engine::Status as EngineStatus;
 use cessfs_sync::ledger::PackState;
-use cessfs_sync::{ChunkStore, Standing};
+use cessfs_vfs::FileKind;
 use cessfs_vfs::limits::BLOCK_BYTES;
-use cessfs_vfs::{ExtentInfo, FileKind};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::fs::File;
@@ -260,7 +257,11 @@ impl Daemon {
             blocking(move || flush_kernel(&mountpoint)).await?;
         }
         // Once more if a pack could not be sealed, or what was known already lay in one that is about to go.
+        let mut incomplete = None;
         for _ in 0..SYNC_ROUNDS_MAX {
+            if wait {
+                incomplete = self.complete(events).await.err();
+            }
             let (vfs, untold) = (self.volume.vfs.clone(), self.volume.vfs.untold());
             let written = blocking(move || vfs.write_back_all().map_err(Failure::from));
             self.with_progress(written, events).await?;
@@ -273,17 +274,31 @@ impl Daemon {
             let told = self.volume.vfs.clone();
             blocking(move || told.note_sent().map_err(Failure::from)).await?;
             self.note_seen();
-            if self.volume.vfs.untold() == untold {
+            if self.volume.vfs.untold() == untold && incomplete.is_none() {
                 return Ok(());
             }
+        }
+        if let Some(failure) = incomplete {
+            return Err(
+                failure.hint("everything else was sent; what was written into these files is safe on this disk")
+            );
         }
         let failure = Failure::new(Exit::Failed, "what was handed over got into no pack, again and again");
         Err(failure.hint("`cessfs status` tells the errors; nothing is lost here"))
     }
 
+    /// Fetches what is missing of chunks that were written over in part: they go to the network as a whole.
+    async fn complete(&self, events: &mpsc::Sender<Event>) -> Result<(), Failure> {
+        let completed = self.volume.vfs.complete_all().map(|done| done.map_err(Failure::from));
+        self.with_progress(completed.boxed(), events).await
+    }
+
     /// Takes a snapshot of everything written before the call.
     async fn create_snapshot(&self, name: String, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
         let (mountpoint, volume) = (self.mountpoint.clone(), self.volume.clone());
+        blocking(move || flush_kernel(&mountpoint)).await?;
+        self.complete(events).await?;
+        let mountpoint = self.mountpoint.clone();
         let taken = blocking(move || {
             flush_kernel(&mountpoint)?;
             snapshots::create(&volume, &name)
@@ -434,7 +449,7 @@ impl Daemon {
         let inline = extents.iter().any(|extent| extent.inline);
         for extent in extents.into_iter().filter(|extent| !extent.inline) {
             let volume = self.volume.clone();
-            let place = blocking(move || chunk_place(&volume, &extent)).await?;
+            let place = blocking(move || places::chunk_place(&volume, &extent)).await?;
             if events.send(Event::Chunk(Box::new(place))).await.is_err() {
                 break;
             }
@@ -530,59 +545,6 @@ fn refused_writes(error: &std::io::Error) -> Failure {
         "programs that call fsync were told; what they wrote is not in the mount. `cessfs status NAME` says what is full \
          or failed; sync again for all the rest",
     )
-}
-
-fn chunk_place(volume: &Volume, extent: &ExtentInfo) -> Result<ChunkPlace, Failure> {
-    let mut place = ChunkPlace {
-        index: extent.index,
-        len: extent.len,
-        id: extent.stored.map(|id| hex::encode(id.0)),
-        standing: standing_name(Standing::Unknown).to_owned(),
-        resident: extent.resident,
-        dirty: extent.dirty,
-        pack: None,
-    };
-    if let Some(id) = extent.stored {
-        place.standing = standing_name(volume.engine.standing(id)).to_owned();
-        place.pack = volume.engine.locate(id)?.map(|location| pack_place(&location));
-    }
-    Ok(place)
-}
-
-fn pack_place(location: &ChunkLocation) -> PackPlace {
-    let mut segments: Vec<u32> = location.pieces.iter().map(|piece| piece.segment).collect();
-    segments.dedup();
-    let mut columns: Vec<u8> = location.pieces.iter().map(|piece| piece.column).collect();
-    columns.dedup();
-    let miners = location.miners.iter().enumerate().filter_map(|(column, holder)| {
-        let (account, endpoint) = holder.as_ref()?;
-        Some(MinerPlace {
-            column: column as u8,
-            account: account.to_ss58(SS58_PREFIX),
-            endpoint: endpoint.clone(),
-        })
-    });
-    PackPlace {
-        seq: location.seq.0,
-        fid: location.fid.map(|fid| hex::encode(fid.0)),
-        state: location
-            .state
-            .map_or_else(|| "open".to_owned(), |state| state.to_string()),
-        offset: location.offset,
-        segments,
-        columns,
-        miners: miners.collect(),
-    }
-}
-
-fn standing_name(standing: Standing) -> &'static str {
-    match standing {
-        Standing::Unknown => "unknown",
-        Standing::Open => "open",
-        Standing::Sealed => "sealed",
-        Standing::Stored => "stored",
-        Standing::Confirmed => "confirmed",
-    }
 }
 
 pub(super) fn kind_name(kind: FileKind) -> &'static str {

@@ -202,7 +202,13 @@ impl Shared {
         let mut wanted = Vec::new();
         for (at, version) in unsynced {
             // What was cut off since it was written is nobody's.
-            if state.data.extent(&self.core, ino, at.chunk)?.local().blocks.contains(at.block) {
+            if state
+                .data
+                .extent(&self.core, ino, at.chunk)?
+                .local()
+                .blocks
+                .contains(at.block)
+            {
                 wanted.push((at, version));
             }
         }

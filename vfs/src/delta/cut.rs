@@ -24,8 +24,8 @@ use crate::data::young::inline_blocks;
 use crate::data::{CHUNK, Shared};
 use crate::inode::ROOT_INO;
 use crate::records::{
-    BlockMap, self, DENTRY_PREFIX, EXTENT_PREFIX, Extent, INLINE_PREFIX, INODE_PREFIX, InodeRecord, QUOTA_PREFIX, RecordError,
-    SNAPSHOT_PREFIX, SnapshotRecord, TRASH_PREFIX, XATTR_PREFIX,
+    self, BlockMap, DENTRY_PREFIX, EXTENT_PREFIX, Extent, INLINE_PREFIX, INODE_PREFIX, InodeRecord, QUOTA_PREFIX,
+    RecordError, SNAPSHOT_PREFIX, SnapshotRecord, TRASH_PREFIX, XATTR_PREFIX,
 };
 use crate::snapshot::Wanted;
 use crate::writeback::Sent;

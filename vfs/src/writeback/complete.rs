@@ -7,7 +7,7 @@ use super::DirtyQueue;
 use crate::data::Shared;
 use crate::error::VfsError;
 use crate::inode::Inode;
-use crate::limits::{COMPLETIONS_MAX, COMPLETION_POLL};
+use crate::limits::{COMPLETION_POLL, COMPLETIONS_MAX};
 use crate::records::Extent;
 use bytes::Bytes;
 use cessfs_crypto::ChunkId;
@@ -36,7 +36,13 @@ impl Completions {
         fetch: impl FnOnce() -> Fetch,
     ) -> Option<Result<Bytes, FetchError>> {
         let mut fetches = self.0.lock();
-        fetches.retain(|of, (awaited, _)| if *of == at { *awaited == id } else { dirty.lock().has(of) });
+        fetches.retain(|of, (awaited, _)| {
+            if *of == at {
+                *awaited == id
+            } else {
+                dirty.lock().has(of)
+            }
+        });
         if !fetches.contains_key(&at) && fetches.len() >= COMPLETIONS_MAX {
             return None;
         }
@@ -63,7 +69,10 @@ impl Shared {
             return Ok(None);
         }
         let at = (inode.ino, chunk);
-        match self.completions.poll(at, id, &self.dirty, || self.core.chunks.fetch(id)) {
+        match self
+            .completions
+            .poll(at, id, &self.dirty, || self.core.chunks.fetch(id))
+        {
             None => Ok(Some(COMPLETION_POLL)),
             Some(answer) => {
                 self.put_beneath(inode, chunk, id, &checked(answer?, len)?)?;
@@ -92,7 +101,10 @@ impl Shared {
         let all = self.dirty.lock().not_submitted();
         let each = futures::stream::iter(all).map(|(ino, chunk)| async move {
             let done = self.complete(ino, chunk).await;
-            done.inspect_err(|e| self.errors.add(format!("inode {ino}: chunk {chunk} cannot be completed: {e}")))
+            done.inspect_err(|e| {
+                self.errors
+                    .add(format!("inode {ino}: chunk {chunk} cannot be completed: {e}"))
+            })
         });
         let outcomes = each.buffer_unordered(COMPLETIONS_MAX);
         outcomes.fold(Ok(()), |first, done| async { first.and(done) }).await

@@ -108,9 +108,7 @@ fn what_was_cut_off_beneath_stays_cut_off() {
         bench.write(5, 212_992, &pattern(3, 4096));
         bench.set_size(5, 208_896);
         bench.write(5, 8192, &pattern(4, 4096));
-        bench
-            .change_space(5, SpaceChange::Punch, 8192..12_288, false)
-            .unwrap();
+        bench.change_space(5, SpaceChange::Punch, 8192..12_288, false).unwrap();
         assert_eq!(bench.data.dirty_bytes(), 0, "nothing is left that was written");
         expected.truncate(208_896);
         expected[8192..12_288].fill(0);
@@ -164,7 +162,13 @@ fn what_cannot_be_fetched_is_told_and_what_was_written_stays() {
         let completed = wait(crate::Later::Wait(bench.data.complete_all()));
         assert!(matches!(completed, Err(VfsError::Fetch(_))), "{completed:?}");
         assert!(bench.data.write_back_all().is_err());
-        assert!(bench.data.errors().iter().any(|told| told.contains("cannot be completed")));
+        assert!(
+            bench
+                .data
+                .errors()
+                .iter()
+                .any(|told| told.contains("cannot be completed"))
+        );
         assert_eq!(bench.try_read(5, 8192, 4096).unwrap(), pattern(2, 4096));
     }
 }
@@ -195,9 +199,7 @@ fn what_lies_beneath_does_not_come_back() {
         bench.write(5, 8192, &pattern(2, 4096));
         bench.fsync(5).unwrap();
         assert_eq!(bench.content(5).len(), MIB, "fetched, and not durable");
-        bench
-            .change_space(5, SpaceChange::Punch, 8192..12_288, false)
-            .unwrap();
+        bench.change_space(5, SpaceChange::Punch, 8192..12_288, false).unwrap();
         bench.data.shared().reclaim().unwrap();
         let (all, durable) = bench.store.progress();
         for batches in [durable, all] {
