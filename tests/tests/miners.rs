@@ -176,7 +176,7 @@ fn whole_blocks_are_written_over_what_is_not_here() -> Result<()> {
     let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
     let mount = volume.mount(&dir.path().join("mnt"))?;
     let path = mount.path().join("file");
-    tree::write_noise(&path, 5, CHUNKS)?;
+    tree::write_noise(&path, 5, CHUNKS as usize)?;
     let mut expected = std::fs::read(&path)?;
     volume.sync(PATIENCE)?;
     volume.evict()?;
