@@ -10,7 +10,7 @@ use nix::unistd::Pid;
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(180);
 
@@ -160,6 +160,51 @@ fn whoever_writes_does_not_wait_for_readers_that_wait_for_the_network() -> Resul
     std::fs::remove_file(mount.path().join("written meanwhile"))?;
     let found = tree::manifest(mount.path())?;
     assert_eq!(tree::differences(&expected, &found), Vec::<String>::new());
+    mount.umount()
+}
+
+/// Blocks written into a file that is not here are written here, however many, and go to the network once it answers.
+#[test]
+fn whole_blocks_are_written_over_what_is_not_here() -> Result<()> {
+    // More chunks than the kernel has places for writes.
+    const CHUNKS: u64 = 80;
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 12)?;
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    let path = mount.path().join("file");
+    tree::write_noise(&path, 5, CHUNKS as usize)?;
+    let mut expected = std::fs::read(&path)?;
+    volume.sync(PATIENCE)?;
+    volume.evict()?;
+    drop_kernel_caches()?;
+    let pid = network.status()?["pid"].as_i64().context("status names the process")?;
+    let halted = Halted::new(Pid::from_raw(i32::try_from(pid)?))?;
+    let began = Instant::now();
+    let file = OpenOptions::new().write(true).open(&path)?;
+    for chunk in 0..CHUNKS {
+        let at = (chunk << 20) + 8192 + (chunk % 7) * 4096;
+        let block = [chunk as u8 + 1; 4096];
+        file.write_all_at(&block, at)?;
+        expected[at as usize..at as usize + 4096].copy_from_slice(&block);
+    }
+    file.sync_all()?;
+    let others = mount.path().join("written meanwhile");
+    std::fs::write(&others, b"not for the network to hold up")?;
+    let took = began.elapsed();
+    // Asked for here: nothing of it waits, and none of it needs the network.
+    let is_here = std::fs::read(&others)?;
+    drop(halted);
+    assert!(took < Duration::from_secs(20), "{took:?}");
+    assert_eq!(is_here, b"not for the network to hold up");
+    drop(file);
+    volume.sync(PATIENCE)?;
+    volume.evict()?;
+    drop_kernel_caches()?;
+    assert!(std::fs::read(&path)? == expected, "what came back differs");
     mount.umount()
 }
 

@@ -8,7 +8,12 @@
 //!                     ^                              |  ^               |
 //!                     +------------write-------------+  +-----fetch-----+
 //!                     +-----------------write of the whole chunk--------+
+//!                     ^                                                 |
+//!                     +--fetch of the rest-- patched <--write of blocks-+
 //! ```
+//!
+//! A patched chunk is dirty and in part here: the blocks that were written over what the network has
+//! (`docs/decisions/0028-written-over.md`).
 //!
 //! Promises: after [`fsync`](Data::fsync) everything written before survives a power cut; a later write that is not synced
 //! never takes that away. What a crash leaves of unsynced writes is a prefix in the order of the journal's batches. Bytes
@@ -21,6 +26,7 @@
 
 mod copy;
 mod errors;
+mod extents;
 mod fetch;
 mod filling;
 mod inline;
@@ -43,17 +49,18 @@ use crate::core::Core;
 use crate::delta::cut::Cutter;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
-use crate::limits::{BLOCK_BYTES, CACHE_SLACK_BYTES_MIN, RECENT_INODES_MAX, SCAN_PAGE};
-use crate::records::{self, Extent, InodeRecord};
+use crate::limits::{BLOCK_BYTES, CACHE_SLACK_BYTES_MIN, RECENT_INODES_MAX};
+use crate::records::{self, InodeRecord};
 use crate::request::{Seek, SpaceChange};
 use crate::restore::MissingFile;
-use crate::writeback::{DirtyQueue, Workers};
+use crate::writeback::{Completions, DirtyQueue, Workers};
 use crate::{EvictReport, ExtentInfo, Later};
 use cessfs_sync::disk::DiskRoom;
 use cessfs_sync::limits::CHUNK_BYTES;
 use cessfs_sync::{Batch, DeltaSource};
 use errors::ErrorLog;
 use filling::Filling;
+use futures::future::BoxFuture;
 use lru::LruCache;
 use parking_lot::Mutex;
 use passthrough::{Births, Looker, Stamp};
@@ -92,6 +99,8 @@ pub(crate) struct Shared {
     pub(crate) backing: Arc<dyn Backing>,
     /// Chunks that have to be written back, or were and wait for their pack.
     pub(crate) dirty: Mutex<DirtyQueue>,
+    /// What is fetched for chunks that have to be written back, and are not all here.
+    pub(crate) completions: Completions,
     /// Inodes with content that is ahead of the store; kept alive by being here.
     pending: Mutex<BTreeMap<u64, Arc<Inode>>>,
     /// Fetched chunks that somebody is putting into the cache.
@@ -146,6 +155,7 @@ impl Data {
         let data = Data(Arc::new(Shared {
             backing,
             dirty: Mutex::new(DirtyQueue::default()),
+            completions: Completions::default(),
             pending: Mutex::new(BTreeMap::new()),
             filling: Filling::default(),
             reclaim: ReclaimQueue::default(),
@@ -440,6 +450,15 @@ impl Data {
         self.0.write_back_all()
     }
 
+    /// Fetches what is missing of chunks that were written over in part.
+    ///
+    /// # Errors
+    /// The network does not give it, or the cache fails; the rest is complete.
+    pub(crate) fn complete_all(&self) -> BoxFuture<'static, Result<(), VfsError>> {
+        let shared = self.0.clone();
+        Box::pin(async move { shared.complete_all().await })
+    }
+
     /// How often something that had been submitted turned out not to be on its way.
     pub(crate) fn untold(&self) -> u64 {
         self.0.untold.load(Ordering::Acquire)
@@ -526,68 +545,6 @@ impl Shared {
 
     pub(crate) fn cutter(&self) -> &Cutter {
         &self.cutter
-    }
-
-    fn extents(&self, inode: &Inode) -> Result<Vec<ExtentInfo>, VfsError> {
-        let state = inode.state.read();
-        if state.record.inline {
-            let info = ExtentInfo {
-                index: 0,
-                stored: None,
-                len: state.record.size as u32,
-                resident: true,
-                dirty: false,
-                inline: true,
-            };
-            return Ok(if state.record.size == 0 { Vec::new() } else { vec![info] });
-        }
-        let mut found: BTreeMap<u64, Extent> = BTreeMap::new();
-        self.each_extent(inode.ino, 0, &mut |chunk, extent| {
-            found.insert(chunk, extent);
-            Ok(())
-        })?;
-        let cache = state.data.chunks.lock();
-        for chunk in cache.numbers_from(0) {
-            if let Some((now, _)) = cache.peek(chunk) {
-                found.insert(chunk, now);
-            }
-        }
-        drop(cache);
-        let size = state.record.size;
-        let info = |(index, extent): (u64, Extent)| ExtentInfo {
-            index,
-            stored: extent.stored.map(|(id, _)| id),
-            len: chunk_len(size, index),
-            resident: extent.resident,
-            dirty: extent.dirty,
-            inline: false,
-        };
-        Ok(found
-            .into_iter()
-            .filter(|(_, extent)| !extent.blocks.is_empty())
-            .map(info)
-            .collect())
-    }
-
-    /// Visits the extents of `ino` that the store has, from chunk `first` on.
-    pub(crate) fn each_extent(
-        &self,
-        ino: u64,
-        first: u64,
-        visit: &mut dyn FnMut(u64, Extent) -> Result<(), VfsError>,
-    ) -> Result<(), VfsError> {
-        let prefix = records::extent_prefix(ino);
-        let mut from = records::extent_key(ino, first);
-        loop {
-            let page = self.core.store.scan(&prefix, &from, SCAN_PAGE)?;
-            let Some((last, _)) = page.last() else { return Ok(()) };
-            from.clone_from(last);
-            from.push(0);
-            for (key, value) in &page {
-                let (_, chunk) = records::parse_extent_key(key)?;
-                visit(chunk, Extent::decode(value)?)?;
-            }
-        }
     }
 }
 

@@ -130,6 +130,7 @@ struct State {
     packs: Vec<FakePack>,
     open: BTreeSet<ChunkId>,
     lost: BTreeSet<ChunkId>,
+    silent: bool,
     at_hand: BTreeSet<ChunkId>,
     submit_error: Option<StoreError>,
     submit_panics: bool,
@@ -233,6 +234,11 @@ impl FakeChunks {
         if let Some((_, standing)) = self.0.lock().chunks.get_mut(&id) {
             *standing = to;
         }
+    }
+
+    /// From now on the network does not answer, or does again.
+    pub fn hold_back(&self, silent: bool) {
+        self.0.lock().silent = silent;
     }
 
     /// From now on the chunk cannot be fetched.
@@ -343,6 +349,9 @@ impl ChunkStore for FakeChunks {
     fn fetch(&self, id: ChunkId) -> BoxFuture<'static, Result<Bytes, FetchError>> {
         let this = self.clone();
         Box::pin(async move {
+            while this.0.lock().silent {
+                tokio::task::yield_now().await;
+            }
             let mut state = this.0.lock();
             state.fetches += 1;
             if state.lost.contains(&id) {

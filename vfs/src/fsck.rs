@@ -235,9 +235,11 @@ impl Fsck {
                     Remedy::Told,
                 );
             }
-            return Ok(());
+            if !extent.is_patched() {
+                return Ok(());
+            }
         }
-        let Some(damage) = self.damage(ino, chunk, extent)? else {
+        let Some(damage) = self.damage(ino, chunk, &extent.local())? else {
             return Ok(());
         };
         let what = format!("chunk {chunk} of inode {ino} {damage}");

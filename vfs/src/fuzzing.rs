@@ -90,7 +90,7 @@ mod tests {
     use crate::attr::{FileKind, Timestamp};
     use crate::inode::ROOT_INO;
     use crate::records::{
-        BlockMap, Dentry, QuotaPhase, Xattr, dentry_key, extent_key, inline_key, inode_key, xattr_key,
+        BlockMap, Dentry, Kept, QuotaPhase, Xattr, dentry_key, extent_key, inline_key, inode_key, xattr_key,
     };
     use cessfs_crypto::ChunkId;
     use cessfs_crypto::PackSeq;
@@ -193,6 +193,17 @@ mod tests {
             blocks: BlockMap([u64::MAX; 4]),
             reserved: BlockMap::default(),
             kept: None,
+            over: BlockMap::default(),
+        };
+        let patched = Extent {
+            resident: false,
+            dirty: true,
+            kept: Some(Kept {
+                valid: 9000,
+                blocks: BlockMap([7, 0, 0, 0]),
+            }),
+            over: BlockMap([2, 0, 0, 0]),
+            ..extent
         };
         let bucket = DentryBucket(vec![Dentry {
             name: b"etc".to_vec(),
@@ -236,6 +247,7 @@ mod tests {
                 ("directory", of(0, inode(FileKind::Directory).encode())),
                 ("symlink", of(0, inode(FileKind::Symlink).encode())),
                 ("extent", of(1, extent.encode())),
+                ("extent, patched", of(1, patched.encode())),
                 ("names", of(2, bucket.encode())),
                 ("xattrs", of(3, xattrs.encode())),
                 ("quota", of(4, quota.encode())),

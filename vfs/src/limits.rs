@@ -182,6 +182,10 @@ pub const SMALL_FILE_BYTES: u64 = 64 << 10;
 pub const WRITEBACK_THREADS: usize = 2;
 /// A chunk that is never quiet is written back after this many delays.
 pub const WRITEBACK_DELAYS_MAX: u32 = 6;
+/// Chunks written over in part of which the rest is fetched at a time, before they are written back: 1 MiB of memory each.
+pub const COMPLETIONS_MAX: usize = 8;
+/// How often is looked whether it has come.
+pub const COMPLETION_POLL: Duration = Duration::from_millis(100);
 /// Chunks that turn clean at a time, whose inodes are in memory meanwhile.
 pub const SETTLE_CHUNKS_MAX: usize = 1024;
 /// Pause before a chunk that could not be submitted is tried again.

@@ -144,12 +144,49 @@ pub struct Extent {
     pub reserved: BlockMap,
     /// Dirty chunks with stored content: what of that content to fall back to. `None`: all of it up to `valid`.
     pub kept: Option<Kept>,
+    /// Blocks that were written over stored content which is not here: the backing file holds these, the network the rest.
+    /// Only of dirty chunks that are not resident, and all of those have some; all of them are in `blocks`.
+    pub over: BlockMap,
 }
 
 impl Extent {
     /// Blocks that count as taken.
     pub fn allocated(&self) -> u64 {
         self.blocks.count() + self.reserved.count()
+    }
+
+    /// A part of the chunk is here, written over content that is not.
+    pub fn is_patched(&self) -> bool {
+        !self.over.is_empty()
+    }
+
+    /// The chunk as far as the backing file holds it.
+    pub fn local(&self) -> Extent {
+        let blocks = if self.resident { self.blocks } else { self.over };
+        Extent { blocks, ..*self }
+    }
+
+    /// The backing file holds more of it now, as told by what [`local`](Extent::local) gave.
+    pub fn take_in(&mut self, local: &Extent) {
+        self.valid = local.valid;
+        self.reserved = local.reserved;
+        if self.resident {
+            self.blocks = local.blocks;
+        } else {
+            self.over = local.blocks;
+            self.blocks.insert_all(&local.blocks);
+        }
+    }
+
+    /// The chunk as far as only the stored content has it.
+    pub fn beneath(&self) -> Extent {
+        let mut beneath = *self;
+        if self.resident {
+            beneath.blocks = BlockMap::default();
+        }
+        beneath.blocks.remove_all(&self.over);
+        beneath.valid = self.kept.map_or(self.valid, |kept| kept.valid);
+        beneath
     }
 
     /// The backing file is about to be newer than what is stored.
@@ -166,8 +203,10 @@ impl Extent {
     pub fn drop_blocks(&mut self, gone: std::ops::Range<usize>) {
         self.blocks.remove_range(gone.clone());
         if let Some(kept) = &mut self.kept {
-            kept.blocks.remove_range(gone);
+            kept.blocks.remove_range(gone.clone());
         }
+        self.over.remove_range(gone);
+        self.settle_if_bare();
         self.settle_if_empty();
     }
 
@@ -178,6 +217,15 @@ impl Extent {
             kept.valid = kept.valid.min(len);
         }
         self.drop_blocks((len as usize).div_ceil(BLOCK_BYTES as usize)..CHUNK_BLOCKS);
+    }
+
+    /// Nothing is left of what was written over the stored content: it is what the chunk is.
+    pub fn settle_if_bare(&mut self) {
+        if self.dirty && !self.resident && self.over.is_empty() {
+            self.valid = self.beneath().valid.min(self.valid);
+            self.dirty = false;
+            self.kept = None;
+        }
     }
 
     /// A chunk that holds no data is a hole, but for the blocks reserved in it.

@@ -11,6 +11,7 @@
 //! | clean | unreadable | absent: the network has it |
 //! | any | blocks older than their copies in the journal ([logged](crate::data::logged)) | the copies |
 //! | dirty | blocks torn | their last durable version (sealed layout) |
+//! | dirty, a part here and the rest not | blocks that never reached the disk | what they were written over |
 //! | dirty | blocks that never reached the disk | holes there, and told in `errors` |
 //! | dirty | blocks noted as [unsure], and the machine was started since | holes there, and told in `errors` |
 //!
@@ -21,8 +22,8 @@ use crate::data::unsure::{self, NOTE_PREFIX};
 use crate::data::{BLOCK, ChunkAt, HEARTBEAT_KEY, Shared};
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
-use crate::limits::{BACKING_DIRS, HEARTBEAT_MARGIN, SCAN_PAGE};
-use crate::records::{self, Extent};
+use crate::limits::{BACKING_DIRS, CHUNK_BLOCKS, HEARTBEAT_MARGIN, SCAN_PAGE};
+use crate::records::{self, BlockMap, Extent};
 use cessfs_sync::Batch;
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -111,8 +112,8 @@ impl Shared {
                     let _guard = self.core.marks.enter();
                     let mut state = inode.state.write();
                     let before = state.data.extent(&self.core, ino, chunk)?;
-                    if before.resident && before.dirty {
-                        let now = self.without_lost(ino, chunk, before, &before.blocks.common(&unsure));
+                    if before.dirty {
+                        let now = self.without_lost(ino, chunk, before, &before.local().blocks.common(&unsure));
                         self.settle_recovered(ino, &mut state, chunk, (before, now))?;
                     }
                 }
@@ -189,7 +190,7 @@ impl Shared {
     fn recover_file(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
         let mut chunks = Vec::new();
         self.each_extent(inode.ino, 0, &mut |chunk, extent| {
-            if extent.resident {
+            if extent.resident || extent.is_patched() {
                 chunks.push(chunk);
             }
             Ok(())
@@ -205,7 +206,16 @@ impl Shared {
         let _guard = self.core.marks.enter();
         let mut state = inode.state.write();
         let before = state.data.extent(&self.core, ino, chunk)?;
-        let lost = self.backing.repair(ino, chunk, &before.blocks)?;
+        let local = before.local().blocks;
+        let mut lost = self.backing.repair(ino, chunk, &local)?;
+        if before.is_patched() {
+            // What nothing was ever written to reads as zeros, and is not what is beneath.
+            for block in (0..CHUNK_BLOCKS).filter(|block| local.contains(*block)) {
+                if !self.backing.may_hold_older(ino, chunk, block..block + 1)? {
+                    lost.insert(block);
+                }
+            }
+        }
         let now = if before.dirty {
             self.without_lost(ino, chunk, before, &lost)
         } else {
@@ -248,14 +258,20 @@ impl Shared {
         Ok(())
     }
 
-    /// A dirty chunk without the blocks of which no version is left.
+    /// A dirty chunk without the blocks of which no version is left; what they were written over shows again.
     fn without_lost(&self, ino: u64, chunk: u64, mut extent: Extent, lost: &records::BlockMap) -> Extent {
         if !lost.is_empty() {
             let bytes = lost.count() * BLOCK as u64;
             self.errors.add(format!(
                 "inode {ino}: {bytes} bytes of chunk {chunk} were written shortly before the crash, never synced, and lost"
             ));
+            let kept = extent.kept.filter(|_| extent.is_patched());
+            extent.over.remove_all(lost);
             extent.blocks.remove_all(lost);
+            extent
+                .blocks
+                .insert_all(&lost.common(&kept.map_or(BlockMap::default(), |kept| kept.blocks)));
+            extent.settle_if_bare();
         }
         extent
     }

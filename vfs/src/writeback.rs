@@ -10,9 +10,11 @@
 //! was written meanwhile: then what was submitted is no longer its content, and it waits again. The journal says *dirty*
 //! until the pack is sealed, so a crash at any point submits the chunk again, which costs nothing if its id is known.
 
+mod complete;
 mod queue;
 mod workers;
 
+pub(crate) use complete::Completions;
 pub(crate) use queue::{DirtyQueue, Sent, Submitted};
 pub(crate) use workers::Workers;
 
@@ -59,6 +61,12 @@ impl Shared {
             self.dirty.lock().forget_from(taken.ino, 0);
             return Ok(());
         };
+        if let Some(pause) = self.complete_soon(&inode, taken.chunk)? {
+            // Behind those that need not wait.
+            let due = self.core.clock.monotonic() + self.ahead_of_time() + pause;
+            self.dirty.lock().put_back(*taken, due);
+            return Ok(());
+        }
         let Some((plaintext, shape)) = self.copy_dirty(&inode, taken, whose)? else {
             return Ok(());
         };
@@ -154,15 +162,19 @@ impl Shared {
         }
     }
 
-    /// Writes back the chunk that has been due for longest; false if none is due. In a full cache every chunk is: writers wait
-    /// for the room it takes.
-    pub(crate) fn write_back_next(&self) -> bool {
-        let hurries = !self.has_room();
-        let ahead = if hurries {
-            self.core.config.writeback_delay
-        } else {
+    /// How long before its time a chunk is due. In a full cache every chunk is: writers wait for the room it takes.
+    fn ahead_of_time(&self) -> Duration {
+        if self.has_room() {
             Duration::ZERO
-        };
+        } else {
+            self.core.config.writeback_delay
+        }
+    }
+
+    /// Writes back the chunk that has been due for longest; false if none is due.
+    pub(crate) fn write_back_next(&self) -> bool {
+        let ahead = self.ahead_of_time();
+        let hurries = !ahead.is_zero();
         let now = self.core.clock.monotonic();
         let Some(taken) = self.dirty.lock().take_due(now + ahead) else {
             return false;
@@ -187,7 +199,8 @@ impl Shared {
     }
 
     /// Submits everything that is dirty at the call, and makes it durable here: whoever asks wants it to outlive this machine. A
-    /// disk that fails keeps nothing from being submitted.
+    /// disk that fails keeps nothing from being submitted. What was written over a part of a chunk that is not here is only made
+    /// durable, and the rest asked for: see [`complete_all`](Shared::complete_all).
     pub(crate) fn write_back_all(&self) -> Result<(), VfsError> {
         let looked = self.look_at_all();
         self.settle_young(true);

@@ -112,7 +112,8 @@ fn print_chunk(chunk: &ChunkPlace) {
     let place = match (chunk.resident, chunk.dirty) {
         (true, true) => "in the cache, changed",
         (true, false) => "in the cache",
-        (false, _) => "not in the cache",
+        (false, true) => "changed in part, the rest is not in the cache",
+        (false, false) => "not in the cache",
     };
     let bytes = units::bytes(u64::from(chunk.len));
     say!("  chunk {}: {bytes}, {}, {place}", chunk.index, chunk.standing);

@@ -262,7 +262,11 @@ impl Daemon {
             blocking(move || flush_kernel(&mountpoint)).await?;
         }
         // Once more if a pack could not be sealed, or what was known already lay in one that is about to go.
+        let mut incomplete = None;
         for _ in 0..SYNC_ROUNDS_MAX {
+            if wait {
+                incomplete = self.complete(events).await.err();
+            }
             let (vfs, untold) = (self.volume.vfs.clone(), self.volume.vfs.untold());
             let written = blocking(move || vfs.write_back_all().map_err(Failure::from));
             self.with_progress(written, events).await?;
@@ -275,17 +279,31 @@ impl Daemon {
             let told = self.volume.vfs.clone();
             blocking(move || told.note_sent().map_err(Failure::from)).await?;
             self.note_seen();
-            if self.volume.vfs.untold() == untold {
+            if self.volume.vfs.untold() == untold && incomplete.is_none() {
                 return Ok(());
             }
+        }
+        if let Some(failure) = incomplete {
+            return Err(
+                failure.hint("everything else was sent; what was written into these files is safe on this disk")
+            );
         }
         let failure = Failure::new(Exit::Failed, "what was handed over got into no pack, again and again");
         Err(failure.hint("`cessfs status` tells the errors; nothing is lost here"))
     }
 
+    /// Fetches what is missing of chunks that were written over in part: they go to the network as a whole.
+    async fn complete(&self, events: &mpsc::Sender<Event>) -> Result<(), Failure> {
+        let completed = self.volume.vfs.complete_all().map(|done| done.map_err(Failure::from));
+        self.with_progress(completed.boxed(), events).await
+    }
+
     /// Takes a snapshot of everything written before the call.
     async fn create_snapshot(&self, name: String, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
         let (mountpoint, volume) = (self.mountpoint.clone(), self.volume.clone());
+        blocking(move || flush_kernel(&mountpoint)).await?;
+        self.complete(events).await?;
+        let mountpoint = self.mountpoint.clone();
         let taken = blocking(move || {
             flush_kernel(&mountpoint)?;
             snapshots::create(&volume, &name)

@@ -194,6 +194,13 @@ impl Stage<'_> {
         let mut mark = None;
         loop {
             let untold = self.life.vfs.untold();
+            while let Err(error) = self.life.vfs.complete_all().await {
+                if self.life.death.has_come() {
+                    return Err(error.to_string());
+                }
+                // The network does not answer just now.
+                self.clock.sleep(Duration::from_secs(5)).await;
+            }
             while let Err(error) = self.life.vfs.write_back_all() {
                 if self.life.death.has_come() {
                     return Err(error.to_string());

@@ -6,7 +6,7 @@ use crate::backing::Prepared;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
 use crate::limits::{FETCH_ROUNDS_MAX, ROOM_POLL};
-use crate::records::Extent;
+use crate::records::{BlockMap, Extent};
 use bytes::Bytes;
 use cessfs_crypto::ChunkId;
 use cessfs_sync::FetchError;
@@ -116,19 +116,22 @@ impl Shared {
         if !awaits(&extent, id) {
             return Ok(false);
         }
-        let is_whole =
-            bytes.len() == extent.valid as usize && extent.blocks.count() == bytes.len().div_ceil(BLOCK) as u64;
+        let is_whole = !extent.is_patched()
+            && bytes.len() == extent.valid as usize
+            && extent.blocks.count() == bytes.len().div_ceil(BLOCK) as u64;
         let ready = match is_whole {
             true => self.prepare_range(at, &(0..bytes.len()), bytes),
             false => None,
         };
+        let _guard = self.core.marks.enter_unseen();
         let mut state = inode.state.write();
         self.fill_chunk(inode, &mut state, at.chunk, id, bytes, ready)?;
         Ok(state.data.must_sync())
     }
 
-    /// Makes an absent chunk resident, unless it is no longer the chunk that was fetched. `ready`: all of it, prepared.
-    pub(super) fn fill_chunk(
+    /// Makes a chunk resident of which the network has all or a part, unless it is no longer the chunk that was fetched. `ready`:
+    /// all of it, prepared. The caller holds the mutation guard.
+    pub(crate) fn fill_chunk(
         &self,
         inode: &Arc<Inode>,
         state: &mut InodeState,
@@ -142,8 +145,14 @@ impl Shared {
         if state.gone || !awaits(&extent, id) {
             return Ok(());
         }
-        let valid = bytes.len().min(extent.valid as usize);
-        for (run, there) in extent.blocks.runs(0..crate::limits::CHUNK_BLOCKS) {
+        if extent.is_patched() {
+            // The store shall know what was written over it: whoever is making that durable just now counts on it, and from here on
+            // the store is not told of the chunk before all of it is.
+            self.journal_locked(inode.ino, state, None)?;
+        }
+        let beneath = extent.beneath();
+        let valid = bytes.len().min(beneath.valid as usize);
+        for (run, there) in beneath.blocks.runs(0..crate::limits::CHUNK_BLOCKS) {
             if !there {
                 continue;
             }
@@ -163,6 +172,7 @@ impl Shared {
         let change = state.data.next_change();
         state.data.with_slot(&self.core, inode.ino, chunk, |slot| {
             slot.now.resident = true;
+            slot.now.over = BlockMap::default();
             slot.unsynced = Some(change);
         })?;
         self.keep_pending(inode);
@@ -187,8 +197,8 @@ impl Shared {
     }
 }
 
-/// Whether a chunk is still the one that was fetched, and not here.
+/// Whether a chunk is still the one that was fetched, and not all of it here.
 fn awaits(extent: &Extent, id: ChunkId) -> bool {
     let same = extent.stored.is_some_and(|(stored, _)| stored == id);
-    same && !extent.resident && !extent.dirty
+    same && !extent.resident
 }

@@ -192,7 +192,7 @@ impl Shared {
         let at = ChunkAt { ino, chunk: 0 };
         let range = block * BLOCK..block * BLOCK + kept.len();
         let mut extent = state.data.extent(&self.core, ino, 0)?;
-        if extent.stored.is_some() && !extent.dirty {
+        if extent.stored.is_some() && (!extent.dirty || extent.is_patched()) {
             return Ok(());
         }
         let mut found = vec![0; kept.len()];

@@ -202,7 +202,13 @@ impl Shared {
         let mut wanted = Vec::new();
         for (at, version) in unsynced {
             // What was cut off since it was written is nobody's.
-            if state.data.extent(&self.core, ino, at.chunk)?.blocks.contains(at.block) {
+            if state
+                .data
+                .extent(&self.core, ino, at.chunk)?
+                .local()
+                .blocks
+                .contains(at.block)
+            {
                 wanted.push((at, version));
             }
         }
@@ -309,7 +315,7 @@ impl Shared {
             return Ok(false);
         };
         let extent = Extent::decode(&extent)?;
-        Ok(extent.resident && extent.blocks.contains(at.block))
+        Ok(extent.local().blocks.contains(at.block))
     }
 }
 

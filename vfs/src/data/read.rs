@@ -143,11 +143,41 @@ impl Shared {
             out.fill(0);
             return Ok(None);
         };
-        let Some((_, bytes)) = fetched.get(&chunk).filter(|(got, _)| *got == id) else {
-            return Ok(Some(Want { chunk, id, len }));
-        };
-        copy_visible(&extent, bytes, &piece.range, out);
+        let beneath = extent.beneath();
+        let blocks = piece.range.start / BLOCK..piece.range.end.div_ceil(BLOCK);
+        let is_here = extent.is_patched() && !blocks.into_iter().any(|block| beneath.blocks.contains(block));
+        match fetched.get(&chunk).filter(|(got, _)| *got == id) {
+            _ if is_here => out.fill(0),
+            Some((_, bytes)) => copy_visible(&beneath, bytes, &piece.range, out),
+            None => return Ok(Some(Want { chunk, id, len })),
+        }
+        self.read_over(inode, state, chunk, &extent, &piece.range, out)?;
         Ok(None)
+    }
+
+    /// Reads the blocks of `range` that were written over content which is not here.
+    fn read_over(
+        &self,
+        inode: &Inode,
+        state: &InodeState,
+        chunk: u64,
+        extent: &Extent,
+        range: &Range<usize>,
+        out: &mut [u8],
+    ) -> Result<(), VfsError> {
+        let at = ChunkAt { ino: inode.ino, chunk };
+        let blocks = range.start / BLOCK..range.end.div_ceil(BLOCK);
+        for (run, here) in extent.over.runs(blocks) {
+            let bytes = range.start.max(run.start * BLOCK)..range.end.min(run.end * BLOCK);
+            let out = &mut out[bytes.start - range.start..bytes.end - range.start];
+            if here && let Err(e) = self.read_range(at, &extent.local(), bytes, out) {
+                if matches!(e, VfsError::Damaged { .. }) {
+                    self.distrust(inode, state, chunk)?;
+                }
+                return Err(e);
+            }
+        }
+        Ok(())
     }
 
     /// What a chunk holds, if it is in memory still since it came from the network, and nothing was written since.

@@ -179,11 +179,19 @@ impl Shared {
         if self.reclaim.lock().has_chunk(ino, chunk) {
             return Ok(());
         }
-        let extent = state.data.extent(&self.core, ino, chunk)?;
-        if !extent.resident {
+        let (extent, waits) = state.data.with_slot(&self.core, ino, chunk, |slot| {
+            (slot.now, slot.unsynced.is_some() && slot.journaled.is_patched())
+        })?;
+        if waits {
+            // Until the rest of it is durable the store says what was written over it, also where that was punched out since.
+            self.give_back_chunks(ino, &[chunk]);
+            return Ok(());
+        }
+        let local = extent.local();
+        if local.blocks.is_empty() {
             return Ok(self.backing.punch(ino, chunk, 0..CHUNK_BLOCKS)?);
         }
-        self.punch_holes(ino, chunk, &extent)
+        self.punch_holes(ino, chunk, &local)
     }
 
     fn punch_holes(&self, ino: u64, chunk: u64, extent: &Extent) -> Result<(), VfsError> {

@@ -11,6 +11,7 @@ mod durable;
 mod logged;
 mod model;
 mod passing;
+mod patched;
 mod space;
 mod young;
 

@@ -12,7 +12,21 @@ use crate::limits::{BLOCK_BYTES, FILE_BYTES_MAX, PREPARE_BYTES_MIN, WRITE_AHEAD_
 use crate::records::{BlockMap, Extent};
 use crate::stages;
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::Arc;
+
+/// Whether a write leaves nothing of a chunk that is not here.
+fn replaces(extent: &Extent, range: &Range<usize>) -> bool {
+    let is_whole = range.start == 0 && range.end >= extent.valid as usize;
+    !extent.resident && (extent.stored.is_none() || is_whole)
+}
+
+/// Whether a write changes no block in part that only the network has.
+fn covers(extent: &Extent, range: &Range<usize>) -> bool {
+    let beneath = extent.beneath().blocks;
+    let is_cut = |edge: usize| !edge.is_multiple_of(BLOCK) && beneath.contains(edge / BLOCK);
+    !is_cut(range.start) && (range.end >= extent.valid as usize || !is_cut(range.end))
+}
 
 /// What was prepared of a write, by chunk.
 type Ready = BTreeMap<u64, Prepared>;
@@ -173,7 +187,8 @@ impl Shared {
         self.core.quotas.admit_growth(inode, &state.record, growth)
     }
 
-    /// Makes the absent chunks resident that the write only covers in part; returns those that must be fetched for it.
+    /// Makes the chunks resident of which the write changes a block in part that only the network has; returns those that must
+    /// be fetched for it.
     fn bases(
         &self,
         inode: &Arc<Inode>,
@@ -186,8 +201,7 @@ impl Shared {
         for piece in pieces(offset, end) {
             let extent = state.data.extent(&self.core, inode.ino, piece.chunk)?;
             let Some((id, len)) = extent.stored else { continue };
-            let replaced = piece.range.start == 0 && piece.range.end >= extent.valid as usize;
-            if extent.resident || replaced {
+            if extent.resident || replaces(&extent, &piece.range) || covers(&extent, &piece.range) {
                 continue;
             }
             match fetched.get(&piece.chunk).filter(|(got, _)| *got == id) {
@@ -202,7 +216,7 @@ impl Shared {
         Ok(wants)
     }
 
-    /// Writes bytes of one chunk that is resident, a hole, or replaced as a whole.
+    /// Writes bytes of one chunk that is resident, a hole, replaced as a whole, or written over in whole blocks.
     fn write_piece(
         &self,
         ino: u64,
@@ -217,18 +231,21 @@ impl Shared {
         };
         let before = state.data.extent(&self.core, ino, piece.chunk)?;
         let mut extent = before;
-        let replaces = !before.resident;
+        let replaces = replaces(&before, &piece.range);
         extent.turn_dirty();
         if replaces {
             extent.resident = true;
             extent.valid = 0;
             extent.blocks = BlockMap::default();
+            extent.over = BlockMap::default();
         }
-        let result = self.write_range(at, &mut extent, piece.range.clone(), bytes, ready);
-        // Damage is found before anything is written.
-        if matches!(result, Err(VfsError::Damaged { .. })) || (result.is_err() && replaces) {
+        let mut local = extent.local();
+        let result = self.write_range(at, &mut local, piece.range.clone(), bytes, ready);
+        // Damage is found before anything is written. What is not here yet goes on being what the network has.
+        if matches!(result, Err(VfsError::Damaged { .. })) || (result.is_err() && !before.resident) {
             return result.map(|_| ());
         }
+        extent.take_in(&local);
         // A write that failed half-way may have changed what was there.
         let change = state.data.next_change();
         let generation = self.core.marks.generation();
@@ -283,7 +300,7 @@ impl Shared {
             slot.changed = change;
             slot.needs_mark |= slot.lacks_mark(generation);
             // The store may say of it what is: nothing in the backing file has to be durable first.
-            if !now.resident {
+            if !now.resident && !now.is_patched() {
                 slot.unsynced = None;
             }
             before

@@ -24,8 +24,8 @@ use crate::data::young::inline_blocks;
 use crate::data::{CHUNK, Shared};
 use crate::inode::ROOT_INO;
 use crate::records::{
-    self, DENTRY_PREFIX, EXTENT_PREFIX, Extent, INLINE_PREFIX, INODE_PREFIX, InodeRecord, QUOTA_PREFIX, RecordError,
-    SNAPSHOT_PREFIX, SnapshotRecord, TRASH_PREFIX, XATTR_PREFIX,
+    self, BlockMap, DENTRY_PREFIX, EXTENT_PREFIX, Extent, INLINE_PREFIX, INODE_PREFIX, InodeRecord, QUOTA_PREFIX,
+    RecordError, SNAPSHOT_PREFIX, SnapshotRecord, TRASH_PREFIX, XATTR_PREFIX,
 };
 use crate::snapshot::Wanted;
 use crate::writeback::Sent;
@@ -433,6 +433,7 @@ impl Cut<'_> {
         extent.resident = false;
         extent.dirty = false;
         extent.kept = None;
+        extent.over = BlockMap::default();
         if extent == Extent::default() {
             writer.record(key, None)
         } else {

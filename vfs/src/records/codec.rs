@@ -20,6 +20,7 @@ const RESIDENT: u8 = 2;
 const DIRTY: u8 = 4;
 const RESERVED: u8 = 8;
 const KEPT: u8 = 16;
+const OVER: u8 = 32;
 
 /// Bytes of an encoded inode without its target.
 const INODE_FIXED_BYTES: usize = 99;
@@ -233,6 +234,7 @@ impl Extent {
     /// As stored.
     pub fn encode(&self) -> Vec<u8> {
         debug_assert!(self.kept.is_none() || (self.dirty && self.stored.is_some()));
+        debug_assert_eq!(self.is_patched(), self.dirty && !self.resident);
         let mut out = Vec::with_capacity(6 + 36 + 32);
         out.push(VERSION);
         let flags = [
@@ -241,6 +243,7 @@ impl Extent {
             (self.dirty, DIRTY),
             (!self.reserved.is_empty(), RESERVED),
             (self.kept.is_some(), KEPT),
+            (self.is_patched(), OVER),
         ];
         out.push(flags.iter().map(|(set, flag)| u8::from(*set) * flag).sum());
         out.extend_from_slice(&self.valid.to_le_bytes());
@@ -256,13 +259,16 @@ impl Extent {
             out.extend_from_slice(&kept.valid.to_le_bytes());
             put_blocks(&mut out, &kept.blocks);
         }
+        if self.is_patched() {
+            put_blocks(&mut out, &self.over);
+        }
         out
     }
 
     /// The inverse of [`encode`](Extent::encode).
     pub fn decode(bytes: &[u8]) -> Result<Extent, RecordError> {
         let mut fields = Fields::open(bytes)?;
-        let flags = fields.flags(STORED | RESIDENT | DIRTY | RESERVED | KEPT)?;
+        let flags = fields.flags(STORED | RESIDENT | DIRTY | RESERVED | KEPT | OVER)?;
         let valid = fields.u32()?;
         let blocks = fields.blocks()?;
         let mut stored = None;
@@ -274,7 +280,7 @@ impl Extent {
             }
             stored = Some((id, len));
         }
-        let (mut reserved, mut kept) = (BlockMap::default(), None);
+        let (mut reserved, mut kept, mut over) = (BlockMap::default(), None, BlockMap::default());
         if flags & RESERVED != 0 {
             reserved = fields.blocks()?;
             if reserved.is_empty() || reserved.intersects(&blocks) {
@@ -287,6 +293,15 @@ impl Extent {
             }
             let (valid, blocks) = (fields.u32()?, fields.blocks()?);
             kept = Some(Kept { valid, blocks });
+        }
+        if flags & OVER != 0 {
+            if flags & (STORED | RESIDENT | DIRTY | KEPT) != STORED | DIRTY | KEPT {
+                return Err(RecordError::Field("written over"));
+            }
+            over = fields.blocks()?;
+            if over.is_empty() || over.common(&blocks) != over {
+                return Err(RecordError::Field("written over"));
+            }
         }
         fields.end()?;
         if [Some(valid), kept.map(|kept| kept.valid)]
@@ -304,6 +319,7 @@ impl Extent {
             blocks,
             reserved,
             kept,
+            over,
         })
     }
 }

@@ -49,19 +49,23 @@ prop_compose! {
         blocks in any::<[u64; CHUNK_BLOCKS / 64]>(),
         reserved in proptest::option::of(any::<[u64; CHUNK_BLOCKS / 64]>()),
         kept in proptest::option::of((0u32..=CHUNK_BYTES as u32, any::<[u64; CHUNK_BLOCKS / 64]>())),
+        over in any::<[u64; CHUNK_BLOCKS / 64]>(),
     ) -> Extent {
         let blocks = BlockMap(blocks);
         let mut reserved = BlockMap(reserved.unwrap_or_default());
         reserved.remove_all(&blocks);
         let kept = kept.filter(|_| stored.is_some() && flags[1]);
+        let over = BlockMap(over).common(&blocks);
+        let is_patched = kept.is_some() && !flags[0] && !over.is_empty();
         Extent {
             stored: stored.map(|(id, len)| (ChunkId(id), len)),
             valid,
-            resident: flags[0],
+            resident: flags[0] || (flags[1] && !is_patched),
             dirty: flags[1],
             blocks,
             reserved,
             kept: kept.map(|(valid, blocks)| Kept { valid, blocks: BlockMap(blocks) }),
+            over: if is_patched { over } else { BlockMap::default() },
         }
     }
 }

@@ -15,7 +15,7 @@ use crate::attr::FileKind;
 use crate::error::VfsError;
 use crate::inode::ROOT_INO;
 use crate::limits::{DIFF_ENTRIES_MAX, SCAN_PAGE, TREE_DEPTH_MAX};
-use crate::records::{self, Dentry, DentryBucket, Extent, InodeRecord};
+use crate::records::{self, BlockMap, Dentry, DentryBucket, Extent, InodeRecord};
 use cessfs_sync::MetaStore;
 use cessfs_sync::store::Record;
 use std::cmp::Ordering;
@@ -302,6 +302,7 @@ fn is_changed(old: &InodeRecord, new: &InodeRecord) -> bool {
 fn told_extent(mut extent: Extent) -> Extent {
     extent.resident = false;
     extent.kept = None;
+    extent.over = BlockMap::default();
     extent
 }
 

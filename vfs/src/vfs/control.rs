@@ -6,6 +6,7 @@ use crate::error::VfsError;
 use crate::evict::EvictReport;
 use crate::limits::{BLOCK_BYTES, INODES_MAX};
 use crate::restore::MissingFile;
+use futures::future::BoxFuture;
 use std::sync::atomic::Ordering;
 
 impl Vfs {
@@ -106,7 +107,17 @@ impl Vfs {
         self.data.cache_bytes()
     }
 
-    /// Everything dirty at the call, and every attribute, has been submitted when it returns, and survives a power cut here.
+    /// Fetches what only the network has of chunks that were written over in part: until then these cannot be submitted, though they
+    /// survive a power cut here.
+    ///
+    /// # Errors
+    /// The network does not give it, or the cache fails. The others are complete.
+    pub fn complete_all(&self) -> BoxFuture<'static, Result<(), VfsError>> {
+        self.data.complete_all()
+    }
+
+    /// Everything dirty at the call, and every attribute, has been submitted when it returns, and survives a power cut here; but for
+    /// chunks that wait for [`complete_all`](Vfs::complete_all), which only survive it.
     pub fn write_back_all(&self) -> Result<(), VfsError> {
         if self.core.check_writable().is_ok() {
             self.journal_lazy()?;

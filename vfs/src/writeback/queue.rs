@@ -131,6 +131,11 @@ impl DirtyQueue {
         }
     }
 
+    /// The chunk is dirty.
+    pub(super) fn has(&self, at: &(u64, u64)) -> bool {
+        self.chunks.contains_key(at)
+    }
+
     /// Some chunk is due.
     pub(super) fn is_due(&self, now: Duration) -> bool {
         self.due.first().is_some_and(|(due, ..)| *due <= now)
