@@ -23,6 +23,7 @@ mod copy;
 mod errors;
 mod fetch;
 mod filling;
+mod heartbeat;
 mod inline;
 mod journal;
 pub(crate) mod logged;
@@ -54,6 +55,7 @@ use cessfs_sync::limits::CHUNK_BYTES;
 use cessfs_sync::{Batch, DeltaSource};
 use errors::ErrorLog;
 use filling::Filling;
+use heartbeat::Heartbeat;
 use lru::LruCache;
 use parking_lot::Mutex;
 use passthrough::{Births, Looker, Stamp};
@@ -67,7 +69,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-pub(crate) use journal::HEARTBEAT_KEY;
+pub(crate) use heartbeat::HEARTBEAT_KEY;
 pub(crate) use piece::{ChunkAt, Piece, chunk_len, pieces};
 pub use read::Content;
 pub(crate) use read::copy_visible;
@@ -107,8 +109,7 @@ pub(crate) struct Shared {
     births: Births,
     /// Files with content that the network has lost, as last told.
     pub(crate) lost: Mutex<Vec<MissingFile>>,
-    /// Wall time of the last heartbeat that was journaled.
-    heartbeat: Mutex<Duration>,
+    heartbeat: Mutex<Heartbeat>,
     /// Held by the one eviction that runs: not before this monotonic time shall room be looked for again.
     pub(crate) evicting: Mutex<Duration>,
     /// Directories of the cache in which, after a crash, files of inodes that are no more may be left.
@@ -154,7 +155,7 @@ impl Data {
             passing: Mutex::new(BTreeMap::new()),
             births: Births::new(),
             lost: Mutex::default(),
-            heartbeat: Mutex::new(Duration::ZERO),
+            heartbeat: Mutex::new(Heartbeat::new(&*core.clock)),
             evicting: Mutex::new(Duration::ZERO),
             strays: Mutex::new(0..0),
             cutter: Cutter::default(),

@@ -42,7 +42,11 @@ impl Shared {
             Some(value) => Duration::from_secs(records::decode_counter(&value)?),
             None => Duration::ZERO,
         };
-        let since = UNIX_EPOCH + heartbeat.saturating_sub(HEARTBEAT_MARGIN);
+        // A heartbeat from the future says that the clock was set back, and nothing of what was written since.
+        let since = match self.core.clock.wall() < heartbeat {
+            true => UNIX_EPOCH,
+            false => UNIX_EPOCH + heartbeat.saturating_sub(HEARTBEAT_MARGIN),
+        };
         let mut suspects = Vec::new();
         // A file that was never synced may be gone with its name: nothing of it is there to be found.
         let mut nameless = self.dirty_inos()?;
