@@ -261,9 +261,10 @@ impl Data {
         let looked = self.0.look_at_all();
         self.0.settle_young(true);
         // A volume closed cleanly is not scanned: what rests in the cache has to be there after a power cut, too.
-        self.0.backing.sync_all()?;
+        let synced = self.0.backing.sync_all();
         self.0.persist_all()?;
         self.0.settle_submitted()?;
+        synced?;
         self.0.reclaim()?;
         // Nor is it known to the next mount what was punched out and could come back.
         self.0.backing.sync_all()?;

@@ -265,7 +265,8 @@ impl Shared {
             .collect();
         let to_sync = changes.iter().filter(|(_, needs_sync)| *needs_sync).count();
         let mut first_error = None;
-        let all_synced = to_sync > SYNC_EACH_MAX && self.sync_every(inodes, &changes, &mut first_error);
+        // Where that fails each is synced by itself: whoever cannot be is told so, and the others go on.
+        let all_synced = to_sync > SYNC_EACH_MAX && self.backing.sync_all().is_ok();
         for (inode, (change, needs_sync)) in inodes.iter().zip(changes) {
             let failed = || inode.state.read().data.failure.is_some();
             let synced = (all_synced && !failed()) || (needs_sync && self.sync_backing(inode).is_ok());
@@ -277,16 +278,6 @@ impl Shared {
             first_error = first_error.or(result.err());
         }
         first_error.map_or(Ok(()), Err)
-    }
-
-    fn sync_every(&self, inodes: &[Arc<Inode>], changes: &[(u64, bool)], first_error: &mut Option<VfsError>) -> bool {
-        let Err(e) = self.backing.sync_all() else { return true };
-        let error = VfsError::from(e);
-        for (inode, _) in inodes.iter().zip(changes).filter(|(_, (_, needs_sync))| *needs_sync) {
-            self.note_failure(inode, error.clone());
-        }
-        *first_error = Some(error);
-        false
     }
 
     /// Content was written, or fetched, and the backing files may be ahead of the store.
