@@ -266,6 +266,8 @@ impl Data {
         self.0.settle_submitted()?;
         synced?;
         self.0.reclaim()?;
+        // What was found deleted on the way had to wait once more.
+        self.0.reclaim()?;
         // Nor is it known to the next mount what was punched out and could come back.
         self.0.backing.sync_all()?;
         let mut batch = Batch::new();

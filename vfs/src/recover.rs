@@ -88,16 +88,20 @@ impl Shared {
         self.recover_spills()
     }
 
-    /// Removes what is left of inodes that are no more, from the next of the directories that may hold any. That a file was not
-    /// written lately does not mean that its inode is still there, but there is time to find out.
+    /// Removes what is left of inodes that are no more, or are records, from the next of the directories that may hold
+    /// any. That a file was not written lately does not mean that its inode is still there, but there is time to find out.
     pub(crate) fn remove_strays(&self) -> Result<(), VfsError> {
         let Some(number) = self.strays.lock().next() else {
             return Ok(());
         };
         for ino in self.backing.inodes_in(number)? {
             // What has content has a record since before it had content.
-            if self.core.store.get(&records::inode_key(ino))?.is_none() {
+            let Some(value) = self.core.store.get(&records::inode_key(ino))? else {
                 self.backing.remove(ino)?;
+                continue;
+            };
+            if records::InodeRecord::decode(&value).is_ok_and(|record| record.inline) {
+                self.outgrown(ino);
             }
         }
         Ok(())

@@ -267,6 +267,24 @@ fn a_small_new_file_becomes_a_record_and_its_backing_file_goes() {
 }
 
 #[test]
+fn a_small_new_file_that_is_soon_gone_leaves_no_backing_file() {
+    for closes in [false, true] {
+        let mut bench = Bench::passing();
+        let file = bench.create_open(5).unwrap();
+        file.write_all_at(b"hello", 0).unwrap();
+        drop(file);
+        bench.close(5);
+        bench.delete(5);
+        if closes {
+            bench = bench.reopen();
+        }
+        (0..3).for_each(|_| bench.keep_house());
+        assert!(!bench.dir.path().join("05/0000000000000005").exists());
+        assert_eq!(bench.data.cache_bytes(), 0);
+    }
+}
+
+#[test]
 fn who_must_be_asked_is_not_passed_by() {
     let bench = Bench::passing();
     confirmed(&bench, 5, &pattern(1, MIB));

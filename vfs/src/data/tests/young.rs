@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::limits::{YOUNG_AGE_MAX, YOUNG_FILES_MAX};
+use std::sync::atomic::AtomicBool;
 
 const LEN: usize = 10_000;
 
@@ -158,4 +159,25 @@ fn youth_does_not_end_while_a_snapshot_is_taken() {
     assert_eq!(bench.restore().content(5), pattern(1, LEN));
     bench.data.shared().settle_young(true);
     assert!(!bench.file(5).state.read().record.inline);
+}
+
+/// The disk is full when it outgrows its record: it stays one, and what it was to become goes.
+#[test]
+fn a_backing_file_that_there_was_no_room_for_goes() {
+    let mut bench = Bench::new(AtRest::Sealed);
+    let full = Arc::new(AtomicBool::new(false));
+    let is_full = full.clone();
+    let takes = move |_: u64, len: usize| if is_full.load(Ordering::Relaxed) { 0 } else { len };
+    let (entropy, keys) = (bench.core.entropy.clone(), bench.core.keys.at_rest());
+    let narrow = backing::open_sealed_on(bench.dir.path(), keys, entropy, Arc::new(takes)).unwrap();
+    bench.data = Data::over(bench.core.clone(), narrow).unwrap();
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, LEN));
+    full.store(true, Ordering::Relaxed);
+    assert!(bench.try_write(5, LEN as u64, &pattern(2, 100_000)).is_err());
+    let part = bench.dir.path().join("05/0000000000000005");
+    assert!(part.exists() && is_record(&bench, 5));
+    bench.delete(5);
+    (0..3).for_each(|_| bench.keep_house());
+    assert!(!part.exists());
 }
