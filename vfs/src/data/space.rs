@@ -129,7 +129,12 @@ impl Shared {
     }
 
     /// The parts of chunks that change. Holes need not be punched, however many there are.
-    fn pieces_to_change(&self, ino: u64, state: &InodeState, call: &SpaceCall) -> Result<Vec<Piece>, VfsError> {
+    pub(super) fn pieces_to_change(
+        &self,
+        ino: u64,
+        state: &InodeState,
+        call: &SpaceCall,
+    ) -> Result<Vec<Piece>, VfsError> {
         if call.what != SpaceChange::Punch {
             return Ok(pieces(call.range.start, call.range.end));
         }
