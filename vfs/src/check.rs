@@ -7,9 +7,10 @@
 //! the same kind. Every directory but the root has exactly one name, in the directory it calls its parent, and a way
 //! up to the root; its links are 2 and one for each directory in it. Every other inode has as many links as names,
 //! or none and an orphan note. Inodes count their xattrs right. Content belongs to regular files, and is where the
-//! record says. No inode number is at or above the counter, and inodes are counted right. A file without links is either open or in the trash, and the
-//! trash and its files name each other. Directories count for the quota of their parent or for their own, unless one is just
-//! being set; a quota that is counted for is there, and so is its directory.
+//! record says. No number of an inode or of something in the trash is at or above the counter, and inodes are counted
+//! right. A file without links is either open or in the trash, and the trash and its files name each other. Directories
+//! count for the quota of their parent or for their own, unless one is just being set; a quota that is counted for is
+//! there, and so is its directory.
 
 use crate::attr::FileKind;
 use crate::data::size::deletion_key;
@@ -368,11 +369,12 @@ impl Check<'_> {
                 self.find(format!("{found} inodes are there, {counted} are counted"));
             }
         }
-        let last = self.inodes.keys().next_back().copied().unwrap_or(0);
+        let inodes_and_trash = [self.inodes.keys().next_back(), self.trash.keys().next_back()];
+        let last = inodes_and_trash.into_iter().flatten().max().copied().unwrap_or(0);
         if let Some(value) = self.store.get(records::NEXT_INO_KEY)? {
             let next = records::decode_counter(&value)?;
             if next <= last {
-                self.find(format!("the next inode number is {next}, but {last} exists"));
+                self.find(format!("the next inode number is {next}, but {last} is taken"));
             }
         }
         Ok(())

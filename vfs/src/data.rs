@@ -29,6 +29,7 @@ mod errors;
 mod extents;
 mod fetch;
 mod filling;
+mod heartbeat;
 mod inline;
 mod journal;
 pub(crate) mod logged;
@@ -61,6 +62,7 @@ use cessfs_sync::{Batch, DeltaSource};
 use errors::ErrorLog;
 use filling::Filling;
 use futures::future::BoxFuture;
+use heartbeat::Heartbeat;
 use lru::LruCache;
 use parking_lot::Mutex;
 use passthrough::{Births, Looker, Stamp};
@@ -74,7 +76,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-pub(crate) use journal::HEARTBEAT_KEY;
+pub(crate) use heartbeat::HEARTBEAT_KEY;
 pub(crate) use piece::{ChunkAt, Piece, chunk_len, pieces};
 pub use read::Content;
 pub(crate) use read::copy_visible;
@@ -116,8 +118,7 @@ pub(crate) struct Shared {
     births: Births,
     /// Files with content that the network has lost, as last told.
     pub(crate) lost: Mutex<Vec<MissingFile>>,
-    /// Wall time of the last heartbeat that was journaled.
-    heartbeat: Mutex<Duration>,
+    heartbeat: Mutex<Heartbeat>,
     /// Held by the one eviction that runs: not before this monotonic time shall room be looked for again.
     pub(crate) evicting: Mutex<Duration>,
     /// Directories of the cache in which, after a crash, files of inodes that are no more may be left.
@@ -164,7 +165,7 @@ impl Data {
             passing: Mutex::new(BTreeMap::new()),
             births: Births::new(),
             lost: Mutex::default(),
-            heartbeat: Mutex::new(Duration::ZERO),
+            heartbeat: Mutex::new(Heartbeat::new(&*core.clock)),
             evicting: Mutex::new(Duration::ZERO),
             strays: Mutex::new(0..0),
             cutter: Cutter::default(),
@@ -270,9 +271,12 @@ impl Data {
         let looked = self.0.look_at_all();
         self.0.settle_young(true);
         // A volume closed cleanly is not scanned: what rests in the cache has to be there after a power cut, too.
-        self.0.backing.sync_all()?;
+        let synced = self.0.backing.sync_all();
         self.0.persist_all()?;
         self.0.settle_submitted()?;
+        synced?;
+        self.0.reclaim()?;
+        // What was found deleted on the way had to wait once more.
         self.0.reclaim()?;
         // Nor is it known to the next mount what was punched out and could come back.
         self.0.backing.sync_all()?;

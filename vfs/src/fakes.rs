@@ -18,34 +18,49 @@ use std::time::Duration;
 pub mod bench;
 
 /// A clock that stands still: [`advance`](FakeClock::advance) and whoever sleeps move it.
-pub struct FakeClock(Arc<Mutex<Duration>>);
+pub struct FakeClock {
+    time: Arc<Mutex<Duration>>,
+    /// Seconds by which the wall clock was set forward.
+    ahead: Mutex<i64>,
+}
 
 impl FakeClock {
     /// Starts at one billion seconds after the epoch.
     pub fn new() -> FakeClock {
-        FakeClock(Arc::new(Mutex::new(Duration::from_secs(1_000_000_000))))
+        FakeClock {
+            time: Arc::new(Mutex::new(Duration::from_secs(1_000_000_000))),
+            ahead: Mutex::new(0),
+        }
     }
 
     /// Lets time pass.
     pub fn advance(&self, by: Duration) {
-        *self.0.lock() += by;
+        *self.time.lock() += by;
     }
 
     /// Jumps to this time since the epoch.
     pub fn set(&self, to: Duration) {
-        *self.0.lock() = to;
+        *self.time.lock() = to;
+    }
+
+    /// Sets the wall clock forward, or back.
+    pub fn step_wall(&self, seconds: i64) {
+        *self.ahead.lock() += seconds;
     }
 }
 
 impl Clock for FakeClock {
     fn monotonic(&self) -> Duration {
-        *self.0.lock()
+        *self.time.lock()
     }
     fn wall(&self) -> Duration {
-        *self.0.lock()
+        let ahead = *self.ahead.lock();
+        let by = Duration::from_secs(ahead.unsigned_abs());
+        let time = *self.time.lock();
+        if ahead < 0 { time.saturating_sub(by) } else { time + by }
     }
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
-        let now = self.0.clone();
+        let now = self.time.clone();
         Box::pin(async move { *now.lock() += duration })
     }
 }

@@ -25,7 +25,7 @@ use crate::data::state::{DIRTY_PREFIX, dirty_key, spill_key};
 use crate::error::VfsError;
 use crate::limits::{BLOCK_BYTES, CHUNK_BLOCKS, FINDINGS_MAX};
 use crate::records::{self, Extent, InodeRecord};
-use crate::restore::{Restored, each, recount};
+use crate::restore::{Restored, each, last_in_trash, recount};
 use crate::vfs::Vfs;
 use cessfs_sync::{Batch, Standing};
 use std::sync::Arc;
@@ -388,7 +388,7 @@ impl Fsck {
     /// The number of inodes, and the next number.
     fn counters(&mut self) -> Result<(), VfsError> {
         let core = self.core.clone();
-        let (mut files, mut last) = (0u64, 0u64);
+        let (mut files, mut last) = (0u64, last_in_trash(&*core.store)?);
         each(&*core.store, records::INODE_PREFIX, |key, _| {
             files += 1;
             last = last.max(records::parse_ino_key(key)?);
@@ -408,7 +408,7 @@ impl Fsck {
             self.mend(what, |core| put_counter(core, records::FILES_KEY, files))?;
         }
         if next.is_some_and(|next| next <= last) {
-            let what = format!("the next inode number is {}, but {last} exists", next.unwrap_or(0));
+            let what = format!("the next inode number is {}, but {last} is taken", next.unwrap_or(0));
             self.mend(what, |core| put_counter(core, records::NEXT_INO_KEY, last + 1))?;
         }
         Ok(())

@@ -43,7 +43,11 @@ impl Shared {
             Some(value) => Duration::from_secs(records::decode_counter(&value)?),
             None => Duration::ZERO,
         };
-        let since = UNIX_EPOCH + heartbeat.saturating_sub(HEARTBEAT_MARGIN);
+        // A heartbeat from the future says that the clock was set back, and nothing of what was written since.
+        let since = match self.core.clock.wall() < heartbeat {
+            true => UNIX_EPOCH,
+            false => UNIX_EPOCH + heartbeat.saturating_sub(HEARTBEAT_MARGIN),
+        };
         let mut suspects = Vec::new();
         // A file that was never synced may be gone with its name: nothing of it is there to be found.
         let mut nameless = self.dirty_inos()?;
@@ -85,16 +89,20 @@ impl Shared {
         self.recover_spills()
     }
 
-    /// Removes what is left of inodes that are no more, from the next of the directories that may hold any. That a file was not
-    /// written lately does not mean that its inode is still there, but there is time to find out.
+    /// Removes what is left of inodes that are no more, or are records, from the next of the directories that may hold
+    /// any. That a file was not written lately does not mean that its inode is still there, but there is time to find out.
     pub(crate) fn remove_strays(&self) -> Result<(), VfsError> {
         let Some(number) = self.strays.lock().next() else {
             return Ok(());
         };
         for ino in self.backing.inodes_in(number)? {
             // What has content has a record since before it had content.
-            if self.core.store.get(&records::inode_key(ino))?.is_none() {
+            let Some(value) = self.core.store.get(&records::inode_key(ino))? else {
                 self.backing.remove(ino)?;
+                continue;
+            };
+            if records::InodeRecord::decode(&value).is_ok_and(|record| record.inline) {
+                self.outgrown(ino);
             }
         }
         Ok(())

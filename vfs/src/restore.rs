@@ -92,6 +92,7 @@ pub fn finish(
         batch.put(missing_key(*ino), note.into_bytes());
     }
     batch.put(records::FILES_KEY, records::encode_counter(restored.files));
+    let last = last.max(last_in_trash(store)?);
     batch.put(records::NEXT_INO_KEY, records::encode_counter(last + 1));
     batch.put(records::CLEAN_KEY, records::encode_counter(1));
     store.commit(batch)?;
@@ -159,6 +160,16 @@ pub(crate) fn recount(
         Ok(())
     })?;
     Ok((wrong, last))
+}
+
+/// The highest number of what is in the trash, 0 if it is empty. They come from the counter of inodes.
+pub(crate) fn last_in_trash(store: &dyn MetaStore) -> Result<u64, VfsError> {
+    let mut last = 0;
+    each(store, records::TRASH_PREFIX, |key, _| {
+        last = last.max(records::parse_ino_key(key)?);
+        Ok(())
+    })?;
+    Ok(last)
 }
 
 /// Chunks and missing chunks of every file that misses any.

@@ -98,14 +98,15 @@ impl Trash {
     }
 }
 
-/// A file that loses its last name now can be had back.
+/// A file that loses its last name now can be had back. Of one from the future nobody knows how old it is (the clock was
+/// set back): it is kept.
 pub(crate) fn takes(config: &VfsConfig, record: &InodeRecord, now: Timestamp) -> bool {
     let age = i128::from(now.secs) - i128::from(record.btime.secs);
     !config.trash_keep.is_zero()
         && record.kind == FileKind::Regular
         && record.size > 0
         && record.blocks > 0
-        && age >= i128::from(config.trash_min_age.as_secs())
+        && (age < 0 || age >= i128::from(config.trash_min_age.as_secs()))
 }
 
 /// What something is called in the directory that shows the trash: its number, and as much of its name as fits.
@@ -159,7 +160,7 @@ mod tests {
         config.trash_min_age = Duration::from_secs(600);
         assert!(takes(&config, &record, at(1600)));
         assert!(!takes(&config, &record, at(1599)), "young");
-        assert!(!takes(&config, &record, at(-5)), "from the future");
+        assert!(takes(&config, &record, at(-5)), "from the future");
         let empty = InodeRecord {
             size: 0,
             blocks: 0,

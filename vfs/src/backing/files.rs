@@ -10,11 +10,12 @@
 //! is remembered by number, not by descriptor.
 
 mod pinned;
+mod sync;
 mod write;
 
 use super::recent::Recent;
 use super::{BackingFile, sparse};
-use crate::limits::{BACKING_DIRS, BACKING_PARTS_OPEN_MAX, PARTS_OPEN_SHARE, PARTS_PINNED_SHARE, SYNC_EACH_MAX};
+use crate::limits::{BACKING_DIRS, BACKING_PARTS_OPEN_MAX, PARTS_OPEN_SHARE, PARTS_PINNED_SHARE};
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Whence;
@@ -229,99 +230,7 @@ impl Files {
         Ok(())
     }
 
-    /// Everything written to `ino` before is durable when it returns.
-    pub(super) fn sync(&self, ino: u64) -> io::Result<()> {
-        let _turn = self.sync_locks[dir_of(ino)].lock();
-        // Before the parts are taken: a cut notes its part first.
-        let cut = self.cut.lock().get(&ino).copied();
-        let Some(taken) = self.unsynced.lock().remove(&ino) else {
-            return Ok(());
-        };
-        let result = match taken.failed {
-            Some(code) => Err(io::Error::from_raw_os_error(code)),
-            None => self.sync_parts(ino, &taken.parts),
-        };
-        match &result {
-            Ok(()) => self.cut_is_durable(ino, cut),
-            Err(e) => self.put_back(ino, taken, e),
-        }
-        result
-    }
-
-    /// The last cut was this one when a sync began that has ended.
-    fn cut_is_durable(&self, ino: u64, cut: Option<u64>) {
-        let mut cuts = self.cut.lock();
-        if cut.is_some() && cuts.get(&ino).copied() == cut {
-            cuts.remove(&ino);
-        }
-    }
-
-    fn sync_parts(&self, ino: u64, parts: &BTreeMap<u64, bool>) -> io::Result<()> {
-        for (&number, &is_new) in parts {
-            if let Some(part) = self.part(ino, number, false)? {
-                part.file.sync_data()?;
-            }
-            if is_new {
-                let home = self.dir.join(format!("{:02x}", dir_of(ino)));
-                File::open(&home)?.sync_all()?;
-                if number > 0 {
-                    File::open(self.parts_dir(ino))?.sync_all()?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn put_back(&self, ino: u64, taken: Unsynced, error: &io::Error) {
-        let mut unsynced = self.unsynced.lock();
-        let entry = unsynced.entry(ino).or_default();
-        entry.failed = taken.failed.or(Some(error.raw_os_error().unwrap_or(libc::EIO)));
-        for (number, is_new) in taken.parts {
-            *entry.parts.entry(number).or_insert(is_new) |= is_new;
-        }
-    }
-
-    /// The same for every inode.
-    pub(super) fn sync_all(&self) -> io::Result<()> {
-        // A sync that is running has taken its notes already: what it does is done, or noted again, when it ends.
-        for lock in &self.sync_locks {
-            drop(lock.lock());
-        }
-        let inos: Vec<u64> = self.unsynced.lock().keys().copied().collect();
-        if inos.len() > SYNC_EACH_MAX {
-            return self.sync_disk();
-        }
-        // One that fails keeps none of the others from being synced.
-        let failed = inos.into_iter().filter_map(|ino| self.sync(ino).err());
-        failed.reduce(|first, _| first).map_or(Ok(()), Err)
-    }
-
-    /// Everything is durable that is on the filesystem of the cache, whoever wrote it.
-    pub(super) fn sync_disk(&self) -> io::Result<()> {
-        let _turns: Vec<_> = self.sync_locks.iter().map(|lock| lock.lock()).collect();
-        let cuts = self.cut.lock().clone();
-        let taken = std::mem::take(&mut *self.unsynced.lock());
-        let synced = nix::unistd::syncfs(&self.root).map_err(io::Error::from);
-        let mut result = match &synced {
-            Ok(()) => Ok(()),
-            Err(e) => Err(io::Error::from_raw_os_error(e.raw_os_error().unwrap_or(libc::EIO))),
-        };
-        for (ino, taken) in taken {
-            let failed = taken.failed.map(io::Error::from_raw_os_error);
-            if let Some(error) = failed.as_ref().or(synced.as_ref().err()) {
-                self.put_back(ino, taken, error);
-            }
-            result = result.and(failed.map_or(Ok(()), Err));
-        }
-        if synced.is_ok() {
-            let whole = |ino: &u64| self.unsynced.lock().get(ino).is_none_or(|entry| entry.failed.is_none());
-            let durable = cuts.into_iter().filter(|(ino, _)| whole(ino));
-            durable.for_each(|(ino, cut)| self.cut_is_durable(ino, Some(cut)));
-        }
-        result
-    }
-
-    /// The same for an inode that may get new parts: that the names of the old ones are gone is durable after the next sync.
+    /// Deletes the parts of an inode that may get new ones: that the old ones' names are gone is durable after the next sync.
     pub(super) fn empty(&self, ino: u64) -> io::Result<()> {
         self.remove(ino)?;
         let mut unsynced = self.unsynced.lock();

@@ -151,8 +151,10 @@ impl Sealed {
     }
 
     /// Drops the least recently used tables. One that knows of blocks not yet durable is synced first: without that
-    /// knowledge the next write could hit the durable slot.
+    /// knowledge the next write could hit the durable slot. Those of a file that cannot be synced stay, as long as there are
+    /// not twice as many tables: who wants room hears nothing of the failure, who syncs that file does.
     fn make_room(&self) -> Result<(), BackingError> {
+        let (mut bad, mut failed) = (BTreeSet::new(), None);
         for _ in 0..TAG_TABLES_MAX {
             let unsynced = {
                 let mut tables = self.tables.lock();
@@ -166,17 +168,18 @@ impl Sealed {
                 if in_use || chunk.tags.lock().any_fresh() {
                     tables.put((ino, number), chunk);
                 }
-                if in_use {
-                    None
-                } else {
-                    tables.contains((ino, number)).then_some(ino)
-                }
+                let stays = !in_use && !bad.contains(&ino) && tables.contains((ino, number));
+                stays.then_some(ino)
             };
-            if let Some(ino) = unsynced {
-                self.sync(ino)?;
+            if let Some((ino, Err(e))) = unsynced.map(|ino| (ino, self.sync(ino))) {
+                bad.insert(ino);
+                failed = Some(e);
             }
         }
-        Ok(())
+        match failed {
+            Some(e) if self.tables.lock().len() >= 2 * TAG_TABLES_MAX => Err(e),
+            _ => Ok(()),
+        }
     }
 
     /// Cuts `blocks` of a chunk into runs that lie in one slot.

@@ -371,6 +371,23 @@ fn more_chunks_than_tables_fit_memory_lose_nothing() {
 }
 
 #[test]
+fn who_wants_room_for_a_table_hears_nothing_of_another_files_failure() {
+    let dir = scratch();
+    let backing = backing(dir.path(), AtRest::Sealed, 1);
+    backing.write(at(5, 0, 0), &fill(1, 1)).unwrap();
+    // Its name cannot be made durable.
+    let (home, away) = (dir.path().join("05"), dir.path().join("away"));
+    fs::rename(&home, &away).unwrap();
+    for chunk in 0..TAG_TABLES_MAX as u64 + 20 {
+        backing.write(at(6, chunk, 0), &fill(2, 1)).unwrap();
+    }
+    fs::rename(&away, &home).unwrap();
+    backing.sync(5).expect_err("whose failure it is");
+    backing.sync(6).unwrap();
+    assert_eq!(read(&*backing, at(5, 0, 0), 1).unwrap(), fill(1, 1));
+}
+
+#[test]
 fn many_at_once_see_what_is_there() {
     for at_rest in BOTH {
         let dir = scratch();

@@ -165,6 +165,31 @@ fn each_broken_invariant_is_found() {
 }
 
 #[test]
+fn the_trash_draws_from_the_counter_too() {
+    let store = good();
+    delete(&store, records::orphan_key(5));
+    let record = InodeRecord {
+        nlink: 0,
+        inline: false,
+        trash: 6,
+        ..file()
+    };
+    put(&store, records::inode_key(5), record.encode());
+    let entry = TrashRecord {
+        ino: 5,
+        deleted: Timestamp::default(),
+        parent: 1,
+        name: b"gone".to_vec(),
+        dir: Vec::new(),
+    };
+    put(&store, records::trash_key(6), entry.encode());
+    let found = findings(&store);
+    assert!(found.len() == 1 && found[0].contains("6 is taken"), "{found:?}");
+    put(&store, records::NEXT_INO_KEY.to_vec(), records::encode_counter(7));
+    assert_eq!(findings(&store), Vec::<String>::new());
+}
+
+#[test]
 fn the_list_of_findings_is_bounded() {
     let store = good();
     for ino in 10..10 + 2 * FINDINGS_MAX as u64 {

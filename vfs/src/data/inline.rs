@@ -78,7 +78,9 @@ impl Shared {
             let mut extent = state.data.extent(&self.core, inode_ino, 0)?;
             extent.resident = true;
             extent.dirty = true;
-            let unsure = self.write_range(at, &mut extent, 0..bytes.len(), &bytes, None)?;
+            let written = self.write_range(at, &mut extent, 0..bytes.len(), &bytes, None);
+            // It stays a record, and may have got a backing file.
+            let unsure = written.inspect_err(|_| self.outgrown(inode_ino))?;
             blocks = extent.allocated();
             let change = state.data.next_change();
             state.data.spill = Some(Spill {

@@ -4,13 +4,10 @@ use super::state::{Staged, decode_holed, encode_holed, holed_key};
 use super::{CHUNK, Shared};
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
-use crate::limits::{HEARTBEAT_EVERY, PENDING_AGE_MAX, SYNC_EACH_MAX};
+use crate::limits::{PENDING_AGE_MAX, SYNC_EACH_MAX};
 use crate::records::{self, Extent};
 use cessfs_sync::Batch;
 use std::sync::Arc;
-
-/// Key of the wall time (a counter, seconds) before which everything written to backing files is in the store.
-pub(crate) const HEARTBEAT_KEY: &[u8] = b"sheartbeat";
 
 impl Shared {
     /// Commits one batch with everything about the inode that is ahead of the store and may be journaled. `synced`: changes
@@ -268,7 +265,8 @@ impl Shared {
             .collect();
         let to_sync = changes.iter().filter(|(_, needs_sync)| *needs_sync).count();
         let mut first_error = None;
-        let all_synced = to_sync > SYNC_EACH_MAX && self.sync_every(inodes, &changes, &mut first_error);
+        // Where that fails each is synced by itself: whoever cannot be is told so, and the others go on.
+        let all_synced = to_sync > SYNC_EACH_MAX && self.backing.sync_all().is_ok();
         for (inode, (change, needs_sync)) in inodes.iter().zip(changes) {
             let failed = || inode.state.read().data.failure.is_some();
             let synced = (all_synced && !failed()) || (needs_sync && self.sync_backing(inode).is_ok());
@@ -282,31 +280,8 @@ impl Shared {
         first_error.map_or(Ok(()), Err)
     }
 
-    fn sync_every(&self, inodes: &[Arc<Inode>], changes: &[(u64, bool)], first_error: &mut Option<VfsError>) -> bool {
-        let Err(e) = self.backing.sync_all() else { return true };
-        let error = VfsError::from(e);
-        for (inode, _) in inodes.iter().zip(changes).filter(|(_, (_, needs_sync))| *needs_sync) {
-            self.note_failure(inode, error.clone());
-        }
-        *first_error = Some(error);
-        false
-    }
-
     /// Content was written, or fetched, and the backing files may be ahead of the store.
     pub(crate) fn content_came(&self) -> bool {
         self.dirty.lock().bytes() > 0 || !self.pending.lock().is_empty()
-    }
-
-    /// Notes in the store how far it is up to date with the backing files.
-    pub(crate) fn beat(&self) -> Result<(), VfsError> {
-        let wall = self.core.clock.wall();
-        let mut last = self.heartbeat.lock();
-        if wall.saturating_sub(*last) < HEARTBEAT_EVERY {
-            return Ok(());
-        }
-        *last = wall;
-        let mut batch = Batch::new();
-        batch.put(HEARTBEAT_KEY, records::encode_counter(wall.as_secs()));
-        Ok(self.core.store.commit(batch)?)
     }
 }

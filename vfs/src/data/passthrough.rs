@@ -244,10 +244,14 @@ impl Shared {
         }
         let file = self.backing.whole_file(inode.ino, true)?;
         let Some(file) = file else { return Ok(None) };
-        let mut pass = Pass::new(file.clone())?;
+        let begun = Pass::new(file.clone()).map_err(VfsError::from);
+        let begun = begun.and_then(|pass| self.put_note(inode.ino).map(|()| pass));
+        let mut pass = begun.inspect_err(|_| {
+            self.backing.let_go(inode.ino);
+            self.outgrown(inode.ino);
+        })?;
         pass.changed = true;
         pass.opened = 1;
-        self.put_note(inode.ino)?;
         pass.noted = true;
         // There is nothing yet that a crash could take away.
         pass.durable = true;

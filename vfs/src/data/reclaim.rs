@@ -88,6 +88,11 @@ impl Shared {
         }
     }
 
+    /// Queues the backing file of an inode whose content is a record.
+    pub(crate) fn outgrown(&self, ino: u64) {
+        self.reclaim.lock().outgrown(ino);
+    }
+
     /// Gives back everything queued so far. The caller holds no lock of an inode.
     pub(crate) fn reclaim(&self) -> Result<(), VfsError> {
         let _turn = self.reclaim.turn.lock();
@@ -152,13 +157,23 @@ impl Shared {
     fn remove_outgrown(&self, ino: u64) -> Result<(), VfsError> {
         let inode = match self.core.inodes.get(&self.core, ino) {
             Ok(inode) => inode,
-            Err(VfsError::Stale) => return Ok(()),
+            Err(VfsError::Stale) => return self.remove_later(ino),
             Err(e) => return Err(e),
         };
         let state = inode.state.write();
-        if state.record.inline && state.data.pass.is_none() && !state.gone {
+        if state.gone {
+            return self.remove_later(ino);
+        }
+        if state.record.inline && state.data.pass.is_none() {
             self.backing.empty(ino)?;
         }
+        Ok(())
+    }
+
+    /// Deleted while its backing file waited here, by who saw a record. In between it may have outgrown that: its deletion
+    /// has to be durable first.
+    fn remove_later(&self, ino: u64) -> Result<(), VfsError> {
+        self.reclaim.lock().file(ino);
         Ok(())
     }
 

@@ -81,10 +81,8 @@ impl Shared {
                 .filter_map(there)
                 .collect::<Vec<_>>()
         };
-        for (_, extent) in gone
-            .iter()
-            .filter(|(chunk, _)| !in_memory.iter().any(|(other, _)| other == chunk))
-        {
+        let is_in_memory = |chunk: &u64| in_memory.binary_search_by_key(chunk, |(other, _)| *other).is_ok();
+        for (_, extent) in gone.iter().filter(|(chunk, _)| !is_in_memory(chunk)) {
             freed += extent.allocated();
         }
         freed += in_memory.iter().map(|(_, extent)| extent.allocated()).sum::<u64>();
@@ -97,8 +95,10 @@ impl Shared {
         state.data.chunks.lock().forget_from(first);
         state.record.blocks = state.record.blocks.saturating_sub(freed);
         self.give_back_chunks(ino, &chunks);
+        let mut left: u64 = gone.iter().map(|(_, extent)| extent.allocated()).sum();
         while gone.len() > SCAN_PAGE {
             let page = gone.split_off(gone.len() - SCAN_PAGE);
+            left -= page.iter().map(|(_, extent)| extent.allocated()).sum::<u64>();
             let mut early = Batch::new();
             self.stage(ino, state, &mut early)?;
             self.delete_page(ino, &page, &mut early);
@@ -106,7 +106,7 @@ impl Shared {
             record.size = page
                 .first()
                 .map_or(record.size, |(chunk, _)| record.size.min(chunk * CHUNK));
-            record.blocks += gone.iter().map(|(_, extent)| extent.allocated()).sum::<u64>();
+            record.blocks += left;
             state.data.put_record(&self.core, ino, &record, &mut early);
             self.core.store.commit(early)?;
         }

@@ -56,7 +56,7 @@ impl Shared {
             self.change_space_passing(inode.ino, state, call)?;
             return Ok(Attempt::Done(()));
         }
-        if state.record.inline && call.stays_inline() {
+        if state.record.inline && call.stays_inline(state.record.size) {
             let growth = u64::from(call.what != SpaceChange::Punch).saturating_sub(state.record.blocks);
             self.core.quotas.admit_growth(inode, &state.record, growth)?;
             self.change_inline(inode.ino, state, call)?;
@@ -129,7 +129,12 @@ impl Shared {
     }
 
     /// The parts of chunks that change. Holes need not be punched, however many there are.
-    fn pieces_to_change(&self, ino: u64, state: &InodeState, call: &SpaceCall) -> Result<Vec<Piece>, VfsError> {
+    pub(super) fn pieces_to_change(
+        &self,
+        ino: u64,
+        state: &InodeState,
+        call: &SpaceCall,
+    ) -> Result<Vec<Piece>, VfsError> {
         if call.what != SpaceChange::Punch {
             return Ok(pieces(call.range.start, call.range.end));
         }
@@ -253,9 +258,12 @@ impl Shared {
 }
 
 impl SpaceCall {
-    /// An inline file need not outgrow its record for this.
-    fn stays_inline(&self) -> bool {
-        self.range.end <= INLINE_BYTES_MAX as u64 || (self.what == SpaceChange::Punch && !self.grows)
+    /// An inline file of this size need not outgrow its record for this. Of more than one block some may become holes, and a
+    /// record has none.
+    fn stays_inline(&self, size: u64) -> bool {
+        let is_small = size <= INLINE_BYTES_MAX as u64 || self.what == SpaceChange::Reserve;
+        let ends_inside = self.range.end <= INLINE_BYTES_MAX as u64 || (self.what == SpaceChange::Punch && !self.grows);
+        is_small && ends_inside
     }
 }
 

@@ -4,6 +4,7 @@ use super::*;
 use crate::core::AtRest;
 use crate::fakes::bench::{BOTH, Bench, copy_dir, pattern, scratch, wait};
 use crate::limits::{BLOCK_BYTES, INLINE_BYTES_MAX, ROOM_WAIT_DEFAULT, YOUNG_BYTES_MAX};
+use crate::records::Extent;
 use cessfs_sync::{CutCause, MetaStore};
 
 mod cut;
@@ -164,6 +165,30 @@ fn large_files_are_truncated_and_deleted_in_pages() {
     assert_eq!(left(&bench, 6), 0);
     assert_eq!(bench.store.scan(b"t", b"t", 10).unwrap(), vec![]);
     assert_eq!(bench.content(5).len(), 10 * MIB);
+}
+
+#[test]
+fn a_truncation_that_was_cut_short_has_counted_what_is_left() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    for chunk in 0..700 {
+        bench.write(5, chunk * CHUNK, &pattern(1, (chunk as usize % 3 + 1) * BLOCK));
+    }
+    bench.data.released(&bench.file(5));
+    let (before, _) = bench.store.progress();
+    bench.set_size(5, 10 * CHUNK);
+    let (after, _) = bench.store.progress();
+    assert!(after > before + 2, "pages");
+    for batches in before..=after {
+        let store = bench.store.crashed_at(batches);
+        let value = store.get(&records::inode_key(5)).unwrap().unwrap();
+        let counted = InodeRecord::decode(&value).unwrap().blocks;
+        let extents = store.scan(&records::extent_prefix(5), &[], 1000).unwrap();
+        let allocated = extents
+            .iter()
+            .map(|(_, value)| Extent::decode(value).unwrap().allocated());
+        assert_eq!(counted, allocated.sum::<u64>(), "after {batches} batches");
+    }
 }
 
 #[test]

@@ -151,6 +151,20 @@ fn what_the_records_prove_is_put_right() {
 }
 
 #[test]
+fn a_counter_that_the_trash_has_reached_is_put_right() {
+    let scene = Scene::new(false);
+    let mut parts = scene.parts();
+    parts.config.trash_keep = std::time::Duration::from_secs(1000);
+    let vfs = Vfs::open(parts).unwrap();
+    vfs.unlink(ROOT_INO, b"file").unwrap();
+    let id = vfs.trash_list(0, 1).unwrap()[0].id;
+    vfs.close().unwrap();
+    assert_eq!(scene.run(false), []);
+    scene.change(|batch| batch.put(records::NEXT_INO_KEY, records::encode_counter(id)));
+    scene.is_put_right(&format!("{id} is taken"));
+}
+
+#[test]
 fn a_damaged_block_is_dropped_only_if_a_pack_has_the_chunk() {
     for sent in [false, true] {
         let scene = Scene::new(sent);

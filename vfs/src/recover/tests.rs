@@ -3,8 +3,9 @@
 use crate::core::AtRest;
 use crate::data::CHUNK;
 use crate::fakes::bench::{BOTH, Bench, pattern};
-use crate::limits::{BACKING_DIRS, BLOCK_BYTES, HEARTBEAT_MARGIN};
-use cessfs_sync::{CutCause, MetaStore};
+use crate::limits::{BACKING_DIRS, BLOCK_BYTES, HEARTBEAT_EVERY, HEARTBEAT_MARGIN};
+use cessfs_sync::{Clock, CutCause, MetaStore};
+use std::time::{Duration, UNIX_EPOCH};
 
 const MIB: usize = 1 << 20;
 
@@ -89,21 +90,30 @@ fn backing_files_of_inodes_that_are_no_more_are_removed() {
 fn old_backing_files_of_inodes_that_are_no_more_are_removed_in_time() {
     for at_rest in BOTH {
         let bench = Bench::new(at_rest);
-        let part = bench.dir.path().join("05/0000000000000005");
+        let part = |ino: u64| bench.dir.path().join(format!("{ino:02x}/{ino:016x}"));
+        let parts = [part(5), part(7)];
         bench.create(6);
         bench.write(6, 0, &pattern(2, MIB));
         bench.fsync(6).unwrap();
+        bench.create(7);
+        bench.write(7, 0, b"a record");
         bench.clock.set(10 * HEARTBEAT_MARGIN);
         bench.data.shared().beat().unwrap();
-        std::fs::write(&part, b"left by an inode that is no more").unwrap();
-        let file = std::fs::File::options().write(true).open(&part).unwrap();
-        file.set_modified(std::time::UNIX_EPOCH).unwrap();
+        for part in &parts {
+            std::fs::write(part, b"left by an inode that is no more, or is a record").unwrap();
+            let file = std::fs::File::options().write(true).open(part).unwrap();
+            file.set_modified(UNIX_EPOCH).unwrap();
+        }
         let (all, _) = bench.store.progress();
         let bench = bench.crash_at(all);
-        assert!(part.exists(), "an old file is not worth waiting for");
+        assert!(
+            parts.iter().all(|part| part.exists()),
+            "an old file is not worth waiting for"
+        );
         (0..=BACKING_DIRS).for_each(|_| bench.keep_house());
-        assert!(!part.exists());
+        assert!(!parts.iter().any(|part| part.exists()));
         assert!(bench.content(6) == pattern(2, MIB));
+        assert_eq!(bench.content(7), b"a record");
     }
 }
 
@@ -114,10 +124,6 @@ fn what_is_only_read_is_not_read_again_after_a_crash() {
     bench.write(5, 0, &pattern(1, MIB));
     bench.settle();
     bench.data.evict_all().unwrap();
-    let beat = |bench: &Bench| {
-        let value = bench.store.get(crate::data::HEARTBEAT_KEY).unwrap();
-        value.map(|value| crate::records::decode_counter(&value).unwrap())
-    };
     bench.keep_house();
     let before = beat(&bench);
     bench.clock.advance(10 * HEARTBEAT_MARGIN);
@@ -239,4 +245,77 @@ fn a_record_that_was_outgrown_goes_with_its_inode() {
         let (all, _) = bench.store.progress();
         assert_eq!(left(&bench.crash_at(all)), [false, false], "{at_rest:?}");
     }
+}
+
+const DAY: i64 = 86_400;
+
+/// The last heartbeat.
+fn beat(bench: &Bench) -> Option<u64> {
+    let value = bench.store.get(crate::data::HEARTBEAT_KEY).unwrap();
+    value.map(|value| crate::records::decode_counter(&value).unwrap())
+}
+
+/// A volume with a file that the network has, and a heartbeat of this moment.
+fn beating() -> Bench {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, MIB));
+    bench.settle();
+    bench.fsync(5).unwrap();
+    bench.clock.advance(10 * HEARTBEAT_MARGIN);
+    bench.data.shared().beat().unwrap();
+    assert_eq!(beat(&bench), Some(bench.clock.wall().as_secs()));
+    bench
+}
+
+/// The file is written now, as the wall clock has it, and the journal does not hear of it.
+fn write_unheard(bench: &Bench) {
+    let path = bench.dir.path().join("05/0000000000000005");
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"x", 0).unwrap();
+    file.set_modified(UNIX_EPOCH + bench.clock.wall()).unwrap();
+}
+
+#[track_caller]
+fn assert_looked_at_after_a_crash(bench: Bench) {
+    let (all, _) = bench.store.progress();
+    let bench = bench.crash_at(all);
+    assert!(bench.extent(5, 0).unwrap().dirty, "nobody looked");
+}
+
+#[test]
+fn a_clock_that_is_set_back_hides_nothing_that_was_written_since() {
+    let bench = beating();
+    bench.clock.step_wall(-DAY);
+    bench.data.shared().beat().unwrap();
+    write_unheard(&bench);
+    // However late it is when the volume is mounted again.
+    bench.clock.step_wall(7 * DAY);
+    assert_looked_at_after_a_crash(bench);
+
+    let bench = beating();
+    bench.clock.step_wall(-DAY);
+    write_unheard(&bench);
+    assert_looked_at_after_a_crash(bench);
+}
+
+#[test]
+fn a_clock_that_is_set_forward_hides_nothing_that_was_written_before() {
+    let bench = beating();
+    write_unheard(&bench);
+    bench.clock.step_wall(DAY);
+    bench.clock.advance(HEARTBEAT_EVERY);
+    bench.data.shared().beat().unwrap();
+    assert_looked_at_after_a_crash(bench);
+
+    // What was written before is in the store by and by.
+    let bench = beating();
+    bench.clock.step_wall(DAY);
+    let behind = |bench: &Bench| Duration::from_secs(bench.clock.wall().as_secs() - beat(bench).unwrap());
+    for round in 0..150 {
+        bench.clock.advance(HEARTBEAT_EVERY);
+        bench.data.shared().beat().unwrap();
+        assert!(behind(&bench) >= HEARTBEAT_MARGIN || HEARTBEAT_EVERY * round > HEARTBEAT_MARGIN);
+    }
+    assert_eq!(behind(&bench), Duration::ZERO);
 }

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::fakes::bench::scratch;
+use crate::limits::SYNC_EACH_MAX;
 use std::cell::RefCell;
 use std::time::Instant;
 
@@ -60,6 +61,40 @@ fn a_sync_of_all_waits_for_one_that_is_running() {
         }
         drop(running);
     });
+}
+
+/// That may be due to somebody else's file, or to one of ours.
+#[test]
+fn a_disk_that_cannot_be_synced_fails_only_files_that_cannot() {
+    let dir = scratch();
+    let mut files = Files::open(dir.path(), Readahead::Disk).unwrap();
+    let path_only = OpenOptions::new()
+        .read(true)
+        .custom_flags(libc::O_PATH)
+        .open(dir.path());
+    files.root = path_only.unwrap();
+    let inos = 1..SYNC_EACH_MAX as u64 + 3;
+    let write_all = || {
+        for ino in inos.clone() {
+            files.write(PartAt { ino, ..AT }, &[7; 4096]).unwrap();
+        }
+    };
+    write_all();
+    // Its name cannot be made durable.
+    let (home, away) = (dir.path().join("05"), dir.path().join("away"));
+    fs::rename(&home, &away).unwrap();
+    files.sync_all().unwrap_err();
+    fs::rename(&away, &home).unwrap();
+    for ino in inos.clone() {
+        assert_eq!(files.sync(ino).is_err(), ino == 5, "inode {ino}");
+    }
+    write_all();
+    // Who opens it again may not hear of a failure.
+    files.open.lock().pop((7, 0));
+    files.sync_all().unwrap_err();
+    for ino in inos.clone() {
+        assert_eq!(files.sync(ino).is_err(), [5, 7].contains(&ino), "inode {ino}");
+    }
 }
 
 thread_local! {

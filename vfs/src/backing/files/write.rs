@@ -46,7 +46,7 @@ impl Files {
 
     /// What was written and not synced is no longer there as it was: as after a sync that failed, none succeeds any more.
     pub(in crate::backing) fn give_up(&self, ino: u64, error: &io::Error) {
-        self.put_back(ino, Unsynced::default(), error);
+        self.put_back(ino, Unsynced::default(), Some(error));
     }
 
     /// The same files on a disk that takes no more of a write than this says.

@@ -1,7 +1,7 @@
 //! What the daemon itself does to a file that passes: to the backing file, as anybody else would.
 
 use super::super::space::SpaceCall;
-use super::super::{BLOCK, CHUNK, Shared, chunk_len, pieces};
+use super::super::{BLOCK, CHUNK, Shared, chunk_len};
 use super::PASS_BYTES_MAX;
 use super::look::as_found;
 use crate::backing::sparse;
@@ -101,7 +101,7 @@ impl Shared {
         let file = self.will_change(ino, state)?;
         allocate(&file, call).map_err(disk)?;
         self.leave_record(ino, state)?;
-        for piece in pieces(call.range.start, call.range.end) {
+        for piece in self.pieces_to_change(ino, state, call)? {
             let before = state.data.extent(&self.core, ino, piece.chunk)?;
             let mut now = before;
             if call.what == SpaceChange::Punch {

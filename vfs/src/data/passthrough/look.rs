@@ -152,7 +152,7 @@ impl Shared {
         state.data.pass = None;
         self.forget_pass(ino);
         if state.record.inline {
-            self.reclaim.lock().outgrown(ino);
+            self.outgrown(ino);
         }
         Ok(())
     }

@@ -3,12 +3,13 @@
 use super::*;
 use crate::backing::{Backing, BackingError, BackingFile, BlockAt, Prepared};
 use crate::fakes::bench::{copy_dir, scratch};
+use crate::limits::SYNC_EACH_MAX;
 use crate::records::BlockMap;
 use crate::request::SpaceChange;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 /// The cache directory as a power cut could leave it: of the units that differ between `durable` and `newest`, every one
 /// whose number `keeps` says so is new. Plain blocks are written whole or not (the disk's own pages), tags by the sector.
@@ -371,6 +372,40 @@ fn a_sync_that_failed_in_the_background_fails_every_fsync() {
                 .extent(5, 0)
                 .is_some_and(|extent| !extent.dirty && extent.stored.is_some())
         );
+    }
+}
+
+/// Of many that are synced at once one cannot be: the others go on, and so does the next sync of many.
+#[test]
+fn a_file_that_cannot_be_synced_takes_no_other_with_it() {
+    for at_rest in BOTH {
+        let mut bench = Bench::new(at_rest);
+        let left = Arc::new(AtomicUsize::new(usize::MAX));
+        let fails = left.clone();
+        // The sync of all, and the third file's own.
+        let synced = move || match fails.fetch_sub(1, Ordering::Relaxed) {
+            100 | 97 => Err(std::io::Error::from_raw_os_error(libc::EIO)),
+            _ => Ok(()),
+        };
+        let faulty = Watched::new(bench.data.shared().backing.clone(), synced);
+        bench.data = Data::over(bench.core.clone(), Arc::new(faulty)).unwrap();
+        let inos = 5..5 + SYNC_EACH_MAX as u64 + 4;
+        for ino in inos.clone() {
+            bench.create(ino);
+            bench.write(ino, 0, &pattern(1, 20_000));
+        }
+        bench.make_absent();
+        for ino in inos.clone() {
+            bench.write(ino, 0, &pattern(2, 20_000));
+        }
+        left.store(100, Ordering::Relaxed);
+        bench.clock.advance(Duration::from_secs(2));
+        bench.data.shared().keep_house().unwrap();
+        left.store(usize::MAX, Ordering::Relaxed);
+        let failed = inos.clone().filter(|ino| bench.fsync(*ino).is_err());
+        assert_eq!(failed.count(), 1, "{at_rest:?}");
+        let journaled = inos.filter(|ino| bench.extent(*ino, 0).unwrap().dirty);
+        assert_eq!(journaled.count(), SYNC_EACH_MAX + 3, "{at_rest:?}");
     }
 }
 

@@ -1,7 +1,6 @@
 //! Random operations on a few files, compared with bytes in memory after each; and what the packs would restore.
 
 use super::*;
-use crate::records::Extent;
 use crate::request::SpaceChange;
 use proptest::prelude::*;
 use std::collections::BTreeMap;

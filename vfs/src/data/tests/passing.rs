@@ -267,6 +267,47 @@ fn a_small_new_file_becomes_a_record_and_its_backing_file_goes() {
 }
 
 #[test]
+fn a_small_new_file_that_is_soon_gone_leaves_no_backing_file() {
+    for closes in [false, true] {
+        let mut bench = Bench::passing();
+        let file = bench.create_open(5).unwrap();
+        file.write_all_at(b"hello", 0).unwrap();
+        drop(file);
+        bench.close(5);
+        bench.delete(5);
+        if closes {
+            bench = bench.reopen();
+        }
+        (0..3).for_each(|_| bench.keep_house());
+        assert!(!bench.dir.path().join("05/0000000000000005").exists());
+        assert_eq!(bench.data.cache_bytes(), 0);
+    }
+}
+
+/// What reaches far beyond the end costs no more than what is there.
+#[test]
+fn only_what_is_there_is_punched_out() {
+    let bench = Bench::passing();
+    confirmed(&bench, 5, &pattern(1, 2 * MIB));
+    let _file = pass(&bench, 5);
+    bench
+        .change_space(5, SpaceChange::Reserve, 0..4 * CHUNK, false)
+        .unwrap();
+    let blocks = || bench.file(5).state.read().record.blocks;
+    assert_eq!(blocks(), 1024);
+    bench
+        .change_space(5, SpaceChange::Punch, CHUNK..100 * CHUNK, false)
+        .unwrap();
+    let known = bench.file(5).state.read().data.chunks.lock().numbers_from(4);
+    assert!(known.is_empty(), "chunks that were looked at: {known:?}");
+    bench.data.shared().look_at_all().unwrap();
+    assert_eq!(blocks(), 256);
+    let mut expected = pattern(1, MIB);
+    expected.resize(2 * MIB, 0);
+    assert!(bench.content(5) == expected);
+}
+
+#[test]
 fn who_must_be_asked_is_not_passed_by() {
     let bench = Bench::passing();
     confirmed(&bench, 5, &pattern(1, MIB));

@@ -2,6 +2,8 @@
 
 use super::*;
 use crate::limits::{YOUNG_AGE_MAX, YOUNG_FILES_MAX};
+use crate::request::SpaceChange;
+use std::sync::atomic::AtomicBool;
 
 const LEN: usize = 10_000;
 
@@ -158,4 +160,70 @@ fn youth_does_not_end_while_a_snapshot_is_taken() {
     assert_eq!(bench.restore().content(5), pattern(1, LEN));
     bench.data.shared().settle_young(true);
     assert!(!bench.file(5).state.read().record.inline);
+}
+
+/// The disk is full when it outgrows its record: it stays one, and what it was to become goes.
+#[test]
+fn a_backing_file_that_there_was_no_room_for_goes() {
+    let mut bench = Bench::new(AtRest::Sealed);
+    let full = Arc::new(AtomicBool::new(false));
+    let is_full = full.clone();
+    let takes = move |_: u64, len: usize| if is_full.load(Ordering::Relaxed) { 0 } else { len };
+    let (entropy, keys) = (bench.core.entropy.clone(), bench.core.keys.at_rest());
+    let narrow = backing::open_sealed_on(bench.dir.path(), keys, entropy, Arc::new(takes)).unwrap();
+    bench.data = Data::over(bench.core.clone(), narrow).unwrap();
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, LEN));
+    full.store(true, Ordering::Relaxed);
+    assert!(bench.try_write(5, LEN as u64, &pattern(2, 100_000)).is_err());
+    let part = bench.dir.path().join("05/0000000000000005");
+    assert!(part.exists() && is_record(&bench, 5));
+    bench.delete(5);
+    (0..3).for_each(|_| bench.keep_house());
+    assert!(!part.exists());
+}
+
+#[test]
+fn a_young_file_has_holes_when_they_are_asked_for() {
+    for at_rest in BOTH {
+        let block = BLOCK_BYTES;
+        let young = || {
+            let bench = Bench::new(at_rest);
+            bench.create(5);
+            bench.write(5, 0, &pattern(1, 3 * BLOCK));
+            assert!(is_record(&bench, 5));
+            bench
+        };
+        let holds = |bench: &Bench, zeros: std::ops::Range<usize>, blocks: u64, data: &[std::ops::Range<u64>]| {
+            let mut expected = pattern(1, 3 * BLOCK);
+            expected[zeros].fill(0);
+            assert!(bench.content(5) == expected, "{at_rest:?}");
+            let counted = bench.file(5).state.read().record.blocks;
+            assert_eq!((counted, &bench.data_ranges(5)[..]), (blocks, data), "{at_rest:?}");
+        };
+        let bench = young();
+        bench
+            .change_space(5, SpaceChange::Punch, block..2 * block, false)
+            .unwrap();
+        let middle = [0..block, 2 * block..3 * block];
+        holds(&bench, BLOCK..2 * BLOCK, 2, &middle);
+        let (all, _) = bench.store.progress();
+        let bench = bench.crash_at(all);
+        holds(&bench, BLOCK..2 * BLOCK, 2, &middle);
+        bench.settle();
+        holds(&bench.restore(), BLOCK..2 * BLOCK, 2, &middle);
+
+        let bench = young();
+        bench.change_space(5, SpaceChange::Zero, 0..block, false).unwrap();
+        let rest = block..3 * block;
+        holds(&bench, 0..BLOCK, 3, std::slice::from_ref(&rest));
+
+        let bench = young();
+        bench.change_space(5, SpaceChange::Punch, 0..1 << 40, false).unwrap();
+        holds(&bench, 0..3 * BLOCK, 0, &[]);
+        // Nothing is taken by what is reserved where there is data.
+        let bench = young();
+        bench.change_space(5, SpaceChange::Reserve, 0..block, false).unwrap();
+        assert!(is_record(&bench, 5));
+    }
 }

@@ -326,3 +326,29 @@ fn files_with_missing_chunks_are_named_and_the_rest_is_there() {
     let w = open(chunks);
     assert_eq!(w.vfs.errors(), Vec::<String>::new());
 }
+
+/// What is in the trash has its number from the counter of inodes, and is deleted later than the last of them is made.
+#[test]
+fn numbers_in_the_trash_are_not_given_again() {
+    let keeps = |config: &mut VfsConfig| config.trash_keep = Duration::from_secs(86_400);
+    let w = World::on(Arc::new(MemStore::new()), keeps);
+    for path in ["/first", "/second"] {
+        w.touch_file(path).unwrap();
+        write(&w, path, 0, b"content");
+    }
+    w.unlink("/first").unwrap();
+    seal(&w, CutCause::Forced, true);
+    let store = Arc::new(MemStore::new());
+    apply_delta(&w.chunks.packs()[0].delta, &*store).unwrap();
+    assert_eq!(
+        finish(&*store, &KEYS, &|_| Ok(true)).unwrap().findings,
+        Vec::<String>::new()
+    );
+    let (clock, dir) = (Arc::new(FakeClock::new()), Arc::new(scratch()));
+    let w = World::over(store, clock, dir, w.chunks.clone(), keeps);
+    w.unlink("/second").unwrap();
+    let items = w.vfs.trash_list(0, 10).unwrap();
+    let names: Vec<&[u8]> = items.iter().map(|item| &item.name[..]).collect();
+    assert_eq!(names, [&b"first"[..], b"second"]);
+    w.check();
+}
