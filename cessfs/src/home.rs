@@ -1,6 +1,6 @@
 //! Where volumes live on this machine.
 //!
-//! `HOME/volumes/NAME/{volume.toml, keys.json, journal/, cache/, staging/, snapshots/, control.sock, lock, log}`; directories are
+//! `HOME/volumes/NAME/{volume.toml, chain.json, keys.json, journal/, cache/, staging/, snapshots/, control.sock, lock, log}`; directories are
 //! 0700 and files 0600, because names of volumes and sizes of files are nobody else's business.
 
 use crate::exit::{Exit, Failure};
@@ -230,6 +230,10 @@ impl VolumeDir {
     /// `volume.toml`.
     pub fn config(&self) -> PathBuf {
         self.path.join("volume.toml")
+    }
+    /// The network it is on.
+    pub fn network(&self) -> PathBuf {
+        self.path.join("chain.json")
     }
     /// The key slots.
     pub fn keys(&self) -> PathBuf {

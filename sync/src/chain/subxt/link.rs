@@ -5,11 +5,13 @@
 
 use super::fault::{away, fault};
 use super::shape;
-use crate::chain::{ChainError, Head};
+use crate::chain::{ChainError, Head, Pin};
+use crate::fragment_store::Reach;
 use crate::limits::{
-    CHAIN_ANSWER_BYTES_MAX, CHAIN_CONNECT_TIMEOUT, CHAIN_LAG_MAX, CHAIN_PAGE_ENTRIES, CHAIN_PING_INTERVAL, CHAIN_RECONNECT_PAUSE,
-    CHAIN_REQUEST_TIMEOUT, CHAIN_SILENCE_MAX,
+    CHAIN_ANSWER_BYTES_MAX, CHAIN_CONNECT_TIMEOUT, CHAIN_LAG_MAX, CHAIN_NAME_CHARS_MAX, CHAIN_PAGE_ENTRIES,
+    CHAIN_PING_INTERVAL, CHAIN_RECONNECT_PAUSE, CHAIN_REQUEST_TIMEOUT, CHAIN_SILENCE_MAX, TOKEN_CHARS_MAX,
 };
+use crate::printable::printable;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -79,6 +81,7 @@ impl Finality {
 /// Where the RPC is, and the connection to it if there is one.
 pub(super) struct Dial {
     url: String,
+    pin: Pin,
     finality: Finality,
     state: tokio::sync::Mutex<State>,
 }
@@ -90,9 +93,10 @@ struct State {
 }
 
 impl Dial {
-    pub(super) fn new(url: String) -> Dial {
+    pub(super) fn new(url: String, pin: Pin) -> Dial {
         Dial {
             url,
+            pin,
             finality: Finality::default(),
             state: tokio::sync::Mutex::default(),
         }
@@ -109,7 +113,7 @@ impl Dial {
         {
             return Err(error.clone());
         }
-        match Link::connect(&self.url, self.finality.clone()).await {
+        match self.connect().await {
             Ok(link) => {
                 let link = Arc::new(link);
                 *state = State {
@@ -127,6 +131,13 @@ impl Dial {
             }
         }
     }
+
+    /// Connects to a node of the network that the client belongs to.
+    async fn connect(&self) -> Result<Link, ChainError> {
+        let link = Link::connect(&self.url, self.finality.clone()).await?;
+        self.pin.admit(link.genesis())?;
+        Ok(link)
+    }
 }
 
 /// A connection.
@@ -136,6 +147,8 @@ pub(super) struct Link {
     pub(super) rpc: LegacyRpcMethods<RpcConfigFor<SubstrateConfig>>,
     client: OnlineClient<SubstrateConfig>,
     finality: Finality,
+    /// Where the miners of this node may be.
+    pub(super) reach: Reach,
     /// What `system_chain` answers.
     pub(super) name: String,
     /// Verdicts by spec version, because a runtime upgrade changes the metadata under a living connection.
@@ -166,13 +179,14 @@ impl Link {
                 .storage_page_size(CHAIN_PAGE_ENTRIES)
                 .build(raw.clone());
             let client = OnlineClient::from_backend(Arc::new(backend)).await.map_err(fault)?;
-            let name = rpc.system_chain().await.map_err(fault)?;
+            let name = printable(&rpc.system_chain().await.map_err(fault)?, CHAIN_NAME_CHARS_MAX);
             let (verdicts, broken) = Default::default();
             Ok(Link {
                 raw,
                 rpc,
                 client,
                 finality,
+                reach: Reach::beside(url),
                 name,
                 verdicts,
                 broken,
@@ -227,7 +241,8 @@ impl Link {
         let properties: SystemProperties = self.rpc.system_properties().await.map_err(fault)?;
         let symbol = properties.get("tokenSymbol");
         let first = symbol.and_then(|symbol| symbol.get(0)).or(symbol);
-        Ok(first.and_then(|symbol| symbol.as_str()).map(str::to_owned))
+        let symbol = first.and_then(|symbol| symbol.as_str());
+        Ok(symbol.map(|symbol| printable(symbol, TOKEN_CHARS_MAX)))
     }
 
     /// Calls a method that is not part of Substrate.
