@@ -9,7 +9,7 @@ use crate::exit::{Exit, Failure};
 use crate::home;
 use crate::limits;
 use crate::units;
-use cessfs_sync::chain::subxt::is_address;
+use cessfs_sync::chain::subxt::{is_address, is_in_the_clear};
 use cessfs_sync::limits::{BACKLOG_BOUND_BYTES, BACKLOG_BOUND_BYTES_MIN};
 use cessfs_vfs::AtRest;
 use cessfs_vfs::limits::ROOM_WAIT_DEFAULT;
@@ -327,6 +327,22 @@ pub fn check_rpc(url: &str) -> Result<(), Failure> {
     }
     Err(Failure::new(Exit::Config, format!("`{url}` is not an RPC address"))
         .hint("it starts with ws:// or wss://, such as wss://t2-rpc.cess.network"))
+}
+
+/// What to do about a connection that anybody on the way can change.
+pub const RPC_IN_THE_CLEAR_HINT: &str = "give a wss:// address, or one on this machine";
+
+/// What is wrong with an RPC address whose answers anybody on the way to the node can change.
+pub fn rpc_in_the_clear(url: &str) -> Option<String> {
+    let what = "is not encrypted: whoever is on the way to the node can answer in its place";
+    is_in_the_clear(url).then(|| format!("{url} {what}"))
+}
+
+/// Says on stderr what is wrong with an RPC address that works.
+pub fn warn_of_rpc(url: &str) {
+    if let Some(what) = rpc_in_the_clear(url) {
+        tell!("warning: {what}; {RPC_IN_THE_CLEAR_HINT}");
+    }
 }
 
 /// The known word most like a given one, if any is alike at all.

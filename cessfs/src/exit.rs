@@ -174,7 +174,10 @@ impl From<ChainError> for Failure {
             ChainError::NoTerritory(_) => Failure::new(Exit::Territory, what).hint("`cessfs territory mint` buys one"),
             ChainError::Paused(_) => Failure::new(Exit::Refused, what).hint("try again when the chain allows it"),
             ChainError::Shape(_) => {
-                Failure::new(Exit::Shape, what).hint("nothing was written; look for a newer cessfs, or check `rpc`")
+                Failure::new(Exit::Shape, what).hint(
+                    "nothing was written; look for a newer cessfs, or check `rpc`: a volume stays on the network that its chain.json \
+                     names",
+                )
             }
             _ => Failure::new(Exit::Refused, what),
         }

@@ -1,6 +1,6 @@
 //! Where volumes live on this machine.
 //!
-//! `HOME/volumes/NAME/{volume.toml, keys.json, journal/, cache/, staging/, snapshots/, control.sock, lock, log}`;
+//! `HOME/volumes/NAME/{volume.toml, chain.json, keys.json, journal/, cache/, staging/, snapshots/, control.sock, lock, log}`;
 //! directories are 0700 and files 0600, because names of volumes and sizes of files are nobody else's business. A
 //! volume whose directories somebody else could change is refused ([`trust`]), and what is written there by name is
 //! never written through a symbolic link.
@@ -243,6 +243,10 @@ impl VolumeDir {
     /// `volume.toml`.
     pub fn config(&self) -> PathBuf {
         self.path.join("volume.toml")
+    }
+    /// The network it is on.
+    pub fn network(&self) -> PathBuf {
+        self.path.join("chain.json")
     }
     /// The key slots.
     pub fn keys(&self) -> PathBuf {

@@ -22,6 +22,7 @@ mod limits;
 mod metered;
 mod moment;
 mod mountpoint;
+mod network;
 mod options;
 mod progress;
 mod secret;

@@ -6,13 +6,14 @@ use crate::config::{AtRestMode, Passthrough, StoreBackend, VolumeConfig};
 use crate::exit::{Exit, Failure};
 use crate::home::{self, VolumeDir};
 use crate::moment;
+use crate::network;
 use crate::seen;
 use cessfs_crypto::limits::SLOTS_JSON_BYTES_MAX;
 use cessfs_crypto::{AccountKey, Entropy, KeySlots, VolumeId, VolumeSecret};
-use cessfs_sync::chain::SubxtChain;
+use cessfs_sync::chain::{Pin, SubxtChain};
 use cessfs_sync::engine::{Config as EngineConfig, Engine, Seams};
 use cessfs_sync::erasure::geometry;
-use cessfs_sync::fragment_store::http::HttpFragments;
+use cessfs_sync::fragment_store::{HttpFragments, Reach};
 use cessfs_sync::store::{Backend, Journal, RedbBackend, Sealer, SledBackend};
 use cessfs_sync::{Chain, Clock, FragmentStore, MetaStore, StoreError};
 use cessfs_vfs::{Vfs, VfsConfig, VfsParts};
@@ -87,21 +88,21 @@ fn threads(name: &str, on_start: fn()) -> Result<Runtime, Failure> {
         .map_err(|e| Failure::new(Exit::Failed, format!("cannot start threads: {e}")))
 }
 
-/// The chain behind an address, acting as an account. Does not connect yet.
+/// The chain behind an address, acting as an account on the network of `pin`. Does not connect yet.
 ///
 /// # Errors
 /// When the address is none.
-pub fn chain(rpc: &str, account: AccountKey) -> Result<Arc<dyn Chain>, Failure> {
-    let chain = SubxtChain::new(rpc, account, Box::new(OsEntropy))?;
+pub fn chain(rpc: &str, account: AccountKey, pin: Pin) -> Result<Arc<dyn Chain>, Failure> {
+    let chain = SubxtChain::new(rpc, account, Box::new(OsEntropy), pin)?;
     Ok(Arc::new(chain))
 }
 
-/// The miners' data plane.
+/// The miners' data plane, of the network that the node at `rpc` is of.
 ///
 /// # Errors
 /// When the HTTP client cannot be made.
-pub fn fragments() -> Result<Arc<dyn FragmentStore>, Failure> {
-    let fragments = HttpFragments::new(&mut OsEntropy)
+pub fn fragments(rpc: &str) -> Result<Arc<dyn FragmentStore>, Failure> {
+    let fragments = HttpFragments::new(&mut OsEntropy, Reach::beside(rpc))
         .map_err(|e| Failure::new(Exit::Failed, format!("cannot make the HTTP client: {e}")))?;
     Ok(Arc::new(fragments))
 }
@@ -165,7 +166,7 @@ impl Closed {
         let keys = secret.volume_keys(slots.volume());
         let store = journal(dir, config, &keys)?;
         let trees_keys = keys.clone();
-        let chain = chain(&config.rpc, secret.account_key())?;
+        let chain = chain(&config.rpc, secret.account_key(), network::pin(dir)?)?;
         let mut engine_config = EngineConfig::new(dir.staging(), &config.territory);
         // Before anybody could be asked about the connection: where a metered one pauses, nothing is sent yet.
         engine_config.uplink = config.uplink().ruling(moment::this_minute(), true).limit;
@@ -176,7 +177,7 @@ impl Closed {
             engine_config,
             Seams {
                 chain: chain.clone(),
-                fragments: fragments()?,
+                fragments: fragments(&config.rpc)?,
                 store: store.clone(),
                 clock: clock.clone(),
                 keys: keys.clone(),

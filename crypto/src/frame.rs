@@ -44,7 +44,8 @@ pub enum FrameKind {
 /// What a frame is bound to; part of its AAD and of its key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FrameId {
-    /// A chunk, named by its content: the same sealed bytes serve in whatever pack they lie.
+    /// A chunk, named by its content: its sealed bytes would open in any pack. What moves is sealed again all the same, under a
+    /// fresh nonce, so that two packs show nothing in common.
     Chunk(ChunkId),
     /// Anything else, named by its place.
     Pack {

@@ -1,7 +1,9 @@
 //! The chain as a seam: what cessfs asks of CESS and what it tells it.
 
+pub mod pin;
 pub mod subxt;
 
+pub use self::pin::Pin;
 pub use self::subxt::SubxtChain;
 use crate::fragment_store::Fid;
 use cessfs_crypto::AccountId;

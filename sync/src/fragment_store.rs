@@ -2,7 +2,7 @@
 
 pub mod http;
 
-pub use self::http::HttpFragments;
+pub use self::http::{HttpFragments, Reach};
 use bytes::Bytes;
 pub use cessfs_erasure::{Fid, Sha256Hash};
 use futures::future::BoxFuture;

@@ -28,6 +28,7 @@ pub mod limits;
 mod miners;
 pub mod pack;
 mod pipeline;
+mod printable;
 pub mod priority;
 mod ranges;
 mod reader;

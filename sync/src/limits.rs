@@ -39,6 +39,19 @@ pub const CHAIN_PAGE_ENTRIES: u32 = 256;
 pub const CHAIN_MINERS_MAX: usize = 200_000;
 /// How long the list of miners is used before it is read again.
 pub const CHAIN_MINERS_CACHE: Duration = Duration::from_secs(60);
+/// How long only lower heights must be heard before a finalized height is forgotten as a mistake: longer than nodes behind one
+/// address lag behind each other.
+pub const CHAIN_LAG_MAX: Duration = Duration::from_secs(10 * 60);
+/// Types inside each other that values are decoded by; spec 137 has twelve, in its events.
+pub const CHAIN_TYPE_DEPTH_MAX: usize = 16;
+/// Parts of one such type when it is unfolded; spec 137 has 38.
+pub const CHAIN_TYPE_PARTS_MAX: usize = 4096;
+/// Characters of a text from the chain that are passed on: errors are long, with their causes.
+pub const CHAIN_TEXT_CHARS_MAX: usize = 600;
+/// Characters of a chain's name.
+pub const CHAIN_NAME_CHARS_MAX: usize = 64;
+/// Characters of a token's name.
+pub const TOKEN_CHARS_MAX: usize = 16;
 /// Blocks after which a transaction that is in none is dead: 192 s at 6 s per block. A power of two, as eras are.
 pub const TRANSACTION_LIFE_BLOCKS: u64 = 32;
 /// How long a transaction may take to be finalized. Longer than it lives, so that at the end it is decided either way.

@@ -5,7 +5,7 @@
 #![allow(clippy::disallowed_methods, reason = "this test waits for real time")]
 
 use cessfs_crypto::{AccountKey, Entropy};
-use cessfs_sync::chain::{Chain, ChainError, Declaration, Head, SegmentHashes, SubxtChain};
+use cessfs_sync::chain::{Chain, ChainError, Declaration, Head, Pin, SegmentHashes, SubxtChain};
 use cessfs_sync::fragment_store::{Fid, Sha256Hash};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -86,7 +86,13 @@ impl Drop for Devnet {
 }
 
 fn client(url: &str, seed: u8) -> SubxtChain {
-    SubxtChain::new(url, AccountKey::from_seed(&[seed; 32]), Box::new(Counting(seed))).unwrap()
+    SubxtChain::new(
+        url,
+        AccountKey::from_seed(&[seed; 32]),
+        Box::new(Counting(seed)),
+        Pin::first_met(),
+    )
+    .unwrap()
 }
 
 fn declaration(segments: u8, first: u8) -> Declaration {

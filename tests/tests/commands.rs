@@ -139,3 +139,25 @@ fn a_full_disk_behind_the_output_is_told() -> Result<()> {
     assert_eq!(ended.code(), Some(3), "nobody can be told but by the code");
     Ok(())
 }
+
+/// What is signed counts on the network that the node names: another one than the volume's is refused, and nothing is bought there.
+#[test]
+fn a_volume_stays_on_the_network_that_it_was_made_on() -> Result<()> {
+    let (_dir, _network, volume) = scene()?;
+    let file = volume.home().join("volumes").join(&volume.name).join("chain.json");
+    let made = std::fs::read(&file).context("init says which network it is")?;
+    std::fs::write(&file, format!(r#"{{"genesis":"{}"}}"#, "ab".repeat(32)))?;
+    let mut expand = volume.cessfs()?;
+    expand.args(["territory", "expand", &volume.name, "--gib", "1"]);
+    volume.add_secret(&mut expand);
+    let (code, said) = fail(&mut expand)?;
+    assert!(
+        code == 13 && said.contains("another network") && said.contains("chain.json"),
+        "{code}: {said}"
+    );
+    // A volume of before there was the file: what is met first becomes its network.
+    std::fs::remove_file(&file)?;
+    volume.territory(&["expand", "--gib", "1"])?;
+    assert_eq!(std::fs::read(&file)?, made);
+    Ok(())
+}

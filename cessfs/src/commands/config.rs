@@ -1,7 +1,7 @@
 //! `cessfs config show|check NAME`.
 
 use super::{Context, print_json};
-use crate::config::VolumeConfig;
+use crate::config::{self, VolumeConfig};
 use crate::exit::Failure;
 use crate::home::VolumeName;
 use crate::output;
@@ -51,7 +51,8 @@ pub fn run(args: &ConfigArgs, context: &Context) -> Result<(), Failure> {
             }
         }
         What::Check { name } => {
-            VolumeConfig::load(&context.home.existing(name)?.config())?;
+            let config = VolumeConfig::load(&context.home.existing(name)?.config())?;
+            config::warn_of_rpc(&config.rpc);
         }
     }
     Ok(())

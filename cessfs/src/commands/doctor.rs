@@ -1,12 +1,13 @@
 //! `cessfs doctor [NAME]`: looks for what keeps a volume from working, and says what to do about it.
 
 use super::{Context, print_json};
-use crate::config::VolumeConfig;
+use crate::config::{self, RPC_IN_THE_CLEAR_HINT, VolumeConfig};
 use crate::control::{TerritoryStatus, client};
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeDir, VolumeName};
 use crate::limits;
 use crate::mountpoint;
+use crate::network;
 use crate::secret::Sources;
 use crate::survey::{self, reach};
 use crate::units;
@@ -104,7 +105,10 @@ pub fn run(args: &DoctorArgs, context: &Context) -> Result<(), Failure> {
         findings.extend(local(&volume));
         match VolumeConfig::load(&volume.config()) {
             Ok(config) => {
-                findings.push(ok("config", "volume.toml is fine"));
+                findings.push(match config::rpc_in_the_clear(&config.rpc) {
+                    Some(what) => warn("config", what, RPC_IN_THE_CLEAR_HINT),
+                    None => ok("config", "volume.toml is fine"),
+                });
                 let sources = Sources::new(args.key_file.clone(), args.passphrase_file.clone());
                 let beyond = network(&volume, &config, &sources);
                 findings.extend(beyond.unwrap_or_else(|failure| vec![failed("network", failure)]));
@@ -265,8 +269,9 @@ fn network(volume: &VolumeDir, config: &VolumeConfig, sources: &Sources) -> Resu
     let _inside = runtime.enter();
     // Asking needs no right: without the volume's key any other will do, but the chain seam knows only its own territory.
     let own = key.is_some();
-    let chain = wiring::chain(&config.rpc, key.unwrap_or_else(wiring::throwaway_key))?;
-    let fragments = wiring::fragments()?;
+    let account_key = key.unwrap_or_else(wiring::throwaway_key);
+    let chain = wiring::chain(&config.rpc, account_key, network::pin(volume)?)?;
+    let fragments = wiring::fragments(&config.rpc)?;
     findings.extend(runtime.block_on(async {
         let mut findings = match reach(&config.rpc, chain_facts(chain.as_ref(), account)).await {
             Ok(facts) => facts.findings(config),

@@ -11,6 +11,7 @@ use crate::config::{
 use crate::exit::{Exit, Failure};
 use crate::home::{self, VolumeDir, VolumeName};
 use crate::limits;
+use crate::network;
 use crate::output;
 use crate::progress::Waiting;
 use crate::secret::{Secret, Sources, read_phrase};
@@ -19,7 +20,7 @@ use crate::units;
 use crate::wiring::{self, OsEntropy};
 use cessfs_crypto::{Entropy, KeySlots, Phrase, SS58_PREFIX, VolumeId};
 use cessfs_sync::Chain;
-use cessfs_sync::chain::{ChainError, Planck, TerritoryState};
+use cessfs_sync::chain::{ChainError, Pin, Planck, TerritoryState};
 use cessfs_sync::limits::BACKLOG_BOUND_BYTES;
 use cessfs_vfs::limits::ROOM_WAIT_DEFAULT;
 use clap::Args;
@@ -95,6 +96,7 @@ struct Made {
 /// [`Exit::NoFunds`] when the account has to be paid first: the volume stays, and stdout says what to send where.
 pub fn run(args: &InitArgs, context: &Context) -> Result<(), Failure> {
     config::check_rpc(&args.rpc)?;
+    config::warn_of_rpc(&args.rpc);
     let volume = context.home.place(&args.name)?;
     refuse_existing(args, &volume)?;
     let phrase = phrase(args)?;
@@ -102,7 +104,7 @@ pub fn run(args: &InitArgs, context: &Context) -> Result<(), Failure> {
     let keys = phrase.secret();
     let runtime = wiring::runtime()?;
     let _inside = runtime.enter();
-    let chain = wiring::chain(&args.rpc, keys.account_key())?;
+    let chain = wiring::chain(&args.rpc, keys.account_key(), Pin::first_met())?;
     let territory = args.territory.clone().unwrap_or_else(|| args.name.to_string());
     let answer = runtime.block_on(reach(&args.rpc, survey::ask_chain(chain.as_ref(), &territory)))?;
 
@@ -110,7 +112,7 @@ pub fn run(args: &InitArgs, context: &Context) -> Result<(), Failure> {
     write_phrase(args, &phrase, &mut traces)?;
     let mut config = configuration(&args.rpc, territory, chain.as_ref(), args.at_rest);
     config.store.backend = args.store;
-    write_volume(&volume, &config, &phrase, &secret, &mut traces)?;
+    write_volume((&volume, &config, answer.info.genesis), &phrase, &secret, &mut traces)?;
     let order = Order {
         args,
         config: &config,
@@ -193,21 +195,19 @@ pub(super) fn configuration(rpc: &str, territory: String, chain: &dyn Chain, at_
     }
 }
 
-/// Makes the volume's directory with keys and configuration.
+/// Makes the volume's directory with keys, configuration, and the network it is on.
 fn write_volume(
-    volume: &VolumeDir,
-    config: &VolumeConfig,
+    made: (&VolumeDir, &VolumeConfig, [u8; 32]),
     phrase: &Phrase,
     secret: &Secret,
     traces: &mut Traces,
 ) -> Result<(), Failure> {
-    let written = try_write_volume(volume, config, phrase, secret, traces);
+    let written = try_write_volume(made, phrase, secret, traces);
     written.inspect_err(|_| traces.remove())
 }
 
 fn try_write_volume(
-    volume: &VolumeDir,
-    config: &VolumeConfig,
+    (volume, config, genesis): (&VolumeDir, &VolumeConfig, [u8; 32]),
     phrase: &Phrase,
     secret: &Secret,
     traces: &mut Traces,
@@ -218,6 +218,7 @@ fn try_write_volume(
     volume.create()?;
     traces.volume = Some(volume.path().to_owned());
     home::write_new(&volume.keys(), slots.to_json().as_bytes())?;
+    network::write(volume, genesis)?;
     home::write_new(&volume.config(), config.to_toml().as_bytes())
 }
 

@@ -2,7 +2,7 @@
 
 use super::Context;
 use crate::cli::Global;
-use crate::config::VolumeConfig;
+use crate::config::{self, VolumeConfig};
 use crate::control::client::{self, Client, MOUNTED, SENDING};
 use crate::control::{Op, Sends};
 use crate::daemon::{self, Start, launch, log};
@@ -122,6 +122,7 @@ fn volume(args: &MountArgs, context: &Context, options: &MountOptions) -> Result
     };
     let volume = home.existing(&args.name)?;
     let mut config = VolumeConfig::load(&volume.config())?;
+    config::warn_of_rpc(&config.rpc);
     config.cache_size = options.cache_size.unwrap_or(config.cache_size);
     config.writeback_delay = options.writeback_delay.unwrap_or(config.writeback_delay);
     config.kernel_cache = options.kernel_cache.unwrap_or(config.kernel_cache);

@@ -11,12 +11,14 @@ use crate::config::{self, AtRestMode, StoreBackend};
 use crate::exit::{Exit, Failure};
 use crate::home::{self, VolumeDir, VolumeName};
 use crate::moment;
+use crate::network;
 use crate::progress::Waiting;
 use crate::secret::{Secret, Sources, read_phrase};
 use crate::seen::{self, Shown};
 use crate::survey::reach;
 use crate::wiring::{self, OsEntropy};
 use cessfs_crypto::{PackSeq, Phrase, SS58_PREFIX, VolumeId, VolumeKeys};
+use cessfs_sync::chain::Pin;
 use cessfs_sync::ledger::PackState;
 use cessfs_sync::recovery::{
     Archive, ArchiveParts, At, Continuation, Found, NoPlan, Pack, Packs, Plan, Step, Survey, has_chunk, install,
@@ -89,6 +91,7 @@ fn parse_at(text: &str) -> Result<At, String> {
 struct Source {
     chain: Arc<dyn Chain>,
     chain_name: String,
+    genesis: [u8; 32],
     phrase: Phrase,
     id: VolumeId,
     territory: String,
@@ -117,6 +120,7 @@ struct Outcome {
 pub fn run(args: &RecoverArgs, context: &Context) -> Result<(), Failure> {
     let clock = wiring::clock();
     config::check_rpc(&args.rpc)?;
+    config::warn_of_rpc(&args.rpc);
     let volume = context.home.place(&args.name)?;
     if volume.path().exists() && !args.list {
         let what = format!("there is already a volume `{}`", args.name);
@@ -136,7 +140,7 @@ pub fn run(args: &RecoverArgs, context: &Context) -> Result<(), Failure> {
     let (source, found) = runtime.block_on(find(args, phrase, &waiting))?;
     let archive = Archive::new(ArchiveParts {
         chain: source.chain.clone(),
-        fragments: wiring::fragments()?,
+        fragments: wiring::fragments(&args.rpc)?,
         clock: clock.clone(),
         entropy: Box::new(OsEntropy),
         keys: source.keys.clone(),
@@ -177,7 +181,7 @@ pub fn run(args: &RecoverArgs, context: &Context) -> Result<(), Failure> {
 /// Asks the chain what there is, and chooses the volume.
 async fn find(args: &RecoverArgs, phrase: Phrase, waiting: &Waiting) -> Result<(Source, Vec<Found>), Failure> {
     let secret = phrase.secret();
-    let chain = wiring::chain(&args.rpc, secret.account_key())?;
+    let chain = wiring::chain(&args.rpc, secret.account_key(), Pin::first_met())?;
     let info = reach(&args.rpc, chain.info()).await?;
     let mut survey = survey(chain.as_ref(), &secret.label_key(), &|step| show(waiting, step)).await?;
     let account = chain.account().to_ss58(SS58_PREFIX);
@@ -188,6 +192,7 @@ async fn find(args: &RecoverArgs, phrase: Phrase, waiting: &Waiting) -> Result<(
         territory: newest.map(|found| found.territory.clone()).unwrap_or_default(),
         chain,
         chain_name: info.name,
+        genesis: info.genesis,
         keys: secret.volume_keys(id),
         phrase,
         id,
@@ -316,6 +321,7 @@ async fn build(
     waiting.say("making the keys");
     let slots = init::key_slots(source.id, &source.phrase, secret)?;
     home::write_new(&place.keys(), slots.to_json().as_bytes())?;
+    network::write(place, source.genesis)?;
     home::write_new(&place.config(), config.to_toml().as_bytes())?;
     Ok(Outcome {
         packs,

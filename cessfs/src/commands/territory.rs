@@ -6,6 +6,7 @@ use crate::control::{TerritoryStatus, client};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeName;
 use crate::limits::{TERRITORY_DAYS_DEFAULT, TERRITORY_GIB_DEFAULT};
+use crate::network;
 use crate::progress::Waiting;
 use crate::secret::Sources;
 use crate::survey::{self, reach};
@@ -111,7 +112,7 @@ pub fn run(args: &TerritoryArgs, context: &Context) -> Result<(), Failure> {
     let keys = sources.for_mount(&who.name, &slots)?.open(&slots)?;
     let runtime = wiring::runtime()?;
     let _inside = runtime.enter();
-    let chain = wiring::chain(&config.rpc, keys.account_key())?;
+    let chain = wiring::chain(&config.rpc, keys.account_key(), network::pin(&volume)?)?;
     let told = runtime.block_on(deal(chain.as_ref(), &config, purchase));
     runtime.shutdown_background();
     print(told?.as_ref(), &config.territory, context)

@@ -1,32 +1,36 @@
 //! The chain over its WebSocket RPC: the real side of [`Chain`].
 //!
 //! Speaks through subxt's dynamic interface, by the metadata that the chain itself states, and refuses a chain on which
-//! something that cessfs uses is missing or has another shape. Needs no network to be made: connections are made when
-//! something is asked, and every question has its own time, after which it is `Away`. Transactions of this process are
-//! sent one after the other, so that their nonces never collide.
+//! something that cessfs uses is missing or has another shape. What is signed does not go by that metadata (`payload`). Needs no
+//! network to be made: connections are made when something is asked, and every question has its own time, after which it is
+//! `Away`. Transactions of this process are sent one after the other, so that their nonces never collide.
 
 #![expect(
     clippy::disallowed_methods,
     reason = "the real side of a seam: its time is that of its connections"
 )]
 
+mod bounds;
 mod calls;
+mod endpoint;
 mod fault;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
 mod link;
+mod payload;
 mod read;
 mod shape;
 mod submit;
 mod wire;
 
 use crate::chain::{
-    Chain, ChainError, ChainInfo, Deal, Declaration, Head, Miner, Planck, StoredFile, Territory, TerritoryState,
+    Chain, ChainError, ChainInfo, Deal, Declaration, Head, Miner, Pin, Planck, StoredFile, Territory, TerritoryState,
 };
 use crate::fragment_store::Fid;
 use crate::limits::{CHAIN_CALL_TIMEOUT, CHAIN_LIST_TIMEOUT, CHAIN_MINERS_CACHE};
+use calls::Call;
 use cessfs_crypto::{AccountId, AccountKey, Entropy};
-use fault::Purpose;
+use fault::{Purpose, shown};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use link::{Dial, Link, limited};
@@ -34,7 +38,6 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use submit::{Wallet, submit};
 use subxt::ext::scale_encode::EncodeAsFields;
-use subxt::tx::DynamicPayload;
 
 /// The chain behind an RPC address, acting as one account. Clones share the connection.
 #[derive(Clone)]
@@ -50,18 +53,18 @@ struct Inner {
 }
 
 impl SubxtChain {
-    /// A client of the RPC at `url` that signs with `key`. Connects when it is first asked.
+    /// A client of the RPC at `url` that signs with `key`, for the network of `pin`. Connects when it is first asked.
     ///
     /// # Errors
     /// `Refused` if `url` is no `ws://` or `wss://` address; never because of the network.
-    pub fn new(url: &str, key: AccountKey, entropy: Box<dyn Entropy>) -> Result<SubxtChain, ChainError> {
+    pub fn new(url: &str, key: AccountKey, entropy: Box<dyn Entropy>, pin: Pin) -> Result<SubxtChain, ChainError> {
         if !is_address(url) {
             return Err(ChainError::Refused(format!("`{url}` is no ws:// or wss:// address")));
         }
         Ok(SubxtChain(Arc::new(Inner {
             account: key.account_id(),
             wallet: Wallet::new(key, entropy),
-            dial: Dial::new(url.to_owned()),
+            dial: Dial::new(url.to_owned(), pin),
             turn: tokio::sync::Mutex::default(),
             miners: tokio::sync::Mutex::default(),
         })))
@@ -77,21 +80,35 @@ impl SubxtChain {
         T: Send + 'static,
     {
         let inner = self.0.clone();
-        async move { limited(time, inner.on_link(question)).await }.boxed()
+        async move { limited(time, inner.on_link(question)).await.map_err(shown) }.boxed()
     }
 
-    fn submit<F>(&self, call: DynamicPayload<F>, purpose: Purpose) -> BoxFuture<'static, Result<(), ChainError>>
+    fn submit<F>(&self, call: Call<F>, purpose: Purpose) -> BoxFuture<'static, Result<(), ChainError>>
     where
         F: EncodeAsFields + Send + Sync + 'static,
     {
         let inner = self.0.clone();
-        async move { submit(&inner, call, purpose).await }.boxed()
+        async move { submit(&inner, call, purpose).await.map_err(shown) }.boxed()
     }
 }
 
 /// Whether a text can be the address of an RPC endpoint.
 pub fn is_address(url: &str) -> bool {
     reqwest::Url::parse(url).is_ok_and(|parsed| matches!(parsed.scheme(), "ws" | "wss") && parsed.has_host())
+}
+
+/// Whether what is said to and by an RPC endpoint passes others on its way, and is not encrypted.
+pub fn is_in_the_clear(url: &str) -> bool {
+    let Ok(url) = reqwest::Url::parse(url) else {
+        return false;
+    };
+    let host = url.host_str().unwrap_or_default();
+    let literal = host
+        .trim_start_matches('[')
+        .trim_end_matches(']')
+        .parse::<std::net::IpAddr>();
+    let loopback = host == "localhost" || literal.is_ok_and(|address| address.is_loopback());
+    url.scheme() == "ws" && !loopback
 }
 
 impl Inner {
@@ -179,7 +196,7 @@ impl Chain for SubxtChain {
 
     fn miners(&self) -> BoxFuture<'static, Result<Vec<Miner>, ChainError>> {
         let inner = self.0.clone();
-        async move { limited(CHAIN_LIST_TIMEOUT, inner.miners()).await }.boxed()
+        async move { limited(CHAIN_LIST_TIMEOUT, inner.miners()).await.map_err(shown) }.boxed()
     }
 
     fn deal(&self, fid: Fid, head: Head) -> BoxFuture<'static, Result<Option<Deal>, ChainError>> {

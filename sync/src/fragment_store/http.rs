@@ -19,18 +19,22 @@
 
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzzing;
+mod reach;
 mod reply;
 mod stall;
 
+pub use self::reach::Reach;
 use super::{Fid, FragmentBody, FragmentStore, MinerError, MinerStatus, Sha256Hash};
 use crate::limits::{
     FRAGMENT_BYTES, MINER_CONNECT_TIMEOUT, MINER_IDLE_CONNECTIONS_MAX, MINER_IDLE_TIMEOUT, MINER_STALL_TIMEOUT,
-    PROBE_DEADLINE,
+    MINER_TEXT_CHARS_MAX, PROBE_DEADLINE,
 };
+use crate::printable::printable;
 use bytes::{Bytes, BytesMut};
 use cessfs_crypto::{AccountKey, Entropy, SS58_PREFIX};
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use reach::Within;
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue, RANGE};
 use reqwest::multipart::{Form, Part};
 use reqwest::{Body, Client, ClientBuilder, RequestBuilder, Response, StatusCode};
@@ -52,17 +56,17 @@ pub struct HttpFragments {
 }
 
 impl HttpFragments {
-    /// A client with an identity of its own, made from `entropy`. Connects to nobody yet.
+    /// A client with an identity of its own, made from `entropy`, of miners within `reach`. Connects to nobody yet.
     ///
     /// # Errors
     /// `Unreachable` if the system lets no HTTP client be made.
-    pub fn new(entropy: &mut dyn Entropy) -> Result<HttpFragments, MinerError> {
+    pub fn new(entropy: &mut dyn Entropy, reach: Reach) -> Result<HttpFragments, MinerError> {
         // Fails where another part of the program was first, which chose the same one.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let client = client().build().or_else(|error| {
+        let client = client(reach).build().or_else(|error| {
             // Most miners speak plain HTTP: a machine without certificates of authorities reaches those.
             tracing::warn!(%error, "no certificate authorities on this machine: miners behind https are not reached");
-            client().tls_certs_only([]).build()
+            client(reach).tls_certs_only([]).build()
         });
         let client = client.map_err(unreachable)?;
         Ok(HttpFragments {
@@ -191,8 +195,9 @@ impl Gathered {
     }
 }
 
-fn client() -> ClientBuilder {
+fn client(reach: Reach) -> ClientBuilder {
     Client::builder()
+        .dns_resolver(Within(reach))
         .connect_timeout(MINER_CONNECT_TIMEOUT)
         .pool_idle_timeout(MINER_IDLE_TIMEOUT)
         .pool_max_idle_per_host(MINER_IDLE_CONNECTIONS_MAX)
@@ -253,7 +258,7 @@ fn unreachable(error: reqwest::Error) -> MinerError {
         append(&mut text, &error);
         cause = error.source();
     }
-    MinerError::Unreachable(text)
+    MinerError::Unreachable(printable(&text, MINER_TEXT_CHARS_MAX))
 }
 
 fn append(text: &mut String, cause: &impl Display) {

@@ -3,7 +3,8 @@
 use super::{Step, Tell};
 use crate::chain::{Chain, ChainError, Head, StoredFile};
 use crate::fragment_store::Fid;
-use crate::limits::SURVEYS_IN_FLIGHT;
+use crate::limits::{CHAIN_NAME_CHARS_MAX, SURVEYS_IN_FLIGHT};
+use crate::printable::printable;
 use cessfs_crypto::{LabelKey, PackLabel, VolumeId};
 use futures::StreamExt;
 use std::collections::BTreeMap;
@@ -76,7 +77,7 @@ pub async fn survey(chain: &dyn Chain, labels: &LabelKey, tell: Tell<'_>) -> Res
             fid,
             label,
             name: String::from_utf8_lossy(name).into_owned(),
-            territory: String::from_utf8_lossy(territory).into_owned(),
+            territory: printable(&String::from_utf8_lossy(territory), CHAIN_NAME_CHARS_MAX),
             file,
         };
         survey.volumes.entry(label.volume.0).or_default().push(found);

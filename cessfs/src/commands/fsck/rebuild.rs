@@ -14,6 +14,7 @@ use crate::config::AtRestMode;
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::JOURNAL_COPY_RECORDS;
+use crate::network;
 use crate::output;
 use crate::progress::Waiting;
 use crate::seen::{self, Shown};
@@ -292,12 +293,12 @@ async fn build(
     waiting: &Waiting,
 ) -> Result<u64, Failure> {
     let labels = held.secret.label_key();
-    let chain = wiring::chain(&held.config.rpc, held.secret.account_key())?;
+    let chain = wiring::chain(&held.config.rpc, held.secret.account_key(), network::pin(&held.dir)?)?;
     reach(&held.config.rpc, chain.info()).await?;
     let mut survey = survey(chain.as_ref(), &labels, &|step| recover::show(waiting, step)).await?;
     let archive = Archive::new(ArchiveParts {
         chain,
-        fragments: wiring::fragments()?,
+        fragments: wiring::fragments(&held.config.rpc)?,
         clock: wiring::clock(),
         entropy: Box::new(OsEntropy),
         keys: keys.clone(),

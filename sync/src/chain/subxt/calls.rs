@@ -1,4 +1,5 @@
-//! The transactions and places that cessfs knows, by the chain's names. Everything else about them is in its metadata.
+//! The transactions and places that cessfs knows. Of places only the chain's names, the rest is in its metadata; of transactions
+//! every byte, since they are signed.
 
 use super::wire::{
     AccountInfo, DealInfo, DeleteFile, ExpandingTerritory, FileInfo, HexHash, MinerInfo, MintTerritory,
@@ -7,68 +8,85 @@ use super::wire::{
 use crate::chain::{Declaration, Planck};
 use crate::fragment_store::Fid;
 use cessfs_crypto::AccountId;
+use codec::Encode;
 use subxt::constants::DynamicAddress as ConstantAt;
 use subxt::dynamic::{constant, storage, transaction};
 use subxt::storage::DynamicAddress as StorageAt;
 use subxt::tx::DynamicPayload;
 
-pub(super) fn upload_declaration(owner: AccountId, declaration: &Declaration) -> DynamicPayload<UploadDeclaration> {
-    transaction(
-        "FileBank",
-        "upload_declaration",
-        UploadDeclaration::new(owner, declaration),
-    )
+/// A call: what the chain's metadata encodes, and the bytes that this has to give.
+pub(super) struct Call<F> {
+    pub(super) payload: DynamicPayload<F>,
+    /// Pallet index, call index, and the arguments in the chain's order (facts 1.5).
+    pub(super) bytes: Vec<u8>,
 }
 
-pub(super) fn delete_file(owner: AccountId, fid: Fid) -> DynamicPayload<DeleteFile> {
-    transaction(
-        "FileBank",
-        "delete_file",
-        DeleteFile {
-            owner: owner.0,
-            file_hash: fid.into(),
-        },
-    )
+impl<F> Call<F> {
+    pub(super) fn name(&self) -> String {
+        format!("{}.{}", self.payload.pallet_name(), self.payload.call_name())
+    }
 }
 
-pub(super) fn mint_territory(name: &str, gib: u32, days: u32) -> DynamicPayload<MintTerritory> {
+/// Index and name of a pallet or a call of spec 137 (facts 1.1, 1.5). They are the chain's interface to whoever signs, so they
+/// do not move.
+type Place = (u8, &'static str);
+
+const FILE_BANK: Place = (104, "FileBank");
+const STORAGE_HANDLER: Place = (107, "StorageHandler");
+
+fn call<F: Encode>(pallet: Place, call: Place, fields: F) -> Call<F> {
+    let bytes = [vec![pallet.0, call.0], fields.encode()].concat();
+    Call {
+        payload: transaction(pallet.1, call.1, fields),
+        bytes,
+    }
+}
+
+pub(super) fn upload_declaration(owner: AccountId, declaration: &Declaration) -> Call<UploadDeclaration> {
+    let fields = UploadDeclaration::new(owner, declaration);
+    call(FILE_BANK, (0, "upload_declaration"), fields)
+}
+
+pub(super) fn delete_file(owner: AccountId, fid: Fid) -> Call<DeleteFile> {
+    let fields = DeleteFile {
+        owner: owner.0,
+        file_hash: fid.into(),
+    };
+    call(FILE_BANK, (6, "delete_file"), fields)
+}
+
+pub(super) fn mint_territory(name: &str, gib: u32, days: u32) -> Call<MintTerritory> {
     let fields = MintTerritory {
         gib_count: gib,
         territory_name: name.into(),
         days,
     };
-    transaction("StorageHandler", "mint_territory", fields)
+    call(STORAGE_HANDLER, (0, "mint_territory"), fields)
 }
 
-pub(super) fn expanding_territory(name: &str, gib: u32) -> DynamicPayload<ExpandingTerritory> {
+pub(super) fn expanding_territory(name: &str, gib: u32) -> Call<ExpandingTerritory> {
     let fields = ExpandingTerritory {
         territory_name: name.into(),
         gib_count: gib,
     };
-    transaction("StorageHandler", "expanding_territory", fields)
+    call(STORAGE_HANDLER, (1, "expanding_territory"), fields)
 }
 
-pub(super) fn renewal_territory(name: &str, days: u32) -> DynamicPayload<RenewalTerritory> {
-    transaction(
-        "StorageHandler",
-        "renewal_territory",
-        RenewalTerritory {
-            territory_name: name.into(),
-            days,
-        },
-    )
+pub(super) fn renewal_territory(name: &str, days: u32) -> Call<RenewalTerritory> {
+    let fields = RenewalTerritory {
+        territory_name: name.into(),
+        days,
+    };
+    call(STORAGE_HANDLER, (2, "renewal_territory"), fields)
 }
 
 /// An expired territory starts again, empty.
-pub(super) fn reactivate_territory(name: &str, days: u32) -> DynamicPayload<RenewalTerritory> {
-    transaction(
-        "StorageHandler",
-        "reactivate_territory",
-        RenewalTerritory {
-            territory_name: name.into(),
-            days,
-        },
-    )
+pub(super) fn reactivate_territory(name: &str, days: u32) -> Call<RenewalTerritory> {
+    let fields = RenewalTerritory {
+        territory_name: name.into(),
+        days,
+    };
+    call(STORAGE_HANDLER, (101, "reactivate_territory"), fields)
 }
 
 pub(super) fn deal_map() -> StorageAt<(HexHash,), DealInfo> {

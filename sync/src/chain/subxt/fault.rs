@@ -4,6 +4,8 @@
 //! is the network, and `Away`.
 
 use crate::chain::ChainError;
+use crate::limits::CHAIN_TEXT_CHARS_MAX;
+use crate::printable::printable;
 use std::error::Error as StdError;
 use subxt::error::{
     BackendError, DispatchError, ExtrinsicError, OnlineClientAtBlockError, RpcError, StorageError, TokenError,
@@ -49,6 +51,30 @@ pub(super) fn fault(error: impl Into<subxt::Error>) -> ChainError {
     } else {
         ChainError::Shape(with_causes(&error))
     }
+}
+
+/// The error as it may be told: what it says is the node's text.
+pub(super) fn shown(error: ChainError) -> ChainError {
+    use ChainError as E;
+    let make: fn(String) -> ChainError = match &error {
+        E::Away(_) => E::Away,
+        E::NoFunds(_) => E::NoFunds,
+        E::TerritoryFull(_) => E::TerritoryFull,
+        E::TerritoryInactive(_) => E::TerritoryInactive,
+        E::NoTerritory(_) => E::NoTerritory,
+        E::Paused(_) => E::Paused,
+        E::Refused(_) => E::Refused,
+        E::Shape(_) => E::Shape,
+    };
+    let (E::Away(text)
+    | E::NoFunds(text)
+    | E::TerritoryFull(text)
+    | E::TerritoryInactive(text)
+    | E::NoTerritory(text)
+    | E::Paused(text)
+    | E::Refused(text)
+    | E::Shape(text)) = error;
+    make(printable(&text, CHAIN_TEXT_CHARS_MAX))
 }
 
 /// The network failed.

@@ -3,8 +3,10 @@
 //! Values are decoded by the types of runtime 137; the few that are read lie in `sync/testdata/values-137.scale`, cut out of
 //! its metadata.
 
-use super::wire::{AccountInfo, DealInfo, FileInfo, MinerInfo, TerritoryInfo, UserFileSliceInfo, endpoint_url};
+use super::endpoint::endpoint_url;
+use super::wire::{AccountInfo, DealInfo, FileInfo, MinerInfo, TerritoryInfo, UserFileSliceInfo};
 use crate::chain::{Deal, StoredFile};
+use crate::fragment_store::Reach;
 use codec::Decode;
 use scale_info::PortableRegistry;
 use std::sync::LazyLock;
@@ -60,11 +62,17 @@ pub(crate) fn value(input: &[u8]) {
 }
 
 fn endpoint(text: &[u8]) {
-    let Some(url) = endpoint_url(text) else { return };
+    assert!(endpoint_url(text, Reach::Public).is_none_or(|url| endpoint_url(text, Reach::Anywhere) == Some(url)));
+    let Some(url) = endpoint_url(text, Reach::Anywhere) else {
+        return;
+    };
     assert!(url.starts_with("http://") || url.starts_with("https://"), "{url:?}");
     assert!(!url.chars().any(|c| c.is_control() || c.is_whitespace()), "{url:?}");
-    // What cannot be parsed is refused when a request is made of it; here it must only not panic.
-    let _ = reqwest::Url::parse(&url);
+    let parsed = reqwest::Url::parse(&url).expect("it was made by the parser");
+    assert!(
+        parsed.path() == "/" && parsed.query().is_none() && parsed.username().is_empty(),
+        "{url:?}"
+    );
 }
 
 fn decode<T: DecodeAsType>(item: usize, mut bytes: &[u8]) -> Result<T, subxt::ext::scale_decode::Error> {

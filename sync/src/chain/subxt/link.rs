@@ -5,15 +5,17 @@
 
 use super::fault::{away, fault};
 use super::shape;
-use crate::chain::{ChainError, Head};
+use crate::chain::{ChainError, Head, Pin};
+use crate::fragment_store::Reach;
 use crate::limits::{
-    CHAIN_ANSWER_BYTES_MAX, CHAIN_CONNECT_TIMEOUT, CHAIN_PAGE_ENTRIES, CHAIN_PING_INTERVAL, CHAIN_RECONNECT_PAUSE,
-    CHAIN_REQUEST_TIMEOUT, CHAIN_SILENCE_MAX,
+    CHAIN_ANSWER_BYTES_MAX, CHAIN_CONNECT_TIMEOUT, CHAIN_LAG_MAX, CHAIN_NAME_CHARS_MAX, CHAIN_PAGE_ENTRIES,
+    CHAIN_PING_INTERVAL, CHAIN_RECONNECT_PAUSE, CHAIN_REQUEST_TIMEOUT, CHAIN_SILENCE_MAX, TOKEN_CHARS_MAX,
 };
+use crate::printable::printable;
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use subxt::backend::LegacyBackend;
 use subxt::client::OnlineClientAtBlock;
@@ -32,29 +34,54 @@ const SUBSCRIPTION_BUFFER_ITEMS: usize = 64;
 
 /// How far finality was when a node last said so. It never goes back, so who answers with less lags behind: behind one address may be
 /// several nodes, and what a node does not have yet must not be taken for what never was, or is no more.
+///
+/// A height that nothing comes near again was a lie or a mistake, and would make all that is true look late. So it is forgotten
+/// once there were only lower answers for [`CHAIN_LAG_MAX`], from a chain that moved on meanwhile.
 #[derive(Clone, Default)]
-struct Finality(Arc<AtomicU64>);
+struct Finality(Arc<Mutex<Heard>>);
+
+#[derive(Default)]
+struct Heard {
+    height: u64,
+    /// When the lower answers began, and with which height; `None` after one that is not lower.
+    lower: Option<(Instant, u64)>,
+}
 
 impl Finality {
     fn height(&self) -> u64 {
-        self.0.load(Ordering::Relaxed)
+        self.0.lock().height
     }
 
-    /// Takes what a node said to whoever asked when finality was at `before`.
-    fn heard(&self, before: u64, height: u64) -> Result<(), ChainError> {
-        if height < before {
-            return Err(ChainError::Away(format!(
-                "the node lags behind: block {before} was final already, and it is at {height}"
-            )));
+    /// Takes what a node said at `now` to whoever asked when finality was at `before`.
+    fn heard(&self, before: u64, height: u64, now: Instant) -> Result<(), ChainError> {
+        let mut heard = self.0.lock();
+        if height >= heard.height {
+            *heard = Heard { height, lower: None };
+            return Ok(());
         }
-        self.0.fetch_max(height, Ordering::Relaxed);
-        Ok(())
+        if height >= before {
+            return Ok(());
+        }
+        let (since, first) = *heard.lower.get_or_insert((now, height));
+        if now.duration_since(since) >= CHAIN_LAG_MAX && height > first {
+            tracing::warn!(
+                forgotten = heard.height,
+                height,
+                "no node is near a height that one told: it is forgotten"
+            );
+            *heard = Heard { height, lower: None };
+            return Ok(());
+        }
+        Err(ChainError::Away(format!(
+            "the node lags behind: block {before} was final already, and it is at {height}"
+        )))
     }
 }
 
 /// Where the RPC is, and the connection to it if there is one.
 pub(super) struct Dial {
     url: String,
+    pin: Pin,
     finality: Finality,
     state: tokio::sync::Mutex<State>,
 }
@@ -66,9 +93,10 @@ struct State {
 }
 
 impl Dial {
-    pub(super) fn new(url: String) -> Dial {
+    pub(super) fn new(url: String, pin: Pin) -> Dial {
         Dial {
             url,
+            pin,
             finality: Finality::default(),
             state: tokio::sync::Mutex::default(),
         }
@@ -85,7 +113,7 @@ impl Dial {
         {
             return Err(error.clone());
         }
-        match Link::connect(&self.url, self.finality.clone()).await {
+        match self.connect().await {
             Ok(link) => {
                 let link = Arc::new(link);
                 *state = State {
@@ -103,6 +131,13 @@ impl Dial {
             }
         }
     }
+
+    /// Connects to a node of the network that the client belongs to.
+    async fn connect(&self) -> Result<Link, ChainError> {
+        let link = Link::connect(&self.url, self.finality.clone()).await?;
+        self.pin.admit(link.genesis())?;
+        Ok(link)
+    }
 }
 
 /// A connection.
@@ -112,6 +147,8 @@ pub(super) struct Link {
     pub(super) rpc: LegacyRpcMethods<RpcConfigFor<SubstrateConfig>>,
     client: OnlineClient<SubstrateConfig>,
     finality: Finality,
+    /// Where the miners of this node may be.
+    pub(super) reach: Reach,
     /// What `system_chain` answers.
     pub(super) name: String,
     /// Verdicts by spec version, because a runtime upgrade changes the metadata under a living connection.
@@ -142,13 +179,14 @@ impl Link {
                 .storage_page_size(CHAIN_PAGE_ENTRIES)
                 .build(raw.clone());
             let client = OnlineClient::from_backend(Arc::new(backend)).await.map_err(fault)?;
-            let name = rpc.system_chain().await.map_err(fault)?;
+            let name = printable(&rpc.system_chain().await.map_err(fault)?, CHAIN_NAME_CHARS_MAX);
             let (verdicts, broken) = Default::default();
             Ok(Link {
                 raw,
                 rpc,
                 client,
                 finality,
+                reach: Reach::beside(url),
                 name,
                 verdicts,
                 broken,
@@ -173,7 +211,7 @@ impl Link {
             Head::Finalized => {
                 let before = self.finality.height();
                 let at = self.client.at_current_block().await.map_err(fault)?;
-                self.finality.heard(before, at.block_number())?;
+                self.finality.heard(before, at.block_number(), Instant::now())?;
                 at
             }
             Head::Best => {
@@ -203,7 +241,8 @@ impl Link {
         let properties: SystemProperties = self.rpc.system_properties().await.map_err(fault)?;
         let symbol = properties.get("tokenSymbol");
         let first = symbol.and_then(|symbol| symbol.get(0)).or(symbol);
-        Ok(first.and_then(|symbol| symbol.as_str()).map(str::to_owned))
+        let symbol = first.and_then(|symbol| symbol.as_str());
+        Ok(symbol.map(|symbol| printable(symbol, TOKEN_CHARS_MAX)))
     }
 
     /// Calls a method that is not part of Substrate.
@@ -231,14 +270,27 @@ mod tests {
 
     #[test]
     fn finality_never_goes_back() {
-        let finality = Finality::default();
-        assert!(finality.heard(0, 10).is_ok() && finality.heard(10, 10).is_ok());
-        assert!(finality.heard(10, 12).is_ok());
-        assert!(finality.heard(10, 11).is_ok(), "asked before somebody heard of 12");
-        assert!(matches!(
-            finality.heard(finality.height(), 11),
-            Err(ChainError::Away(_))
-        ));
+        let (finality, now) = (Finality::default(), Instant::now());
+        assert!(finality.heard(0, 10, now).is_ok() && finality.heard(10, 10, now).is_ok());
+        assert!(finality.heard(10, 12, now).is_ok());
+        assert!(finality.heard(10, 11, now).is_ok(), "asked before somebody heard of 12");
+        let behind = finality.heard(finality.height(), 11, now);
+        assert!(matches!(behind, Err(ChainError::Away(_))));
         assert_eq!(finality.height(), 12);
+    }
+
+    #[test]
+    fn a_height_that_nothing_comes_near_is_forgotten() {
+        let (finality, start) = (Finality::default(), Instant::now());
+        let hear = |height, after| finality.heard(finality.height(), height, start + after);
+        let (second, late) = (Duration::from_secs(1), CHAIN_LAG_MAX + Duration::from_secs(1));
+        assert!(hear(1 << 63, Duration::ZERO).is_ok());
+        assert!(hear(100, second).is_err() && hear(150, CHAIN_LAG_MAX).is_err());
+        assert!(hear(100, late).is_err(), "a chain that stands still tells nothing");
+        assert!(hear(160, late).is_ok());
+        assert_eq!(finality.height(), 160);
+        // One that is confirmed in between is not.
+        assert!(hear(150, late).is_err() && hear(161, late + second).is_ok());
+        assert!(hear(155, late * 2).is_err() && hear(156, late * 2 + second).is_err());
     }
 }

@@ -1,10 +1,11 @@
 //! The questions, one function each, on a given connection.
 
 use super::calls;
+use super::endpoint::endpoint_url;
 use super::fault::fault;
 use super::link::Link;
 use super::shape;
-use super::wire::{Malformed, endpoint_url};
+use super::wire::Malformed;
 use crate::chain::{ChainError, ChainInfo, Deal, Head, Miner, Planck, StoredFile, Territory};
 use crate::fragment_store::Fid;
 use crate::limits::CHAIN_MINERS_MAX;
@@ -21,8 +22,11 @@ const MINER_POSITIVE: &[u8] = b"positive";
 /// States of miners that leave or were made to: `lock` is the first step of an exit. A `frozen` one owes collateral, and stays.
 const MINER_LEAVING: [&[u8]; 3] = [b"exit", b"lock", b"offline"];
 
+/// What the chain says about itself. Fails if what cessfs makes of a call would be another one there: whoever is about to buy or
+/// to send asks first.
 pub(super) async fn info(link: Arc<Link>) -> Result<ChainInfo, ChainError> {
     let at = link.at(Head::Finalized).await?;
+    shape::check_calls(&at)?;
     let constants = at.constants();
     let price = at.storage().try_fetch(calls::unit_price(), ()).await.map_err(fault)?;
     Ok(ChainInfo {
@@ -112,7 +116,7 @@ pub(super) async fn files(link: Arc<Link>, owner: AccountId) -> Result<Vec<Fid>,
     Ok(list.iter().filter_map(|entry| entry.file_hash.fid().ok()).collect())
 }
 
-/// All miners that have an address.
+/// All miners that have an address that may be a miner's.
 pub(super) async fn miners(link: Arc<Link>) -> Result<Vec<Miner>, ChainError> {
     let at = link.at(Head::Finalized).await?;
     let mut failed = HashMap::new();
@@ -136,7 +140,7 @@ pub(super) async fn miners(link: Arc<Link>) -> Result<Vec<Miner>, ChainError> {
         let entry = entry.map_err(fault)?;
         let (account,) = entry.key().and_then(|key| key.decode()).map_err(fault)?;
         let info = entry.value().decode().map_err(fault)?;
-        if let Some(endpoint) = endpoint_url(&info.endpoint) {
+        if let Some(endpoint) = endpoint_url(&info.endpoint, link.reach) {
             miners.push(Miner {
                 account: AccountId(account),
                 endpoint,

@@ -1,18 +1,21 @@
-//! Whether a chain is one that cessfs knows: every call, storage item and constant it uses, checked before first use.
+//! Whether a chain is one that cessfs knows: every storage item and constant it uses, checked before first use, and every call
+//! that it makes, checked before a purchase or an upload begins (and again, as it is, before it is signed).
 //!
 //! Encoding and decoding go by the chain's metadata, so a chain that renames or retypes something would only be noticed in
 //! the middle of an upload. One look at the metadata after connecting (and after a runtime upgrade) notices it before.
 
-use super::calls;
+use super::bounds;
+use super::calls::{self, Call};
+use super::payload::{Terms, signable};
 use crate::chain::{ChainError, Declaration, SegmentHashes};
 use crate::fragment_store::{Fid, Sha256Hash};
-use crate::limits::{COLUMNS, PACK_SEGMENTS_MAX};
+use crate::limits::{CHAIN_TYPE_DEPTH_MAX, COLUMNS, PACK_SEGMENTS_MAX};
 use cessfs_crypto::AccountId;
 use subxt::SubstrateConfig;
 use subxt::client::{ClientAtBlock, OfflineClientAtBlockT};
+use subxt::config::substrate::H256;
 use subxt::ext::scale_encode::EncodeAsFields;
 use subxt::metadata::Metadata;
-use subxt::tx::DynamicPayload;
 
 /// Storage values and the fields of them that are read. Lists and one-field wrappers are looked through.
 const VALUES: [(&str, &str, &[&str]); 7] = [
@@ -62,12 +65,29 @@ const VALUES: [(&str, &str, &[&str]); 7] = [
     ("Sminer", "MinerItems", &["endpoint", "state", "idle_space"]),
 ];
 
-/// Checks a chain by its metadata.
+/// Calls that are made.
+pub(super) const CALLS: [(&str, &str); 6] = [
+    ("FileBank", "upload_declaration"),
+    ("FileBank", "delete_file"),
+    ("StorageHandler", "mint_territory"),
+    ("StorageHandler", "expanding_territory"),
+    ("StorageHandler", "renewal_territory"),
+    ("StorageHandler", "reactivate_territory"),
+];
+
+/// Constants that are read.
+pub(super) const CONSTANTS: [(&str, &str); 3] = [
+    ("FileBank", "SegmentCount"),
+    ("FileBank", "FragmentCount"),
+    ("Balances", "ExistentialDeposit"),
+];
+
+/// Checks by a chain's metadata whether it can be read. Nothing may be decoded by metadata that was not checked.
 pub(super) fn check<C>(at: &ClientAtBlock<SubstrateConfig, C>) -> Result<(), ChainError>
 where
     C: OfflineClientAtBlockT<SubstrateConfig>,
 {
-    check_calls(at)?;
+    bounds::check_reads(at.metadata_ref())?;
     for (pallet, item, fields) in VALUES {
         for field in fields {
             check_field(at.metadata_ref(), pallet, item, field)?;
@@ -98,8 +118,9 @@ where
     Ok(())
 }
 
-/// Encodes one of each: a field that is missing, unknown or of another type makes that fail.
-fn check_calls<C>(at: &ClientAtBlock<SubstrateConfig, C>) -> Result<(), ChainError>
+/// Encodes one of each call: a field that is missing, unknown or of another type makes that fail, and so does everything that
+/// is not as cessfs knows it.
+pub(super) fn check_calls<C>(at: &ClientAtBlock<SubstrateConfig, C>) -> Result<(), ChainError>
 where
     C: OfflineClientAtBlockT<SubstrateConfig>,
 {
@@ -113,26 +134,33 @@ where
         }],
         label: "label".into(),
         territory: "territory".into(),
-        size: 0,
+        size: 1,
     };
     check_call(at, &calls::upload_declaration(nobody, &declaration))?;
     check_call(at, &calls::delete_file(nobody, declaration.fid))?;
     check_call(at, &calls::mint_territory("territory", 1, 30))?;
     check_call(at, &calls::expanding_territory("territory", 1))?;
-    check_call(at, &calls::renewal_territory("territory", 1))?;
-    check_call(at, &calls::reactivate_territory("territory", 1))
+    check_call(at, &calls::renewal_territory("territory", 30))?;
+    check_call(at, &calls::reactivate_territory("territory", 30))
 }
 
-fn check_call<C, F>(at: &ClientAtBlock<SubstrateConfig, C>, call: &DynamicPayload<F>) -> Result<(), ChainError>
+fn check_call<C, F>(at: &ClientAtBlock<SubstrateConfig, C>, call: &Call<F>) -> Result<(), ChainError>
 where
     C: OfflineClientAtBlockT<SubstrateConfig>,
     F: EncodeAsFields,
 {
-    let name = format!("{}.{}", call.pallet_name(), call.call_name());
-    at.tx()
-        .call_data(call)
-        .map_err(|e| shape(format!("call {name}: {e}")))?;
-    Ok(())
+    let terms = Terms {
+        nonce: 1,
+        block: 1,
+        block_hash: H256([1; 32]),
+    };
+    signable(at, call, terms).map(drop)
+}
+
+/// Storage that is read.
+pub(super) fn stored() -> impl Iterator<Item = (&'static str, &'static str)> {
+    let read = VALUES.iter().map(|(pallet, item, _)| (*pallet, *item));
+    read.chain([("Audit", "CountedServiceFailed")])
 }
 
 fn shape(text: String) -> ChainError {
@@ -164,7 +192,8 @@ fn check_field(metadata: &Metadata, pallet: &str, item: &str, path: &str) -> Res
 /// The type of a named field, through lists and wrappers around the struct that has it.
 fn field_type(metadata: &Metadata, mut id: u32, name: &str) -> Option<u32> {
     use scale_info::TypeDef;
-    loop {
+    // `bounds::check_reads` let nothing deeper pass.
+    for _ in 0..CHAIN_TYPE_DEPTH_MAX {
         id = match &metadata.types().resolve(id)?.type_def {
             TypeDef::Composite(composite) => {
                 if let Some(field) = composite
@@ -184,4 +213,5 @@ fn field_type(metadata: &Metadata, mut id: u32, name: &str) -> Option<u32> {
             _ => return None,
         };
     }
+    None
 }

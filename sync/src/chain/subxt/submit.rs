@@ -6,21 +6,25 @@
 //! or when the overall time is up, `Away` is returned, so that what the caller then reads at a finalized block is the truth.
 
 use super::Inner;
-use super::calls;
+use super::bounds;
+use super::calls::{self, Call};
 use super::fault::{Purpose, dispatch, fault, rejection};
 use super::link::{Link, limited};
+use super::payload::{Terms, signable};
 use crate::chain::{ChainError, Head};
-use crate::limits::{CHAIN_CALL_TIMEOUT, TRANSACTION_FATE_INTERVAL, TRANSACTION_LIFE_BLOCKS, TRANSACTION_TIMEOUT};
+use crate::limits::{
+    CHAIN_CALL_TIMEOUT, CHAIN_TEXT_CHARS_MAX, TRANSACTION_FATE_INTERVAL, TRANSACTION_LIFE_BLOCKS, TRANSACTION_TIMEOUT,
+};
+use crate::printable::printable;
 use cessfs_crypto::{AccountId, AccountKey, Entropy};
 use futures::FutureExt;
 use parking_lot::Mutex;
 use std::sync::Arc;
 use subxt::SubstrateConfig;
 use subxt::client::OnlineClientAtBlockImpl;
-use subxt::config::DefaultExtrinsicParamsBuilder;
 use subxt::error::TransactionEventsError;
 use subxt::ext::scale_encode::EncodeAsFields;
-use subxt::tx::{DynamicPayload, Signer, SubmittableTransaction};
+use subxt::tx::{Signer, SubmittableTransaction};
 use subxt::utils::{AccountId32, MultiSignature};
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -58,7 +62,7 @@ struct Signed {
 }
 
 /// Signs and sends a call and returns when it is finalized, or decided otherwise.
-pub(super) async fn submit<F>(inner: &Inner, call: DynamicPayload<F>, purpose: Purpose) -> Result<(), ChainError>
+pub(super) async fn submit<F>(inner: &Inner, call: Call<F>, purpose: Purpose) -> Result<(), ChainError>
 where
     F: EncodeAsFields + Send + Sync,
 {
@@ -71,8 +75,9 @@ where
         Ok(Err(Outcome::Unknown(why))) => why,
         Err(_) => format!("not finalized within {TRANSACTION_TIMEOUT:?}"),
     };
+    let why = printable(&why, CHAIN_TEXT_CHARS_MAX);
     tracing::warn!(
-        call = call.call_name(),
+        call = call.name(),
         nonce = signed.nonce,
         why,
         "lost sight of a transaction"
@@ -80,18 +85,18 @@ where
     let fate = timeout_at(deadline, fate(inner, &signed))
         .await
         .unwrap_or("its fate is not known yet");
-    Err(ChainError::Away(format!("{}: {why}; {fate}", call.call_name())))
+    Err(ChainError::Away(format!("{}: {why}; {fate}", call.name())))
 }
 
 /// Signs for the next nonce. Nothing is sent, so a broken connection is simply tried once more.
-async fn prepare<F>(inner: &Inner, call: &DynamicPayload<F>) -> Result<Signed, ChainError>
+async fn prepare<F>(inner: &Inner, call: &Call<F>) -> Result<Signed, ChainError>
 where
     F: EncodeAsFields + Send + Sync,
 {
     inner.on_link(|link| sign(inner, call, link).boxed()).await
 }
 
-async fn sign<F>(inner: &Inner, call: &DynamicPayload<F>, link: Arc<Link>) -> Result<Signed, ChainError>
+async fn sign<F>(inner: &Inner, call: &Call<F>, link: Arc<Link>) -> Result<Signed, ChainError>
 where
     F: EncodeAsFields + Send + Sync,
 {
@@ -99,19 +104,19 @@ where
     let account = inner.wallet.account_id();
     // The pool's view: also counts what another wallet of this account has in flight.
     let nonce = link.rpc.system_account_next_index(&account).await.map_err(fault)?;
-    let params = DefaultExtrinsicParamsBuilder::new()
-        .nonce(nonce)
-        .mortal_from_unchecked(TRANSACTION_LIFE_BLOCKS, at.block_number(), at.block_hash())
-        .build();
-    let transaction = at
-        .tx()
-        .create_signable_offline(call, params)
-        .and_then(|mut signable| signable.sign(&inner.wallet))
+    let terms = Terms {
+        nonce,
+        block: at.block_number(),
+        block_hash: at.block_hash(),
+    };
+    let (mut signable, payload) = signable(&at, call, terms)?;
+    let transaction = signable
+        .sign_with_account_and_signature(&account, &inner.wallet.sign(&payload))
         .map_err(|e| ChainError::Shape(e.to_string()))?;
     Ok(Signed {
         transaction,
         nonce,
-        last_block: at.block_number() + TRANSACTION_LIFE_BLOCKS,
+        last_block: at.block_number().saturating_add(TRANSACTION_LIFE_BLOCKS),
     })
 }
 
@@ -132,6 +137,9 @@ async fn follow(signed: &Signed, purpose: Purpose) -> Result<(), Outcome> {
             None => unknown(&error),
         })?;
     let block = progress.wait_for_finalized().await.map_err(|e| unknown(&e))?;
+    // Its events are decoded by the metadata of that block, which may be of another runtime than what was looked at.
+    let at = block.at().await.map_err(|e| unknown(&e))?;
+    bounds::check_calls(at.metadata_ref()).map_err(|e| unknown(&e))?;
     match block.wait_for_success().await {
         Ok(_) => Ok(()),
         Err(TransactionEventsError::ExtrinsicFailed(error)) => Err(Outcome::Decided(dispatch(&error, purpose))),

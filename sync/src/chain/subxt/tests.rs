@@ -1,23 +1,29 @@
 //! Offline: against the metadata of runtime spec 137, where it is at hand, with SCALE written out by hand.
 
 use super::calls;
+use super::calls::Call;
+use super::endpoint::endpoint_url;
 use super::fault::{Purpose, by_name, rejection};
+use super::payload::{Terms, signable};
 use super::submit::Wallet;
-use super::wire::endpoint_url;
-use super::{SubxtChain, shape};
-use crate::chain::{Chain, ChainError, Deal, Declaration, Head, SegmentHashes, StoredFile, Territory, TerritoryState};
-use crate::fragment_store::{Fid, Sha256Hash};
+use super::{SubxtChain, is_in_the_clear, shape};
+use crate::chain::{
+    Chain, ChainError, Deal, Declaration, Head, Pin, SegmentHashes, StoredFile, Territory, TerritoryState,
+};
+use crate::fragment_store::{Fid, Reach, Sha256Hash};
 use cessfs_crypto::{AccountId, AccountKey, Entropy};
 use codec::{Compact, Encode};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use subxt::SubstrateConfig;
 use subxt::client::{OfflineClient, OfflineClientAtBlock};
-use subxt::config::DefaultExtrinsicParamsBuilder;
 use subxt::config::substrate::{H256, SpecVersionForRange};
 use subxt::error::{BackendError, ExtrinsicError, RpcError};
 use subxt::ext::scale_decode::DecodeAsType;
+use subxt::ext::scale_encode::EncodeAsFields;
 use subxt::metadata::{ArcMetadata, Metadata};
+
+mod lies;
 
 type Offline = OfflineClientAtBlock<SubstrateConfig>;
 
@@ -99,6 +105,7 @@ fn declaration() -> Declaration {
 fn the_chain_of_spec_137_has_the_shape_we_know() {
     let Some(bytes) = metadata_bytes() else { return };
     shape::check(&offline(&bytes)).unwrap();
+    shape::check_calls(&offline(&bytes)).unwrap();
 }
 
 /// The types that hostile values are decoded by (`fuzzing`), where the metadata is not at hand.
@@ -149,7 +156,8 @@ fn a_renamed_field_call_or_constant_is_noticed() {
         places
             .iter()
             .for_each(|&i| tampered[i..i + old.len()].copy_from_slice(new.as_bytes()));
-        let error = shape::check(&offline(&tampered)).unwrap_err();
+        let at = offline(&tampered);
+        let error = shape::check(&at).and_then(|()| shape::check_calls(&at)).unwrap_err();
         assert!(
             matches!(&error, ChainError::Shape(text) if text.contains(named)),
             "{old}: {error}"
@@ -157,11 +165,22 @@ fn a_renamed_field_call_or_constant_is_noticed() {
     }
 }
 
+/// A call's own bytes, which the metadata encodes, too.
+fn bytes_of<F: EncodeAsFields>(at: &Offline, call: &Call<F>) -> Vec<u8> {
+    assert_eq!(at.tx().call_data(&call.payload).unwrap(), call.bytes);
+    call.bytes.clone()
+}
+
+const TERMS: Terms = Terms {
+    nonce: 7,
+    block: 1000,
+    block_hash: H256([0xb1; 32]),
+};
+
 #[test]
 fn calls_encode_to_the_bytes_of_spec_137() {
     let Some(bytes) = metadata_bytes() else { return };
     let at = offline(&bytes);
-    let tx = at.tx();
     let mut want = vec![104, 0];
     want.extend(hex64(0xf1));
     want.push(2 << 2);
@@ -169,23 +188,20 @@ fn calls_encode_to_the_bytes_of_spec_137() {
     want.extend(ALICE.0);
     want.extend([text("a label"), text("home")].concat());
     want.extend((64u128 << 20).to_le_bytes());
-    assert_eq!(
-        tx.call_data(&calls::upload_declaration(ALICE, &declaration())).unwrap(),
-        want
-    );
+    assert_eq!(bytes_of(&at, &calls::upload_declaration(ALICE, &declaration())), want);
     // Two bytes of call, 833 of each segment (facts 1.2).
     assert_eq!(segment_scale(0x10).len(), 833);
 
     let want = [vec![104, 6], ALICE.0.to_vec(), hex64(0xf1)].concat();
-    assert_eq!(tx.call_data(&calls::delete_file(ALICE, Fid([0xf1; 32]))).unwrap(), want);
+    assert_eq!(bytes_of(&at, &calls::delete_file(ALICE, Fid([0xf1; 32]))), want);
     let want = [vec![107, 0], 5u32.encode(), text("home"), 30u32.encode()].concat();
-    assert_eq!(tx.call_data(&calls::mint_territory("home", 5, 30)).unwrap(), want);
+    assert_eq!(bytes_of(&at, &calls::mint_territory("home", 5, 30)), want);
     let want = [vec![107, 1], text("home"), 5u32.encode()].concat();
-    assert_eq!(tx.call_data(&calls::expanding_territory("home", 5)).unwrap(), want);
+    assert_eq!(bytes_of(&at, &calls::expanding_territory("home", 5)), want);
     let want = [vec![107, 2], text("home"), 30u32.encode()].concat();
-    assert_eq!(tx.call_data(&calls::renewal_territory("home", 30)).unwrap(), want);
+    assert_eq!(bytes_of(&at, &calls::renewal_territory("home", 30)), want);
     let want = [vec![107, 101], text("home"), 30u32.encode()].concat();
-    assert_eq!(tx.call_data(&calls::reactivate_territory("home", 30)).unwrap(), want);
+    assert_eq!(bytes_of(&at, &calls::reactivate_territory("home", 30)), want);
 }
 
 #[test]
@@ -195,18 +211,10 @@ fn a_signed_transaction_is_laid_out_as_spec_137_wants() {
     let key = AccountKey::from_seed(&[9; 32]);
     let wallet = Wallet::new(key.clone(), Box::new(Counting(3)));
     let call = calls::renewal_territory("home", 30);
-    let params = DefaultExtrinsicParamsBuilder::new()
-        .nonce(7)
-        .mortal_from_unchecked(32, 1000, H256([0xb1; 32]))
-        .build();
-    let signed = at
-        .tx()
-        .create_signable_offline(&call, params)
-        .unwrap()
-        .sign(&wallet)
-        .unwrap();
+    let (mut signing, _) = signable(&at, &call, TERMS).unwrap();
+    let signed = signing.sign(&wallet).unwrap();
 
-    let call = at.tx().call_data(&call).unwrap();
+    let call = call.bytes.clone();
     // Era of 32 blocks born at 1000: period log2 - 1 = 4, phase 1000 % 32 = 8, in two bytes; nonce 7; no tip.
     let extra = [
         (4u16 | 8 << 4).to_le_bytes().to_vec(),
@@ -217,6 +225,7 @@ fn a_signed_transaction_is_laid_out_as_spec_137_wants() {
     let implicit = [137u32.encode(), 1u32.encode(), GENESIS.to_vec(), vec![0xb1; 32]].concat();
     let payload = [call.clone(), extra.clone(), implicit].concat();
 
+    assert_eq!(signing.signer_payload().unwrap(), payload);
     let (length, body) = signed.encoded().split_at(2);
     assert_eq!(length, Compact(body.len() as u32).encode());
     let head = [vec![0x84, 0], key.account_id().0.to_vec(), vec![1]].concat();
@@ -357,7 +366,10 @@ fn territories_miners_and_accounts_decode_from_the_bytes_of_spec_137() {
     miner.extend(vec![0; 256 * 8 + 64]); // bloom filter, signature
     let miner: super::wire::MinerInfo = decode(&at, "Sminer", "MinerItems", &miner);
     assert_eq!((&miner.state[..], miner.idle_space), (&b"positive"[..], 77));
-    assert_eq!(endpoint_url(&miner.endpoint).as_deref(), Some("http://1.2.3.4:15001"));
+    assert_eq!(
+        endpoint_url(&miner.endpoint, Reach::Public).as_deref(),
+        Some("http://1.2.3.4:15001")
+    );
 
     let account = [4u32.encode(), vec![0; 12], 99u128.encode(), vec![0; 48]].concat();
     let account: super::wire::AccountInfo = decode(&at, "System", "Account", &account);
@@ -387,24 +399,6 @@ fn storage_keys_begin_as_the_chain_states_them() {
         (&territory[48..80], &territory[96..]),
         (&ALICE.0[..], &text("home")[..])
     );
-}
-
-#[test]
-fn endpoint_texts_become_urls() {
-    for (text, want) in [
-        ("1.2.3.4:15001", Some("http://1.2.3.4:15001")),
-        ("http://miner.example:80/", Some("http://miner.example:80")),
-        ("https://miner.example", Some("https://miner.example")),
-        ("http://a\0\0\0rest", Some("http://a")),
-        (" a:1 ", Some("http://a:1")),
-        ("", None),
-        ("\0", None),
-        ("a b", None),
-        ("a\nb", None),
-    ] {
-        assert_eq!(endpoint_url(text.as_bytes()).as_deref(), want, "{text:?}");
-    }
-    assert_eq!(endpoint_url(&[0xff, 0xfe]), None);
 }
 
 #[test]
@@ -479,7 +473,12 @@ fn only_what_certainly_was_not_taken_is_a_rejection() {
 }
 
 fn chain(url: &str) -> Result<SubxtChain, ChainError> {
-    SubxtChain::new(url, AccountKey::from_seed(&[9; 32]), Box::new(Counting(3)))
+    SubxtChain::new(
+        url,
+        AccountKey::from_seed(&[9; 32]),
+        Box::new(Counting(3)),
+        Pin::first_met(),
+    )
 }
 
 #[test]
@@ -488,6 +487,21 @@ fn an_address_that_is_none_is_refused_at_once() {
         assert!(matches!(chain(url), Err(ChainError::Refused(_))), "{url}");
     }
     assert!(chain("wss://t2-rpc.cess.network").is_ok());
+}
+
+#[test]
+fn only_this_machine_is_spoken_to_in_the_clear() {
+    for url in ["ws://1.2.3.4:9944", "ws://192.168.1.2", "ws://node.example"] {
+        assert!(is_in_the_clear(url), "{url}");
+    }
+    for url in [
+        "ws://127.0.0.1:9944",
+        "ws://localhost:9944",
+        "ws://[::1]:9944",
+        "wss://node.example",
+    ] {
+        assert!(!is_in_the_clear(url), "{url}");
+    }
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! What travels: the chain's types (facts 1.3), encoded and decoded by field name against its own metadata.
+//! What travels: the chain's types (facts 1.3), encoded and decoded by field name against its own metadata. What is encoded also
+//! has one fixed form, SCALE of its fields in the order in which they stand here, which the other has to equal (`payload`).
 //!
 //! Only the fields that cessfs uses are named when decoding; the metadata says where they are. Field names are the
 //! chain's, so they are its interface and not ours to choose.
@@ -7,11 +8,12 @@ use crate::chain::{Deal, Declaration, Planck, SegmentHashes, StoredFile, Territo
 use crate::fragment_store::{Fid, Sha256Hash};
 use crate::limits::COLUMNS;
 use cessfs_crypto::AccountId;
+use codec::Encode;
 use subxt::ext::scale_decode::DecodeAsType;
 use subxt::ext::scale_encode::EncodeAsType;
 
 /// A hash as the chain holds it: 64 lowercase hex characters (fact 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, DecodeAsType, EncodeAsType)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, DecodeAsType, EncodeAsType, Encode)]
 #[decode_as_type(crate_path = "subxt::ext::scale_decode")]
 #[encode_as_type(crate_path = "subxt::ext::scale_encode")]
 pub(super) struct HexHash([u8; 64]);
@@ -61,7 +63,7 @@ impl From<Sha256Hash> for HexHash {
 pub(super) struct Malformed(&'static str);
 
 /// `SegmentList`.
-#[derive(Debug, DecodeAsType, EncodeAsType)]
+#[derive(Debug, DecodeAsType, EncodeAsType, Encode)]
 #[decode_as_type(crate_path = "subxt::ext::scale_decode")]
 #[encode_as_type(crate_path = "subxt::ext::scale_encode")]
 pub(super) struct SegmentList {
@@ -79,7 +81,7 @@ impl From<&SegmentHashes> for SegmentList {
 }
 
 /// `UserBrief`.
-#[derive(Debug, DecodeAsType, EncodeAsType)]
+#[derive(Debug, DecodeAsType, EncodeAsType, Encode)]
 #[decode_as_type(crate_path = "subxt::ext::scale_decode")]
 #[encode_as_type(crate_path = "subxt::ext::scale_encode")]
 pub(super) struct UserBrief {
@@ -89,7 +91,7 @@ pub(super) struct UserBrief {
 }
 
 /// `FileBank.upload_declaration`.
-#[derive(Debug, EncodeAsType)]
+#[derive(Debug, EncodeAsType, Encode)]
 #[encode_as_type(crate_path = "subxt::ext::scale_encode")]
 pub(super) struct UploadDeclaration {
     file_hash: HexHash,
@@ -114,7 +116,7 @@ impl UploadDeclaration {
 }
 
 /// `FileBank.delete_file`.
-#[derive(Debug, EncodeAsType)]
+#[derive(Debug, EncodeAsType, Encode)]
 #[encode_as_type(crate_path = "subxt::ext::scale_encode")]
 pub(super) struct DeleteFile {
     pub(super) owner: [u8; 32],
@@ -122,7 +124,7 @@ pub(super) struct DeleteFile {
 }
 
 /// `StorageHandler.mint_territory`.
-#[derive(Debug, EncodeAsType)]
+#[derive(Debug, EncodeAsType, Encode)]
 #[encode_as_type(crate_path = "subxt::ext::scale_encode")]
 pub(super) struct MintTerritory {
     pub(super) gib_count: u32,
@@ -131,7 +133,7 @@ pub(super) struct MintTerritory {
 }
 
 /// `StorageHandler.expanding_territory`.
-#[derive(Debug, EncodeAsType)]
+#[derive(Debug, EncodeAsType, Encode)]
 #[encode_as_type(crate_path = "subxt::ext::scale_encode")]
 pub(super) struct ExpandingTerritory {
     pub(super) territory_name: Vec<u8>,
@@ -139,7 +141,7 @@ pub(super) struct ExpandingTerritory {
 }
 
 /// `StorageHandler.renewal_territory` and `StorageHandler.reactivate_territory`.
-#[derive(Debug, EncodeAsType)]
+#[derive(Debug, EncodeAsType, Encode)]
 #[encode_as_type(crate_path = "subxt::ext::scale_encode")]
 pub(super) struct RenewalTerritory {
     pub(super) territory_name: Vec<u8>,
@@ -329,18 +331,4 @@ pub(super) struct AccountInfo {
 #[decode_as_type(crate_path = "subxt::ext::scale_decode")]
 pub(super) struct AccountData {
     pub(super) free: Planck,
-}
-
-/// The URL base behind a miner's endpoint text (facts 3.1): cut at the first NUL, `http://` added where no scheme is. The
-/// network's own clients add it to `https://` too, which leads nowhere; we do not. `None` for what can be no address.
-pub(super) fn endpoint_url(text: &[u8]) -> Option<String> {
-    let text = text.split(|&byte| byte == 0).next().unwrap_or_default();
-    let text = std::str::from_utf8(text).ok()?.trim().trim_end_matches('/');
-    if text.is_empty() || text.chars().any(|c| c.is_control() || c.is_whitespace()) {
-        return None;
-    }
-    if text.starts_with("http://") || text.starts_with("https://") {
-        return Some(text.to_owned());
-    }
-    Some(format!("http://{text}"))
 }

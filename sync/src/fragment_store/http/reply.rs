@@ -86,13 +86,9 @@ pub(super) fn status(data: Value) -> MinerStatus {
 
 /// A stranger's text as it may stand in a log or on a terminal.
 fn printable(value: &Value) -> String {
-    let text = match value {
-        Value::String(text) => text.clone(),
+    match value {
+        Value::String(text) => crate::printable::printable(text, MINER_TEXT_CHARS_MAX),
         Value::Null => String::new(),
-        other => other.to_string(),
-    };
-    text.chars()
-        .filter(|c| !c.is_control())
-        .take(MINER_TEXT_CHARS_MAX)
-        .collect()
+        other => crate::printable::printable(&other.to_string(), MINER_TEXT_CHARS_MAX),
+    }
 }

@@ -134,7 +134,7 @@ const FRAGMENT: Sha256Hash = Sha256Hash([0xcd; 32]);
 const WHOLE: Range<u32> = 0..FRAGMENT_BYTES as u32;
 
 fn client() -> HttpFragments {
-    HttpFragments::new(&mut Counting(1)).unwrap()
+    HttpFragments::new(&mut Counting(1), Reach::Anywhere).unwrap()
 }
 
 /// The body in pieces of odd lengths.
@@ -307,7 +307,7 @@ async fn an_https_miner_is_spoken_to_over_tls_and_its_certificate_is_checked() {
         "nobody vouches for it: {got:?}"
     );
     let trusting = HttpFragments {
-        client: super::client()
+        client: super::client(Reach::Anywhere)
             .tls_certs_only([reqwest::Certificate::from_der(issued.cert.der()).unwrap()])
             .build()
             .unwrap(),
