@@ -35,6 +35,8 @@ use tokio::sync::watch;
 pub struct Start {
     /// The volume.
     pub volume: VolumeDir,
+    /// The word that the kernel shows for it.
+    pub source: String,
     /// Its configuration, with the mount's options applied.
     pub config: VolumeConfig,
     /// The mount's options.
@@ -90,7 +92,7 @@ async fn serve(
     // Before the mount exists, so that no signal finds it without a keeper.
     let mut signals = Signals::listen()?;
     let settings = fuse::Settings {
-        source: mountpoint::source(start.volume.name()),
+        source: start.source.clone(),
         allow_other: start.options.allow_other || nix::unistd::geteuid().is_root(),
         read_only: start.options.read_only,
         no_exec: start.options.no_exec,

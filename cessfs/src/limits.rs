@@ -69,6 +69,10 @@ pub const SESSION_END_TIMEOUT: Duration = Duration::from_secs(10);
 pub const TASKS_END_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long `umount` waits for the daemon to close its files after the mount is gone.
 pub const DAEMON_END_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long after an unmount it is told who still has the mount elsewhere.
+pub const HOLDERS_AFTER: Duration = Duration::from_secs(3);
+/// Processes that are named then.
+pub const HOLDERS_TOLD: usize = 8;
 /// How long a sync waits, after syncfs(2), for the last of the kernel's writes to arrive (some kernels only start them).
 pub const KERNEL_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 

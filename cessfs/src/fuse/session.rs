@@ -16,7 +16,7 @@ use std::path::Path;
 /// What the kernel is told of a mount.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The volume, for `findmnt`. Its characters need no escaping.
+    /// The volume as it was named, for `findmnt` and `mount -a`. Its characters need no escaping.
     pub source: String,
     /// Users besides the mounting one may use it.
     pub allow_other: bool,
