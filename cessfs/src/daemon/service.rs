@@ -138,7 +138,8 @@ impl Daemon {
             at_rest: survey::at_rest(&self.config),
             read_only: self.read_only || vfs.is_stopped(),
             read_only_reason: vfs.is_stopped().then(|| self.why_fenced().to_owned()),
-            dirty_bytes: vfs.dirty_bytes(),
+            // What is in the open pack counts as unsent.
+            dirty_bytes: vfs.unsubmitted_bytes(),
             unsent_bytes: engine.backlog.unsent_bytes,
             unsent_bound_bytes: engine.backlog.bound_bytes,
             cache_bytes: vfs.cache_bytes(),
@@ -340,7 +341,7 @@ impl Daemon {
                     }
                     let status = self.volume.engine.status();
                     let progress = Progress {
-                        dirty_bytes: self.volume.vfs.dirty_bytes(),
+                        dirty_bytes: self.volume.vfs.unsubmitted_bytes(),
                         unsent_bytes: status.backlog.unsent_bytes,
                         blocked: self.blocked(&status),
                     };
@@ -398,7 +399,7 @@ impl Daemon {
     fn unsent(&self) -> Reply {
         let backlog = self.volume.engine.backlog();
         Reply::Closing {
-            unsent_bytes: backlog.unsent_bytes + self.volume.vfs.dirty_bytes(),
+            unsent_bytes: backlog.unsent_bytes + self.volume.vfs.unsubmitted_bytes(),
         }
     }
 
