@@ -6,7 +6,7 @@ use crate::control::serving::{Serving, serving};
 use crate::control::{Op, Reply, Sends};
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeDir, VolumeName};
-use crate::limits::DAEMON_END_TIMEOUT;
+use crate::limits::{DAEMON_END_TIMEOUT, HOLDERS_AFTER};
 use crate::mountpoint;
 use crate::progress::{self, SyncProgress, Waiting};
 use crate::units;
@@ -100,7 +100,7 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    wait_for_end(&volume)?;
+    wait_for_end(&volume, &mount.device())?;
     if let Some(seconds) = late {
         return Err(too_late(seconds, unsent_bytes, name.as_str()));
     }
@@ -163,13 +163,27 @@ fn another_place(dir: &Path, own: &str, sends: Sends) -> Result<(), Failure> {
 }
 
 /// Waits until the daemon has let go of the volume, so that it can be mounted again at once.
-fn wait_for_end(volume: &VolumeDir) -> Result<(), Failure> {
-    let _spinner = Waiting::on("closing");
-    let deadline = Instant::now() + DAEMON_END_TIMEOUT;
+fn wait_for_end(volume: &VolumeDir, device: &str) -> Result<(), Failure> {
+    let mut spinner = Some(Waiting::on("closing"));
+    let started = Instant::now();
+    let mut told = false;
     while volume.is_locked() {
-        if Instant::now() >= deadline {
-            return Err(Failure::new(Exit::Timeout, "the daemon is still closing its files")
-                .hint(format!("{} tells what it does", volume.log().display())));
+        let waited = started.elapsed();
+        if waited >= DAEMON_END_TIMEOUT {
+            let held = mountpoint::still_held(device);
+            return Err(match held {
+                Some(held) => Failure::new(Exit::Timeout, format!("unmounted, but {held}"))
+                    .hint("unmount it there, or end those processes"),
+                None => Failure::new(Exit::Timeout, "the daemon is still closing its files")
+                    .hint(format!("{} tells what it does", volume.log().display())),
+            });
+        }
+        if waited >= HOLDERS_AFTER && !told {
+            told = true;
+            if let Some(held) = mountpoint::still_held(device) {
+                drop(spinner.take());
+                tell!("unmounted, but {held}");
+            }
         }
         std::thread::sleep(POLL);
     }
