@@ -239,8 +239,6 @@ fn harden() {
         // SAFETY: mallopt takes two integers and touches only the allocator's own settings, under its own lock.
         unsafe { libc::mallopt(what, value) };
     }
-    // For the files of this volume's own databases. Modes within the mount come with each request.
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard
