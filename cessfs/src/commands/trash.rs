@@ -176,6 +176,11 @@ fn move_back(from: &Path, to: &Path) -> Result<(), Failure> {
             .hint("move it away, or put the file elsewhere with --to DIR"),
         Errno::EXDEV => Failure::new(Exit::Usage, format!("{} is not in the same mount", to.display()))
             .hint("--to takes a directory inside the volume's mount"),
+        Errno::ENOENT if from.symlink_metadata().is_ok() => {
+            let dir = to.parent().unwrap_or(to);
+            Failure::new(Exit::Usage, format!("there is no directory {}", dir.display()))
+                .hint(format!("`mkdir {}` makes it", dir.display()))
+        }
         Errno::ENOENT => Failure::new(Exit::Failed, format!("{} is no longer in the trash", from.display())),
         Errno::EACCES | Errno::EPERM => {
             Failure::new(Exit::Permission, format!("you may not restore to {}", to.display()))
