@@ -116,6 +116,7 @@ async fn serve(
     let mut mounted = match fuse::mount(adapter, &start.mountpoint, &settings) {
         Ok(mounted) => mounted,
         Err(failure) => {
+            server::unbind(&start.volume);
             volume.close().await?;
             return Err(failure);
         }
@@ -140,6 +141,7 @@ async fn serve(
     control.abort();
     fence.abort();
     uplink.abort();
+    server::unbind(&start.volume);
     told.and(closed)
 }
 

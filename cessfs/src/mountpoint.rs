@@ -121,7 +121,12 @@ pub fn resolve(dir: &Path) -> Result<PathBuf, Failure> {
         return Ok(path);
     }
     match (absolute.parent(), absolute.file_name()) {
-        (Some(parent), Some(name)) => Ok(parent.canonicalize().map_err(wrong)?.join(name)),
+        (Some(parent), Some(name)) => match parent.canonicalize() {
+            Ok(parent) => Ok(parent.join(name)),
+            // Below a dead mount nothing can be looked at.
+            Err(e) if e.kind() == std::io::ErrorKind::NotConnected => Ok(absolute),
+            Err(e) => Err(wrong(e)),
+        },
         _ => Ok(absolute),
     }
 }
