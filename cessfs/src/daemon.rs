@@ -100,6 +100,7 @@ async fn serve(
         dev: start.options.dev,
         atime: start.options.atime,
         no_dir_atime: start.options.no_dir_atime,
+        no_symfollow: start.options.no_symfollow,
     };
     let faults = Arc::new(Faults::new(volume.clock.clone()));
     let runtime = tokio::runtime::Handle::current();

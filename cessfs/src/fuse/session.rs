@@ -32,6 +32,8 @@ pub struct Settings {
     pub atime: AtimeRule,
     /// `nodiratime`.
     pub no_dir_atime: bool,
+    /// `nosymfollow`.
+    pub no_symfollow: bool,
 }
 
 /// A live mount. Dropping it does not unmount: the directory is the handle for that.
@@ -132,7 +134,7 @@ fn config(settings: &Settings) -> Config {
 /// pruning by type need it. `None` when the kernel wants the setuid helper to do it.
 fn mount_directly(dir: &Path, settings: &Settings) -> Result<Option<OwnedFd>, Failure> {
     if !nix::unistd::geteuid().is_root() {
-        return Ok(None);
+        return through_helper(settings);
     }
     let cannot = |e: std::io::Error| Failure::new(Exit::Permission, format!("cannot open /dev/fuse: {e}"));
     let device = OpenOptions::new()
@@ -158,13 +160,25 @@ fn mount_directly(dir: &Path, settings: &Settings) -> Result<Option<OwnedFd>, Fa
         Some(data.as_str()),
     ) {
         Ok(()) => Ok(Some(device.into())),
-        Err(nix::errno::Errno::EPERM) => Ok(None),
+        Err(nix::errno::Errno::EPERM) => through_helper(settings),
         Err(e) => Err(Failure::new(
             Exit::Mountpoint,
             format!("cannot mount on {}: {e}", dir.display()),
         )),
     }
 }
+
+/// The setuid helper does not know every flag.
+fn through_helper(settings: &Settings) -> Result<Option<OwnedFd>, Failure> {
+    match settings.no_symfollow {
+        true => Err(Failure::new(Exit::Permission, "only root can mount with `nosymfollow`")
+            .hint("leave the option out, or mount as root")),
+        false => Ok(None),
+    }
+}
+
+/// Of Linux 5.10.
+const NO_SYMFOLLOW: MsFlags = MsFlags::from_bits_retain(libc::MS_NOSYMFOLLOW);
 
 fn flags(settings: &Settings) -> MsFlags {
     let mut flags = MsFlags::empty();
@@ -176,6 +190,7 @@ fn flags(settings: &Settings) -> MsFlags {
         (settings.atime == AtimeRule::Never, MsFlags::MS_NOATIME),
         (settings.atime == AtimeRule::Always, MsFlags::MS_STRICTATIME),
         (settings.no_dir_atime, MsFlags::MS_NODIRATIME),
+        (settings.no_symfollow, NO_SYMFOLLOW),
     ] {
         if wanted {
             flags |= flag;
