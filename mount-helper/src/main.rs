@@ -48,14 +48,18 @@ fn main() -> ExitCode {
     }
 }
 
-/// Beside this program, then in PATH, then where the package puts it: mount(8) runs helpers with little in PATH.
+/// Where the package puts it, and who builds it himself.
+const INSTALLED: [&str; 2] = ["/usr/bin/cessfs", "/usr/local/bin/cessfs"];
+
+/// Beside this program, then in PATH, then where it is installed: mount(8) runs helpers with little in PATH.
 fn find_cessfs() -> PathBuf {
     let beside = std::env::current_exe()
         .ok()
         .and_then(|me| me.parent().map(|dir| dir.join("cessfs")));
     let path = std::env::var_os("PATH").unwrap_or_default();
     let in_path = std::env::split_paths(&path).map(|dir| dir.join("cessfs"));
-    let installed = PathBuf::from("/usr/bin/cessfs");
+    let installed = INSTALLED.iter().map(PathBuf::from);
     let is_program = |path: &PathBuf| path.is_absolute() && Path::is_file(path);
-    beside.into_iter().chain(in_path).find(is_program).unwrap_or(installed)
+    let mut found = beside.into_iter().chain(in_path).chain(installed).filter(is_program);
+    found.next().unwrap_or_else(|| PathBuf::from(INSTALLED[0]))
 }

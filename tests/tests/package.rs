@@ -42,6 +42,13 @@ inside cessfs --home /state umount /mnt/home
 inside mount -t fuse.cessfs home /mnt/home -o home=/state,passphrase-file=/state/pw
 inside cat /mnt/home/file
 inside cessfs --home /state umount /mnt/home
+mount -t tmpfs tmpfs "$root/usr/local"
+mkdir "$root/usr/local/bin"
+cp "$package/usr/bin/cessfs" "$root/usr/local/bin/"
+mount --bind /dev/null "$root/usr/bin/cessfs"
+inside /usr/bin/env PATH=/usr/sbin:/sbin /usr/bin/mount /mnt/home
+inside cat /mnt/home/file
+inside umount /mnt/home
 "#;
 
 /// Builds both packages as `make deb` does, the client's programs and the devnet in two directories. The paths of the two.
@@ -144,7 +151,7 @@ fn the_package_mounts_through_fstab_in_a_clean_root() -> Result<()> {
         String::from_utf8_lossy(&used.stderr)
     );
     anyhow::ensure!(used.status.success(), "{said}");
-    assert_eq!(said.matches("from the package").count(), 3, "{said}");
+    assert_eq!(said.matches("from the package").count(), 4, "{said}");
     assert!(said.contains("fuse.cessfs"), "{said}");
     Ok(())
 }
