@@ -188,7 +188,11 @@ async fn close(daemon: &Daemon, mounted: &mut fuse::Mounted, signals: &mut Signa
     let status = daemon.last_status();
     let closed = volume.close().await;
     daemon.note_seen();
-    if let Some(left) = crate::progress::left_to_send(status.unsent_bytes + status.dirty_bytes, &status.name) {
+    if let Some(left) = crate::progress::left_to_send(
+        status.unsent_bytes + status.dirty_bytes,
+        &status.name,
+        status.read_only_reason.is_none(),
+    ) {
         tracing::info!("{left}");
     }
     let text = serde_json::to_vec(&status).expect("a status has a JSON form");

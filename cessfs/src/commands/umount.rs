@@ -68,6 +68,7 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
         Err(failure) if failure.exit == Exit::NotMounted => return without_daemon(&dir, failure, args.sends()),
         Err(failure) => return Err(failure),
     };
+    let goes_on = status.read_only_reason.is_none();
     let own = status.mountpoint.unwrap_or_default();
     if own != dir.display().to_string() {
         return another_place(&dir, &own, args.sends());
@@ -104,7 +105,7 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
     if let Some(seconds) = late {
         return Err(too_late(seconds, unsent_bytes, name.as_str()));
     }
-    if let Some(left) = progress::left_to_send(unsent_bytes, name.as_str()) {
+    if let Some(left) = progress::left_to_send(unsent_bytes, name.as_str(), goes_on) {
         tell!("{left}");
     }
     Ok(())
@@ -112,7 +113,7 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
 
 /// It is unmounted, and some of it is only on this disk.
 fn too_late(seconds: u64, unsent_bytes: u64, name: &str) -> Failure {
-    let left = progress::left_to_send(unsent_bytes, name);
+    let left = progress::left_to_send(unsent_bytes, name, true);
     let failure = Failure::new(
         Exit::Timeout,
         format!("unmounted, but not everything could be sent in {seconds} s"),
