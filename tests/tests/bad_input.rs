@@ -454,6 +454,10 @@ fn fill_the_disk(small: &Path, network: &Network, at: &Path) -> Result<()> {
     let error = write().expect_err("160 MiB cannot fit");
     assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
     std::fs::remove_file(mount.path().join("too-much"))?;
+    // Its room is there for who writes next, not when the background gets to it.
+    let mut next = std::fs::File::create(mount.path().join("next"))?;
+    next.write_all(&tree::noise(200, 4 << 20))?;
+    next.sync_all()?;
     assert_eq!(std::fs::read_to_string(mount.path().join("early"))?, "kept");
     mount.umount()?;
     let mount = volume.mount(at)?;
