@@ -4,6 +4,7 @@
 //! everything to this disk first, and SIGKILL loses nothing that was fsynced (I5). Secrets come through a pipe or a file,
 //! never through arguments, and the process cannot be dumped or traced by others.
 
+mod holders;
 pub mod launch;
 pub mod log;
 mod notify;

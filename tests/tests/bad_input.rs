@@ -458,6 +458,7 @@ fn fill_the_disk(small: &Path, network: &Network, at: &Path) -> Result<()> {
     let mut next = std::fs::File::create(mount.path().join("next"))?;
     next.write_all(&tree::noise(200, 4 << 20))?;
     next.sync_all()?;
+    drop(next);
     assert_eq!(std::fs::read_to_string(mount.path().join("early"))?, "kept");
     mount.umount()?;
     let mount = volume.mount(at)?;

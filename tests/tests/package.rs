@@ -29,15 +29,15 @@ for source in home cess://home /state/volumes/home; do
     printf '%s /mnt/home cessfs home=/state,passphrase-file=/state/pw 0 0\n' "$source" > "$root/etc/all"
     for once_more in 1 2; do inside mount -a -T /etc/all; done
     test "$(inside findmnt -n -o SOURCE /mnt/home)" = "$source"
-    inside cessfs --home /state explain /mnt/home/file | head -1
+    inside cessfs --home /state explain /mnt/home/file > /dev/null
     inside cessfs --home /state umount /mnt/home
-    inside cessfs --home /state status home | head -1
+    inside cessfs --home /state status home > /dev/null
 done
 mkdir "$root/home"
 printf 'home /mnt/home cessfs home=/state,passphrase-file=/state/pw 0 0\n' > "$root/etc/all"
 for once_more in 1 2; do inside mount -a -T /etc/all; done
 test "$(inside findmnt -n -o SOURCE /mnt/home)" = /home
-inside cessfs --home /state explain /mnt/home/file | head -1
+inside cessfs --home /state explain /mnt/home/file > /dev/null
 inside cessfs --home /state umount /mnt/home
 inside mount -t fuse.cessfs home /mnt/home -o home=/state,passphrase-file=/state/pw
 inside cat /mnt/home/file

@@ -2,7 +2,7 @@
 
 use super::log::LogHandle;
 use super::uplink::WhyPaused;
-use super::{Start, snapshots, trees, upkeep};
+use super::{Start, holders, snapshots, trees, upkeep};
 use crate::config::VolumeConfig;
 use crate::control::client::{MOUNTED, SENDING};
 use crate::control::server::Service;
@@ -12,8 +12,8 @@ use crate::control::{
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::{
-    CHAIN_TIMEOUT, FENCE_POLL, HOLDERS_AFTER, KERNEL_DRAIN_TIMEOUT, PROGRESS_INTERVAL, STATUS_CHAIN_TIMEOUT,
-    STATUS_ERRORS_MAX, STATUS_PACKS_MAX, SYNC_ROUNDS_MAX, TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
+    CHAIN_TIMEOUT, FENCE_POLL, KERNEL_DRAIN_TIMEOUT, PROGRESS_INTERVAL, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX,
+    STATUS_PACKS_MAX, SYNC_ROUNDS_MAX, TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
 };
 use crate::mountpoint;
 use crate::seen;
@@ -384,9 +384,7 @@ impl Daemon {
         let (mountpoint, device) = (self.mountpoint.clone(), self.device());
         blocking(move || mountpoint::unmount(&mountpoint)).await?;
         self.set_closing();
-        device
-            .into_iter()
-            .for_each(|device| drop(tokio::spawn(tell_holders(device))));
+        holders::watch(device);
         match sends {
             Sends::Never => {}
             // Nobody can write any more: what came in between goes too.
@@ -490,15 +488,6 @@ const FENCED: &str = "this volume was recovered on another machine, which goes o
 /// Why a volume refuses changes of which another copy writes.
 const FORKED: &str = "packs of this volume are on the network that this directory does not know: it is an older copy, or another \
                       copy of it is in use; nothing more is sent from here, and changes are refused";
-
-/// Logs who still has a mount that was taken away here, if it does not end soon: the daemon goes on until then.
-async fn tell_holders(device: String) {
-    tokio::time::sleep(HOLDERS_AFTER).await;
-    let told = blocking(move || Ok(mountpoint::still_held(&device))).await;
-    if let Ok(Some(held)) = told {
-        tracing::warn!("unmounted, but {held}");
-    }
-}
 
 /// Runs what waits for the disk beside the tasks that wait for the network.
 pub(super) fn blocking<T: Send + 'static>(
