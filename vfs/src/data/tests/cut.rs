@@ -388,11 +388,10 @@ fn a_writer_without_room_has_what_was_deleted_given_back() {
         bench.create(5);
         bench.write(5, 0, &pattern(5, MIB));
         bench.fsync(5).unwrap();
-        assert!(!bench.data.give_back_waiting(), "{at_rest:?}: nothing was deleted");
+        let full = bench.data.cache_bytes();
         bench.delete(5);
-        assert!(bench.data.give_back_waiting());
-        assert_eq!(bench.data.cache_bytes(), 0, "{at_rest:?}");
-        assert!(!bench.data.give_back_waiting(), "{at_rest:?}: nothing is left");
+        assert!(bench.data.give_back_waiting(), "{at_rest:?}: it waited");
+        assert!(bench.data.cache_bytes() < full / 2, "{at_rest:?}");
     }
 }
 
