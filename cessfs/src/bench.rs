@@ -4,10 +4,12 @@
 //! two directories take turns, work by work and repetition by repetition; what is told is the median, and the median of the
 //! ratios of each repetition, because a busy machine spoils absolute times first.
 
+mod interrupt;
 pub mod report;
 mod site;
 mod workloads;
 
+pub use interrupt::Interrupt;
 pub use workloads::NAMES;
 
 use crate::exit::Failure;
@@ -36,8 +38,9 @@ pub struct Plan {
 /// Measures; `told` hears of each workload before it begins.
 ///
 /// # Errors
-/// [`Exit::Disk`](crate::exit::Exit::Disk) when one of the directories fails. What was made there is removed in any case.
-pub fn run(plan: &Plan, told: &mut dyn FnMut(&str)) -> Result<Report, Failure> {
+/// [`Exit::Disk`](crate::exit::Exit::Disk) when one of the directories fails,
+/// [`Exit::Interrupted`](crate::exit::Exit::Interrupted). What was made there is removed in any case.
+pub fn run(plan: &Plan, interrupt: &Interrupt, told: &mut dyn FnMut(&str)) -> Result<Report, Failure> {
     let mut sites = vec![Site::open(&plan.dir, plan)?];
     if let Some(beside) = &plan.beside {
         sites.push(Site::open(beside, plan)?);
@@ -52,6 +55,7 @@ pub fn run(plan: &Plan, told: &mut dyn FnMut(&str)) -> Result<Report, Failure> {
         for (which, workload) in chosen.iter().enumerate() {
             told(&format!("{} ({} of {})", workload.name, rep + 1, plan.reps));
             for (side, site) in sites.iter_mut().enumerate() {
+                interrupt.check()?;
                 match site.measure(workload, rep)? {
                     Some(took) => taken[which][side].push(took.as_secs_f64()),
                     None => skipped[which] = Some(workload.needs.to_owned()),

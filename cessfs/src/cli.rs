@@ -126,6 +126,14 @@ pub enum Verb {
     Man(man::ManArgs),
 }
 
+impl Verb {
+    /// Whether what it makes is not the volume's own, so that the caller decides who may read it: files and directories in a mount,
+    /// manual pages, and whatever a command makes that is measured.
+    pub fn makes_what_is_the_callers(&self) -> bool {
+        matches!(self, Verb::Trash(_) | Verb::Bench(_) | Verb::Profile(_) | Verb::Man(_))
+    }
+}
+
 /// The command line as clap takes it. mount.fuse3 (for `mount -t fuse.cessfs NAME DIR`) calls `cessfs NAME DIR -o OPTIONS`:
 /// a first word that is no verb, before a directory that exists, means `mount`.
 pub fn arguments(given: impl IntoIterator<Item = OsString>) -> Vec<OsString> {

@@ -54,13 +54,18 @@ pub enum StoreBackend {
 #[serde(deny_unknown_fields)]
 pub struct StoreConfig {
     /// The database under it.
+    #[serde(default = "first_backend")]
     pub backend: StoreBackend,
 }
 
-/// The store of a volume that does not say which: made when there was only one.
+/// The database of a volume that does not say which: made when there was only one.
+fn first_backend() -> StoreBackend {
+    StoreBackend::Sled
+}
+
 fn first_store() -> StoreConfig {
     StoreConfig {
-        backend: StoreBackend::Sled,
+        backend: first_backend(),
     }
 }
 
@@ -264,7 +269,7 @@ impl VolumeConfig {
     /// # Errors
     /// [`Exit::Config`].
     pub fn parse(text: &str) -> Result<VolumeConfig, Failure> {
-        let wrong = |e: toml::de::Error| Failure::new(Exit::Config, e.to_string().trim_end().to_owned());
+        let wrong = |e: toml::de::Error| Failure::new(Exit::Config, on_one_line(&e, text));
         let table: toml::Table = text.parse().map_err(wrong)?;
         if let Some(key) = table.keys().find(|key| !KEYS.contains(&key.as_str())) {
             let failure = Failure::new(Exit::Config, format!("unknown key `{key}`"));
@@ -314,6 +319,22 @@ impl VolumeConfig {
     pub fn to_toml(&self) -> String {
         let body = toml::to_string(self).expect("strings and numbers, tables last, have a TOML form");
         format!("# A cessfs volume. Keys: docs/CONFIGURATION.md; check edits with `cessfs config check`.\n{body}")
+    }
+}
+
+/// Where and what, without the picture that the parser draws.
+fn on_one_line(error: &toml::de::Error, text: &str) -> String {
+    let message = error.message().split('\n').collect::<Vec<_>>().join(", ");
+    let before = error.span().and_then(|span| text.get(..span.start));
+    match before {
+        Some(before) => {
+            let (line, column) = (
+                before.matches('\n').count() + 1,
+                before.chars().rev().take_while(|c| *c != '\n').count() + 1,
+            );
+            format!("line {line}, column {column}: {message}")
+        }
+        None => message,
     }
 }
 
@@ -448,6 +469,40 @@ mod tests {
                 ..GcConfig::default()
             },
         }
+    }
+
+    #[test]
+    fn a_store_without_its_backend_has_the_first() {
+        let text = sample().to_toml().replace("backend = \"redb\"\n", "");
+        assert_eq!(VolumeConfig::parse(&text).unwrap().store.backend, StoreBackend::Sled);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_on_one_line() {
+        let text = sample().to_toml();
+        for (from, to, said) in [
+            ("at_rest = \"sealed\"", "at_rest = sealed", "line "),
+            ("at_rest = \"sealed\"", "at_rest = \"open\"", "open"),
+            ("version = 1", "version = \"\"\"1", "line "),
+            ("[trash]", "[trash", "line "),
+            ("territory = \"photos\"\n", "", "territory"),
+        ] {
+            assert!(text.contains(from), "{from}");
+            let failure = VolumeConfig::parse(&text.replace(from, to)).unwrap_err();
+            assert_eq!(failure.exit, Exit::Config);
+            assert!(
+                failure.what.contains(said) && !failure.what.contains('\n'),
+                "{}",
+                failure.what
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_text_is_a_wrong_configuration() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"version = 1 # \xff\n").unwrap();
+        assert_eq!(VolumeConfig::load(file.path()).unwrap_err().exit, Exit::Config);
     }
 
     #[test]

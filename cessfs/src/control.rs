@@ -395,6 +395,8 @@ pub struct Status {
     pub pid: Option<u32>,
     /// Where it is mounted.
     pub mountpoint: Option<String>,
+    /// The last daemon was killed or fell over: the numbers are those of the last that closed the volume.
+    pub died: bool,
     /// Device number of the mount, `MAJOR:MINOR`; none once it is gone.
     pub device: Option<String>,
     /// `sealed` or `plain`.

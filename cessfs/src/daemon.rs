@@ -4,6 +4,7 @@
 //! everything to this disk first, and SIGKILL loses nothing that was fsynced (I5). Secrets come through a pipe or a file,
 //! never through arguments, and the process cannot be dumped or traced by others.
 
+mod holders;
 pub mod launch;
 pub mod log;
 mod notify;
@@ -37,6 +38,8 @@ use tokio::sync::watch;
 pub struct Start {
     /// The volume.
     pub volume: VolumeDir,
+    /// The word that the kernel shows for it.
+    pub source: String,
     /// Its configuration, with the mount's options applied.
     pub config: VolumeConfig,
     /// The mount's options.
@@ -96,7 +99,7 @@ async fn serve(
     // Before the mount exists, so that no signal finds it without a keeper.
     let mut signals = Signals::listen()?;
     let settings = fuse::Settings {
-        source: mountpoint::source(start.volume.name()),
+        source: start.source.clone(),
         allow_other: start.options.allow_other || nix::unistd::geteuid().is_root(),
         read_only: start.options.read_only,
         no_exec: start.options.no_exec,
@@ -104,6 +107,7 @@ async fn serve(
         dev: start.options.dev,
         atime: start.options.atime,
         no_dir_atime: start.options.no_dir_atime,
+        no_symfollow: start.options.no_symfollow,
     };
     let faults = Arc::new(Faults::new(volume.clock.clone()));
     let runtime = tokio::runtime::Handle::current();
@@ -120,6 +124,7 @@ async fn serve(
     let mut mounted = match fuse::mount(adapter, &start.mountpoint, held, &settings) {
         Ok(mounted) => mounted,
         Err(failure) => {
+            server::unbind(&start.volume);
             volume.close().await?;
             return Err(failure);
         }
@@ -144,6 +149,7 @@ async fn serve(
     control.abort();
     fence.abort();
     uplink.abort();
+    server::unbind(&start.volume);
     told.and(closed)
 }
 
@@ -189,7 +195,11 @@ async fn close(daemon: &Daemon, mounted: &mut fuse::Mounted, signals: &mut Signa
     let status = daemon.last_status();
     let closed = volume.close().await;
     daemon.note_seen();
-    if let Some(left) = crate::progress::left_to_send(status.unsent_bytes + status.dirty_bytes, &status.name) {
+    if let Some(left) = crate::progress::left_to_send(
+        status.unsent_bytes + status.dirty_bytes,
+        &status.name,
+        status.read_only_reason.is_none(),
+    ) {
         tracing::info!("{left}");
     }
     let text = serde_json::to_vec(&status).expect("a status has a JSON form");
@@ -243,8 +253,6 @@ fn harden() {
         // SAFETY: mallopt takes two integers and touches only the allocator's own settings, under its own lock.
         unsafe { libc::mallopt(what, value) };
     }
-    // For the files of this volume's own databases. Modes within the mount come with each request.
-    nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
     if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
         && soft < hard

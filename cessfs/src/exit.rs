@@ -10,6 +10,7 @@ use cessfs_sync::{FetchError, StoreError};
 use cessfs_vfs::VfsError;
 use serde::{Deserialize, Serialize};
 use std::fmt;
+use std::path::Path;
 
 /// What the process tells its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -131,6 +132,15 @@ impl Failure {
     pub fn during(mut self, action: &str) -> Failure {
         self.what = format!("{action}: {}", self.what);
         self
+    }
+
+    /// Names the path that was asked about, of a failure which is about that.
+    #[must_use]
+    pub fn about(self, path: &Path) -> Failure {
+        match self.exit {
+            Exit::NotMounted | Exit::Timeout => self,
+            _ => self.during(&path.display().to_string()),
+        }
     }
 
     /// An I/O error on the local disk, with what was being done.

@@ -448,8 +448,8 @@ pub fn read_text(path: &Path, bytes_max: u64) -> Result<Option<String>, Failure>
     if bytes.len() as u64 > bytes_max {
         return Ok(None);
     }
-    let text = String::from_utf8(bytes).map_err(|_| cannot(std::io::ErrorKind::InvalidData.into()))?;
-    Ok(Some(text))
+    let not_text = |_| Failure::new(Exit::Config, format!("{} is not text in UTF-8", path.display()));
+    String::from_utf8(bytes).map(Some).map_err(not_text)
 }
 
 fn sync_parent(path: &Path) -> std::io::Result<()> {

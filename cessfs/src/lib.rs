@@ -43,6 +43,10 @@ pub fn main() -> ExitCode {
     let arguments = cli::arguments(given.clone());
     let word = (arguments != given).then(|| given[1].clone());
     let cli = cli::Cli::parse_from(arguments);
+    if !cli.verb.makes_what_is_the_callers() {
+        // For the files of a volume's own databases. Modes within a mount come with each request.
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(0o077));
+    }
     // `mount` chooses its own output: the daemon's log, or stderr in the foreground.
     if !matches!(cli.verb, cli::Verb::Mount(_)) {
         end_with_the_pipe();

@@ -72,6 +72,10 @@ pub const SESSION_END_TIMEOUT: Duration = Duration::from_secs(10);
 pub const TASKS_END_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long `umount` waits for the daemon to close its files after the mount is gone.
 pub const DAEMON_END_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long after an unmount it is told who still has the mount elsewhere.
+pub const HOLDERS_AFTER: Duration = Duration::from_secs(3);
+/// Processes that are named then.
+pub const HOLDERS_TOLD: usize = 8;
 /// How long a sync waits, after syncfs(2), for the last of the kernel's writes to arrive (some kernels only start them).
 pub const KERNEL_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -153,6 +157,12 @@ pub const FENCE_POLL: Duration = Duration::from_millis(500);
 pub const TERRITORY_GIB_DEFAULT: u32 = 10;
 /// Days of the territory that `init` buys when none is asked for (the chain's least is 30).
 pub const TERRITORY_DAYS_DEFAULT: u32 = 30;
+/// Days that a territory is bought for at the least: the chain refuses fewer (`BoundariesNotMet`).
+pub const TERRITORY_DAYS_MIN: u32 = 30;
+/// Takes that many days, or more, on the command line.
+pub fn territory_days() -> clap::builder::RangedI64ValueParser<u32> {
+    clap::value_parser!(u32).range(i64::from(TERRITORY_DAYS_MIN)..)
+}
 /// Planck set aside for transaction fees on top of a price: 1 TCESS, some thousand declarations.
 pub const FEE_RESERVE: u128 = 1_000_000_000_000_000_000;
 

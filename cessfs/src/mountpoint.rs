@@ -4,11 +4,16 @@
 //! mount it is asked about, and one on a dead FUSE mount fails.
 
 mod held;
+mod holders;
+mod source;
 #[cfg(test)]
 mod tests;
 
+pub use holders::still_held;
+pub use source::Source;
+
 use crate::exit::{Exit, Failure};
-use crate::home::VolumeName;
+use crate::home::{VolumeDir, VolumeName};
 pub use held::Held;
 use nix::errno::Errno;
 use std::ffi::OsString;
@@ -16,15 +21,8 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-/// Prefix of the source that a mount of ours shows in `findmnt`.
-const SOURCE_PREFIX: &str = "cessfs:";
 /// File system type that a mount of ours shows.
 pub const FS_TYPE: &str = "fuse.cessfs";
-
-/// The source that `findmnt` shows for a volume.
-pub fn source(volume: &VolumeName) -> String {
-    format!("{SOURCE_PREFIX}{volume}")
-}
 
 /// One line of mountinfo.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,10 +44,15 @@ pub struct MountEntry {
 impl MountEntry {
     /// The volume that is mounted here, if it is one of ours.
     pub fn volume(&self) -> Option<VolumeName> {
-        if !self.fs_type.starts_with("fuse") {
-            return None;
-        }
-        self.source.to_str()?.strip_prefix(SOURCE_PREFIX)?.parse().ok()
+        let source = (self.fs_type == FS_TYPE).then(|| Source::parse(&self.source));
+        source?.ok().map(|source| source.name().clone())
+    }
+
+    /// Whether what shows here can be this volume; whose home it is is not always shown.
+    pub fn may_be(&self, volume: &VolumeDir) -> bool {
+        let source = (self.fs_type == FS_TYPE).then(|| Source::parse(&self.source));
+        let source = source.and_then(Result::ok);
+        source.is_some_and(|s| s.name() == volume.name() && s.home().is_none_or(|home| home == volume.home()))
     }
 
     /// Device number, `MAJOR:MINOR`: the same for every place where one mount shows, another for every other mount.
@@ -121,7 +124,12 @@ pub fn resolve(dir: &Path) -> Result<PathBuf, Failure> {
         return Ok(path);
     }
     match (absolute.parent(), absolute.file_name()) {
-        (Some(parent), Some(name)) => Ok(parent.canonicalize().map_err(wrong)?.join(name)),
+        (Some(parent), Some(name)) => match parent.canonicalize() {
+            Ok(parent) => Ok(parent.join(name)),
+            // Below a dead mount nothing can be looked at.
+            Err(e) if e.kind() == std::io::ErrorKind::NotConnected => Ok(absolute),
+            Err(e) => Err(wrong(e)),
+        },
         _ => Ok(absolute),
     }
 }

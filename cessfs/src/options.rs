@@ -42,6 +42,8 @@ pub struct MountOptions {
     pub atime: AtimeRule,
     /// `nodiratime`
     pub no_dir_atime: bool,
+    /// `nosymfollow`
+    pub no_symfollow: bool,
 }
 
 /// Options of ours that take a value.
@@ -55,7 +57,7 @@ const VALUED: [&str; 7] = [
     "passthrough",
 ];
 /// Options of ours and the kernel's without one.
-const FLAGS: [&str; 16] = [
+const FLAGS: [&str; 17] = [
     "allow-other",
     "default-permissions",
     "ro",
@@ -72,9 +74,10 @@ const FLAGS: [&str; 16] = [
     "strictatime",
     "nodiratime",
     "diratime",
+    "nosymfollow",
 ];
 /// Words that mount(8), systemd and fstab put there for themselves.
-const IGNORED: [&str; 15] = [
+const IGNORED: [&str; 23] = [
     "defaults",
     "auto",
     "noauto",
@@ -85,13 +88,25 @@ const IGNORED: [&str; 15] = [
     "group",
     "nofail",
     "netdev",
+    "rnetdev",
     "async",
     "silent",
     "loud",
     // Access times always reach the disk lazily.
     "lazytime",
     "nolazytime",
+    // They always are.
+    "acl",
+    "user-xattr",
+    "symfollow",
+    // No Linux has mandatory locks any more, and what has no version of its own counts none.
+    "mand",
+    "nomand",
+    "iversion",
+    "noiversion",
 ];
+/// Words of mount(8) for what is not done.
+const REFUSED: [&str; 2] = ["sync", "dirsync"];
 
 impl MountOptions {
     /// Reads the values of all `-o` on the command line; later ones win.
@@ -127,6 +142,12 @@ impl MountOptions {
                 format!("mount option `{key}` needs a value"),
             )
             .hint(format!("write `-o {name}=…`"))),
+            None if REFUSED.contains(&name.as_str()) => {
+                let what = format!("mount option `{key}`: writes do not wait for the disk, whatever the mount says");
+                Err(Failure::new(Exit::Config, what).hint(
+                    "leave it out; fsync(2), and O_SYNC for a file, make a write safe, and `cessfs sync NAME` all that were made",
+                ))
+            }
             _ => {
                 let failure = Failure::new(Exit::Config, format!("unknown mount option `{item}`"));
                 let known = VALUED.into_iter().chain(FLAGS);
@@ -193,6 +214,7 @@ impl MountOptions {
             "strictatime" => self.atime = AtimeRule::Always,
             "nodiratime" => self.no_dir_atime = true,
             "diratime" => self.no_dir_atime = false,
+            "nosymfollow" => self.no_symfollow = true,
             // `default_permissions` is always on.
             _ => {}
         }
@@ -232,7 +254,7 @@ mod tests {
         let cases = [
             ("", base()),
             (
-                "rw,_netdev,noauto,user,nofail,x-systemd.automount,x-gvfs-show,comment=me,defaults",
+                "rw,_netdev,_rnetdev,acl,user_xattr,iversion,mand,noauto,user,nofail,x-systemd.automount,x-gvfs-show,comment=me,defaults",
                 base(),
             ),
             (
@@ -304,7 +326,14 @@ mod tests {
                     ..base()
                 },
             ),
-            ("strictatime,relatime,nodiratime,diratime", base()),
+            ("strictatime,relatime,nodiratime,diratime,symfollow", base()),
+            (
+                "nosymfollow",
+                MountOptions {
+                    no_symfollow: true,
+                    ..base()
+                },
+            ),
             (
                 "home=/srv/cessfs",
                 MountOptions {
@@ -328,6 +357,7 @@ mod tests {
             ("passphrase-file", Some("write `-o passphrase-file=…`")),
             ("ro=1", Some("did you mean `ro`?")),
             ("qqqqqqqqqqqq", Some("`cessfs mount --help` lists the options")),
+            ("noacl", Some("`cessfs mount --help` lists the options")),
             ("cache-size=1", None),
             ("cache-size=big", None),
             ("kernel-cache=some", None),
@@ -337,6 +367,15 @@ mod tests {
             let failure = parse(list).unwrap_err();
             assert_eq!(failure.exit, Exit::Config, "{list}");
             assert_eq!(failure.hint.as_deref(), hint, "{list}");
+        }
+    }
+
+    #[test]
+    fn writes_that_wait_are_not_promised() {
+        for word in ["sync", "dirsync"] {
+            let failure = parse(word).unwrap_err();
+            assert_eq!(failure.exit, Exit::Config);
+            assert!(failure.what.contains(word) && failure.hint.unwrap().contains("fsync"));
         }
     }
 }

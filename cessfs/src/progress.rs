@@ -83,10 +83,34 @@ fn target() -> ProgressDrawTarget {
     }
 }
 
-/// What is left to send, as a sentence; none when nothing is.
-pub fn left_to_send(unsent_bytes: u64, volume: &str) -> Option<String> {
+/// What is left to send, as a sentence; none when nothing is. `goes_on`: not if another machine has taken the volume over.
+pub fn left_to_send(unsent_bytes: u64, volume: &str, goes_on: bool) -> Option<String> {
     (unsent_bytes > 0).then(|| {
         let left = units::bytes(unsent_bytes);
-        format!("{left} not yet on the network; it rests on this disk and goes on when `{volume}` is mounted again")
+        match goes_on {
+            true => format!(
+                "{left} not yet on the network; it rests on this disk and goes on when `{volume}` is mounted again"
+            ),
+            false => format!(
+                "{left} not on the network: it rests on this disk only, and nothing more is sent from here; `cessfs unsent {volume}` \
+                 lists it while mounted"
+            ),
+        }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_goes_on_or_not() {
+        assert_eq!(left_to_send(0, "v", true), None);
+        assert!(
+            left_to_send(1, "v", true)
+                .unwrap()
+                .contains("when `v` is mounted again")
+        );
+        assert!(!left_to_send(1, "v", false).unwrap().contains("mounted again"));
+    }
 }

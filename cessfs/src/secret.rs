@@ -1,6 +1,7 @@
 //! Where passphrases, key files and phrases come from. They are never taken from the command line or an environment
 //! variable's value: both can be read by others.
 
+mod terminal;
 #[cfg(test)]
 mod tests;
 
@@ -250,9 +251,12 @@ impl Sources {
             let what = "no passphrase was given and there is no terminal to ask on";
             return Err(Failure::new(Exit::Secret, what).hint(self.given_as.advice()));
         }
-        let typed =
-            rpassword::prompt_password(prompt).map_err(|e| Failure::disk("cannot read from the terminal", &e))?;
-        checked(Zeroizing::new(typed.into_bytes()), "the passphrase")
+        let typed = terminal::ask(prompt).map_err(|e| Failure::disk("cannot read from the terminal", &e))?;
+        let ended = || Failure::new(Exit::Secret, "the terminal ended before a passphrase was typed");
+        checked(
+            typed.ok_or_else(|| ended().hint(self.given_as.advice()))?,
+            "the passphrase",
+        )
     }
 }
 

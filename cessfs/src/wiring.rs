@@ -353,33 +353,41 @@ pub fn journal_at(
     if !path.is_dir() {
         return Err(damaged(StoreError::Corrupt("it is not there".into()), path, name));
     }
-    let sealer = match config.at_rest {
-        AtRestMode::Sealed => Some(Sealer::new(keys.at_rest(), Box::new(OsEntropy))),
-        AtRestMode::Plain => None,
-    };
+    let sealer = Sealer::new(keys.at_rest(), Box::new(OsEntropy));
+    let rests = (config.at_rest, sealer);
     let (sled, redb) = (path.join(SledBackend::FILE), path.join(RedbBackend::FILE));
     match config.store.backend {
-        StoreBackend::Sled => over(SledBackend::open, path, &redb, sealer, name),
-        StoreBackend::Redb => over(RedbBackend::open, path, &sled, sealer, name),
+        StoreBackend::Sled => over(SledBackend::open, path, &redb, rests, name),
+        StoreBackend::Redb => over(RedbBackend::open, path, &sled, rests, name),
     }
 }
 
-/// Opens the journal with one database; refuses if the other's file is there, since that one has the volume's records.
+/// Opens the journal with one database; refuses if the other's file is there, since that one has the volume's records, and if it
+/// rests otherwise: what only cannot be read would look damaged.
 fn over<B: Backend>(
     open: fn(&Path) -> Result<B, StoreError>,
     path: &Path,
     other: &Path,
-    sealer: Option<Sealer>,
+    (at_rest, sealer): (AtRestMode, Sealer),
     name: &str,
 ) -> Result<Arc<dyn MetaStore>, Failure> {
-    if other.exists() {
+    let another = |shows: &Path, key: &str| {
         let what = format!(
-            "{} shows that the volume was made with another `store.backend`",
-            other.display()
+            "{} shows that the volume was made with another `{key}`",
+            shows.display()
         );
-        return Err(Failure::new(Exit::Config, what).hint("put the old value back into volume.toml: it never changes"));
+        Failure::new(Exit::Config, what).hint("put the old value back into volume.toml: it never changes")
+    };
+    if other.exists() {
+        return Err(another(other, "store.backend"));
     }
     let backend = open(path).map_err(|e| damaged(e, path, name))?;
+    let wanted = at_rest == AtRestMode::Sealed;
+    let is_sealed = Journal::is_sealed(&backend, &sealer).map_err(|e| damaged(e, path, name))?;
+    if is_sealed.is_some_and(|is_sealed| is_sealed != wanted) {
+        return Err(another(path, "at_rest"));
+    }
+    let sealer = wanted.then_some(sealer);
     let journal = Journal::marked(backend, sealer, path).map_err(|e| damaged(e, path, name))?;
     Ok(Arc::new(journal))
 }

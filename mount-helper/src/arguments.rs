@@ -2,7 +2,6 @@
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-use std::path::{Path, PathBuf};
 
 /// What was not understood.
 #[derive(Debug, PartialEq, Eq)]
@@ -74,14 +73,10 @@ impl Invocation {
     /// The arguments of `cessfs`.
     pub fn to_arguments(&self) -> Vec<OsString> {
         let mut arguments = Vec::new();
-        let (home, name) = volume_of(&self.source);
-        if let Some(home) = home {
-            arguments.extend(["--home".into(), home.into()]);
-        }
         if self.verbose {
             arguments.push("-v".into());
         }
-        arguments.extend(["mount".into(), name, self.dir.clone()]);
+        arguments.extend(["mount".into(), self.source.clone(), self.dir.clone()]);
         for options in &self.options {
             arguments.extend(["-o".into(), options.clone()]);
         }
@@ -111,19 +106,6 @@ impl Invocation {
     }
 }
 
-/// `HOME/volumes/NAME` is a volume by its directory; everything else is a name, as `cessfs` takes it.
-fn volume_of(source: &OsStr) -> (Option<PathBuf>, OsString) {
-    let path = Path::new(source);
-    let home = path
-        .parent()
-        .filter(|dir| dir.ends_with("volumes"))
-        .and_then(Path::parent);
-    match (home, path.file_name()) {
-        (Some(home), Some(name)) if path.is_absolute() => (Some(home.to_owned()), name.to_owned()),
-        _ => (None, source.to_owned()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -142,7 +124,7 @@ mod tests {
             ("-r cess://photos /mnt", "mount cess://photos /mnt -o ro"),
             (
                 "/srv/cessfs/volumes/photos /mnt",
-                "--home /srv/cessfs mount photos /mnt",
+                "mount /srv/cessfs/volumes/photos /mnt",
             ),
             ("photos /mnt -o a -o b", "mount photos /mnt -o a -o b"),
         ] {
@@ -155,7 +137,7 @@ mod tests {
 
     #[test]
     fn remounts_are_the_kernels() {
-        let line = "cessfs:a /mnt -o rw,relatime,remount,ro,nodev,user_id=0,allow_other";
+        let line = "cess://a /mnt -o rw,relatime,remount,ro,nodev,user_id=0,allow_other";
         let arguments = parse(line).unwrap().to_remount().unwrap();
         assert_eq!(arguments, ["-i", "-o", "remount,rw,ro,nodev", "/mnt"]);
         assert_eq!(parse("a /mnt -o ro").unwrap().to_remount(), None);

@@ -54,12 +54,15 @@ fn main() -> ExitCode {
     }
 }
 
-/// Where `cessfs` is looked for: beside this program, where the package puts it, in PATH. PATH comes last: it is the
+/// Where the package puts it, and who builds it himself.
+const INSTALLED: [&str; 2] = ["/usr/bin/cessfs", "/usr/local/bin/cessfs"];
+
+/// Where `cessfs` is looked for: beside this program, where it is installed, in PATH. PATH comes last: it is the
 /// caller's, and root may have got it from somebody.
 fn places_of_cessfs(me: Option<&Path>, path: &OsStr) -> Vec<PathBuf> {
     let beside = me.and_then(Path::parent).map(|dir| dir.join("cessfs"));
     let mut places: Vec<PathBuf> = beside.into_iter().collect();
-    places.push("/usr/bin/cessfs".into());
+    places.extend(INSTALLED.map(PathBuf::from));
     places.extend(std::env::split_paths(path).map(|dir| dir.join("cessfs")));
     places
 }

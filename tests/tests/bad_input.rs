@@ -441,7 +441,8 @@ fn a_full_disk_says_so_and_loses_nothing() -> Result<()> {
 
 fn fill_the_disk(small: &Path, network: &Network, at: &Path) -> Result<()> {
     let volume = Volume::init(small, &network.ws, &InitOptions::default())?;
-    let mount = volume.mount(at)?;
+    // The kernel's cache would give the background time to give room back.
+    let mount = volume.mount_with(at, &["kernel-cache=none"])?;
     std::fs::write(mount.path().join("early"), "kept")?;
     std::fs::File::open(mount.path().join("early"))?.sync_all()?;
     let write = || -> std::io::Result<()> {
@@ -454,6 +455,11 @@ fn fill_the_disk(small: &Path, network: &Network, at: &Path) -> Result<()> {
     let error = write().expect_err("160 MiB cannot fit");
     assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
     std::fs::remove_file(mount.path().join("too-much"))?;
+    // Its room is there for who writes next, not when the background gets to it.
+    let mut next = std::fs::File::create(mount.path().join("next"))?;
+    next.write_all(&tree::noise(200, 4 << 20))?;
+    next.sync_all()?;
+    drop(next);
     assert_eq!(std::fs::read_to_string(mount.path().join("early"))?, "kept");
     mount.umount()?;
     let mount = volume.mount(at)?;

@@ -130,6 +130,24 @@ fn access_times() -> Result<()> {
 }
 
 #[test]
+fn links_that_are_not_followed() -> Result<()> {
+    on_each_volume(|volume, at| {
+        let said = with(
+            volume,
+            at,
+            &["nosymfollow"],
+            "echo content >f; ln -s f s; readlink s; no cat s",
+        )?;
+        assert!(said.contains("f\n") && said.contains("symbolic links"), "{said}");
+        assert_eq!(
+            with(volume, at, &["symfollow,acl,user_xattr,_rnetdev"], "cat s")?,
+            "content\n"
+        );
+        Ok(())
+    })
+}
+
+#[test]
 fn mount_cessfs_takes_the_same_options() -> Result<()> {
     on_each_volume(|volume, at| {
         with(volume, at, &[], "echo content >f")?;

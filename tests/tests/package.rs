@@ -25,9 +25,30 @@ inside umount /mnt/home
 inside mount -t cessfs home /mnt/home -o home=/state,passphrase-file=/state/pw
 inside cat /mnt/home/file
 inside cessfs --home /state umount /mnt/home
+for source in home cess://home /state/volumes/home; do
+    printf '%s /mnt/home cessfs home=/state,passphrase-file=/state/pw 0 0\n' "$source" > "$root/etc/all"
+    for once_more in 1 2; do inside mount -a -T /etc/all; done
+    test "$(inside findmnt -n -o SOURCE /mnt/home)" = "$source"
+    inside cessfs --home /state explain /mnt/home/file > /dev/null
+    inside cessfs --home /state umount /mnt/home
+    inside cessfs --home /state status home > /dev/null
+done
+mkdir "$root/home"
+printf 'home /mnt/home cessfs home=/state,passphrase-file=/state/pw 0 0\n' > "$root/etc/all"
+for once_more in 1 2; do inside mount -a -T /etc/all; done
+test "$(inside findmnt -n -o SOURCE /mnt/home)" = /home
+inside cessfs --home /state explain /mnt/home/file > /dev/null
+inside cessfs --home /state umount /mnt/home
 inside mount -t fuse.cessfs home /mnt/home -o home=/state,passphrase-file=/state/pw
 inside cat /mnt/home/file
 inside cessfs --home /state umount /mnt/home
+mount -t tmpfs tmpfs "$root/usr/local"
+mkdir "$root/usr/local/bin"
+cp "$package/usr/bin/cessfs" "$root/usr/local/bin/"
+mount --bind /dev/null "$root/usr/bin/cessfs"
+inside /usr/bin/env PATH=/usr/sbin:/sbin /usr/bin/mount /mnt/home
+inside cat /mnt/home/file
+inside umount /mnt/home
 "#;
 
 /// Builds both packages as `make deb` does, the client's programs and the devnet in two directories. The paths of the two.
@@ -130,7 +151,7 @@ fn the_package_mounts_through_fstab_in_a_clean_root() -> Result<()> {
         String::from_utf8_lossy(&used.stderr)
     );
     anyhow::ensure!(used.status.success(), "{said}");
-    assert_eq!(said.matches("from the package").count(), 3, "{said}");
+    assert_eq!(said.matches("from the package").count(), 4, "{said}");
     assert!(said.contains("fuse.cessfs"), "{said}");
     Ok(())
 }

@@ -515,6 +515,11 @@ impl Data {
         self.0.reclaim()
     }
 
+    /// Whether space waited to be given back, or was just being; it is given back then. What cannot be waits for the background.
+    pub(crate) fn give_back_waiting(&self) -> bool {
+        self.0.reclaim.is_busy() && self.0.reclaim().is_ok()
+    }
+
     /// The other end of the pipeline's upcall.
     pub fn delta_source(&self) -> Arc<dyn DeltaSource> {
         self.0.clone()

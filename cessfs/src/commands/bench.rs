@@ -2,7 +2,7 @@
 
 use super::{Context, print_json};
 use crate::bench::report::Report;
-use crate::bench::{self, NAMES, Plan};
+use crate::bench::{self, Interrupt, NAMES, Plan};
 use crate::exit::{Exit, Failure};
 use crate::output;
 use crate::progress::Waiting;
@@ -49,7 +49,7 @@ pub struct BenchArgs {
 /// Measures and prints.
 ///
 /// # Errors
-/// [`Exit::Disk`] when a directory fails; [`Exit::Usage`] when the baseline is none.
+/// [`Exit::Disk`] when a directory fails; [`Exit::Interrupted`] by a signal; [`Exit::Usage`] when the baseline is none.
 pub fn run(args: &BenchArgs, context: &Context) -> Result<(), Failure> {
     let baseline = args.baseline.as_deref().map(read).transpose()?;
     let only = with_what_they_need(&args.only);
@@ -61,8 +61,10 @@ pub fn run(args: &BenchArgs, context: &Context) -> Result<(), Failure> {
         files: args.files as usize,
         only,
     };
+    // Before the thread that turns the spinner.
+    let interrupt = Interrupt::watch()?;
     let waiting = Waiting::on("measuring");
-    let report = bench::run(&plan, &mut |what| tracing::info!("{what}"))?;
+    let report = bench::run(&plan, &interrupt, &mut |what| tracing::info!("{what}"))?;
     drop(waiting);
     if let Some(path) = &args.save {
         let text = serde_json::to_vec_pretty(&report).expect("a report has a JSON form");
@@ -140,7 +142,7 @@ mod tests {
                 .map(|n| (*n).into())
                 .collect(),
         };
-        let report = bench::run(&plan, &mut |_| ()).unwrap();
+        let report = bench::run(&plan, &Interrupt::watch().unwrap(), &mut |_| ()).unwrap();
         for row in &report.rows {
             assert!(row.ratio.is_some() || row.skipped.is_some(), "{row:?}");
         }

@@ -2,11 +2,11 @@
 
 use super::{Context, print_json};
 use crate::config::{self, RPC_IN_THE_CLEAR_HINT, VolumeConfig};
+use crate::control::serving::Remains;
 use crate::control::{TerritoryStatus, client};
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeDir, VolumeName};
 use crate::limits;
-use crate::mountpoint;
 use crate::network;
 use crate::secret::Sources;
 use crate::survey::{self, reach};
@@ -223,9 +223,7 @@ fn space(path: &Path) -> Finding {
 
 /// Lock, mount and daemon have to tell one story.
 fn tenancy(volume: &VolumeDir) -> Finding {
-    let mounts = mountpoint::mounts().unwrap_or_default();
-    let ours = mounts.iter().find(|m| m.volume().as_ref() == Some(volume.name()));
-    match (volume.is_locked(), ours, client::status(volume)) {
+    match (volume.is_locked(), Remains::of(volume), client::status(volume)) {
         (true, _, Ok(status)) => ok(
             "daemon",
             format!("process {} serves it", status.pid.unwrap_or_default()),
@@ -235,13 +233,14 @@ fn tenancy(volume: &VolumeDir) -> Finding {
             format!("a process holds the volume, but: {e}"),
             "is it just starting?",
         ),
-        (false, Some(mount), _) if mountpoint::is_dead(&mount.dir) => {
+        (false, Some(Remains { mount: Some(mount) }), _) => {
             let advice = format!("`cessfs umount {}`, or mount it there again", mount.dir.display());
-            warn(
-                "daemon",
-                format!("a dead mount is left on {}", mount.dir.display()),
-                advice,
-            )
+            let what = format!("it died; a dead mount is left on {}", mount.dir.display());
+            warn("daemon", what, advice)
+        }
+        (false, Some(_), _) => {
+            let advice = format!("`cessfs mount {} DIR` goes on with what is on this disk", volume.name());
+            warn("daemon", "it died, and the volume was not closed", advice)
         }
         _ => ok("daemon", "not mounted"),
     }
@@ -264,7 +263,7 @@ fn network(volume: &VolumeDir, config: &VolumeConfig, sources: &Sources) -> Resu
         Ok(key) => (key, Vec::new()),
         Err(failure) => (None, vec![failed("secret", failure)]),
     };
-    let known = client::status(volume).ok().and_then(|status| status.territory);
+    let known = client::status(volume).ok().filter(|status| status.chain_reachable);
     let runtime = wiring::runtime()?;
     let _inside = runtime.enter();
     // Asking needs no right: without the volume's key any other will do, but the chain seam knows only its own territory.
@@ -288,7 +287,7 @@ fn network(volume: &VolumeDir, config: &VolumeConfig, sources: &Sources) -> Resu
                             .map(|t| survey::territory_status(t, answer.height)),
                     )
                 }),
-            known => Ok(known.map(Some)),
+            known => Ok(known.map(|status| status.territory)),
         };
         findings.push(match told {
             Ok(Some(found)) => territory(found.as_ref(), config),

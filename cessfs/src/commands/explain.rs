@@ -49,7 +49,8 @@ pub fn run(args: &ExplainArgs, context: &Context) -> Result<(), Failure> {
         if let Event::Chunk(chunk) = event {
             chunks.push(*chunk);
         }
-    })?;
+    });
+    let reply = reply.map_err(|failure| failure.about(&path))?;
     let Reply::Explained(about) = reply else {
         return Err(unexpected(&reply));
     };

@@ -73,10 +73,10 @@ pub struct InitArgs {
     #[arg(long, value_name = "NAME")]
     territory: Option<String>,
     /// GiB of the territory, if it is bought
-    #[arg(long, default_value_t = limits::TERRITORY_GIB_DEFAULT)]
+    #[arg(long, default_value_t = limits::TERRITORY_GIB_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
     gib: u32,
     /// Days of the territory, if it is bought; the chain's least is 30
-    #[arg(long, default_value_t = limits::TERRITORY_DAYS_DEFAULT)]
+    #[arg(long, default_value_t = limits::TERRITORY_DAYS_DEFAULT, value_parser = limits::territory_days())]
     days: u32,
 }
 

@@ -7,14 +7,15 @@ use crate::control::client::{self, Client, MOUNTED, SENDING};
 use crate::control::{Op, Sends};
 use crate::daemon::{self, Start, launch, log};
 use crate::exit::{Exit, Failure};
-use crate::home::{Home, VolumeDir, VolumeName};
+use crate::home::{Home, VolumeDir};
 use crate::limits::DAEMON_END_TIMEOUT;
-use crate::mountpoint::{self, MountPoint};
+use crate::mountpoint::{self, MountPoint, Source};
 use crate::options::MountOptions;
 use crate::progress::Waiting;
 use crate::secret::{Secret, Sources};
 use crate::wiring;
 use clap::Args;
+use clap::builder::{OsStringValueParser, TypedValueParser};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -45,8 +46,9 @@ Examples:
   cessfs mount photos ~/Photos -o passphrase-file=/run/keys/photos,cache-size=20GiB
   mount -t cessfs photos /mnt/photos -o passphrase-file=/etc/cessfs/photos.pass")]
 pub struct MountArgs {
-    /// The volume
-    name: VolumeName,
+    /// The volume: NAME, cess://NAME or HOME/volumes/NAME
+    #[arg(value_name = "NAME", value_parser = OsStringValueParser::new().try_map(|given| Source::parse(&given)))]
+    source: Source,
     /// An empty directory
     dir: PathBuf,
     /// Mount options, separated by commas
@@ -77,14 +79,15 @@ pub fn run(args: &MountArgs, context: &Context, global: &Global) -> Result<(), F
     let point = mountpoint::prepare(&args.dir)?;
     wait_until_free(&volume)?;
     let sources = Sources::of_mount(options.key_file.clone(), options.passphrase_file.clone());
-    let secret = sources.for_mount(&args.name, &wiring::key_slots(&volume)?)?;
+    let secret = sources.for_mount(args.source.name(), &wiring::key_slots(&volume)?)?;
     if args.foreground {
         let log = log::to_stderr(global.level().unwrap_or(config.log_level));
-        let start = start(volume, config, options, point, secret);
+        let source = args.source.shown();
+        let start = start(volume, source, config, options, point, secret);
         return daemon::run(start, log, || Ok(()));
     }
     let arguments = daemon_arguments(args, context, global, &point.path);
-    let waiting = Waiting::on(format!("mounting {}", args.name));
+    let waiting = Waiting::on(format!("mounting {}", args.source.name()));
     launch::start(&arguments, &secret, &volume.log())?;
     drop(waiting);
     answers(&point.path)
@@ -96,16 +99,24 @@ fn run_daemon(args: &MountArgs, context: &Context, global: &Global) -> Result<()
     let (volume, config) = volume(args, context, &options)?;
     let log = log::to_file(&volume.log(), global.level().unwrap_or(config.log_level))?;
     let begun = mountpoint::prepare_resolved(args.dir.clone()).and_then(|point| {
-        let start = start(volume, config, options, point, secret);
+        let start = start(volume, args.source.shown(), config, options, point, secret);
         daemon::run(start, log, launch::say_ready)
     });
     // Once it was ready nobody listens any more; the log has it.
     begun.inspect_err(|failure| tracing::error!("{failure}"))
 }
 
-fn start(volume: VolumeDir, config: VolumeConfig, options: MountOptions, point: MountPoint, secret: Secret) -> Start {
+fn start(
+    volume: VolumeDir,
+    source: String,
+    config: VolumeConfig,
+    options: MountOptions,
+    point: MountPoint,
+    secret: Secret,
+) -> Start {
     Start {
         volume,
+        source,
         config,
         options,
         mountpoint: point.path,
@@ -116,11 +127,18 @@ fn start(volume: VolumeDir, config: VolumeConfig, options: MountOptions, point: 
 
 /// The volume and its configuration with the options applied.
 fn volume(args: &MountArgs, context: &Context, options: &MountOptions) -> Result<(VolumeDir, VolumeConfig), Failure> {
-    let home = match &options.home {
+    if args.source.is_path_elsewhere() {
+        let what = format!(
+            "{} is no directory of a volume",
+            Path::new(args.source.given()).display()
+        );
+        return Err(Failure::new(Exit::NoVolume, what).hint("give NAME, cess://NAME or HOME/volumes/NAME"));
+    }
+    let home = match options.home.as_deref().or(args.source.home()) {
         Some(dir) => Home::find(Some(dir))?,
         None => context.home.clone(),
     };
-    let volume = home.existing(&args.name)?;
+    let volume = home.existing(args.source.name())?;
     let mut config = VolumeConfig::load(&volume.config())?;
     config::warn_of_rpc(&config.rpc);
     config.cache_size = options.cache_size.unwrap_or(config.cache_size);
@@ -171,7 +189,7 @@ fn daemon_arguments(args: &MountArgs, context: &Context, global: &Global, mountp
     }
     arguments.extend([
         "mount".into(),
-        args.name.as_str().into(),
+        args.source.given().into(),
         mountpoint.into(),
         "--daemon".into(),
     ]);

@@ -97,9 +97,9 @@ fn ask(path: &Path, change: QuotaChange, all: bool, context: &Context) -> Result
         if let Event::Quota(quota) = event {
             quotas.push(quota);
         }
-    })?;
+    });
     drop(waiting);
-    match reply {
+    match reply.map_err(|failure| failure.about(&path))? {
         Reply::QuotaTold => Ok(quotas),
         other => Err(unexpected(&other)),
     }

@@ -5,6 +5,7 @@ use crate::control::client::{Client, unexpected};
 use crate::control::{Op, Reply};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeName;
+use crate::limits::SCRUB_RATE_MIN;
 use crate::progress::Waiting;
 use crate::units;
 use clap::Args;
@@ -29,8 +30,16 @@ pub struct ScrubArgs {
     #[arg(long)]
     sample: bool,
     /// Bytes a second at most [default: `scrub.rate` of volume.toml]
-    #[arg(long, value_parser = units::parse_bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = rate)]
     rate: Option<u64>,
+}
+
+/// Below that a scrub would hardly end, as with `scrub.rate` of volume.toml.
+fn rate(text: &str) -> Result<u64, String> {
+    match units::parse_bytes(text)? {
+        rate if rate < SCRUB_RATE_MIN => Err(format!("the least is {SCRUB_RATE_MIN} bytes a second")),
+        rate => Ok(rate),
+    }
 }
 
 /// Asks the daemon.
@@ -76,5 +85,18 @@ pub fn run(args: &ScrubArgs, context: &Context) -> Result<(), Failure> {
             "`cessfs repair {}` rewrites what this machine still has of them; miners may come back, too",
             args.name
         ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_that_would_never_end_are_refused() {
+        for text in ["0", "1", "65535"] {
+            assert!(rate(text).unwrap_err().contains("65536"), "{text}");
+        }
+        assert_eq!(rate("64KiB"), Ok(SCRUB_RATE_MIN));
     }
 }

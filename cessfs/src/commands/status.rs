@@ -2,6 +2,7 @@
 
 use super::{Context, print_json};
 use crate::config::VolumeConfig;
+use crate::control::serving::Remains;
 use crate::control::{Status, client};
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeDir, VolumeName};
@@ -49,11 +50,16 @@ fn unmounted(volume: &VolumeDir) -> Result<Status, Failure> {
     let last: Status = last
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default();
+    let remains = Remains::of(volume);
     Ok(Status {
         name: volume.name().to_string(),
         state: "unmounted".to_owned(),
         pid: None,
-        mountpoint: None,
+        died: remains.is_some(),
+        // Of a dead mount.
+        mountpoint: remains
+            .and_then(|left| left.mount)
+            .map(|mount| mount.dir.display().to_string()),
         at_rest: survey::at_rest(&config),
         rpc: config.rpc,
         account: config.account,
@@ -68,13 +74,19 @@ fn print(status: &Status) {
         .as_deref()
         .map(|p| format!(" on {}", output::name(p)))
         .unwrap_or_default();
+    let (place, state) = match status.died {
+        true => (String::new(), "its daemon died"),
+        false => (place, status.state.as_str()),
+    };
     let pid = status.pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
-    say!(
-        "volume     {}: {}{place}{pid}, {}",
-        status.name,
-        status.state,
-        status.at_rest
-    );
+    say!("volume     {}: {state}{place}{pid}, {}", status.name, status.at_rest);
+    if status.died {
+        let dir = status.mountpoint.as_deref().unwrap_or("DIR");
+        say!(
+            "died       `cessfs mount {} {dir}` goes on; what follows is as the volume was last closed",
+            status.name
+        );
+    }
     if let Some(reason) = &status.read_only_reason {
         say!(
             "read-only  {reason} (`cessfs unsent {}` lists what only is here)",

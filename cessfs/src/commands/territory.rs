@@ -5,7 +5,7 @@ use crate::config::VolumeConfig;
 use crate::control::{TerritoryStatus, client};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeName;
-use crate::limits::{TERRITORY_DAYS_DEFAULT, TERRITORY_GIB_DEFAULT};
+use crate::limits::{TERRITORY_DAYS_DEFAULT, TERRITORY_GIB_DEFAULT, territory_days};
 use crate::network;
 use crate::progress::Waiting;
 use crate::secret::Sources;
@@ -13,6 +13,7 @@ use crate::survey::{self, reach};
 use crate::units;
 use crate::wiring;
 use cessfs_sync::Chain;
+use cessfs_sync::chain::TerritoryState;
 use clap::{Args, Subcommand};
 use std::path::PathBuf;
 
@@ -56,10 +57,10 @@ enum What {
         #[command(flatten)]
         who: Who,
         /// How much
-        #[arg(long, default_value_t = TERRITORY_GIB_DEFAULT)]
+        #[arg(long, default_value_t = TERRITORY_GIB_DEFAULT, value_parser = clap::value_parser!(u32).range(1..))]
         gib: u32,
         /// For how long; the chain's least is 30
-        #[arg(long, default_value_t = TERRITORY_DAYS_DEFAULT)]
+        #[arg(long, default_value_t = TERRITORY_DAYS_DEFAULT, value_parser = territory_days())]
         days: u32,
     },
     /// Buy more space until the same deadline
@@ -69,7 +70,7 @@ enum What {
         #[command(flatten)]
         who: Who,
         /// How much more
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
         gib: u32,
     },
     /// Buy more days; an expired territory starts again, empty
@@ -79,7 +80,7 @@ enum What {
         #[command(flatten)]
         who: Who,
         /// How many more
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
         days: u32,
     },
 }
@@ -135,6 +136,9 @@ async fn deal(
     let info = reach(&config.rpc, chain.info()).await?;
     if let Some(purchase) = purchase {
         let name = &config.territory;
+        if let Purchase::Mint { .. } = purchase {
+            refuse_second(chain, config).await?;
+        }
         let bought = match purchase {
             Purchase::Mint { gib, days } => {
                 if let Some(price) = survey::price(&info, gib, days) {
@@ -158,6 +162,19 @@ async fn deal(
         .territory
         .as_ref()
         .map(|territory| survey::territory_status(territory, answer.height)))
+}
+
+/// The chain would only say that it holds purchased space.
+async fn refuse_second(chain: &dyn Chain, config: &VolumeConfig) -> Result<(), Failure> {
+    let name = &config.territory;
+    let Some(found) = reach(&config.rpc, chain.territory(name)).await? else {
+        return Ok(());
+    };
+    let hint = match found.state {
+        TerritoryState::Active => "`cessfs territory expand` buys more space, `cessfs territory renew` more days",
+        _ => "`cessfs territory renew` pays for more days",
+    };
+    Err(Failure::new(Exit::Refused, format!("the account has a territory `{name}` already")).hint(hint))
 }
 
 fn print(told: Option<&TerritoryStatus>, name: &str, context: &Context) -> Result<(), Failure> {

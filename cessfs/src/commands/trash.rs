@@ -192,7 +192,11 @@ impl Mount {
             Failure::new(Exit::Failed, what)
         })?;
         if let Some(dir) = to {
-            let fd = open_dir(dir).map_err(|e| Failure::disk(format!("cannot open {}", dir.display()), &e.into()))?;
+            let fd = open_dir(dir).map_err(|e| match e {
+                Errno::ENOENT => Failure::new(Exit::Usage, format!("there is no directory {}", dir.display()))
+                    .hint(format!("`mkdir {}` makes it", dir.display())),
+                e => Failure::disk(format!("cannot open {}", dir.display()), &e.into()),
+            })?;
             let dir = dir.to_owned();
             return Ok(Place { dir, fd, name });
         }

@@ -6,7 +6,7 @@ use crate::control::serving::{Serving, serving};
 use crate::control::{Op, Reply, Sends};
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeDir, VolumeName};
-use crate::limits::DAEMON_END_TIMEOUT;
+use crate::limits::{DAEMON_END_TIMEOUT, HOLDERS_AFTER};
 use crate::mountpoint;
 use crate::progress::{self, SyncProgress, Waiting};
 use crate::units;
@@ -68,6 +68,7 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
         Err(failure) if failure.exit == Exit::NotMounted => return without_daemon(&dir, failure, args.sends()),
         Err(failure) => return Err(failure),
     };
+    let goes_on = status.read_only_reason.is_none();
     let own = status.mountpoint.unwrap_or_default();
     if own != dir.display().to_string() {
         return another_place(&dir, &own, args.sends());
@@ -100,11 +101,11 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
         }
         return Ok(());
     }
-    wait_for_end(&volume)?;
+    wait_for_end(&volume, &mount.device())?;
     if let Some(seconds) = late {
         return Err(too_late(seconds, unsent_bytes, name.as_str()));
     }
-    if let Some(left) = progress::left_to_send(unsent_bytes, name.as_str()) {
+    if let Some(left) = progress::left_to_send(unsent_bytes, name.as_str(), goes_on) {
         tell!("{left}");
     }
     Ok(())
@@ -112,7 +113,7 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
 
 /// It is unmounted, and some of it is only on this disk.
 fn too_late(seconds: u64, unsent_bytes: u64, name: &str) -> Failure {
-    let left = progress::left_to_send(unsent_bytes, name);
+    let left = progress::left_to_send(unsent_bytes, name, true);
     let failure = Failure::new(
         Exit::Timeout,
         format!("unmounted, but not everything could be sent in {seconds} s"),
@@ -163,13 +164,27 @@ fn another_place(dir: &Path, own: &str, sends: Sends) -> Result<(), Failure> {
 }
 
 /// Waits until the daemon has let go of the volume, so that it can be mounted again at once.
-fn wait_for_end(volume: &VolumeDir) -> Result<(), Failure> {
-    let _spinner = Waiting::on("closing");
-    let deadline = Instant::now() + DAEMON_END_TIMEOUT;
+fn wait_for_end(volume: &VolumeDir, device: &str) -> Result<(), Failure> {
+    let mut spinner = Some(Waiting::on("closing"));
+    let started = Instant::now();
+    let mut told = false;
     while volume.is_locked() {
-        if Instant::now() >= deadline {
-            return Err(Failure::new(Exit::Timeout, "the daemon is still closing its files")
-                .hint(format!("{} tells what it does", volume.log().display())));
+        let waited = started.elapsed();
+        if waited >= DAEMON_END_TIMEOUT {
+            let held = mountpoint::still_held(device);
+            return Err(match held {
+                Some(held) => Failure::new(Exit::Timeout, format!("unmounted, but {held}"))
+                    .hint("unmount it there, or end those processes"),
+                None => Failure::new(Exit::Timeout, "the daemon is still closing its files")
+                    .hint(format!("{} tells what it does", volume.log().display())),
+            });
+        }
+        if waited >= HOLDERS_AFTER && !told {
+            told = true;
+            if let Some(held) = mountpoint::still_held(device) {
+                drop(spinner.take());
+                tell!("unmounted, but {held}");
+            }
         }
         std::thread::sleep(POLL);
     }

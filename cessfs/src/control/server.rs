@@ -35,6 +35,21 @@ pub fn bind(volume: &VolumeDir) -> Result<UnixListener, Failure> {
     Ok(listener)
 }
 
+/// Takes the socket away: one that is left, of a volume that nobody has, is of a daemon that was killed.
+pub fn unbind(volume: &VolumeDir) {
+    if let Ok((_dir, path)) = volume.socket()
+        && let Err(e) = std::fs::remove_file(&path)
+    {
+        tracing::warn!("cannot remove the control socket: {e}");
+    }
+}
+
+/// Whether there is a socket.
+pub fn is_left(volume: &VolumeDir) -> bool {
+    let there = volume.socket().and_then(|(_dir, path)| path.symlink_metadata());
+    there.is_ok()
+}
+
 /// Serves until dropped.
 pub async fn serve(listener: UnixListener, service: Arc<dyn Service>) {
     let slots = Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX));

@@ -5,9 +5,10 @@
 
 use super::Status;
 use super::client::{self, Client};
+use super::server;
 use crate::exit::{Exit, Failure};
-use crate::home::Home;
-use crate::mountpoint::MountEntry;
+use crate::home::{Home, VolumeDir, VolumeName};
+use crate::mountpoint::{self, MountEntry};
 
 /// A daemon and what it tells of itself, the chain apart.
 #[derive(Debug)]
@@ -31,6 +32,11 @@ pub fn serving(mount: &MountEntry, home: &Home) -> Result<Serving, Failure> {
         );
         Failure::new(Exit::NotMounted, what).hint("give the home of the volume: --home DIR")
     };
+    let dead = |name: &VolumeName| {
+        let dir = mount.dir.display();
+        Failure::new(Exit::NotMounted, format!("the daemon of the mount on {dir} has died"))
+            .hint(format!("`cessfs mount {name} {dir}` starts another in its place"))
+    };
     let volume = home.volume(&mount.volume().ok_or_else(absent)?);
     let told = Client::connect(&volume).and_then(|mut client| {
         let (_, status) = client::timings(&mut client)?;
@@ -39,7 +45,30 @@ pub fn serving(mount: &MountEntry, home: &Home) -> Result<Serving, Failure> {
     match told {
         Ok(serving) if serving.status.device == Some(mount.device()) => Ok(serving),
         Ok(_) => Err(absent()),
+        Err(failure) if failure.exit == Exit::NotMounted && mountpoint::is_dead(&mount.dir) => Err(dead(volume.name())),
         Err(failure) if failure.exit == Exit::NotMounted => Err(absent()),
         Err(failure) => Err(failure),
+    }
+}
+
+/// What a daemon left that was killed, or fell over.
+#[derive(Debug)]
+pub struct Remains {
+    /// The dead mount, if it is still there.
+    pub mount: Option<MountEntry>,
+}
+
+impl Remains {
+    /// `None` when the volume is in use, or its last daemon closed it. A mount does not show whose home its volume is of: one of another
+    /// home that died, too, may be taken for this one.
+    pub fn of(volume: &VolumeDir) -> Option<Remains> {
+        if !server::is_left(volume) || volume.is_locked() {
+            return None;
+        }
+        let mounts = mountpoint::mounts().unwrap_or_default();
+        let ours = |mount: &&MountEntry| mount.may_be(volume) && mountpoint::is_dead(&mount.dir);
+        Some(Remains {
+            mount: mounts.iter().rev().find(ours).cloned(),
+        })
     }
 }

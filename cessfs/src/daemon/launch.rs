@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use std::ffi::OsString;
 use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
@@ -32,7 +33,10 @@ enum Word {
 pub fn start(arguments: &[OsString], secret: &Secret, log: &Path) -> Result<(), Failure> {
     let cannot = |e: std::io::Error| Failure::new(Exit::Failed, format!("cannot start the daemon: {e}"));
     let program = std::env::current_exe().map_err(cannot)?;
-    let mut child = Command::new(program)
+    let mut command = Command::new(program);
+    // SAFETY: between fork and exec, it makes one system call and nothing else.
+    unsafe { command.pre_exec(keep_only_stdio) };
+    let mut child = command
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
@@ -73,6 +77,22 @@ pub fn start(arguments: &[OsString], secret: &Secret, log: &Path) -> Result<(), 
             Err(e) => format!("ended without a word ({e})"),
         })),
     }
+}
+
+/// Lets the daemon inherit nothing but its three streams: it would hold what a script has open, such as a lock, until it ends. Kernels
+/// before 5.11 cannot; there it is as it was.
+fn keep_only_stdio() -> std::io::Result<()> {
+    const FIRST: libc::c_uint = 3;
+    // SAFETY: takes three numbers; marks descriptors to be closed by exec, and closes none itself.
+    let _old_kernel = unsafe {
+        libc::syscall(
+            libc::SYS_close_range,
+            FIRST,
+            libc::c_uint::MAX,
+            libc::CLOSE_RANGE_CLOEXEC,
+        )
+    };
+    Ok(())
 }
 
 /// Leaves the terminal's session, says that the mount answers, and lets go of stdin, stdout, stderr and the working directory.

@@ -4,7 +4,7 @@ use super::log::LogHandle;
 use super::places::chunk_place;
 use super::tasks::{blocking, detached};
 use super::uplink::WhyPaused;
-use super::{Start, snapshots, trees, upkeep};
+use super::{Start, holders, snapshots, trees, upkeep};
 use crate::config::VolumeConfig;
 use crate::control::client::{MOUNTED, SENDING};
 use crate::control::server::Service;
@@ -140,7 +140,8 @@ impl Daemon {
             at_rest: survey::at_rest(&self.config),
             read_only: self.read_only || vfs.is_stopped(),
             read_only_reason: vfs.is_stopped().then(|| self.why_fenced().to_owned()),
-            dirty_bytes: vfs.dirty_bytes(),
+            // What is in the open pack counts as unsent.
+            dirty_bytes: vfs.unsubmitted_bytes(),
             unsent_bytes: engine.backlog.unsent_bytes,
             unsent_bound_bytes: engine.backlog.bound_bytes,
             cache_bytes: vfs.cache_bytes(),
@@ -360,7 +361,7 @@ impl Daemon {
                     }
                     let status = self.volume.engine.status();
                     let progress = Progress {
-                        dirty_bytes: self.volume.vfs.dirty_bytes(),
+                        dirty_bytes: self.volume.vfs.unsubmitted_bytes(),
                         unsent_bytes: status.backlog.unsent_bytes,
                         blocked: self.blocked(&status),
                     };
@@ -400,9 +401,10 @@ impl Daemon {
         if sends == Sends::Before {
             self.sync(true, events).await?;
         }
-        let mountpoint = self.mountpoint.clone();
+        let (mountpoint, device) = (self.mountpoint.clone(), self.device());
         blocking(move || mountpoint::unmount(&mountpoint)).await?;
         self.set_closing();
+        holders::watch(device);
         match sends {
             Sends::Never => {}
             // Nobody can write any more: what came in between goes too.
@@ -418,7 +420,7 @@ impl Daemon {
     fn unsent(&self) -> Reply {
         let backlog = self.volume.engine.backlog();
         Reply::Closing {
-            unsent_bytes: backlog.unsent_bytes + self.volume.vfs.dirty_bytes(),
+            unsent_bytes: backlog.unsent_bytes + self.volume.vfs.unsubmitted_bytes(),
         }
     }
 

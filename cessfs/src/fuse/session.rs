@@ -15,7 +15,7 @@ use std::path::Path;
 /// What the kernel is told of a mount.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The volume, for `findmnt`. Its characters need no escaping.
+    /// The volume as it was named, for `findmnt` and `mount -a`. Its characters need no escaping.
     pub source: String,
     /// Users besides the mounting one may use it.
     pub allow_other: bool,
@@ -31,6 +31,8 @@ pub struct Settings {
     pub atime: AtimeRule,
     /// `nodiratime`.
     pub no_dir_atime: bool,
+    /// `nosymfollow`.
+    pub no_symfollow: bool,
 }
 
 /// A live mount. Dropping it does not unmount: the directory is the handle for that.
@@ -136,7 +138,7 @@ fn config(settings: &Settings) -> Config {
 /// for itself at what its user may mount on. `None` when the kernel wants that one to do it.
 fn mount_directly(dir: &Path, held: Option<&Held>, settings: &Settings) -> Result<Option<OwnedFd>, Failure> {
     if !nix::unistd::geteuid().is_root() {
-        return Ok(None);
+        return through_helper(settings);
     }
     let cannot = |e: std::io::Error| Failure::new(Exit::Permission, format!("cannot open /dev/fuse: {e}"));
     let device = OpenOptions::new()
@@ -163,13 +165,25 @@ fn mount_directly(dir: &Path, held: Option<&Held>, settings: &Settings) -> Resul
         Some(data.as_str()),
     ) {
         Ok(()) => Ok(Some(device.into())),
-        Err(nix::errno::Errno::EPERM) => Ok(None),
+        Err(nix::errno::Errno::EPERM) => through_helper(settings),
         Err(e) => Err(Failure::new(
             Exit::Mountpoint,
             format!("cannot mount on {}: {e}", dir.display()),
         )),
     }
 }
+
+/// The setuid helper does not know every flag.
+fn through_helper(settings: &Settings) -> Result<Option<OwnedFd>, Failure> {
+    match settings.no_symfollow {
+        true => Err(Failure::new(Exit::Permission, "only root can mount with `nosymfollow`")
+            .hint("leave the option out, or mount as root")),
+        false => Ok(None),
+    }
+}
+
+/// Of Linux 5.10.
+const NO_SYMFOLLOW: MsFlags = MsFlags::from_bits_retain(libc::MS_NOSYMFOLLOW);
 
 fn flags(settings: &Settings) -> MsFlags {
     let mut flags = MsFlags::empty();
@@ -181,6 +195,7 @@ fn flags(settings: &Settings) -> MsFlags {
         (settings.atime == AtimeRule::Never, MsFlags::MS_NOATIME),
         (settings.atime == AtimeRule::Always, MsFlags::MS_STRICTATIME),
         (settings.no_dir_atime, MsFlags::MS_NODIRATIME),
+        (settings.no_symfollow, NO_SYMFOLLOW),
     ] {
         if wanted {
             flags |= flag;

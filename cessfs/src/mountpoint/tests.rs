@@ -3,10 +3,10 @@
 use super::*;
 
 const INFO: &[u8] = br"22 1 254:1 / / rw,relatime - ext4 /dev/vda1 rw
-40 22 0:51 / /mnt/a\040b rw,nosuid shared:3 master:1 - fuse.cessfs cessfs:photos rw,user_id=0
+40 22 0:51 / /mnt/a\040b rw,nosuid shared:3 master:1 - fuse.cessfs cess://photos rw,user_id=0
 41 22 0:52 / /mnt/auto rw - autofs systemd-1 rw
 42 40 0:53 / /mnt/a\040b/inner rw - fuse.sshfs host: rw
-43 22 0:51 /x/pro\040jects /mnt/pro\040jects rw,nosuid - fuse.cessfs cessfs:photos rw,user_id=0
+43 22 0:51 /x/pro\040jects /mnt/pro\040jects rw,nosuid - fuse.cessfs /srv/cess\040fs/volumes/photos rw,user_id=0
 malformed";
 
 fn entries() -> Vec<MountEntry> {

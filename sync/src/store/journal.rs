@@ -119,6 +119,18 @@ impl<B: Backend> Journal<B> {
         Journal::logged(backend, sealer, dir, settings)
     }
 
+    /// Whether the journal in `backend` rests sealed; `None` if its own record tells neither. `sealer` is the volume's.
+    ///
+    /// # Errors
+    /// The backend cannot be read.
+    pub fn is_sealed(backend: &B, sealer: &Sealer) -> Result<Option<bool>, StoreError> {
+        let Some(stored) = backend.get(LOG_KEY)? else {
+            return Ok(None);
+        };
+        let plain = LogState::decode(&stored).map(|_| false);
+        Ok(plain.or_else(|| sealer.open(LOG_KEY, &stored).ok().map(|_| true)))
+    }
+
     /// The same with a log as wanted. What the log has and the backend lacks is brought into the backend first.
     ///
     /// # Errors

@@ -77,6 +77,11 @@ impl ReclaimQueue {
     pub(super) fn lock(&self) -> MutexGuard<'_, Waiting> {
         self.waiting.lock()
     }
+
+    /// Something waits, or is being given back.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.waiting.lock().is_empty() || self.turn.is_locked()
+    }
 }
 
 impl Shared {

@@ -102,6 +102,11 @@ impl Vfs {
         self.data.dirty_bytes()
     }
 
+    /// Bytes of chunks that are in no pack, neither a sealed nor an open one.
+    pub fn unsubmitted_bytes(&self) -> u64 {
+        self.data.unsubmitted_bytes()
+    }
+
     /// Bytes the backing files take on the disk.
     pub fn cache_bytes(&self) -> u64 {
         self.data.cache_bytes()

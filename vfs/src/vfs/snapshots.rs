@@ -51,7 +51,7 @@ impl Vfs {
         for _ in 0..SNAPSHOT_ROUNDS_MAX {
             self.check_backlog()?;
             self.write_back_all()?;
-            if self.dirty_bytes_unsubmitted() < SNAPSHOT_CALM_BYTES {
+            if self.unsubmitted_bytes() < SNAPSHOT_CALM_BYTES {
                 break;
             }
         }
@@ -92,7 +92,7 @@ impl Vfs {
     /// Handing over must not have to wait for the network.
     fn check_backlog(&self) -> Result<(), VfsError> {
         let backlog = self.core.chunks.backlog();
-        let dirty = self.dirty_bytes_unsubmitted();
+        let dirty = self.unsubmitted_bytes();
         let needed = backlog
             .unsent_bytes
             .saturating_add(dirty)
@@ -103,10 +103,6 @@ impl Vfs {
             ));
         }
         Ok(())
-    }
-
-    fn dirty_bytes_unsubmitted(&self) -> u64 {
-        self.data.unsubmitted_bytes()
     }
 
     /// Every snapshot, in the order of their packs.

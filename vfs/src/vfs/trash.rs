@@ -133,10 +133,11 @@ impl Vfs {
         Ok(purged)
     }
 
-    /// Writes; if there is no room, first makes some from the trash.
+    /// Writes; if there is no room, first gives back what was deleted, then makes some from the trash.
     pub(super) fn write_with_room(&self, inode: &Arc<Inode>, offset: u64, data: &[u8]) -> Result<Later<u32>, VfsError> {
         for _ in 0..TRASH_ROOM_ROUNDS {
             match self.data.write(inode, offset, data) {
+                Err(VfsError::NoSpace(_)) if self.data.give_back_waiting() => {}
                 Err(VfsError::NoSpace(_)) if self.trash_give_way(TRASH_BATCH)? > 0 => {}
                 written => return written,
             }

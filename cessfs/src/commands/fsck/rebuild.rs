@@ -76,7 +76,7 @@ pub(super) fn run(held: &Held, allow_older: bool, context: &Context) -> Result<(
         source: "none",
         ..Rebuilt::default()
     };
-    if !is_whole(&held.dir.journal(), held, &keys) {
+    if !is_whole(&held.dir.journal(), held, &keys)? {
         let place = Place::make(&held.dir)?;
         if from_journal(held, &keys, &place)? {
             report.source = "journal";
@@ -97,13 +97,18 @@ pub(super) fn run(held: &Held, allow_older: bool, context: &Context) -> Result<(
 }
 
 /// The journal opens, every record of it can be read, and the tree in it is whole.
-fn is_whole(journal: &Path, held: &Held, keys: &VolumeKeys) -> bool {
+///
+/// # Errors
+/// [`Exit::Config`] when volume.toml says something else of it than it shows: that is no damage.
+fn is_whole(journal: &Path, held: &Held, keys: &VolumeKeys) -> Result<bool, Failure> {
     let name = held.dir.name().as_str();
-    let Ok(store) = wiring::journal_at(journal, name, &held.config, keys) else {
-        return false;
+    let store = match wiring::journal_at(journal, name, &held.config, keys) {
+        Ok(store) => store,
+        Err(failure) if failure.exit == Exit::Config => return Err(failure),
+        Err(_) => return Ok(false),
     };
     let every = each_page(store.as_ref(), |_| Ok(()));
-    every.is_ok() && check_tree(store.as_ref(), keys).is_ok_and(|findings| findings.is_empty())
+    Ok(every.is_ok() && check_tree(store.as_ref(), keys).is_ok_and(|findings| findings.is_empty()))
 }
 
 fn each_page(
@@ -237,7 +242,7 @@ fn from_journal(held: &Held, keys: &VolumeKeys, place: &Place) -> Result<bool, F
                 fs::remove_file(entry.path()).map_err(|e| cannot("remove", &entry.path(), &e))?;
             }
         }
-        if is_whole(&copy, held, keys) {
+        if is_whole(&copy, held, keys)? {
             let old = wiring::journal_at(&copy, name, &held.config, keys)?;
             let new = wiring::journal_at(&place.dir, name, &held.config, keys)?;
             each_page(old.as_ref(), |page| {

@@ -381,6 +381,20 @@ fn what_cannot_be_removed_keeps_nothing_else() {
     }
 }
 
+#[test]
+fn a_writer_without_room_has_what_was_deleted_given_back() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(5, MIB));
+        bench.fsync(5).unwrap();
+        let full = bench.data.cache_bytes();
+        bench.delete(5);
+        assert!(bench.data.give_back_waiting(), "{at_rest:?}: it waited");
+        assert!(bench.data.cache_bytes() < full / 2, "{at_rest:?}");
+    }
+}
+
 fn backing_file(bench: &Bench, ino: u64) -> PathBuf {
     bench.dir.path().join(format!("{:02x}/{ino:016x}", ino % 256))
 }
