@@ -8,6 +8,7 @@ use crate::home::VolumeDir;
 use crate::moment;
 use crate::seen;
 use cessfs_crypto::{AccountKey, Entropy, KeySlots, VolumeId, VolumeSecret};
+use cessfs_sync::ballast::Ballast;
 use cessfs_sync::chain::SubxtChain;
 use cessfs_sync::engine::{Config as EngineConfig, Engine, Seams};
 use cessfs_sync::erasure::geometry;
@@ -160,7 +161,11 @@ impl Closed {
         let clock = clock();
         cessfs_sync::stages::measure_with(clock.clone());
         let keys = secret.volume_keys(slots.volume());
-        let store = journal(dir, config, &keys)?;
+        let ballast = Arc::new(Ballast::at(&dir.ballast()));
+        let store = journal_over(dir, config, &keys, ballast.clone())?;
+        if options.is_some_and(|options| !options.read_only) {
+            ballast.keep();
+        }
         let trees_keys = keys.clone();
         let chain = chain(&config.rpc, secret.account_key())?;
         let mut engine_config = EngineConfig::new(dir.staging(), &config.territory);
@@ -324,7 +329,7 @@ impl Volume {
     }
 }
 
-/// A volume's metadata store.
+/// A volume's metadata store. On a full disk it takes of what was set aside for it, and sets nothing aside.
 ///
 /// # Errors
 /// [`Exit::Disk`] when it cannot be read.
@@ -333,7 +338,18 @@ pub fn journal(
     config: &VolumeConfig,
     keys: &cessfs_crypto::VolumeKeys,
 ) -> Result<Arc<dyn MetaStore>, Failure> {
-    journal_at(&dir.journal(), dir.name().as_str(), config, keys)
+    journal_over(dir, config, keys, Arc::new(Ballast::at(&dir.ballast())))
+}
+
+fn journal_over(
+    dir: &VolumeDir,
+    config: &VolumeConfig,
+    keys: &cessfs_crypto::VolumeKeys,
+    ballast: Arc<Ballast>,
+) -> Result<Arc<dyn MetaStore>, Failure> {
+    // Not only the journal is written to.
+    ballast.make_room();
+    open_journal(&dir.journal(), dir.name().as_str(), config, keys, Some(ballast))
 }
 
 /// The metadata store in a directory, which is there: a journal that went away is damage, not a new volume.
@@ -346,6 +362,16 @@ pub fn journal_at(
     config: &VolumeConfig,
     keys: &cessfs_crypto::VolumeKeys,
 ) -> Result<Arc<dyn MetaStore>, Failure> {
+    open_journal(path, name, config, keys, None)
+}
+
+fn open_journal(
+    path: &Path,
+    name: &str,
+    config: &VolumeConfig,
+    keys: &cessfs_crypto::VolumeKeys,
+    ballast: Option<Arc<Ballast>>,
+) -> Result<Arc<dyn MetaStore>, Failure> {
     if !path.is_dir() {
         return Err(damaged(StoreError::Corrupt("it is not there".into()), path, name));
     }
@@ -354,30 +380,44 @@ pub fn journal_at(
         AtRestMode::Plain => None,
     };
     let (sled, redb) = (path.join(SledBackend::FILE), path.join(RedbBackend::FILE));
-    match config.store.backend {
-        StoreBackend::Sled => over(SledBackend::open, path, &redb, sealer, name),
-        StoreBackend::Redb => over(RedbBackend::open, path, &sled, sealer, name),
-    }
+    let opened = match config.store.backend {
+        StoreBackend::Sled => {
+            refuse_other(&redb)?;
+            over(SledBackend::open, SledBackend::open_over, path, sealer, ballast)
+        }
+        StoreBackend::Redb => {
+            refuse_other(&sled)?;
+            over(RedbBackend::open, RedbBackend::open_over, path, sealer, ballast)
+        }
+    };
+    opened.map_err(|e| damaged(e, path, name))
 }
 
-/// Opens the journal with one database; refuses if the other's file is there, since that one has the volume's records.
+/// Refuses if the other database's file is there, since that one has the volume's records.
+fn refuse_other(other: &Path) -> Result<(), Failure> {
+    if !other.exists() {
+        return Ok(());
+    }
+    let what = format!(
+        "{} shows that the volume was made with another `store.backend`",
+        other.display()
+    );
+    Err(Failure::new(Exit::Config, what).hint("put the old value back into volume.toml: it never changes"))
+}
+
+/// Opens the journal with one database.
 fn over<B: Backend>(
     open: fn(&Path) -> Result<B, StoreError>,
+    open_over: fn(&Path, Arc<Ballast>) -> Result<B, StoreError>,
     path: &Path,
-    other: &Path,
     sealer: Option<Sealer>,
-    name: &str,
-) -> Result<Arc<dyn MetaStore>, Failure> {
-    if other.exists() {
-        let what = format!(
-            "{} shows that the volume was made with another `store.backend`",
-            other.display()
-        );
-        return Err(Failure::new(Exit::Config, what).hint("put the old value back into volume.toml: it never changes"));
-    }
-    let backend = open(path).map_err(|e| damaged(e, path, name))?;
-    let journal = Journal::marked(backend, sealer, path).map_err(|e| damaged(e, path, name))?;
-    Ok(Arc::new(journal))
+    ballast: Option<Arc<Ballast>>,
+) -> Result<Arc<dyn MetaStore>, StoreError> {
+    let backend = match &ballast {
+        Some(ballast) => open_over(path, ballast.clone())?,
+        None => open(path)?,
+    };
+    Ok(Arc::new(Journal::marked(backend, sealer, path, ballast)?))
 }
 
 /// What is said of a journal that does not open.
