@@ -256,6 +256,10 @@ impl VolumeDir {
     pub fn journal(&self) -> PathBuf {
         self.path.join("journal")
     }
+    /// Room that is set aside for the metadata store.
+    pub fn ballast(&self) -> PathBuf {
+        self.path.join("ballast")
+    }
     /// The backing files.
     pub fn cache(&self) -> PathBuf {
         self.path.join("cache")

@@ -10,6 +10,7 @@ use crate::network;
 use crate::seen;
 use cessfs_crypto::limits::SLOTS_JSON_BYTES_MAX;
 use cessfs_crypto::{AccountKey, Entropy, KeySlots, VolumeId, VolumeSecret};
+use cessfs_sync::ballast::Ballast;
 use cessfs_sync::chain::{Pin, SubxtChain};
 use cessfs_sync::engine::{Config as EngineConfig, Engine, Seams};
 use cessfs_sync::erasure::geometry;
@@ -164,7 +165,11 @@ impl Closed {
         let clock = clock();
         cessfs_sync::stages::measure_with(clock.clone());
         let keys = secret.volume_keys(slots.volume());
-        let store = journal(dir, config, &keys)?;
+        let ballast = Arc::new(Ballast::at(&dir.ballast()));
+        let store = journal_over(dir, config, &keys, ballast.clone())?;
+        if options.is_some_and(|options| !options.read_only) {
+            ballast.keep();
+        }
         let trees_keys = keys.clone();
         let chain = chain(&config.rpc, secret.account_key(), network::pin(dir)?)?;
         let mut engine_config = EngineConfig::new(dir.staging(), &config.territory);
@@ -328,7 +333,7 @@ impl Volume {
     }
 }
 
-/// A volume's metadata store.
+/// A volume's metadata store. On a full disk it takes of what was set aside for it, and sets nothing aside.
 ///
 /// # Errors
 /// [`Exit::Disk`] when it cannot be read.
@@ -337,7 +342,18 @@ pub fn journal(
     config: &VolumeConfig,
     keys: &cessfs_crypto::VolumeKeys,
 ) -> Result<Arc<dyn MetaStore>, Failure> {
-    journal_at(&dir.journal(), dir.name().as_str(), config, keys)
+    journal_over(dir, config, keys, Arc::new(Ballast::at(&dir.ballast())))
+}
+
+fn journal_over(
+    dir: &VolumeDir,
+    config: &VolumeConfig,
+    keys: &cessfs_crypto::VolumeKeys,
+    ballast: Arc<Ballast>,
+) -> Result<Arc<dyn MetaStore>, Failure> {
+    // Not only the journal is written to.
+    ballast.make_room();
+    open_journal(&dir.journal(), dir.name().as_str(), config, keys, Some(ballast))
 }
 
 /// The metadata store in a directory, which is there: a journal that went away is damage, not a new volume.
@@ -350,27 +366,46 @@ pub fn journal_at(
     config: &VolumeConfig,
     keys: &cessfs_crypto::VolumeKeys,
 ) -> Result<Arc<dyn MetaStore>, Failure> {
+    open_journal(path, name, config, keys, None)
+}
+
+fn open_journal(
+    path: &Path,
+    name: &str,
+    config: &VolumeConfig,
+    keys: &cessfs_crypto::VolumeKeys,
+    ballast: Option<Arc<Ballast>>,
+) -> Result<Arc<dyn MetaStore>, Failure> {
     if !path.is_dir() {
         return Err(damaged(StoreError::Corrupt("it is not there".into()), path, name));
     }
     let sealer = Sealer::new(keys.at_rest(), Box::new(OsEntropy));
     let rests = (config.at_rest, sealer);
     let (sled, redb) = (path.join(SledBackend::FILE), path.join(RedbBackend::FILE));
+    let place = Place { path, name, ballast };
     match config.store.backend {
-        StoreBackend::Sled => over(SledBackend::open, path, &redb, rests, name),
-        StoreBackend::Redb => over(RedbBackend::open, path, &sled, rests, name),
+        StoreBackend::Sled => over(SledBackend::open, SledBackend::open_over, place, &redb, rests),
+        StoreBackend::Redb => over(RedbBackend::open, RedbBackend::open_over, place, &sled, rests),
     }
+}
+
+/// Where a journal is, whose, and what it may take on a full disk.
+struct Place<'a> {
+    path: &'a Path,
+    name: &'a str,
+    ballast: Option<Arc<Ballast>>,
 }
 
 /// Opens the journal with one database; refuses if the other's file is there, since that one has the volume's records, and if it
 /// rests otherwise: what only cannot be read would look damaged.
 fn over<B: Backend>(
     open: fn(&Path) -> Result<B, StoreError>,
-    path: &Path,
+    open_over: fn(&Path, Arc<Ballast>) -> Result<B, StoreError>,
+    place: Place<'_>,
     other: &Path,
     (at_rest, sealer): (AtRestMode, Sealer),
-    name: &str,
 ) -> Result<Arc<dyn MetaStore>, Failure> {
+    let Place { path, name, ballast } = place;
     let another = |shows: &Path, key: &str| {
         let what = format!(
             "{} shows that the volume was made with another `{key}`",
@@ -381,14 +416,18 @@ fn over<B: Backend>(
     if other.exists() {
         return Err(another(other, "store.backend"));
     }
-    let backend = open(path).map_err(|e| damaged(e, path, name))?;
+    let opened = match &ballast {
+        Some(ballast) => open_over(path, ballast.clone()),
+        None => open(path),
+    };
+    let backend = opened.map_err(|e| damaged(e, path, name))?;
     let wanted = at_rest == AtRestMode::Sealed;
     let is_sealed = Journal::is_sealed(&backend, &sealer).map_err(|e| damaged(e, path, name))?;
     if is_sealed.is_some_and(|is_sealed| is_sealed != wanted) {
         return Err(another(path, "at_rest"));
     }
     let sealer = wanted.then_some(sealer);
-    let journal = Journal::marked(backend, sealer, path).map_err(|e| damaged(e, path, name))?;
+    let journal = Journal::marked(backend, sealer, path, ballast).map_err(|e| damaged(e, path, name))?;
     Ok(Arc::new(journal))
 }
 

@@ -8,6 +8,23 @@ use crate::store::StoreError;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+/// Bytes of a disk.
+pub(crate) struct Disk {
+    pub(crate) total: u64,
+    pub(crate) available: u64,
+}
+
+impl Disk {
+    /// The disk that `path` lies on; `None` if it does not tell.
+    pub(crate) fn of(path: &Path) -> Option<Disk> {
+        let disk = nix::sys::statvfs::statvfs(path).ok()?;
+        Some(Disk {
+            total: disk.blocks().saturating_mul(disk.fragment_size()),
+            available: disk.blocks_available().saturating_mul(disk.fragment_size()),
+        })
+    }
+}
+
 /// Watches the room on the disk that a directory lies on.
 #[derive(Debug)]
 pub struct DiskRoom {
@@ -38,9 +55,7 @@ impl DiskRoom {
             return Ok(());
         }
         // A disk that does not tell its room gets no reserve; its own errors will do.
-        let available = nix::sys::statvfs::statvfs(&self.dir).map_or(u64::MAX, |disk| {
-            disk.blocks_available().saturating_mul(disk.fragment_size())
-        });
+        let available = Disk::of(&self.dir).map_or(u64::MAX, |disk| disk.available);
         let tight = available.saturating_sub(bytes) < DISK_RESERVE_BYTES;
         self.tight.store(tight, Ordering::Relaxed);
         if tight { Err(StoreError::Full) } else { Ok(()) }

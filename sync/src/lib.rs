@@ -10,6 +10,7 @@
     allow(clippy::disallowed_methods, reason = "tests have threads and wait for them")
 )]
 
+pub mod ballast;
 mod builder;
 pub mod chain;
 pub mod check;

@@ -354,6 +354,14 @@ pub const JOURNAL_SEGMENT_BYTES: u64 = 8 << 20;
 pub const JOURNAL_SCAN_PAGE_MIN: usize = 64;
 /// Bytes that content leaves free on the local disk for the journal.
 pub const DISK_RESERVE_BYTES: u64 = 32 << 20;
+/// Bytes that are set aside on the local disk for a journal that finds it full.
+pub const BALLAST_BYTES_MAX: u64 = 32 << 20;
+/// At most one byte of so many that the disk has is set aside.
+pub const BALLAST_DISK_SHARE: u64 = 16;
+/// So many of those bytes are given up at a time: others write to the disk, too.
+pub const BALLAST_STEP_BYTES: u64 = 4 << 20;
+/// A disk that does not take so many bytes more is full.
+pub const BALLAST_PROBE_BYTES: u64 = 256 << 10;
 /// Content written between two looks at the disk's free room.
 pub const DISK_LOOK_BYTES: u64 = 1 << 20;
 /// The journal's mark follows the journal at least this often while it is flushed, and when it is closed.
@@ -364,6 +372,8 @@ pub const MTIME_TICK_MAX: Duration = Duration::from_millis(100);
 pub const SLED_LOCK_TRIES: u32 = 500;
 /// The time between two looks.
 pub const SLED_LOCK_POLL: Duration = Duration::from_millis(10);
+/// Bytes that sled's log gets beforehand on a disk that is nearly full, beside what is written: two of its segments.
+pub const SLED_CLAIM_BYTES: u64 = 1 << 20;
 /// Bytes of sled's page cache.
 pub const SLED_CACHE_BYTES: u64 = 64 << 20;
 /// Up to this size every page of a redb file is checked when it is opened.
@@ -384,6 +394,7 @@ const _: () = assert!(JOURNAL_MERGE_BYTES_MAX as u64 <= JOURNAL_SEGMENT_BYTES);
 const _: () = assert!(JOURNAL_TABLE_BEHIND_BYTES_MAX + JOURNAL_MERGE_BYTES_MAX <= JOURNAL_BEHIND_BYTES_MAX / 2);
 const _: () = assert!(AWAY_LOOK_INTERVAL.as_secs() < AWAY_PATIENCE.as_secs());
 const _: () = assert!(FOREGROUND_HELD_MAX.as_secs() * 2 < MINER_STALL_TIMEOUT.as_secs());
+const _: () = assert!(BALLAST_BYTES_MAX.is_multiple_of(BALLAST_STEP_BYTES) && BALLAST_PROBE_BYTES < BALLAST_STEP_BYTES);
 const _: () = assert!(TRANSACTION_LIFE_BLOCKS.is_power_of_two());
 const _: () = assert!(TRANSACTION_TIMEOUT.as_secs() > TRANSACTION_LIFE_BLOCKS * 6);
 const _: () = assert!(SEGMENT_CHARGE_BYTES == (COLUMNS * FRAGMENT_BYTES) as u64);

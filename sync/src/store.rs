@@ -53,7 +53,7 @@ pub enum StoreError {
     /// The disk refused. After it the store takes no further change (`Poisoned`).
     #[error("the local journal cannot be written: {0}")]
     Io(Arc<std::io::Error>),
-    /// The disk is full.
+    /// The disk is full. Where the journal was refused room the store takes no further change; it says so with this, too.
     #[error("no space left for the local journal")]
     Full,
     /// A record does not read back as what was written.
@@ -84,6 +84,13 @@ pub trait MetaStore: Send + Sync + 'static {
     /// Returns when everything committed before the call outlives this process, however it ends; says nothing of the power. Waits
     /// for no disk. A store for which that costs a barrier does nothing.
     fn put_down(&self) -> Result<(), StoreError> {
+        Ok(())
+    }
+    /// Whether there is room for changes that do not make room. To be asked before them; deletions need not.
+    ///
+    /// # Errors
+    /// `Full` while the disk has only what was set aside for deletions.
+    fn admit(&self) -> Result<(), StoreError> {
         Ok(())
     }
     /// Begins a barrier without waiting for it: what the caller does before [`end_barrier`](MetaStore::end_barrier) goes on
@@ -124,8 +131,9 @@ pub trait Backend: Send + Sync + 'static {
 
 /// What the disk said, as the store says it.
 fn from_io(e: std::io::Error) -> StoreError {
-    match e.raw_os_error() {
-        Some(libc::ENOSPC | libc::EDQUOT) => StoreError::Full,
+    // A database may tell the kind of an error only.
+    match e.kind() {
+        std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => StoreError::Full,
         _ => StoreError::Io(Arc::new(e)),
     }
 }

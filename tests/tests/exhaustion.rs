@@ -198,6 +198,54 @@ fn a_lock_that_a_dead_daemon_left_is_in_nobodys_way() -> Result<()> {
     mount.umount()
 }
 
+/// Mounts with a daemon that may open so many files.
+fn mount_with_descriptors(volume: &Volume, at: &Path, descriptors: usize) -> Result<()> {
+    fs::create_dir(at)?;
+    let mut mount = Command::new("prlimit");
+    mount.arg(format!("--nofile={descriptors}:{descriptors}"));
+    mount.arg(process::binary("cessfs")?).arg("--home").arg(volume.home());
+    mount.args(["mount", &volume.name]).arg(at);
+    mount.arg("-o").arg(volume.secret_option());
+    process::succeed(&mut mount).map(drop)
+}
+
+/// What the kernel reads and writes itself keeps a descriptor each.
+#[test]
+fn more_files_can_be_open_than_there_are_descriptors_for() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 16)?;
+    let options = InitOptions {
+        at_rest: "plain",
+        ..InitOptions::default()
+    };
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &options)?;
+    let at = dir.path().join("mnt");
+    let path = |n: u64| at.join(format!("file-{n}"));
+    let mount = volume.mount(&at)?;
+    (0..200).try_for_each(|n| fs::write(path(n), tree::noise(n, 128 << 10)))?;
+    mount.umount()?;
+    fs::remove_dir(&at)?;
+    mount_with_descriptors(&volume, &at, 128)?;
+    let held: Result<Vec<fs::File>> = (0..200)
+        .map(|n| fs::File::open(path(n)).with_context(|| format!("open file {n}")))
+        .collect();
+    let read = held.and_then(|held| {
+        drop(held);
+        process::drop_kernel_caches()?;
+        (0..200).try_for_each(|n| {
+            let found = fs::read(path(n)).with_context(|| format!("read file {n}"))?;
+            ensure!(found == tree::noise(n, 128 << 10), "file {n}");
+            Ok(())
+        })
+    });
+    let mut umount = volume.cessfs()?;
+    process::succeed(umount.arg("umount").arg(&at))?;
+    read
+}
+
 /// A daemon that may open only a few files serves many: small ones in the cache, and large ones that the kernel could read and write
 /// itself, all of them open at once.
 #[test]
@@ -219,16 +267,7 @@ fn few_descriptors_are_enough_for_many_files() -> Result<()> {
 }
 
 fn with_few_descriptors(at: &Path, volume: &Volume, files: u64, bytes: usize) -> Result<()> {
-    fs::create_dir(at)?;
-    let mut mount = Command::new("prlimit");
-    mount.arg("--nofile=256:256").arg(process::binary("cessfs")?);
-    mount
-        .arg("--home")
-        .arg(volume.home())
-        .args(["mount", &volume.name])
-        .arg(at);
-    mount.arg("-o").arg(volume.secret_option());
-    process::succeed(&mut mount)?;
+    mount_with_descriptors(volume, at, 256)?;
     let mut open = Vec::new();
     let written = (0..files).try_for_each(|n| -> Result<()> {
         let path = at.join(format!("file-{n}"));

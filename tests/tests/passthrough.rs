@@ -5,9 +5,11 @@ use anyhow::{Context, Result, ensure};
 use cessfs_tests::process::drop_kernel_caches;
 use cessfs_tests::{InitOptions, Mount, Network, Volume, can_mount, tree};
 use std::fs::{self, File, OpenOptions};
+use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 const MIB: usize = 1 << 20;
@@ -269,5 +271,103 @@ fn killed_while_the_kernel_writes() -> Result<()> {
         "mounted again"
     );
     assert_eq!(scene.volume.status()?["errors"], serde_json::json!([]));
+    mount.umount()
+}
+
+/// A small disk in a file of the directory; taken away when this goes.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    /// `None` where none can be made.
+    fn mount(dir: &Path, mib: u64) -> Result<Option<SmallDisk>> {
+        let (image, at) = (dir.join("disk.img"), dir.join("disk"));
+        File::create(&image)?.set_len(mib << 20)?;
+        fs::create_dir(&at)?;
+        let ran = |program: &str, args: &[&std::ffi::OsStr]| {
+            let output = Command::new(program).args(args).output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        let made = ran("mkfs.ext4", &["-q".as_ref(), "-F".as_ref(), image.as_ref()]);
+        if !made || !ran("mount", &["-o".as_ref(), "loop".as_ref(), image.as_ref(), at.as_ref()]) {
+            println!("SKIPPED: no small disk can be made here");
+            return Ok(None);
+        }
+        Ok(Some(SmallDisk(at)))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// Makes directories until one is refused; says why.
+fn make_until_refused(at: &Path) -> Result<std::io::Error> {
+    for round in 0..40 {
+        for n in 0..500 {
+            let name = format!("{round}-{n}-{}", "x".repeat(200));
+            if let Err(e) = fs::create_dir(at.join(name)) {
+                return Ok(e);
+            }
+        }
+        // So long that the database is brought up to date.
+        std::thread::sleep(Duration::from_secs(3));
+    }
+    anyhow::bail!("nothing was refused on a full disk")
+}
+
+/// The kernel writes on where the daemon leaves room for the journal.
+#[test]
+fn a_disk_that_the_kernel_filled_takes_the_deletion_that_makes_room() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 12)?;
+    let Some(disk) = SmallDisk::mount(dir.path(), 300)? else {
+        return Ok(());
+    };
+    let options = InitOptions {
+        at_rest: "plain",
+        gib: 2,
+        ..InitOptions::default()
+    };
+    let volume = Volume::init(&disk.0.join("volume"), &network.ws, &options)?;
+    let at = dir.path().join("mnt");
+    let mount = volume.mount_with(&at, &["passthrough=auto"])?;
+    fs::write(at.join("early"), "kept")?;
+    let fill = |name: &str| -> Result<()> {
+        let mut file = File::create(at.join(name))?;
+        let error = loop {
+            if let Err(e) = file.write_all(&tree::noise(1, MIB)) {
+                break e;
+            }
+        };
+        ensure!(error.raw_os_error() == Some(libc::ENOSPC), "writing: {error}");
+        Ok(())
+    };
+    fill("fill-wal")?;
+    let refused = make_until_refused(&at)?;
+    ensure!(refused.raw_os_error() == Some(libc::ENOSPC), "making: {refused}");
+    mount.umount()?;
+
+    let mount = volume.mount_with(&at, &["ro"])?;
+    ensure!(fs::read_to_string(at.join("early"))? == "kept");
+    mount.umount()?;
+    let mut fsck = volume.cessfs()?;
+    fsck.args(["fsck", &volume.name]);
+    volume.add_secret(&mut fsck);
+    cessfs_tests::process::succeed(&mut fsck)?;
+    let mount = volume.mount_with(&at, &["passthrough=auto"])?;
+    fs::remove_file(at.join("fill-wal"))?;
+    let made = |n: u32| fs::create_dir(at.join(format!("again-{n}")));
+    cessfs_tests::network::eventually("room", PATIENCE, || Ok(made(0).is_ok()))?;
+    fs::write(at.join("late"), "kept")?;
+    mount.umount()?;
+    let mount = volume.mount(&at)?;
+    for name in ["early", "late"] {
+        ensure!(fs::read_to_string(at.join(name))? == "kept", "{name}");
+    }
     mount.umount()
 }

@@ -29,6 +29,9 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+#[cfg(test)]
+pub(crate) use files::DESCRIPTORS;
+use files::lacks_descriptors;
 pub(crate) use files::{Files, Readahead};
 pub(crate) use sealed::Prepared;
 
@@ -61,6 +64,13 @@ pub(crate) enum BackingError {
     /// A block was rewritten four billion times.
     #[error("block {} of inode {} has no version left", .0.in_file(), .0.ino)]
     WornOut(BlockAt),
+}
+
+impl BackingError {
+    /// There was no descriptor to be had.
+    pub(crate) fn lacks_descriptors(&self) -> bool {
+        matches!(self, BackingError::Io(e) if lacks_descriptors(e))
+    }
 }
 
 impl From<BackingError> for VfsError {

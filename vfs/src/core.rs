@@ -265,6 +265,15 @@ impl Core {
         Ok(())
     }
 
+    /// The same before a change that does not make room.
+    ///
+    /// # Errors
+    /// `ENOSPC` while the disk has only what was set aside for deletions.
+    pub(crate) fn check_room(&self) -> Result<(), VfsError> {
+        self.check_writable()?;
+        Ok(self.store.admit()?)
+    }
+
     /// Fails with `EROFS` on a read-only or closed volume, and on one that another machine has taken over.
     pub(crate) fn check_writable(&self) -> Result<(), VfsError> {
         if self.config.read_only || self.closed.load(Ordering::Relaxed) || self.stopped.load(Ordering::Relaxed) {

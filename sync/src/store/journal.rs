@@ -11,7 +11,8 @@
 //! flushes that.
 //!
 //! Memory is bounded: past [`JOURNAL_BEHIND_BYTES_MAX`] `commit` waits. After a failed write the journal is
-//! poisoned: reads still answer, changes and barriers fail, because memory is then ahead of the disk.
+//! poisoned: reads still answer, changes and barriers fail, because memory is then ahead of the disk. Where the write failed for want of
+//! room, what was [set aside](crate::ballast) is given up first.
 //!
 //! Beside the backend lies a [mark](super::mark), so that a journal that fell behind what was once safe is seen to have.
 //!
@@ -30,6 +31,7 @@ use self::table::Table;
 use self::writer::{Marking, Writer};
 use super::mark::{MARK_KEY, Mark};
 use super::{Backend, BarrierBegun, Batch, MetaStore, Record, StoreError};
+use crate::ballast::Ballast;
 use crate::limits::{
     JOURNAL_BEHIND_BYTES_MAX, JOURNAL_MERGE_BYTES_MAX, JOURNAL_OP_BYTES, JOURNAL_SCAN_PAGE_MIN, JOURNAL_SEGMENT_BYTES,
 };
@@ -90,6 +92,7 @@ struct Shared<B> {
     /// Wakes those who wait for room.
     done: Condvar,
     log_bytes: u64,
+    ballast: Option<Arc<Ballast>>,
 }
 
 /// A [`MetaStore`] over a [`Backend`], write-behind with group commit.
@@ -104,19 +107,24 @@ impl<B: Backend> Journal<B> {
     /// # Errors
     /// `Io` if the system has no more threads.
     pub fn new(backend: B, sealer: Option<Sealer>) -> Result<Journal<B>, StoreError> {
-        Journal::start(backend, sealer, None, None)
+        Journal::start(backend, sealer, None, None, None)
     }
 
-    /// The same with a log and a mark in `dir`; see [`logged`](Journal::logged).
+    /// The same with a log and a mark in `dir`, and with what is set aside for a full disk; see [`logged`](Journal::logged).
     ///
     /// # Errors
     /// See [`logged`](Journal::logged).
-    pub fn marked(backend: B, sealer: Option<Sealer>, dir: &Path) -> Result<Journal<B>, StoreError> {
+    pub fn marked(
+        backend: B,
+        sealer: Option<Sealer>,
+        dir: &Path,
+        ballast: Option<Arc<Ballast>>,
+    ) -> Result<Journal<B>, StoreError> {
         let settings = LogSettings {
             segment_bytes: JOURNAL_SEGMENT_BYTES,
             synced: true,
         };
-        Journal::logged(backend, sealer, dir, settings)
+        Journal::open(backend, sealer, dir, settings, ballast)
     }
 
     /// Whether the journal in `backend` rests sealed; `None` if its own record tells neither. `sealer` is the volume's.
@@ -140,6 +148,16 @@ impl<B: Backend> Journal<B> {
         sealer: Option<Sealer>,
         dir: &Path,
         settings: LogSettings,
+    ) -> Result<Journal<B>, StoreError> {
+        Journal::open(backend, sealer, dir, settings, None)
+    }
+
+    fn open(
+        backend: B,
+        sealer: Option<Sealer>,
+        dir: &Path,
+        settings: LogSettings,
+        ballast: Option<Arc<Ballast>>,
     ) -> Result<Journal<B>, StoreError> {
         let mark = Mark::open(dir)?;
         let stored = |key| match (&sealer, backend.get(key)?) {
@@ -191,7 +209,8 @@ impl<B: Backend> Journal<B> {
             number,
             set: None,
         };
-        Journal::start(backend, sealer, Some(marking), log.map(|log| (log, settings)))
+        let log = log.map(|log| (log, settings));
+        Journal::start(backend, sealer, Some(marking), log, ballast)
     }
 
     fn start(
@@ -199,6 +218,7 @@ impl<B: Backend> Journal<B> {
         sealer: Option<Sealer>,
         marking: Option<Marking>,
         log: Option<(Log, LogSettings)>,
+        ballast: Option<Arc<Ballast>>,
     ) -> Result<Journal<B>, StoreError> {
         let log_bytes = log.as_ref().map_or(0, |(_, settings)| Log::size_bytes(*settings));
         let has_log = log.is_some();
@@ -220,6 +240,7 @@ impl<B: Backend> Journal<B> {
             work: Condvar::new(),
             done: Condvar::new(),
             log_bytes,
+            ballast,
         });
         // Dropped on the way, it stops those that it has.
         let mut journal = Journal {
@@ -312,8 +333,10 @@ impl<B: Backend> MetaStore for Journal<B> {
             self.shared.work.notify_one();
             self.shared.done.wait(&mut queue);
         }
-        if queue.failed.is_some() {
-            return Err(StoreError::Poisoned);
+        match &queue.failed {
+            Some(StoreError::Full) => return Err(StoreError::Full),
+            Some(_) => return Err(StoreError::Poisoned),
+            None => {}
         }
         queue.committed += 1;
         let number = queue.committed;
@@ -339,6 +362,10 @@ impl<B: Backend> MetaStore for Journal<B> {
         self.shared.put_down(target)
     }
 
+    fn admit(&self) -> Result<(), StoreError> {
+        self.shared.ballast.as_ref().map_or(Ok(()), |ballast| ballast.admit())
+    }
+
     fn begin_barrier(&self) -> BarrierBegun {
         let mut queue = self.shared.queue.lock();
         let target = queue.committed;
@@ -354,6 +381,21 @@ impl<B: Backend> MetaStore for Journal<B> {
 }
 
 impl<B: Backend> Shared<B> {
+    /// Writes beside the table, into what was set aside if the disk is full. Every try writes to the same place.
+    fn with_room<T>(&self, mut write: impl FnMut() -> Result<T, StoreError>) -> Result<T, StoreError> {
+        match &self.ballast {
+            Some(ballast) => ballast.write(write),
+            None => write(),
+        }
+    }
+
+    /// What was given up is set aside again, once there is room.
+    fn make_ballast(&self) {
+        if let Some(ballast) = &self.ballast {
+            ballast.make();
+        }
+    }
+
     fn open(&self, key: &[u8], value: Vec<u8>) -> Result<Vec<u8>, StoreError> {
         match &self.sealer {
             Some(sealer) => {

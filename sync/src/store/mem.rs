@@ -3,6 +3,7 @@
 use super::{Batch, MetaStore, Record, StoreError};
 use parking_lot::RwLock;
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 #[derive(Default)]
 struct Inner {
@@ -15,12 +16,18 @@ struct Inner {
 #[derive(Default)]
 pub struct MemStore {
     inner: RwLock<Inner>,
+    full: AtomicBool,
 }
 
 impl MemStore {
     /// An empty store.
     pub fn new() -> MemStore {
         MemStore::default()
+    }
+
+    /// From now on there is room for deletions only, or for everything again.
+    pub fn set_full(&self, full: bool) {
+        self.full.store(full, Ordering::Relaxed);
     }
 
     /// Batches committed so far, and how many of them a barrier has made durable.
@@ -65,6 +72,13 @@ impl MetaStore for MemStore {
         }
         inner.history.push(batch);
         Ok(())
+    }
+
+    fn admit(&self) -> Result<(), StoreError> {
+        match self.full.load(Ordering::Relaxed) {
+            true => Err(StoreError::Full),
+            false => Ok(()),
+        }
     }
 
     fn barrier(&self) -> Result<(), StoreError> {

@@ -7,12 +7,17 @@
 //! [`REDB_LOOSE_BYTES_MAX`] of changes are made durable unasked, or a long burst would grow the file without end.
 
 use super::{Backend, Batch, Record, StoreError, from_io};
+use crate::ballast::Ballast;
 use crate::limits::{REDB_CACHE_BYTES, REDB_CHECK_BYTES_MAX, REDB_LOOSE_BYTES_MAX};
 use parking_lot::Mutex;
-use redb::{Database, Durability, ReadableDatabase, TableDefinition};
-use std::fs::File;
+use redb::backends::FileBackend;
+use redb::{BackendError, Database, Durability, ReadableDatabase, StorageBackend, TableDefinition};
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 /// Every record of the store.
 const RECORDS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("records");
@@ -42,11 +47,23 @@ impl RedbBackend {
     /// # Errors
     /// See [`open`](RedbBackend::open).
     pub fn open_with_cache(dir: &Path, cache_bytes: usize) -> Result<RedbBackend, StoreError> {
+        RedbBackend::open_as(dir, cache_bytes, None)
+    }
+
+    /// Opens or creates a database that gets the ballast's room when the disk is full.
+    ///
+    /// # Errors
+    /// See [`open`](RedbBackend::open).
+    pub fn open_over(dir: &Path, ballast: Arc<Ballast>) -> Result<RedbBackend, StoreError> {
+        RedbBackend::open_as(dir, REDB_CACHE_BYTES, Some(ballast))
+    }
+
+    fn open_as(dir: &Path, cache_bytes: usize, ballast: Option<Arc<Ballast>>) -> Result<RedbBackend, StoreError> {
         let path = dir.join(RedbBackend::FILE);
         if !path.exists() {
             make(dir, &path)?;
         }
-        let db = open(&path, cache_bytes)?;
+        let db = open(&path, cache_bytes, ballast)?;
         let backend = RedbBackend {
             db,
             path,
@@ -77,13 +94,18 @@ impl RedbBackend {
     }
 }
 
-fn open(path: &Path, cache_bytes: usize) -> Result<Database, StoreError> {
+fn open(path: &Path, cache_bytes: usize, ballast: Option<Arc<Ballast>>) -> Result<Database, StoreError> {
     // redb trusts a file that was closed cleanly, and may panic over one that was damaged since. So every page is checked
     // against its checksum once, up to a size at which that would be waited for; where that falls back to an older tree, the
     // journal's mark tells.
     let check = std::fs::metadata(path).is_ok_and(|file| file.len() <= REDB_CHECK_BYTES_MAX);
     let opened = catch_unwind(AssertUnwindSafe(|| {
-        let mut db = Database::builder().set_cache_size(cache_bytes).create(path)?;
+        let mut builder = Database::builder();
+        builder.set_cache_size(cache_bytes);
+        let mut db = match ballast {
+            Some(ballast) => builder.create_with_backend(Ballasted::open(path, ballast)?)?,
+            None => builder.create(path)?,
+        };
         if check {
             db.check_integrity()?;
         }
@@ -101,12 +123,69 @@ fn make(dir: &Path, path: &Path) -> Result<(), StoreError> {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => return Err(from_io(e)),
         _ => {}
     }
-    drop(open(&fresh, REDB_CACHE_BYTES)?);
+    drop(open(&fresh, REDB_CACHE_BYTES, None)?);
     let sync = |path: &Path| File::open(path).and_then(|file| file.sync_all());
     sync(&fresh)
         .and_then(|()| std::fs::rename(&fresh, path))
         .map_err(from_io)?;
     sync(dir).map_err(from_io)
+}
+
+/// redb's file, for which the ballast makes room. Underneath redb, which takes no more changes once a write has failed.
+#[derive(Debug)]
+struct Ballasted {
+    file: FileBackend,
+    ballast: Arc<Ballast>,
+}
+
+impl Ballasted {
+    fn open(path: &Path, ballast: Arc<Ballast>) -> Result<Ballasted, redb::DatabaseError> {
+        let mut options = OpenOptions::new();
+        let file = options.read(true).write(true).create(true).truncate(false).open(path)?;
+        Ok(Ballasted {
+            file: FileBackend::new(file)?,
+            ballast,
+        })
+    }
+}
+
+impl StorageBackend for Ballasted {
+    fn len(&self) -> io::Result<u64> {
+        self.file.len()
+    }
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.file.read(offset, out)
+    }
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.ballast.write(|| self.file.set_len(len))
+    }
+    fn sync_data(&self) -> io::Result<()> {
+        self.file.sync_data()
+    }
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.ballast.write(|| self.file.write(offset, data))
+    }
+    fn close(&self) -> io::Result<()> {
+        self.file.close()
+    }
+    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_range(start, end)
+    }
+    fn try_lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.try_lock_shared_range(start, end)
+    }
+    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_range(start, end)
+    }
+    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.lock_shared_range(start, end)
+    }
+    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
+        self.file.unlock_range(start, end)
+    }
+    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
+        self.file.query_lock_range(start, end)
+    }
 }
 
 impl Backend for RedbBackend {

@@ -11,12 +11,14 @@
 )]
 
 use super::{Backend, Batch, Record, StoreError, from_io};
-use crate::limits::{MTIME_TICK_MAX, SLED_CACHE_BYTES, SLED_LOCK_POLL, SLED_LOCK_TRIES};
+use crate::ballast::Ballast;
+use crate::limits::{MTIME_TICK_MAX, SLED_CACHE_BYTES, SLED_CLAIM_BYTES, SLED_LOCK_POLL, SLED_LOCK_TRIES};
 use parking_lot::Mutex;
 use std::fs::File;
 use std::os::unix::fs::MetadataExt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::SystemTime;
 
 /// One sled database used as one ordered map.
@@ -26,6 +28,8 @@ pub struct SledBackend {
     directories: Mutex<Vec<Directory>>,
     /// Always true but in the test that shows why.
     barrier: bool,
+    /// sled writes when it likes, and gives up when the disk is full: it gets room before it is given something.
+    ballast: Option<Arc<Ballast>>,
 }
 
 /// A directory of sled's, and its change time when it was last synced.
@@ -55,7 +59,28 @@ impl SledBackend {
             log,
             directories: Mutex::new(directories.into()),
             barrier: true,
+            ballast: None,
         })
+    }
+
+    /// Opens or creates a database that gets the ballast's room when the disk is full.
+    ///
+    /// # Errors
+    /// See [`open`](SledBackend::open).
+    pub fn open_over(path: &Path, ballast: Arc<Ballast>) -> Result<SledBackend, StoreError> {
+        let opened = ballast.write(|| SledBackend::open(path))?;
+        Ok(SledBackend {
+            ballast: Some(ballast),
+            ..opened
+        })
+    }
+
+    /// Has blocks for what is about to be written, twice that and a segment: sled writes beyond the end of its log or over what
+    /// it has there.
+    fn claim(&self, bytes: usize) {
+        if let Some(ballast) = &self.ballast {
+            ballast.claim(&self.log, 2 * bytes as u64 + SLED_CLAIM_BYTES);
+        }
     }
 
     /// The same with sled's own `flush` alone, to show that it does not survive a power cut.
@@ -162,6 +187,8 @@ impl Backend for SledBackend {
     }
 
     fn apply(&self, batch: Batch) -> Result<(), StoreError> {
+        let bytes = |(key, value): &(Vec<u8>, Option<Vec<u8>>)| key.len() + value.as_ref().map_or(0, Vec::len);
+        self.claim(batch.ops.iter().map(bytes).sum());
         let mut changes = sled::Batch::default();
         for (key, value) in batch.ops {
             match value {
@@ -173,6 +200,7 @@ impl Backend for SledBackend {
     }
 
     fn flush(&self) -> Result<(), StoreError> {
+        self.claim(0);
         self.db.flush().map_err(from_sled)?;
         if !self.barrier {
             return Ok(());

@@ -240,7 +240,7 @@ fn a_journal_over_it_behaves_like_a_map<B: OnDisk>() {
 /// A database that fell back to an older state is refused, and a lost mark proves nothing.
 fn a_database_behind_its_mark_is_refused<B: OnDisk>() {
     let dir = tempfile::tempdir().unwrap();
-    let open = |dir: &Path| Journal::marked(B::at(dir), None, dir);
+    let open = |dir: &Path| Journal::marked(B::at(dir), None, dir, None);
     let write = |value: &str| {
         let journal = open(dir.path()).unwrap();
         journal.commit(put("k", value)).unwrap();
@@ -316,7 +316,7 @@ fn a_volume_from_before_the_log_gets_one<B: OnDisk>() {
     }
     assert!(!dir.path().join("log").exists());
     for value in ["new", "newer"] {
-        let journal = Journal::marked(B::at(dir.path()), None, dir.path()).unwrap();
+        let journal = Journal::marked(B::at(dir.path()), None, dir.path(), None).unwrap();
         assert!(dir.path().join("log").exists());
         journal.commit(put("k", value)).unwrap();
         journal.barrier().unwrap();

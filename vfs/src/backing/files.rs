@@ -9,9 +9,14 @@
 //! Descriptors are few: the least recently used is closed, and opened again when needed. What was written and not synced
 //! is remembered by number, not by descriptor.
 
+mod open;
 mod pinned;
 mod sync;
 mod write;
+
+#[cfg(test)]
+pub(crate) use open::DESCRIPTORS;
+pub(crate) use open::lacks_descriptors;
 
 use super::recent::Recent;
 use super::{BackingFile, sparse};
@@ -22,9 +27,9 @@ use nix::unistd::Whence;
 use parking_lot::Mutex;
 use rustix::fs::{AtFlags, StatxFlags};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -361,40 +366,6 @@ impl Files {
             open.pop_oldest();
         }
         Ok(Some(part))
-    }
-
-    fn open_part(&self, ino: u64, number: u64, make: bool) -> io::Result<Option<Arc<Part>>> {
-        let path = self.path(ino, number);
-        let mut options = OpenOptions::new();
-        options
-            .read(true)
-            .write(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW);
-        let (file, is_new) = match options.open(&path) {
-            Ok(file) => (file, false),
-            Err(e) if e.kind() == ErrorKind::NotFound && make => {
-                if number > 0 {
-                    make_dir(&self.parts_dir(ino))?;
-                }
-                match options.create_new(true).open(&path) {
-                    // Somebody else has just made it.
-                    Err(e) if e.kind() == ErrorKind::AlreadyExists => return self.open_part(ino, number, false),
-                    made => (made?, true),
-                }
-            }
-            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(e) => return Err(e),
-        };
-        let used = AtomicU64::new(taken_by(&file)?);
-        if is_new {
-            self.unsynced.lock().entry(ino).or_default().parts.insert(number, true);
-        }
-        if self.readahead == Readahead::Asked {
-            advise(&file, 0, 0, PosixFadviseAdvice::POSIX_FADV_RANDOM);
-        }
-        let file = Arc::new(file);
-        Ok(Some(Arc::new(Part { file, used })))
     }
 
     fn account(&self, part: &Part) -> io::Result<()> {

@@ -181,9 +181,12 @@ impl Shared {
             return Ok(false);
         }
         self.journal_locked(inode.ino, state, None)?;
-        let Some(file) = self.backing.whole_file(inode.ino, write)? else {
-            return Ok(false);
+        let file = match self.backing.whole_file(inode.ino, write) {
+            // What passes keeps its descriptor; through the daemon it needs one only now and then.
+            Err(e) if e.lacks_descriptors() => None,
+            found => found?,
         };
+        let Some(file) = file else { return Ok(false) };
         if !self.look_alike(inode.ino, state, &file)? {
             self.backing.let_go(inode.ino);
             return Ok(false);

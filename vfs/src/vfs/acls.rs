@@ -27,7 +27,7 @@ impl Vfs {
         value: &[u8],
         keeps_set_gid: &dyn Fn(u32) -> bool,
     ) -> Result<(), VfsError> {
-        self.core.check_writable()?;
+        self.core.check_room()?;
         let acl = Acl::parse(value)?;
         self.change_xattr(ino, kind.name(), |record, bucket| {
             match (record.kind, kind) {

@@ -135,7 +135,7 @@ impl Vfs {
 
     /// The common path of everything that makes an inode. Counts one reference of the kernel on it.
     fn make(&self, parent: u64, name: &[u8], birth: Birth<'_>, caller: Caller) -> Result<(Attr, Arc<Inode>), VfsError> {
-        self.core.check_writable()?;
+        self.core.check_room()?;
         check_name(name)?;
         self.check_not_virtual(parent, name)?;
         if is_dot(name) {
@@ -190,7 +190,7 @@ impl Vfs {
 
     /// Gives an inode one more name. Directories have one only (`NotPermitted`). Counts one reference of the kernel.
     pub fn link(&self, ino: u64, parent: u64, name: &[u8]) -> Result<Attr, VfsError> {
-        self.core.check_writable()?;
+        self.core.check_room()?;
         check_name(name)?;
         self.check_not_virtual(parent, name)?;
         if is_dot(name) {

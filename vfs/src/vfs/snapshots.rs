@@ -33,7 +33,7 @@ impl Vfs {
     /// `Exists`; `Invalid` for a name that is none; `ReadOnly`; `NoSpace` when there are too many, or too much waits for the
     /// network; `Busy` when writers were faster than the disk: try again.
     pub fn create_snapshot(&self, name: &str) -> Result<Arc<Snapshot>, VfsError> {
-        self.core.check_writable()?;
+        self.core.check_room()?;
         if !is_snapshot_name(name) {
             return Err(VfsError::Invalid(
                 "the name of a snapshot has 1 to 128 bytes, no slash, and no dot or dash in front",

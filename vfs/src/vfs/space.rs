@@ -28,6 +28,9 @@ impl Vfs {
             return Err(VfsError::Invalid("an empty range cannot be allocated"));
         }
         let end = offset.checked_add(len).ok_or(VfsError::TooLarge)?;
+        if what != SpaceChange::Punch {
+            self.core.check_room()?;
+        }
         if kill_priv {
             self.kill_privileges(&handle.inode)?;
         }
@@ -75,6 +78,7 @@ impl Vfs {
         if len == 0 {
             return Ok(Later::Ready(0));
         }
+        self.core.check_room()?;
         if kill_priv {
             self.kill_privileges(&to.inode)?;
         }

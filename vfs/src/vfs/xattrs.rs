@@ -36,7 +36,7 @@ fn check_xattr_name(name: &[u8]) -> Result<(), VfsError> {
 impl Vfs {
     /// Sets an attribute. Access control lists have a way of their own, [`set_acl`](Vfs::set_acl); `EOPNOTSUPP` here.
     pub fn setxattr(&self, ino: u64, name: &[u8], value: &[u8], mode: XattrMode) -> Result<(), VfsError> {
-        self.core.check_writable()?;
+        self.core.check_room()?;
         check_xattr_name(name)?;
         if AclKind::of(name).is_some() {
             return Err(VfsError::Unsupported("an access control list as a plain xattr"));

@@ -120,6 +120,7 @@ impl<B: Backend> Shared<B> {
         let keys: Vec<Key> = job.changes.keys().cloned().collect();
         apply(&self.backend, self.sealer.as_ref(), job.changes, Some(job.state))?;
         self.uncover(&keys, job.last);
+        self.make_ballast();
         Ok(())
     }
 }

@@ -174,7 +174,7 @@ impl<B: Backend> Shared<B> {
             log.sync()?;
         }
         if let (Some(number), Some(marking)) = (written.marked, marking) {
-            marking.set(number)?;
+            self.with_room(|| marking.set(number))?;
         }
         self.queue.lock().durable = written.last;
         Ok(())
@@ -258,11 +258,11 @@ impl<B: Backend> Shared<B> {
     /// Into the log, and into what the table has yet to get.
     fn append(&self, writer: &mut Writer, changes: Changes, last: u64) -> Result<(), StoreError> {
         let log = writer.log.as_mut().expect("the caller looked");
-        let mut appended = log.append(&changes, self.sealer.as_ref())?;
+        let mut appended = self.with_room(|| log.append(&changes, self.sealer.as_ref()))?;
         if appended == Append::Full {
             self.turn(writer)?;
             let log = writer.log.as_mut().expect("the caller looked");
-            appended = log.append(&changes, self.sealer.as_ref())?;
+            appended = self.with_room(|| log.append(&changes, self.sealer.as_ref()))?;
         }
         writer.fresh_bytes += changes.iter().map(|(key, value)| size(key, value)).sum::<usize>();
         writer.fresh.extend(changes);
@@ -297,6 +297,7 @@ impl<B: Backend> Shared<B> {
 
     /// Has the table brought up to date after a time without work.
     fn catch_up(&self) -> Result<(), StoreError> {
+        self.make_ballast();
         if self.log_bytes == 0 {
             let written = self.queue.lock().written;
             return self.reach(written);
@@ -339,7 +340,7 @@ impl<B: Backend> Shared<B> {
             number
         };
         match (number, marking.as_mut()) {
-            (Some(number), Some(marking)) => marking.set(number),
+            (Some(number), Some(marking)) => self.with_room(|| marking.set(number)),
             _ => Ok(()),
         }
     }

@@ -1,6 +1,6 @@
 //! Making parts durable: one inode's, or whatever there is.
 
-use super::{Files, Unsynced, dir_of};
+use super::{Files, Unsynced, dir_of, lacks_descriptors};
 use crate::limits::SYNC_EACH_MAX;
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -54,7 +54,9 @@ impl Files {
     pub(super) fn put_back(&self, ino: u64, taken: Unsynced, error: Option<&io::Error>) {
         let mut unsynced = self.unsynced.lock();
         let entry = unsynced.entry(ino).or_default();
-        let code = error.map(|error| error.raw_os_error().unwrap_or(libc::EIO));
+        // Without a descriptor nothing was tried.
+        let failed = error.filter(|error| !lacks_descriptors(error));
+        let code = failed.map(|error| error.raw_os_error().unwrap_or(libc::EIO));
         entry.failed = taken.failed.or(code);
         for (number, is_new) in taken.parts {
             *entry.parts.entry(number).or_insert(is_new) |= is_new;

@@ -4,6 +4,7 @@ use super::*;
 use crate::fakes::bench::scratch;
 use crate::limits::SYNC_EACH_MAX;
 use std::cell::RefCell;
+use std::fs::OpenOptions;
 use std::time::Instant;
 
 const AT: PartAt = PartAt {
@@ -123,4 +124,35 @@ fn nobody_waits_for_the_space_of_a_removed_file() {
     files.remove(5).unwrap();
     let (_, free) = GOING.take().unwrap();
     assert_eq!(free, [true, true], "one was pinned, one was open");
+}
+
+#[test]
+fn where_no_descriptor_is_left_those_that_nobody_uses_go_first() {
+    let dir = scratch();
+    let files = Files::open(dir.path(), Readahead::Disk).unwrap();
+    DESCRIPTORS.set(2);
+    for ino in 0..8 {
+        files.write(PartAt { ino, ..AT }, &[7; 4096]).unwrap();
+    }
+    files.sync_all().unwrap();
+    files.pin(0, false).unwrap().unwrap();
+    files.pin(1, false).unwrap().unwrap();
+    let refused = files.pin(2, false).unwrap_err();
+    assert!(lacks_descriptors(&refused), "those that are pinned stay");
+    files.unpin(1);
+    files.pin(2, false).unwrap().unwrap();
+    DESCRIPTORS.set(usize::MAX);
+}
+
+#[test]
+fn a_sync_that_had_no_descriptor_can_be_tried_again() {
+    let dir = scratch();
+    let files = Files::open(dir.path(), Readahead::Disk).unwrap();
+    files.write(AT, &[7; 4096]).unwrap();
+    files.open.lock().pop_oldest();
+    DESCRIPTORS.set(0);
+    assert!(lacks_descriptors(&files.sync(5).unwrap_err()));
+    assert!(files.unsynced.lock().contains_key(&5), "it is still to be done");
+    DESCRIPTORS.set(usize::MAX);
+    files.sync(5).unwrap();
 }

@@ -431,3 +431,18 @@ fn nothing_is_found_while_a_snapshot_is_taken_but_by_who_takes_it() {
     bench.settle();
     assert!(bench.restore().content(5) == bench.content(5));
 }
+
+#[test]
+fn without_a_descriptor_to_spare_a_file_goes_through_the_daemon() {
+    let bench = Bench::passing();
+    confirmed(&bench, 5, &pattern(1, 100_000));
+    // Were its backing file open already, none would be opened.
+    let bench = bench.reopen();
+    let (none, many) = (0, usize::MAX);
+    crate::backing::DESCRIPTORS.set(none);
+    assert!(bench.open(5, true).is_none());
+    crate::backing::DESCRIPTORS.set(many);
+    assert!(bench.content(5) == pattern(1, 100_000));
+    bench.close(5);
+    drop(pass(&bench, 5));
+}

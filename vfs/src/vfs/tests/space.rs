@@ -103,3 +103,29 @@ fn what_fills_the_cache_is_sent_though_the_pack_is_neither_full_nor_old() {
     w.vfs.work().unwrap();
     assert!(matches!(write(written), Later::Ready(_)), "there is room again");
 }
+
+#[test]
+fn on_a_full_disk_nothing_is_made_and_everything_can_be_deleted() {
+    let w = World::new();
+    w.mkdir("/d").unwrap();
+    w.touch_file("/d/a").unwrap();
+    let (f, fh) = w.vfs.create(ROOT_INO, b"f", 0o644, RW, USER).unwrap();
+    w.store.set_full(true);
+    let reserve = |what| w.vfs.fallocate(f.ino, fh, what, true, 0, 4096, false).and_then(wait);
+    for (what, refused) in [
+        ("mkdir", w.mkdir("/e").map(drop)),
+        ("create", w.touch_file("/d/b").map(drop)),
+        ("link", w.link("/f", "/g").map(drop)),
+        ("setxattr", w.vfs.setxattr(f.ino, b"user.a", b"b", XattrMode::Any)),
+        ("fallocate", reserve(SpaceChange::Reserve)),
+    ] {
+        assert_eq!(errno(refused), libc::ENOSPC, "{what}");
+    }
+    reserve(SpaceChange::Punch).unwrap();
+    w.rename("/d/a", "/d/b").unwrap();
+    w.unlink("/d/b").unwrap();
+    w.rmdir("/d").unwrap();
+    w.store.set_full(false);
+    w.mkdir("/e").unwrap();
+    w.check();
+}
