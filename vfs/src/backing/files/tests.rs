@@ -5,6 +5,7 @@ use crate::fakes::bench::scratch;
 use crate::limits::SYNC_EACH_MAX;
 use std::cell::RefCell;
 use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::time::Instant;
 
 const AT: PartAt = PartAt {
