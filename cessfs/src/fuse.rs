@@ -26,8 +26,8 @@ use crate::config::KernelCache;
 use crate::limits::FUSE_TTL;
 use cessfs_sync::Foreground;
 use cessfs_sync::limits::FOREGROUND_SMALL_BYTES;
-use cessfs_vfs::{AclKind, Content, TimeSet, Vfs, VfsError, XattrMode, is_snapshot};
-use convert::{caller, creator, file_attr, file_kind, rename_flags, time_set, timestamp};
+use cessfs_vfs::{AclKind, Content, Vfs, VfsError, is_snapshot};
+use convert::{caller, creator, file_attr, file_kind, rename_flags, xattr_mode};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
     KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
@@ -536,18 +536,13 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.guard("setxattr", || {
-            let mode = match flags {
-                libc::XATTR_CREATE => XattrMode::Create,
-                libc::XATTR_REPLACE => XattrMode::Replace,
-                _ => XattrMode::Any,
-            };
             let name = name.as_bytes();
             let set = match AclKind::of(name) {
                 Some(kind) => {
                     let keeps_set_gid = |gid| privileges::keeps_set_gid(req, gid);
                     self.vfs.set_acl(ino.0, kind, value, &keeps_set_gid)
                 }
-                None => self.vfs.setxattr(ino.0, name, value, mode),
+                None => self.vfs.setxattr(ino.0, name, value, xattr_mode(flags)),
             };
             self.empty("setxattr", ino, self.kept(set), reply);
         });

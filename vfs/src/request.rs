@@ -59,6 +59,8 @@ pub enum XattrMode {
     Create,
     /// It must (`ENODATA`).
     Replace,
+    /// Both at once (`EEXIST` or `ENODATA`).
+    Never,
 }
 
 /// The two access control lists that an inode may have.
