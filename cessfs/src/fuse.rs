@@ -276,7 +276,8 @@ impl Filesystem for Adapter {
     ) {
         self.guard("rename", || {
             let (old, new) = (name.as_bytes(), newname.as_bytes());
-            let renamed = self.vfs.rename(parent.0, old, newparent.0, new, rename_flags(flags));
+            let flags = rename_flags(flags, caller(req));
+            let renamed = self.vfs.rename(parent.0, old, newparent.0, new, flags);
             self.empty("rename", parent, self.kept(renamed), reply);
         });
     }

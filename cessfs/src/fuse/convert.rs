@@ -176,7 +176,7 @@ pub fn rename_flags(flags: fuser::RenameFlags, caller: Caller) -> cessfs_vfs::Re
     cessfs_vfs::RenameFlags {
         no_replace: flags.contains(fuser::RenameFlags::RENAME_NOREPLACE),
         exchange: flags.contains(fuser::RenameFlags::RENAME_EXCHANGE),
-        whiteout: flags.contains(fuser::RenameFlags::RENAME_WHITEOUT),
+        whiteout: flags.contains(fuser::RenameFlags::RENAME_WHITEOUT).then_some(caller),
     }
 }
 

@@ -13,17 +13,17 @@ const RW: OpenFlags = OpenFlags {
 const EXCHANGE: RenameFlags = RenameFlags {
     no_replace: false,
     exchange: true,
-    whiteout: false,
+    whiteout: None,
 };
 const NO_REPLACE: RenameFlags = RenameFlags {
     no_replace: true,
     exchange: false,
-    whiteout: false,
+    whiteout: None,
 };
 const WHITEOUT: RenameFlags = RenameFlags {
     no_replace: false,
     exchange: false,
-    whiteout: true,
+    whiteout: Some(USER),
 };
 
 #[test]
@@ -327,8 +327,17 @@ fn whiteout_leaves_a_mark() {
     w.rename_with("/f", "/g", WHITEOUT).unwrap();
     let mark = w.stat("/f");
     assert_eq!((mark.kind, mark.rdev, mark.perm), (FileKind::CharDevice, 0, 0));
+    assert_eq!((mark.uid, mark.gid), (USER.uid, USER.gid));
     assert_eq!(w.stat("/g").kind, FileKind::Regular);
     assert_eq!(w.vfs.file_count(), 3);
+    let grouped = SetAttr {
+        perm: Some(0o2775),
+        gid: Some(USER.gid + 1),
+        ..SetAttr::default()
+    };
+    w.vfs.setattr(ROOT_INO, grouped, USER).unwrap();
+    w.rename_with("/g", "/h", WHITEOUT).unwrap();
+    assert_eq!(w.stat("/g").gid, USER.gid + 1, "a directory's group");
     w.check();
 }
 
