@@ -218,6 +218,7 @@ pub fn negotiate(config: &mut KernelConfig, cache: KernelCache) {
         | InitFlags::FUSE_HANDLE_KILLPRIV_V2
         | InitFlags::FUSE_POSIX_ACL
         | InitFlags::FUSE_DONT_MASK
+        | InitFlags::FUSE_EXPORT_SUPPORT
         | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
     if cache == KernelCache::Writeback {
         wanted |= InitFlags::FUSE_WRITEBACK_CACHE;

@@ -161,6 +161,19 @@ fn lookup_finds_and_forget_forgets() {
 }
 
 #[test]
+fn a_number_is_found_while_it_has_a_name() {
+    let w = World::new();
+    let f = w.touch_file("/f").unwrap().ino;
+    w.vfs.forget(f, 1);
+    assert_eq!(w.vfs.lookup(f, b".").unwrap().ino, f);
+    assert_eq!(errno(w.vfs.lookup(f, b"..")), libc::ENOTDIR);
+    w.unlink("/f").unwrap();
+    assert_eq!(errno(w.vfs.lookup(f, b".")), libc::ENOENT, "the kernel remembers it");
+    w.vfs.forget(f, 1);
+    assert_eq!(errno(w.vfs.lookup(f, b".")), libc::ESTALE);
+}
+
+#[test]
 fn unlink_takes_one_name() {
     let w = World::new();
     w.mkdir("/d").unwrap();
