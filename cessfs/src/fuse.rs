@@ -71,6 +71,10 @@ pub struct Adapter {
     labels: Labels,
     foreground: Arc<Foreground>,
     patience: Arc<Patience>,
+    reads: Reads,
+    behind: seek::Behind,
+    /// What the kernel sends for itself, as root, is not refused.
+    hears_root: bool,
 }
 
 impl Adapter {
@@ -94,6 +98,9 @@ impl Adapter {
             labels: Labels::here(),
             foreground,
             patience: Arc::default(),
+            reads: Reads::default(),
+            behind: seek::Behind::default(),
+            hears_root: false,
         }
     }
 
@@ -125,6 +132,9 @@ impl Filesystem for Adapter {
             self.kernel_cache = KernelCache::None;
         }
         session::negotiate(config, self.kernel_cache);
+        if self.kernel_cache == KernelCache::Writeback && self.hears_root {
+            self.vfs.times_are_told();
+        }
         Ok(())
     }
 

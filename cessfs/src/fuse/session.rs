@@ -59,9 +59,10 @@ impl Mounted {
 ///
 /// # Errors
 /// [`Exit::Permission`] or [`Exit::Mountpoint`] when the system refuses.
-pub fn mount(adapter: Adapter, dir: &Path, settings: &Settings) -> Result<Mounted, Failure> {
+pub fn mount(mut adapter: Adapter, dir: &Path, settings: &Settings) -> Result<Mounted, Failure> {
     let refused = |e: std::io::Error| Failure::new(Exit::Permission, format!("the kernel refused the mount: {e}"));
     let config = config(settings);
+    adapter.hears_root = settings.allow_other || nix::unistd::getuid().is_root();
     let kernel = adapter.kernel.clone();
     let session = match mount_directly(dir, settings)? {
         Some(device) => Session::from_fd(adapter, device, config.acl, config).map_err(refused)?,

@@ -1,7 +1,7 @@
 //! Bringing the store up to date with memory, and both onto the disk.
 
 use super::state::{Staged, decode_holed, encode_holed, holed_key};
-use super::{CHUNK, Shared};
+use super::{CHUNK, Data, Shared};
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
 use crate::limits::{HEARTBEAT_EVERY, PENDING_AGE_MAX, SYNC_EACH_MAX};
@@ -11,6 +11,14 @@ use std::sync::Arc;
 
 /// Key of the wall time (a counter, seconds) before which everything written to backing files is in the store.
 pub(crate) const HEARTBEAT_KEY: &[u8] = b"sheartbeat";
+
+impl Data {
+    /// Notes that times are ahead of the store, for it to be told as soon as of content.
+    pub fn times_are_ahead(&self, inode: &Arc<Inode>, state: &mut InodeState) {
+        state.data.set_ahead(self.0.core.clock.monotonic(), 0);
+        self.0.keep_pending(inode);
+    }
+}
 
 impl Shared {
     /// Commits one batch with everything about the inode that is ahead of the store and may be journaled. `synced`: changes
