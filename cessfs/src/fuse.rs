@@ -6,6 +6,7 @@
 //! logged and answered with EIO; the mount goes on.
 
 mod answers;
+mod attributes;
 mod convert;
 mod fault;
 mod labels;
@@ -24,6 +25,7 @@ pub use stages::ALL as STAGES;
 
 use crate::config::KernelCache;
 use crate::limits::FUSE_TTL;
+use attributes::Sent;
 use cessfs_sync::Foreground;
 use cessfs_sync::limits::FOREGROUND_SMALL_BYTES;
 use cessfs_vfs::{AclKind, Content, Vfs, VfsError, is_snapshot};
@@ -181,9 +183,8 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let time = |t: Option<TimeOrNow>| -> Option<TimeSet> { t.map(time_set) };
-        let mut set = cessfs_vfs::SetAttr {
-            perm: mode.map(convert::perm),
+        let sent = Sent {
+            mode,
             uid,
             gid,
             size,
@@ -192,27 +193,7 @@ impl Filesystem for Adapter {
             ctime: ctime.map(timestamp),
             written_back: false,
         };
-        // Only what the kernel sends of itself has times and a handle: a program that sets them names a file.
-        let times = cessfs_vfs::SetAttr {
-            mtime: set.mtime,
-            ctime: set.ctime,
-            ..Default::default()
-        };
-        set.written_back = set == times && fh.is_some() && mtime.is_some() && ctime.is_some();
-        self.guard("setattr", || {
-            // A request that sets nothing comes before a cached write by somebody who may not keep set-id bits. With its own
-            // times the kernel also tells one of a change of owner.
-            let changes_no_time = set.atime.is_none() && set.mtime.is_none() && set.ctime.is_none();
-            let chowns = uid.is_some() || gid.is_some();
-            if set.perm.is_none() && (set.size.is_some() || chowns || changes_no_time) {
-                set.perm = self.loses_set_id(req, ino);
-            }
-            let changed = self.vfs.setattr(ino.0, set, caller(req));
-            match if set.written_back { changed } else { self.kept(changed) } {
-                Ok(attr) => reply.attr(&ttl_of(&attr), &file_attr(&attr)),
-                Err(e) => reply.error(self.faults.errno("setattr", ino.0, &e)),
-            }
-        });
+        self.guard("setattr", || self.set_attributes(req, ino, sent, reply));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
