@@ -341,7 +341,7 @@ impl Filesystem for Adapter {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
@@ -357,10 +357,12 @@ impl Filesystem for Adapter {
                 }
                 self.attributes_changed(ino);
             }
-            // A page of a mapping, which knows its place; the kernel may send it by the handle of somebody who appends.
-            let result = match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
-                true => self.vfs.write_at(ino.0, fh.0, offset, data, kill_priv),
-                false => self.vfs.write(ino.0, fh.0, offset, data, kill_priv),
+            // By what the descriptor says now, not when it was opened. A page of a mapping knows its place; the kernel may send
+            // it by the handle of somebody who appends.
+            let appends = flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+            let result = match appends {
+                true => self.vfs.write(ino.0, fh.0, offset, data, kill_priv),
+                false => self.vfs.write_at(ino.0, fh.0, offset, data, kill_priv),
             };
             self.blocks_changed(ino);
             self.later("write", ino, result, move |answer| match answer {
