@@ -18,6 +18,7 @@ mod session;
 mod snapshots;
 mod space;
 mod stages;
+mod waiting;
 
 pub use fault::Faults;
 pub use session::{Mounted, Settings, mount};
@@ -45,6 +46,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
+use waiting::{Reader, Reads};
 
 /// Inode numbers are never reused, so all are of one generation.
 const GENERATION: Generation = Generation(0);
@@ -257,7 +259,7 @@ impl Filesystem for Adapter {
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -308,7 +310,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -322,12 +324,13 @@ impl Filesystem for Adapter {
             offset,
             bytes: size,
         };
+        let reader = Reader::of(req, flags);
         if is_snapshot(ino.0) {
-            return self.read_in_snapshot(wanted, flags, reply);
+            return self.read_in_snapshot(wanted, reader, reply);
         }
         self.guard_content("read", size as usize, || {
             let result = self.vfs.read(ino.0, fh.0, offset, size);
-            self.content(wanted, flags, result, reply, Content::bytes, |content| {
+            self.content(wanted, reader, result, reply, Content::bytes, |content| {
                 drop(content.keep())
             });
         });
@@ -365,7 +368,7 @@ impl Filesystem for Adapter {
                 false => self.vfs.write_at(ino.0, fh.0, offset, data, kill_priv),
             };
             self.blocks_changed(ino);
-            self.later("write", ino, result, move |answer| match answer {
+            self.later("write", (ino, req.pid()), result, move |answer| match answer {
                 Ok(written) => reply.written(written),
                 Err(errno) => reply.error(errno),
             });

@@ -29,7 +29,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    fn overlaps(&self, other: &Wanted) -> bool {
+    pub(super) fn overlaps(&self, other: &Wanted) -> bool {
         let end = |wanted: &Wanted| wanted.offset.saturating_add(u64::from(wanted.bytes));
         self.ino == other.ino && self.offset < end(other) && other.offset < end(self)
     }

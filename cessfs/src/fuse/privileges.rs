@@ -118,7 +118,7 @@ fn is_capable(status: &str, capability: u32) -> bool {
     set.is_some_and(|set| set & (1 << capability) != 0)
 }
 
-fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
+pub(super) fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
     let mut lines = status.lines();
     lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
 }

@@ -4,6 +4,7 @@
 //! before a seek it does not, so that is done here.
 
 use super::Adapter;
+use super::waiting::unless_killed;
 use crate::config::KernelCache;
 use crate::limits::{BLOCKS_STALE_MAX, STALE_INODES_MAX};
 use cessfs_vfs::{Later, Seek, SpaceChange, Vfs, VfsError};
@@ -47,7 +48,7 @@ impl Adapter {
         if kill_priv {
             self.attributes_changed(ino);
         }
-        self.later("fallocate", ino, changed, move |answer| match answer {
+        self.later("fallocate", (ino, req.pid()), changed, move |answer| match answer {
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
         });
@@ -116,10 +117,17 @@ impl Adapter {
             self.attributes_changed(to.ino);
         }
         let (vfs, faults, runtime) = (self.vfs.clone(), self.faults.clone(), self.runtime.clone());
+        let pid = req.pid();
         // It works on the disk for long: neither an event loop nor a task that others wait behind.
         self.runtime.spawn_blocking(move || {
             faults.guard("copy_file_range", || {
-                let copied = copy(&vfs, from, to, len, kill_priv).and_then(|copied| runtime.block_on(copied.settled()));
+                let copied = match copy(&vfs, from, to, len, kill_priv) {
+                    Ok(copied) => runtime.block_on(unless_killed(pid, copied.settled())),
+                    Err(e) => Some(Err(e)),
+                };
+                let Some(copied) = copied else {
+                    return reply.error(Errno::EINTR);
+                };
                 match copied {
                     Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
                     Err(e) => reply.error(faults.errno("copy_file_range", to.ino.0, &e)),
