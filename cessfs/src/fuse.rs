@@ -14,6 +14,7 @@ mod pages;
 mod passthrough;
 mod patience;
 mod privileges;
+mod seek;
 mod session;
 mod snapshots;
 mod space;
@@ -190,10 +191,10 @@ impl Filesystem for Adapter {
             uid,
             gid,
             size,
-            atime: time(atime),
-            mtime: time(mtime),
-            ctime: ctime.map(timestamp),
-            written_back: false,
+            atime,
+            mtime,
+            ctime,
+            fh,
         };
         self.guard("setattr", || self.set_attributes(req, ino, sent, reply));
     }

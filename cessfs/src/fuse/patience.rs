@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use std::sync::LazyLock;
 
 /// Bytes of a page; where the system does not say, of the largest there is.
-static PAGE_BYTES: LazyLock<u32> = LazyLock::new(|| {
+pub(super) static PAGE_BYTES: LazyLock<u32> = LazyLock::new(|| {
     let bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
     bytes.and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(64 << 10)
 });
