@@ -6,6 +6,7 @@
 //! logged and answered with EIO; the mount goes on.
 
 mod answers;
+mod attributes;
 mod convert;
 mod fault;
 mod labels;
@@ -13,10 +14,12 @@ mod pages;
 mod passthrough;
 mod patience;
 mod privileges;
+mod seek;
 mod session;
 mod snapshots;
 mod space;
 mod stages;
+mod waiting;
 
 pub use fault::Faults;
 pub use session::{Mounted, Settings, mount};
@@ -24,10 +27,11 @@ pub use stages::ALL as STAGES;
 
 use crate::config::KernelCache;
 use crate::limits::FUSE_TTL;
+use attributes::Sent;
 use cessfs_sync::Foreground;
 use cessfs_sync::limits::FOREGROUND_SMALL_BYTES;
-use cessfs_vfs::{AclKind, Content, TimeSet, Vfs, VfsError, XattrMode, is_snapshot};
-use convert::{caller, creator, file_attr, file_kind, rename_flags, time_set, timestamp};
+use cessfs_vfs::{AclKind, Content, Vfs, VfsError, is_snapshot};
+use convert::{caller, creator, file_attr, file_kind, rename_flags, xattr_mode};
 use fuser::{
     BsdFileFlags, CopyFileRangeFlags, Errno, FileHandle, Filesystem, FopenFlags, Generation, INodeNo, IoctlFlags,
     KernelConfig, LockOwner, Notifier, OpenFlags, RenameFlags, ReplyAttr, ReplyCreate, ReplyData, ReplyDirectory,
@@ -43,6 +47,7 @@ use std::path::Path;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 use tokio::runtime::Handle;
+use waiting::{Reader, Reads};
 
 /// Inode numbers are never reused, so all are of one generation.
 const GENERATION: Generation = Generation(0);
@@ -71,6 +76,10 @@ pub struct Adapter {
     labels: Labels,
     foreground: Arc<Foreground>,
     patience: Arc<Patience>,
+    reads: Reads,
+    behind: seek::Behind,
+    /// What the kernel sends for itself, as root, is not refused.
+    hears_root: bool,
 }
 
 impl Adapter {
@@ -94,6 +103,9 @@ impl Adapter {
             labels: Labels::here(),
             foreground,
             patience: Arc::default(),
+            reads: Reads::default(),
+            behind: seek::Behind::default(),
+            hears_root: false,
         }
     }
 
@@ -125,6 +137,9 @@ impl Filesystem for Adapter {
             self.kernel_cache = KernelCache::None;
         }
         session::negotiate(config, self.kernel_cache);
+        if self.kernel_cache == KernelCache::Writeback && self.hears_root {
+            self.vfs.times_are_told();
+        }
         Ok(())
     }
 
@@ -171,38 +186,17 @@ impl Filesystem for Adapter {
         _flags: Option<BsdFileFlags>,
         reply: ReplyAttr,
     ) {
-        let time = |t: Option<TimeOrNow>| -> Option<TimeSet> { t.map(time_set) };
-        let mut set = cessfs_vfs::SetAttr {
-            perm: mode.map(convert::perm),
+        let sent = Sent {
+            mode,
             uid,
             gid,
             size,
-            atime: time(atime),
-            mtime: time(mtime),
-            ctime: ctime.map(timestamp),
-            written_back: false,
+            atime,
+            mtime,
+            ctime,
+            fh,
         };
-        // Only what the kernel sends of itself has times and a handle: a program that sets them names a file.
-        let times = cessfs_vfs::SetAttr {
-            mtime: set.mtime,
-            ctime: set.ctime,
-            ..Default::default()
-        };
-        set.written_back = set == times && fh.is_some() && mtime.is_some() && ctime.is_some();
-        self.guard("setattr", || {
-            // A request that sets nothing comes before a cached write by somebody who may not keep set-id bits. With its own
-            // times the kernel also tells one of a change of owner.
-            let changes_no_time = set.atime.is_none() && set.mtime.is_none() && set.ctime.is_none();
-            let chowns = uid.is_some() || gid.is_some();
-            if set.perm.is_none() && (set.size.is_some() || chowns || changes_no_time) {
-                set.perm = self.loses_set_id(req, ino);
-            }
-            let changed = self.vfs.setattr(ino.0, set, caller(req));
-            match if set.written_back { changed } else { self.kept(changed) } {
-                Ok(attr) => reply.attr(&ttl_of(&attr), &file_attr(&attr)),
-                Err(e) => reply.error(self.faults.errno("setattr", ino.0, &e)),
-            }
-        });
+        self.guard("setattr", || self.set_attributes(req, ino, sent, reply));
     }
 
     fn readlink(&self, _req: &Request, ino: INodeNo, reply: ReplyData) {
@@ -266,7 +260,7 @@ impl Filesystem for Adapter {
 
     fn rename(
         &self,
-        _req: &Request,
+        req: &Request,
         parent: INodeNo,
         name: &OsStr,
         newparent: INodeNo,
@@ -276,7 +270,8 @@ impl Filesystem for Adapter {
     ) {
         self.guard("rename", || {
             let (old, new) = (name.as_bytes(), newname.as_bytes());
-            let renamed = self.vfs.rename(parent.0, old, newparent.0, new, rename_flags(flags));
+            let flags = rename_flags(flags, caller(req));
+            let renamed = self.vfs.rename(parent.0, old, newparent.0, new, flags);
             self.empty("rename", parent, self.kept(renamed), reply);
         });
     }
@@ -316,7 +311,7 @@ impl Filesystem for Adapter {
 
     fn read(
         &self,
-        _req: &Request,
+        req: &Request,
         ino: INodeNo,
         fh: FileHandle,
         offset: u64,
@@ -330,12 +325,13 @@ impl Filesystem for Adapter {
             offset,
             bytes: size,
         };
+        let reader = Reader::of(req, flags);
         if is_snapshot(ino.0) {
-            return self.read_in_snapshot(wanted, flags, reply);
+            return self.read_in_snapshot(wanted, reader, reply);
         }
         self.guard_content("read", size as usize, || {
             let result = self.vfs.read(ino.0, fh.0, offset, size);
-            self.content(wanted, flags, result, reply, Content::bytes, |content| {
+            self.content(wanted, reader, result, reply, Content::bytes, |content| {
                 drop(content.keep())
             });
         });
@@ -349,7 +345,7 @@ impl Filesystem for Adapter {
         offset: u64,
         data: &[u8],
         write_flags: WriteFlags,
-        _flags: OpenFlags,
+        flags: OpenFlags,
         _lock_owner: Option<LockOwner>,
         reply: ReplyWrite,
     ) {
@@ -365,13 +361,15 @@ impl Filesystem for Adapter {
                 }
                 self.attributes_changed(ino);
             }
-            // A page of a mapping, which knows its place; the kernel may send it by the handle of somebody who appends.
-            let result = match write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
-                true => self.vfs.write_at(ino.0, fh.0, offset, data, kill_priv),
-                false => self.vfs.write(ino.0, fh.0, offset, data, kill_priv),
+            // By what the descriptor says now, not when it was opened. A page of a mapping knows its place; the kernel may send
+            // it by the handle of somebody who appends.
+            let appends = flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
+            let result = match appends {
+                true => self.vfs.write(ino.0, fh.0, offset, data, kill_priv),
+                false => self.vfs.write_at(ino.0, fh.0, offset, data, kill_priv),
             };
             self.blocks_changed(ino);
-            self.later("write", ino, result, move |answer| match answer {
+            self.later("write", (ino, req.pid()), result, move |answer| match answer {
                 Ok(written) => reply.written(written),
                 Err(errno) => reply.error(errno),
             });
@@ -536,18 +534,13 @@ impl Filesystem for Adapter {
         reply: ReplyEmpty,
     ) {
         self.guard("setxattr", || {
-            let mode = match flags {
-                libc::XATTR_CREATE => XattrMode::Create,
-                libc::XATTR_REPLACE => XattrMode::Replace,
-                _ => XattrMode::Any,
-            };
             let name = name.as_bytes();
             let set = match AclKind::of(name) {
                 Some(kind) => {
                     let keeps_set_gid = |gid| privileges::keeps_set_gid(req, gid);
                     self.vfs.set_acl(ino.0, kind, value, &keeps_set_gid)
                 }
-                None => self.vfs.setxattr(ino.0, name, value, mode),
+                None => self.vfs.setxattr(ino.0, name, value, xattr_mode(flags)),
             };
             self.empty("setxattr", ino, self.kept(set), reply);
         });

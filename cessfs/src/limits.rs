@@ -108,6 +108,12 @@ pub const FUSE_BACKGROUND_MAX: u16 = 64;
 /// A readahead that waits for the network for longer is refused, for the kernel to ask again for the page that somebody waits for. A read
 /// from miners in another country takes a tenth of this.
 pub const READAHEAD_WAIT_MAX: Duration = Duration::from_secs(1);
+/// How often the daemon looks whether a process that waits for the network is being killed. Each look reads a file of `/proc`.
+pub const KILLED_LOOK_EVERY: Duration = Duration::from_secs(1);
+/// How long a seek for holes waits for pages that the kernel cannot write, because somebody reads others from the network.
+pub const SEEK_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Threads that go on waiting for them.
+pub const SEEKS_BEHIND_READS_MAX: usize = 8;
 /// Refused readaheads that go on by themselves; as many as 32 readers have.
 pub const READS_GOING_ON_MAX: usize = 256;
 /// Refused readaheads that are remembered, 24 bytes each.

@@ -163,6 +163,119 @@ fn whoever_writes_does_not_wait_for_readers_that_wait_for_the_network() -> Resul
     mount.umount()
 }
 
+/// The daemon looks once a second, and the kernel asks once more for what was refused for a second.
+#[test]
+fn who_waits_for_the_network_can_be_killed() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 12)?;
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    for name in ["buffered", "direct", "mapped", "terminated"] {
+        tree::write_noise(&mount.path().join(name), 3, 2)?;
+    }
+    let expected = tree::manifest(mount.path())?;
+    volume.sync(PATIENCE)?;
+    volume.evict()?;
+    drop_kernel_caches()?;
+    let pid = network.status()?["pid"].as_i64().context("status names the process")?;
+    let halted = Halted::new(Pid::from_raw(i32::try_from(pid)?))?;
+    for (name, signal, program) in [
+        ("buffered", Signal::SIGKILL, "open(sys.argv[1], 'rb').read()"),
+        (
+            "direct",
+            Signal::SIGKILL,
+            "os.preadv(os.open(sys.argv[1], os.O_RDONLY | os.O_DIRECT), [mmap.mmap(-1, 1 << 20)], 0)",
+        ),
+        (
+            "mapped",
+            Signal::SIGKILL,
+            "mmap.mmap(os.open(sys.argv[1], os.O_RDONLY), 0, prot=mmap.PROT_READ)[0]",
+        ),
+        ("terminated", Signal::SIGTERM, "open(sys.argv[1], 'rb').read()"),
+    ] {
+        let mut reader = std::process::Command::new("python3")
+            .args(["-c", &format!("import mmap, os, sys; {program}")])
+            .arg(mount.path().join(name))
+            .spawn()?;
+        std::thread::sleep(Duration::from_millis(2500));
+        assert!(reader.try_wait()?.is_none(), "{name}: it waits");
+        kill(Pid::from_raw(i32::try_from(reader.id())?), signal)?;
+        eventually(&format!("the end of {name}"), Duration::from_secs(3), || {
+            Ok(reader.try_wait()?.is_some())
+        })?;
+    }
+    drop(halted);
+    let found = tree::manifest(mount.path())?;
+    assert_eq!(tree::differences(&expected, &found), Vec::<String>::new());
+    mount.umount()
+}
+
+/// A seek for holes makes the kernel write what it has, and the kernel lets nobody write to the file meanwhile.
+#[test]
+fn a_seek_beside_a_reader_that_waits_holds_up_no_writer_and_hides_nothing() -> Result<()> {
+    const CHUNK: u64 = 1 << 20;
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 12)?;
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    let path = mount.path().join("file");
+    tree::write_noise(&path, 4, 8)?;
+    let pid = network.status()?["pid"].as_i64().context("status names the process")?;
+    for last in [false, true] {
+        volume.sync(PATIENCE)?;
+        volume.evict()?;
+        drop_kernel_caches()?;
+        let file = File::options().read(true).write(true).open(&path)?;
+        let size = file.metadata()?.len();
+        let waited_for = if last { size - 1 } else { 3 * CHUNK };
+        let halted = Halted::new(Pid::from_raw(i32::try_from(pid)?))?;
+        std::thread::scope(|scope| {
+            let read = || File::open(&path)?.read_at(&mut [0], waited_for);
+            let reader = scope.spawn(read);
+            std::thread::sleep(Duration::from_millis(2500));
+            assert!(!reader.is_finished(), "it waits");
+            let appended = size.next_multiple_of(CHUNK) + CHUNK;
+            file.write_all_at(&[7; 8192], appended)?;
+            let (done, ended) = std::sync::mpsc::channel();
+            let seeker = File::open(&path)?;
+            scope.spawn(move || {
+                let whence = nix::unistd::Whence::SeekData;
+                let found = nix::unistd::lseek(&seeker, i64::try_from(appended).expect("small"), whence);
+                done.send(found)
+            });
+            let seeker = File::open(&path)?;
+            let (done, written) = std::sync::mpsc::channel();
+            let writer = &file;
+            scope.spawn(move || {
+                let hole = nix::unistd::lseek(&seeker, 0, nix::unistd::Whence::SeekHole);
+                let wrote = writer.write_all_at(&[8; CHUNK as usize], CHUNK);
+                done.send((hole, wrote))
+            });
+            let found = ended.recv_timeout(Duration::from_secs(8));
+            let wrote = written.recv_timeout(Duration::from_secs(8));
+            drop(halted);
+            let at = i64::try_from(appended)?;
+            assert_eq!(
+                found.context("a seek waits for the network")?,
+                Ok(at),
+                "what was appended is no hole"
+            );
+            let (hole, wrote) = wrote.context("a seek and a write wait for the network")?;
+            wrote?;
+            assert!(hole? >= i64::try_from(size)?, "there is none before");
+            assert_eq!(reader.join().expect("no panic")?, 1);
+            anyhow::Ok(())
+        })?;
+    }
+    mount.umount()
+}
+
 /// Blocks written into a file that is not here are written here, however many, and go to the network once it answers.
 #[test]
 fn whole_blocks_are_written_over_what_is_not_here() -> Result<()> {

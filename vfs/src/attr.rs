@@ -134,6 +134,8 @@ pub struct SetAttr {
     /// These are times of content that was written, which the kernel kept until now; no program asked for them. They need not
     /// be journaled before the content is: with the next fsync, the last close, or together with many others.
     pub written_back: bool,
+    /// The size is the one that the kernel, which keeps the times, has of the file already: they do not move.
+    pub same_size: bool,
 }
 
 /// One entry that `readdir` tells.

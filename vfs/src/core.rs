@@ -179,6 +179,8 @@ pub struct Core {
     pub(crate) closed: AtomicBool,
     /// Another machine has taken the volume over: no more changes.
     pub(crate) stopped: AtomicBool,
+    /// Whoever writes tells the times of it.
+    pub(crate) times_are_told: AtomicBool,
 }
 
 impl Core {
@@ -206,6 +208,7 @@ impl Core {
             counting: Mutex::new(()),
             closed: AtomicBool::new(false),
             stopped: AtomicBool::new(fenced),
+            times_are_told: AtomicBool::new(false),
         }
     }
 
@@ -215,6 +218,14 @@ impl Core {
         Timestamp {
             secs: i64::try_from(wall.as_secs()).unwrap_or(i64::MAX),
             nanos: wall.subsec_nanos(),
+        }
+    }
+
+    /// Content changed: now, unless whoever writes tells when.
+    pub(crate) fn stamp_written(&self, record: &mut InodeRecord) {
+        if !self.times_are_told.load(Ordering::Relaxed) {
+            record.mtime = self.now();
+            record.ctime = record.mtime;
         }
     }
 

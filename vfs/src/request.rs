@@ -1,6 +1,8 @@
 //! How callers ask: flags of open, rename and setxattr, and the names of access control lists, as plain values, no FUSE
 //! types.
 
+use crate::attr::Caller;
+
 /// How a file is opened.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct OpenFlags {
@@ -25,8 +27,8 @@ pub struct RenameFlags {
     pub no_replace: bool,
     /// Swap the two names.
     pub exchange: bool,
-    /// Leave a whiteout (a 0/0 character device) under the old name.
-    pub whiteout: bool,
+    /// Leave a whiteout (a 0/0 character device), made by this caller, under the old name.
+    pub whiteout: Option<Caller>,
 }
 
 /// What `fallocate` does with a range of a file.
@@ -59,6 +61,8 @@ pub enum XattrMode {
     Create,
     /// It must (`ENODATA`).
     Replace,
+    /// Both at once (`EEXIST` or `ENODATA`).
+    Never,
 }
 
 /// The two access control lists that an inode may have.

@@ -4,10 +4,11 @@ use super::convert::{self, file_attr};
 use super::passthrough::ttl_of;
 use super::patience::Wanted;
 use super::privileges::Asker;
+use super::waiting::{Reader, unless_killed};
 use super::{Adapter, GENERATION, ttl};
 use crate::limits::{FUSE_TTL, READAHEAD_WAIT_MAX};
 use cessfs_vfs::{DirEntry, Later, Vfs, VfsError};
-use fuser::{Errno, INodeNo, OpenFlags, ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyXattr};
+use fuser::{Errno, INodeNo, ReplyData, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry, ReplyXattr};
 use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 
@@ -59,11 +60,11 @@ impl Adapter {
         });
     }
 
-    /// Answers now, or when the network or the disk has.
+    /// Answers now, or when the network or the disk has, or when the process of that number is killed.
     pub(super) fn later<T: Send + 'static>(
         &self,
         op: &'static str,
-        ino: INodeNo,
+        (ino, pid): (INodeNo, u32),
         result: Result<Later<T>, VfsError>,
         answer: impl FnOnce(Result<T, Errno>) + Send + 'static,
     ) {
@@ -72,7 +73,11 @@ impl Adapter {
             Ok(Later::Wait(future)) => {
                 let faults = self.faults.clone();
                 self.runtime.spawn(async move {
-                    answer(future.await.map_err(|e| faults.errno(op, ino.0, &e)));
+                    let result = match unless_killed(pid, future).await {
+                        Some(result) => result.map_err(|e| faults.errno(op, ino.0, &e)),
+                        None => Err(Errno::EINTR),
+                    };
+                    answer(result);
                 });
             }
             Ok(Later::Block(work)) => {
@@ -85,24 +90,29 @@ impl Adapter {
         }
     }
 
-    /// Answers a READ of content: now, or when the network has, or for the kernel to come again. `keep`: what is done once it is
-    /// answered.
+    /// Answers a READ of content: now, or when the network has, or for the kernel to come again, or when the reader is killed.
+    /// `keep`: what is done once it is answered.
     pub(super) fn content<T: Send + 'static>(
         &self,
         wanted: Wanted,
-        flags: OpenFlags,
+        reader: Reader,
         result: Result<Later<T>, VfsError>,
         reply: ReplyData,
         bytes: fn(&T) -> &[u8],
         keep: fn(T),
     ) {
+        let whose = (INodeNo(wanted.ino), reader.pid);
         let mut future = match result {
-            Ok(Later::Wait(future)) if self.patience.may_refuse(&wanted, flags) => future,
-            soon => {
-                let answer = move |read| deliver(read, reply, bytes, keep);
-                return self.later("read", INodeNo(wanted.ino), soon, answer);
-            }
+            Ok(Later::Wait(future)) => future,
+            soon => return self.later("read", whose, soon, move |read| deliver(read, reply, bytes, keep)),
         };
+        let waiting = self.reads.begin(wanted);
+        if !self.patience.may_refuse(&wanted, reader.flags) {
+            return self.later("read", whose, Ok(Later::Wait(future)), move |read| {
+                drop(waiting);
+                deliver(read, reply, bytes, keep);
+            });
+        }
         let (patience, faults) = (self.patience.clone(), self.faults.clone());
         self.runtime.spawn(async move {
             let errno = |e| faults.errno("read", wanted.ino, &e);
@@ -110,6 +120,7 @@ impl Adapter {
                 Ok(read) => deliver(read.map_err(errno), reply, bytes, keep),
                 Err(_elapsed) => {
                     let goes_on = patience.refuse(wanted);
+                    drop(waiting);
                     reply.error(Errno::EAGAIN);
                     if !goes_on {
                         return;

@@ -1,7 +1,7 @@
 //! Values of fuser as values of vfs, and back. Pure.
 
 use crate::config::KernelCache;
-use cessfs_vfs::{Attr, Caller, FileKind, TimeSet, Timestamp};
+use cessfs_vfs::{Attr, Caller, FileKind, TimeSet, Timestamp, XattrMode};
 use fuser::{FileAttr, FileType, INodeNo, Request, TimeOrNow};
 use std::time::{Duration, SystemTime};
 
@@ -161,12 +161,22 @@ pub fn open_flags(flags: i32, cache: KernelCache) -> cessfs_vfs::OpenFlags {
     }
 }
 
-/// Flags of `renameat2(2)`.
-pub fn rename_flags(flags: fuser::RenameFlags) -> cessfs_vfs::RenameFlags {
+/// Flags of `setxattr(2)`.
+pub fn xattr_mode(flags: i32) -> XattrMode {
+    match (flags & libc::XATTR_CREATE != 0, flags & libc::XATTR_REPLACE != 0) {
+        (false, false) => XattrMode::Any,
+        (true, false) => XattrMode::Create,
+        (false, true) => XattrMode::Replace,
+        (true, true) => XattrMode::Never,
+    }
+}
+
+/// Flags of `renameat2(2)`, asked for by `caller`.
+pub fn rename_flags(flags: fuser::RenameFlags, caller: Caller) -> cessfs_vfs::RenameFlags {
     cessfs_vfs::RenameFlags {
         no_replace: flags.contains(fuser::RenameFlags::RENAME_NOREPLACE),
         exchange: flags.contains(fuser::RenameFlags::RENAME_EXCHANGE),
-        whiteout: flags.contains(fuser::RenameFlags::RENAME_WHITEOUT),
+        whiteout: flags.contains(fuser::RenameFlags::RENAME_WHITEOUT).then_some(caller),
     }
 }
 

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use std::sync::LazyLock;
 
 /// Bytes of a page; where the system does not say, of the largest there is.
-static PAGE_BYTES: LazyLock<u32> = LazyLock::new(|| {
+pub(super) static PAGE_BYTES: LazyLock<u32> = LazyLock::new(|| {
     let bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
     bytes.and_then(|bytes| u32::try_from(bytes).ok()).unwrap_or(64 << 10)
 });
@@ -29,7 +29,7 @@ pub(super) struct Wanted {
 }
 
 impl Wanted {
-    fn overlaps(&self, other: &Wanted) -> bool {
+    pub(super) fn overlaps(&self, other: &Wanted) -> bool {
         let end = |wanted: &Wanted| wanted.offset.saturating_add(u64::from(wanted.bytes));
         self.ino == other.ino && self.offset < end(other) && other.offset < end(self)
     }

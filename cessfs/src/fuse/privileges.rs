@@ -5,7 +5,7 @@
 //! not read that form of the request.
 
 use super::{Adapter, convert};
-use cessfs_vfs::FileKind;
+use cessfs_vfs::{FileKind, SetAttr, VfsError};
 use fuser::{INodeNo, Request};
 use std::fs;
 
@@ -27,6 +27,40 @@ impl Adapter {
         }
         let kept = convert::without_set_id(attr.perm, || keeps_set_gid(req, attr.gid));
         (kept != attr.perm).then_some(kept)
+    }
+
+    /// The permissions that a SETATTR sets, in its own words or by what it changes besides.
+    ///
+    /// One that sets nothing comes before a write by somebody who may not keep set-id bits, through a file that is open then; or it
+    /// is a chown(2) to no owner and no group, which takes them as any other does. With times of its own the kernel tells one of
+    /// those by its ctime.
+    ///
+    /// # Errors
+    /// `NotPermitted`: such a chown by somebody else would take bits.
+    pub(super) fn perm_after(&self, req: &Request, ino: INodeNo, set: &SetAttr) -> Result<Option<u16>, VfsError> {
+        if set.perm.is_some() || set.written_back {
+            return Ok(set.perm);
+        }
+        if set.size.is_some() || set.uid.is_some() || set.gid.is_some() {
+            return Ok(self.loses_set_id(req, ino));
+        }
+        if set.atime.is_some() || set.mtime.is_some() {
+            return Ok(None);
+        }
+        if set.ctime.is_none() && self.vfs.is_open_to_write(ino.0) {
+            return Ok(self.loses_set_id(req, ino));
+        }
+        let attr = self.vfs.getattr(ino.0)?;
+        if attr.kind == FileKind::Directory {
+            return Ok(None);
+        }
+        let is_root = req.uid() == 0;
+        let kept = convert::without_set_id(attr.perm, || is_root || keeps_set_gid(req, attr.gid));
+        match kept != attr.perm {
+            true if is_root || req.uid() == attr.uid => Ok(Some(kept)),
+            true => Err(VfsError::NotPermitted),
+            false => Ok(None),
+        }
     }
 
     /// Makes the kernel forget an inode's attributes: it does not expect a write to change the mode. Not from an event loop,
@@ -84,7 +118,7 @@ fn is_capable(status: &str, capability: u32) -> bool {
     set.is_some_and(|set| set & (1 << capability) != 0)
 }
 
-fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
+pub(super) fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
     let mut lines = status.lines();
     lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
 }

@@ -60,12 +60,13 @@ impl Mounted {
 ///
 /// # Errors
 /// [`Exit::Permission`] or [`Exit::Mountpoint`] when the system refuses.
-pub fn mount(adapter: Adapter, dir: &Path, held: Option<Held>, settings: &Settings) -> Result<Mounted, Failure> {
+pub fn mount(mut adapter: Adapter, dir: &Path, held: Option<Held>, settings: &Settings) -> Result<Mounted, Failure> {
     if let Some(held) = &held {
         held.is_still(dir)?;
     }
     let refused = |e: std::io::Error| Failure::new(Exit::Permission, format!("the kernel refused the mount: {e}"));
     let config = config(settings);
+    adapter.hears_root = settings.allow_other || nix::unistd::getuid().is_root();
     let kernel = adapter.kernel.clone();
     let session = match mount_directly(dir, held.as_ref(), settings)? {
         Some(device) => Session::from_fd(adapter, device, config.acl, config).map_err(refused)?,
@@ -226,6 +227,7 @@ pub fn negotiate(config: &mut KernelConfig, cache: KernelCache) {
         | InitFlags::FUSE_HANDLE_KILLPRIV_V2
         | InitFlags::FUSE_POSIX_ACL
         | InitFlags::FUSE_DONT_MASK
+        | InitFlags::FUSE_EXPORT_SUPPORT
         | InitFlags::FUSE_NO_OPENDIR_SUPPORT;
     if cache == KernelCache::Writeback {
         wanted |= InitFlags::FUSE_WRITEBACK_CACHE;

@@ -4,6 +4,7 @@
 use super::convert::{self, file_attr, file_kind};
 use super::patience::Wanted;
 use super::privileges::Asker;
+use super::waiting::Reader;
 use super::{Adapter, GENERATION, ttl};
 use cessfs_vfs::{Look, Seek, Tree, VfsError};
 use fuser::{
@@ -78,7 +79,7 @@ impl Adapter {
         });
     }
 
-    pub(super) fn read_in_snapshot(&self, wanted: Wanted, flags: OpenFlags, reply: ReplyData) {
+    pub(super) fn read_in_snapshot(&self, wanted: Wanted, reader: Reader, reply: ReplyData) {
         let ino = wanted.ino;
         self.with_tree("read", INodeNo(ino), move |fs, tree| {
             let vfs = fs.vfs.clone();
@@ -86,7 +87,7 @@ impl Adapter {
             let result = tree
                 .and_then(|tree| tree.read(ino, wanted.offset, wanted.bytes))
                 .map(|read| read.note_failure(note));
-            fs.content(wanted, flags, result, reply, Vec::as_slice, drop);
+            fs.content(wanted, reader, result, reply, Vec::as_slice, drop);
         });
     }
 

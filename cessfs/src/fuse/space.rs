@@ -1,13 +1,13 @@
-//! Holes, allocation and copies: `fallocate`, `lseek` and `copy_file_range`.
+//! Holes, allocation and copies: `fallocate` and `copy_file_range`.
 //!
-//! The kernel writes its pages of the ranges back before it asks to punch, to zero or to copy, and drops them afterwards;
-//! before a seek it does not, so that is done here.
+//! The kernel writes its pages of the ranges back before it asks to punch, to zero or to copy, and drops them afterwards.
 
 use super::Adapter;
+use super::waiting::unless_killed;
 use crate::config::KernelCache;
 use crate::limits::{BLOCKS_STALE_MAX, STALE_INODES_MAX};
-use cessfs_vfs::{Later, Seek, SpaceChange, Vfs, VfsError};
-use fuser::{Errno, FileHandle, INodeNo, ReplyEmpty, ReplyLseek, ReplyWrite, Request};
+use cessfs_vfs::{Later, SpaceChange, Vfs, VfsError};
+use fuser::{Errno, FileHandle, INodeNo, ReplyEmpty, ReplyWrite, Request};
 use parking_lot::Mutex;
 use std::collections::BTreeSet;
 use std::ops::Range;
@@ -47,38 +47,9 @@ impl Adapter {
         if kill_priv {
             self.attributes_changed(ino);
         }
-        self.later("fallocate", ino, changed, move |answer| match answer {
+        self.later("fallocate", (ino, req.pid()), changed, move |answer| match answer {
             Ok(()) => reply.ok(),
             Err(errno) => reply.error(errno),
-        });
-    }
-
-    pub(super) fn seek(&self, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        let what = match whence {
-            libc::SEEK_DATA => Seek::Data,
-            libc::SEEK_HOLE => Seek::Hole,
-            _ => return reply.error(Errno::EINVAL),
-        };
-        let Ok(from) = u64::try_from(offset) else {
-            return reply.error(Errno::ENXIO);
-        };
-        if self.kernel_cache != KernelCache::Writeback || !self.vfs.is_open_to_write(ino.0) {
-            return answer_seek(self.vfs.seek(ino.0, fh.0, from, what), reply, |e| {
-                self.faults.errno("lseek", ino.0, e)
-            });
-        }
-        // What the kernel has of the file and we have not would look like a hole. To make the kernel forget its pages makes
-        // it write them first; not from an event loop, which those writes need.
-        let (vfs, faults, kernel) = (self.vfs.clone(), self.faults.clone(), self.kernel.clone());
-        self.runtime.spawn_blocking(move || {
-            faults.guard("lseek", || {
-                if let Some(Err(e)) = kernel.get().map(|notifier| notifier.inval_inode(ino, offset, 0)) {
-                    tracing::debug!(ino = ino.0, "the kernel keeps pages it has not written: {e}");
-                }
-                answer_seek(vfs.seek(ino.0, fh.0, from, what), reply, |e| {
-                    faults.errno("lseek", ino.0, e)
-                });
-            });
         });
     }
 
@@ -116,10 +87,17 @@ impl Adapter {
             self.attributes_changed(to.ino);
         }
         let (vfs, faults, runtime) = (self.vfs.clone(), self.faults.clone(), self.runtime.clone());
+        let pid = req.pid();
         // It works on the disk for long: neither an event loop nor a task that others wait behind.
         self.runtime.spawn_blocking(move || {
             faults.guard("copy_file_range", || {
-                let copied = copy(&vfs, from, to, len, kill_priv).and_then(|copied| runtime.block_on(copied.settled()));
+                let copied = match copy(&vfs, from, to, len, kill_priv) {
+                    Ok(copied) => runtime.block_on(unless_killed(pid, copied.settled())),
+                    Err(e) => Some(Err(e)),
+                };
+                let Some(copied) = copied else {
+                    return reply.error(Errno::EINTR);
+                };
                 match copied {
                     Ok(copied) => reply.written(u32::try_from(copied).unwrap_or(u32::MAX)),
                     Err(e) => reply.error(faults.errno("copy_file_range", to.ino.0, &e)),
@@ -140,13 +118,6 @@ fn copy(vfs: &Vfs, from: Place, to: Place, len: u64, kill_priv: bool) -> Result<
         len,
         kill_priv,
     )
-}
-
-fn answer_seek(found: Result<u64, VfsError>, reply: ReplyLseek, errno: impl FnOnce(&VfsError) -> Errno) {
-    match found {
-        Ok(at) => reply.offset(i64::try_from(at).unwrap_or(i64::MAX)),
-        Err(e) => reply.error(errno(&e)),
-    }
 }
 
 /// What a mode of `fallocate(2)` asks for, and whether the file keeps its size; `None` for modes that are refused

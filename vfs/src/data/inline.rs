@@ -50,12 +50,10 @@ impl Shared {
         let mut bytes = self.inline_bytes(ino, state.record.size)?;
         bytes.resize(size as usize, 0);
         bytes[offset..end].copy_from_slice(data);
-        let now = self.core.now();
         let mut record = state.record.clone();
         record.size = size;
         record.blocks = inline_blocks(size);
-        record.mtime = now;
-        record.ctime = now;
+        self.core.stamp_written(&mut record);
         let mut batch = Batch::new();
         self.put_inline(ino, &bytes, &mut batch);
         self.core.put_inode(&mut batch, ino, &record);

@@ -1,13 +1,21 @@
 //! Bringing the store up to date with memory, and both onto the disk.
 
 use super::state::{Staged, decode_holed, encode_holed, holed_key};
-use super::{CHUNK, Shared};
+use super::{CHUNK, Data, Shared};
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
 use crate::limits::{PENDING_AGE_MAX, SYNC_EACH_MAX};
 use crate::records::{self, Extent};
 use cessfs_sync::Batch;
 use std::sync::Arc;
+
+impl Data {
+    /// Notes that times are ahead of the store, for it to be told as soon as of content.
+    pub fn times_are_ahead(&self, inode: &Arc<Inode>, state: &mut InodeState) {
+        state.data.set_ahead(self.0.core.clock.monotonic(), 0);
+        self.0.keep_pending(inode);
+    }
+}
 
 impl Shared {
     /// Commits one batch with everything about the inode that is ahead of the store and may be journaled. `synced`: changes

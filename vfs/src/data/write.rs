@@ -267,13 +267,11 @@ impl Shared {
 
     /// Size and times after a write that ended at `end`; journals if too much is ahead of the store.
     fn finish_write(&self, inode: &Arc<Inode>, state: &mut InodeState, end: u64, bytes: u64) -> Result<(), VfsError> {
-        let time = self.core.now();
         if end > state.record.size {
             state.record.size = end;
             state.data.will_tell();
         }
-        state.record.mtime = time;
-        state.record.ctime = time;
+        self.core.stamp_written(&mut state.record);
         let now = self.core.clock.monotonic();
         state.data.set_ahead(now, bytes);
         self.keep_pending(inode);

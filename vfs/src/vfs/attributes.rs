@@ -2,7 +2,8 @@
 //!
 //! An access time is worth no write of its own: it changes in memory (by the rule of the mount) and reaches the store with the
 //! inode's next change, its last close, or together with many others. So do the times that the kernel kept with cached writes and
-//! sends before each fsync and close ([`SetAttr::written_back`]).
+//! sends before each fsync and close ([`SetAttr::written_back`]); where nothing else tells of the write
+//! ([`Vfs::times_are_told`]), as soon as content would be journaled.
 
 use super::{Attr, Caller, FileKind, Inode, InodeRecord, InodeState, SetAttr, Vfs};
 use crate::attr::{TimeSet, Timestamp};
@@ -12,6 +13,7 @@ use crate::inode::lock_many;
 use crate::limits::{FILE_BYTES_MAX, LAZY_BATCH, LAZY_INODES_MAX};
 use cessfs_sync::Batch;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 const SET_UID: u16 = 0o4000;
 const SET_GID: u16 = 0o2000;
@@ -31,6 +33,11 @@ pub(super) fn without_privileges(perm: u16) -> u16 {
 }
 
 impl Vfs {
+    /// From now on whoever writes content tells its times, by [`SetAttr::written_back`]; what is written moves none by itself.
+    pub fn times_are_told(&self) {
+        self.core.times_are_told.store(true, Ordering::Relaxed);
+    }
+
     /// Changes attributes; `ctime` moves even if nothing is asked for, as the kernel's own filesystems have it.
     pub fn setattr(&self, ino: u64, set: SetAttr, caller: Caller) -> Result<Attr, VfsError> {
         self.core.check_writable()?;
@@ -85,6 +92,9 @@ impl Vfs {
             if !state.gone {
                 state.lazy = true;
                 noted = self.core.inodes.note_lazy(ino);
+                if self.core.times_are_told.load(Ordering::Relaxed) {
+                    self.data.times_are_ahead(&inode, &mut state);
+                }
             }
             (self.live_attr_of(ino, &state)?, noted)
         };
@@ -201,7 +211,7 @@ fn apply(record: &mut InodeRecord, set: &SetAttr, caller: Caller, now: Timestamp
     }
     record.uid = set.uid.unwrap_or(record.uid);
     record.gid = set.gid.unwrap_or(record.gid);
-    if set.size.is_some() {
+    if set.size.is_some() && !set.same_size {
         record.mtime = now;
     }
     if let Some(time) = set.atime {
@@ -210,5 +220,9 @@ fn apply(record: &mut InodeRecord, set: &SetAttr, caller: Caller, now: Timestamp
     if let Some(time) = set.mtime {
         record.mtime = at(time);
     }
-    record.ctime = set.ctime.map_or(now, |time| at(TimeSet::At(time)));
+    record.ctime = match set.ctime {
+        Some(time) => at(TimeSet::At(time)),
+        None if set.same_size => record.ctime,
+        None => now,
+    };
 }

@@ -26,6 +26,14 @@ struct Birth<'a> {
     opens: u32,
 }
 
+/// Group of what this caller makes in a directory.
+pub(super) fn group_below(dir: &InodeRecord, caller: Caller) -> u32 {
+    match dir.perm & SET_GID {
+        0 => caller.gid,
+        _ => dir.gid,
+    }
+}
+
 impl Vfs {
     /// Makes a regular file, FIFO, socket or device (`rdev` as `stat` tells it; ignored for the others).
     pub fn mknod(
@@ -149,10 +157,8 @@ impl Vfs {
         }
         let now = self.core.now();
         let dir_record = &locked.state(parent).record;
-        let mut record = InodeRecord::new(birth.kind, birth.perm & 0o7777, caller.uid, caller.gid, now);
-        if dir_record.perm & SET_GID != 0 {
-            record.gid = dir_record.gid;
-        }
+        let gid = group_below(dir_record, caller);
+        let mut record = InodeRecord::new(birth.kind, birth.perm & 0o7777, caller.uid, gid, now);
         if birth.kind == FileKind::Directory {
             record.parent = parent;
             record.perm |= dir_record.perm & SET_GID;

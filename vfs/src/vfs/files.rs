@@ -224,7 +224,8 @@ impl Vfs {
                 return change.commit(&mut locked);
             }
             // Of a reader's handle it is only an access time, and a batch for each file that is read would cost more than reading.
-            if state.lazy && handle.flags.write && self.core.check_writable().is_ok() {
+            // What is ahead of the store takes it along below.
+            if state.lazy && state.data.ahead.is_none() && handle.flags.write && self.core.check_writable().is_ok() {
                 let mut change = Change::new(&self.core, &self.data);
                 change.record(&locked, ino);
                 change.commit(&mut locked)?;

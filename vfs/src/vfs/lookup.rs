@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 impl Vfs {
     /// Finds `name` in a directory and counts one reference of the kernel on what it names (see [`forget`](Vfs::forget)).
-    /// `.` and `..` are found too.
+    /// `.` and `..` are found too, `.` also in what is no directory: itself.
     pub fn lookup(&self, parent: u64, name: &[u8]) -> Result<Attr, VfsError> {
         check_name(name)?;
         if let Some(found) = self.virtual_lookup(parent, name) {
@@ -20,6 +20,9 @@ impl Vfs {
         let dir = self.inode(parent)?;
         let ino = {
             let state = dir.state.read();
+            if name == b"." && state.record.kind != FileKind::Directory {
+                return self.lookup_again(parent, &state);
+            }
             check_dir(&state)?;
             match name {
                 b"." => parent,
@@ -45,6 +48,17 @@ impl Vfs {
                 })
             }
         }
+    }
+
+    /// Finds an inode by its number alone, as the kernel does for who has a file handle (`open_by_handle_at`): not one whose last
+    /// name is gone. The caller holds its lock.
+    fn lookup_again(&self, ino: u64, state: &InodeState) -> Result<Attr, VfsError> {
+        if state.gone || state.record.nlink == 0 {
+            return Err(VfsError::NotFound);
+        }
+        let attr = self.live_attr_of(ino, state)?;
+        self.core.inodes.remember(ino);
+        Ok(attr)
     }
 
     /// The kernel dropped `n` references to an inode. Costs nothing for inodes it never held.

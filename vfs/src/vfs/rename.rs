@@ -3,8 +3,9 @@
 //! A directory that changes its parent could become its own ancestor. Such moves are serialised by one mutex, taken before
 //! any inode's lock: while it is held no `parent` changes, so the walk up from the new place needs no lock but one at a time.
 
+use super::create::group_below;
 use super::{Vfs, check_dir};
-use crate::attr::FileKind;
+use crate::attr::{Caller, FileKind};
 use crate::change::Change;
 use crate::dentry::{check_name, is_dot};
 use crate::error::VfsError;
@@ -52,7 +53,7 @@ impl Vfs {
         if is_dot(name) || is_dot(new_name) {
             return Err(VfsError::Busy);
         }
-        if flags.exchange && (flags.no_replace || flags.whiteout) {
+        if flags.exchange && (flags.no_replace || flags.whiteout.is_some()) {
             return Err(VfsError::Invalid("exchange goes with no other flag"));
         }
         self.check_not_virtual(new_parent, new_name)?;
@@ -185,7 +186,7 @@ impl Vfs {
         old: &Place<'_>,
         new: &Place<'_>,
         moved: u64,
-        whiteout: bool,
+        whiteout: Option<Caller>,
     ) -> Result<(), VfsError> {
         let kind = locked.state(moved).record.kind;
         let (from, to) = (old.dir.ino, new.dir.ino);
@@ -209,11 +210,12 @@ impl Vfs {
             to_record.nlink += 1;
             change.record(locked, moved).parent = to;
         }
-        if whiteout {
+        if let Some(caller) = whiteout {
             let ino = self.core.inos.issue(&*self.core.store)?;
             change.set_entry(from, old.name, ino, FileKind::CharDevice)?;
-            let mut record = InodeRecord::new(FileKind::CharDevice, 0, 0, 0, now);
-            record.quota = locked.state(from).record.quota;
+            let dir = &locked.state(from).record;
+            let mut record = InodeRecord::new(FileKind::CharDevice, 0, caller.uid, group_below(dir, caller), now);
+            record.quota = dir.quota;
             change.birth(ino, record, 0)?;
         } else {
             change.remove_entry(from, old.name)?;

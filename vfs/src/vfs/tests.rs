@@ -24,6 +24,7 @@ mod restored;
 mod snapshots;
 mod space;
 mod threads;
+mod told;
 mod trash;
 mod xattrs;
 

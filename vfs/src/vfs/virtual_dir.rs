@@ -161,7 +161,7 @@ impl Vfs {
         flags: RenameFlags,
     ) -> Option<Result<(), VfsError>> {
         match Node::from_ino(parent) {
-            Some(Node::Trash) if !flags.exchange && !flags.whiteout => {
+            Some(Node::Trash) if !flags.exchange && flags.whiteout.is_none() => {
                 Some(self.trash_restore(name, new_parent, new_name))
             }
             _ => self.check_not_virtual(parent, name).err().map(Err),

@@ -202,8 +202,8 @@ impl XattrBucket {
     ) -> Result<(), VfsError> {
         let old = self.0.iter_mut().find(|xattr| xattr.name == name);
         match (old, mode) {
-            (Some(_), XattrMode::Create) => return Err(VfsError::Exists),
-            (None, XattrMode::Replace) => return Err(VfsError::NoAttribute),
+            (Some(_), XattrMode::Create | XattrMode::Never) => return Err(VfsError::Exists),
+            (None, XattrMode::Replace | XattrMode::Never) => return Err(VfsError::NoAttribute),
             (Some(old), _) => old.value = value.to_vec(),
             (None, _) => {
                 if record.xattrs >= XATTRS_MAX || self.0.len() >= BUCKET_NAMES_MAX {

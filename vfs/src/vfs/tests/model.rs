@@ -39,10 +39,10 @@ fn at() -> impl Strategy<Value = At> {
 }
 
 fn rename_flags() -> impl Strategy<Value = RenameFlags> {
-    let one = |no_replace, exchange, whiteout| RenameFlags {
+    let one = |no_replace, exchange, whiteout: bool| RenameFlags {
         no_replace,
         exchange,
-        whiteout,
+        whiteout: whiteout.then_some(USER),
     };
     prop_oneof![
         6 => Just(one(false, false, false)),
@@ -220,7 +220,7 @@ impl Model {
         (to, new_name): (usize, &'static str),
         flags: RenameFlags,
     ) -> Result<(), i32> {
-        if flags.exchange && (flags.no_replace || flags.whiteout) {
+        if flags.exchange && (flags.no_replace || flags.whiteout.is_some()) {
             return Err(libc::EINVAL);
         }
         let moved = self.child(from, name)?;
@@ -255,8 +255,10 @@ impl Model {
             }
         }
         self.nodes[from].children.remove(name);
-        if flags.whiteout {
-            self.nodes.push(Node::new(FileKind::CharDevice, 0, 0, 0));
+        if let Some(caller) = flags.whiteout {
+            let dir = &self.nodes[from];
+            let gid = if dir.perm & 0o2000 != 0 { dir.gid } else { caller.gid };
+            self.nodes.push(Node::new(FileKind::CharDevice, 0, caller.uid, gid));
             let mark = self.nodes.len() - 1;
             self.nodes[from].children.insert(name, mark);
         }

@@ -13,17 +13,17 @@ const RW: OpenFlags = OpenFlags {
 const EXCHANGE: RenameFlags = RenameFlags {
     no_replace: false,
     exchange: true,
-    whiteout: false,
+    whiteout: None,
 };
 const NO_REPLACE: RenameFlags = RenameFlags {
     no_replace: true,
     exchange: false,
-    whiteout: false,
+    whiteout: None,
 };
 const WHITEOUT: RenameFlags = RenameFlags {
     no_replace: false,
     exchange: false,
-    whiteout: true,
+    whiteout: Some(USER),
 };
 
 #[test]
@@ -158,6 +158,19 @@ fn lookup_finds_and_forget_forgets() {
     assert_eq!(errno(w.vfs.getattr(f)), libc::ESTALE);
     w.vfs.forget(12345, 1);
     w.check();
+}
+
+#[test]
+fn a_number_is_found_while_it_has_a_name() {
+    let w = World::new();
+    let f = w.touch_file("/f").unwrap().ino;
+    w.vfs.forget(f, 1);
+    assert_eq!(w.vfs.lookup(f, b".").unwrap().ino, f);
+    assert_eq!(errno(w.vfs.lookup(f, b"..")), libc::ENOTDIR);
+    w.unlink("/f").unwrap();
+    assert_eq!(errno(w.vfs.lookup(f, b".")), libc::ENOENT, "the kernel remembers it");
+    w.vfs.forget(f, 1);
+    assert_eq!(errno(w.vfs.lookup(f, b".")), libc::ESTALE);
 }
 
 #[test]
@@ -327,8 +340,17 @@ fn whiteout_leaves_a_mark() {
     w.rename_with("/f", "/g", WHITEOUT).unwrap();
     let mark = w.stat("/f");
     assert_eq!((mark.kind, mark.rdev, mark.perm), (FileKind::CharDevice, 0, 0));
+    assert_eq!((mark.uid, mark.gid), (USER.uid, USER.gid));
     assert_eq!(w.stat("/g").kind, FileKind::Regular);
     assert_eq!(w.vfs.file_count(), 3);
+    let grouped = SetAttr {
+        perm: Some(0o2775),
+        gid: Some(USER.gid + 1),
+        ..SetAttr::default()
+    };
+    w.vfs.setattr(ROOT_INO, grouped, USER).unwrap();
+    w.rename_with("/g", "/h", WHITEOUT).unwrap();
+    assert_eq!(w.stat("/g").gid, USER.gid + 1, "a directory's group");
     w.check();
 }
 

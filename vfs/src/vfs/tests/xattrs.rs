@@ -52,6 +52,8 @@ fn limits_and_modes_are_kept() {
     assert_eq!(errno(set(b"user.a", b"", XattrMode::Replace)), libc::ENODATA);
     set(b"user.a", b"", XattrMode::Create).unwrap();
     assert_eq!(errno(set(b"user.a", b"", XattrMode::Create)), libc::EEXIST);
+    assert_eq!(errno(set(b"user.a", b"", XattrMode::Never)), libc::EEXIST);
+    assert_eq!(errno(set(b"user.b", b"", XattrMode::Never)), libc::ENODATA);
     assert_eq!(errno(set(b"user.b", &[0; 65_537], XattrMode::Any)), libc::E2BIG);
     let long = [&b"user."[..], &[b'x'; 250]].concat();
     set(&long, b"v", XattrMode::Any).unwrap();
