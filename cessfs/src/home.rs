@@ -562,6 +562,6 @@ mod tests {
         // It says that it is empty, and never ends.
         assert_eq!(read_text(Path::new("/dev/zero"), 1 << 16).unwrap(), None);
         std::fs::write(&path, b"\xff").unwrap();
-        assert_eq!(read_text(&path, 4).unwrap_err().exit, Exit::Disk);
+        assert_eq!(read_text(&path, 4).unwrap_err().exit, Exit::Config);
     }
 }
