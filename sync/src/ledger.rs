@@ -316,7 +316,8 @@ impl Ledger {
             .collect()
     }
 
-    /// Forgets locations in packs that are no more, unless the chunk has come to lie elsewhere meanwhile.
+    /// Forgets locations in packs that are no more, unless the chunk has come to lie elsewhere meanwhile. Of a pack that is just being
+    /// inserted the locations can be read before it is known itself, so whoever found it unknown is not taken at his word.
     pub(crate) fn forget_places(&self, gone: &[(ChunkId, PackSeq)]) -> Result<(), StoreError> {
         if gone.is_empty() {
             return Ok(());
@@ -324,7 +325,8 @@ impl Ledger {
         let _change = self.change.lock();
         let mut batch = Batch::new();
         for (id, seq) in gone {
-            if self.locate(*id)?.is_some_and(|place| place.seq == *seq) {
+            let is_no_more = self.get(*seq).is_none_or(|pack| pack.state == PackState::Gone);
+            if is_no_more && self.locate(*id)?.is_some_and(|place| place.seq == *seq) {
                 batch.delete(Place::key(*id));
             }
         }
