@@ -171,7 +171,7 @@ pub(crate) struct Upkeep {
     /// Held by the round that moves or deletes.
     alone: tokio::sync::Mutex<()>,
     /// What lives, as last counted.
-    counted: Mutex<Option<Usages>>,
+    counted: Mutex<Option<usage::Counted>>,
     /// Packs that stay and were copied in this run, with when they are again at the earliest (monotonic); `None`: nothing of them is
     /// left to do.
     copied: Mutex<BTreeMap<PackSeq, Option<Duration>>>,

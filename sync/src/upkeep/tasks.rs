@@ -275,7 +275,7 @@ impl Upkeep {
     /// Live and dead bytes of all packs, as last counted.
     pub(crate) fn last_count(&self) -> Option<(u64, u64)> {
         let counted = self.counted.lock();
-        let usages = counted.as_ref()?;
+        let usages = &counted.as_ref()?.usages;
         let live: u64 = usages.values().map(|usage| usage.live_bytes).sum();
         let packs = self.ledger.all();
         let stored = packs.iter().filter(|pack| pack.state != PackState::Gone);

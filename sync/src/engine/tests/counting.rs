@@ -1,10 +1,11 @@
 //! Counts of what lives, beside everything else that goes on.
 
 use super::rig::{Chunk, Rig, eventually};
-use super::upkeep::{Owner, name, open_on, packs};
+use super::upkeep::{Owner, lose_columns, name, open, open_on, packs, seq_of};
 use crate::chunk_store::{ChunkStore, Standing};
 use crate::engine::Engine;
 use crate::store::{Batch, MemStore, MetaStore, Record, StoreError};
+use crate::upkeep::Depth;
 use parking_lot::{Condvar, Mutex};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -88,4 +89,23 @@ async fn a_count_beside_a_sealing_forgets_no_location() {
     packs(&rig, &engine, 3, 1).await;
     engine.collect(false).await.expect("collect");
     rig.assert_fetch(&engine, &fresh).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_younger_than_the_last_count_is_repaired_for_a_snapshot() {
+    let rig = Rig::new(24, 941);
+    let owner = Arc::new(Owner::default());
+    let engine = open(&rig, &owner);
+    let old = packs(&rig, &engine, 1, 1).await;
+    name(&owner, &old[0]);
+    engine.collect(true).await.expect("count");
+    let young = packs(&rig, &engine, 1, 2).await;
+    name(&owner, &young[0]);
+    let seq = seq_of(&engine, young[0][0].0);
+    owner.pin(Some(seq));
+    lose_columns(&rig, &engine, young[0][0].0, 7);
+    engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
+    let repaired = engine.repair().await.expect("repair");
+    assert_eq!(repaired.packs, [seq]);
+    assert_ne!(seq_of(&engine, young[0][0].0), seq, "it lies in a whole pack");
 }
