@@ -19,6 +19,7 @@ mod delete;
 mod encode;
 mod fence;
 mod hopeless;
+mod lanes;
 mod place;
 mod progress;
 mod queue;
@@ -39,7 +40,7 @@ use crate::foreground::Foreground;
 use crate::fragment_store::Fid;
 use crate::ledger::{Blocked, Durable, Ledger, PackRecord, PackState, stopped};
 use crate::limits::{
-    FRAGMENTS_IN_FLIGHT, PACKS_IN_ENCODE, PACKS_IN_FLIGHT, PACKS_IN_VERIFY, RETRY_DELAY_MAX, RETRY_DELAY_MIN,
+    PACKS_IN_ENCODE, PACKS_IN_FLIGHT, PACKS_IN_VERIFY, RETRY_DELAY_MAX, RETRY_DELAY_MIN,
 };
 use crate::miners::Miners;
 use crate::stages;
@@ -50,6 +51,7 @@ use backoff::Backoff;
 use cessfs_crypto::PackSeq;
 use futures::FutureExt;
 use hopeless::Hopeless;
+use lanes::Lanes;
 use parking_lot::Mutex;
 use rows::Rows;
 use std::collections::{BTreeSet, HashSet};
@@ -99,7 +101,7 @@ pub(crate) struct Pipeline {
     info: OnceLock<ChainInfo>,
     encodes: Semaphore,
     packs: Arc<Semaphore>,
-    fragments: Semaphore,
+    lanes: Lanes,
     uplink: Uplink,
     read_back: Duration,
     verifies: Semaphore,
@@ -117,6 +119,7 @@ impl Pipeline {
             ledger: parts.ledger,
             builder: parts.builder,
             uplink: Uplink::new(parts.clock.clone(), parts.uplink),
+            lanes: Lanes::new(parts.clock.clone()),
             rows: Arc::new(Rows::new(
                 parts.staging.clone(),
                 parts.tasks.clone(),
@@ -134,7 +137,6 @@ impl Pipeline {
             info: OnceLock::new(),
             encodes: Semaphore::new(PACKS_IN_ENCODE),
             packs: Arc::new(Semaphore::new(PACKS_IN_FLIGHT)),
-            fragments: Semaphore::new(FRAGMENTS_IN_FLIGHT),
             verifies: Semaphore::new(PACKS_IN_VERIFY),
             urgent: Mutex::default(),
             poke: Notify::new(),

@@ -262,6 +262,43 @@ async fn a_silent_or_absent_miner_is_unreachable_in_time() {
     assert!(matches!(got, Err(MinerError::Unreachable(text)) if text.contains("refused")));
 }
 
+/// Takes one upload at so many bytes each time, through a small buffer, and answers it.
+async fn slow_line(bytes: usize, pause: Duration) -> String {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(128 << 10).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut piece, mut got) = (vec![0; bytes], 0);
+        while got < FRAGMENT_BYTES {
+            got += stream.read(&mut piece).await.unwrap();
+            tokio::time::sleep(pause).await;
+        }
+        let body = r#"{"code":200,"msg":"ok","data":null}"#;
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        // Dropped with bytes unread, it would be reset.
+        let _ = stream.read_to_end(&mut piece).await;
+    });
+    endpoint
+}
+
+#[tokio::test]
+async fn what_the_system_has_yet_to_send_is_no_stall() {
+    let endpoint = slow_line(64 << 10, Duration::from_millis(30)).await;
+    let client = HttpFragments {
+        stall: Duration::from_millis(400),
+        ..client()
+    };
+    let start = Instant::now();
+    FragmentStore::put(&client, &endpoint, FID, FRAGMENT, pieces())
+        .await
+        .unwrap();
+    assert!(start.elapsed() > client.stall * 3, "the line was fast");
+}
+
 #[tokio::test]
 async fn probe_tells_state_and_idle_space() {
     let (_, endpoint, client) = stored().await;
