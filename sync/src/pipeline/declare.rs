@@ -18,7 +18,7 @@
 //! ```
 
 use super::Pipeline;
-use super::reconcile::OnChain;
+use super::reconcile::{OnChain, foreign};
 use crate::chain::{ChainError, Declaration, Head, Territory, TerritoryState};
 use crate::ledger::{Blocked, Column, Durable, Intent, PackRecord, PackState};
 use crate::limits::{COLUMNS, DECLARE_MORTAL_BLOCKS, SEGMENT_CHARGE_BYTES, SPARE_MINERS, fragment_bytes};
@@ -75,8 +75,8 @@ impl Pipeline {
             }
         }
         let fid = pack.encoded().fid;
-        let best =
-            self.chain.deal(fid, Head::Best).await?.is_some() || self.chain.file(fid, Head::Best).await?.is_some();
+        let best = self.chain.deal(fid, Head::Best).await.map_err(foreign)?.is_some()
+            || self.chain.file(fid, Head::Best).await.map_err(foreign)?.is_some();
         match best {
             true => Err(Blocked::Undecided { now, until: now + 1 }),
             false => Ok(()),

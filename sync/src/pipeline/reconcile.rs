@@ -1,7 +1,7 @@
 //! What the chain says about a pack. It wins over whatever the journal hoped for.
 
 use super::Pipeline;
-use crate::chain::{Deal, Head, StoredFile};
+use crate::chain::{ChainError, Deal, Head, StoredFile};
 use crate::fragment_store::Fid;
 use crate::ledger::{Blocked, Column, Durable, PackRecord, PackState};
 
@@ -18,6 +18,14 @@ pub(super) enum OnChain {
     },
 }
 
+/// What stands under the id and makes no sense is somebody else's: nothing is refused to who only asks.
+pub(super) fn foreign(error: ChainError) -> Blocked {
+    match error {
+        ChainError::Refused(why) => Blocked::Taken(why),
+        other => other.into(),
+    }
+}
+
 impl Pipeline {
     /// Asks for height, file and deal, in this order, so that "nothing" holds at the height given or later.
     pub(super) async fn reconcile(&self, pack: &PackRecord) -> Result<OnChain, Blocked> {
@@ -26,7 +34,7 @@ impl Pipeline {
         if let Some(file) = self.our_file(pack, fid).await? {
             return Ok(OnChain::File(file));
         }
-        if let Some(deal) = self.chain.deal(fid, Head::Finalized).await? {
+        if let Some(deal) = self.chain.deal(fid, Head::Finalized).await.map_err(foreign)? {
             let ours = deal.owner == self.chain.account() && deal.segments == pack.encoded().segments;
             return match ours {
                 true => Ok(OnChain::Deal(deal)),
@@ -41,7 +49,7 @@ impl Pipeline {
     }
 
     async fn our_file(&self, pack: &PackRecord, fid: Fid) -> Result<Option<StoredFile>, Blocked> {
-        let Some(file) = self.chain.file(fid, Head::Finalized).await? else {
+        let Some(file) = self.chain.file(fid, Head::Finalized).await.map_err(foreign)? else {
             return Ok(None);
         };
         let account = self.chain.account();

@@ -58,6 +58,8 @@ struct State {
     territory: Option<Territory>,
     /// Files that are listed, and cannot be shown.
     hidden: Vec<Fid>,
+    /// Deals that are nonsense.
+    garbled: Vec<Fid>,
     miners: Vec<Miner>,
     away: bool,
     fragment_count: u32,
@@ -164,6 +166,12 @@ impl SimChain {
         deal.declaration.segments.truncate(1);
         deal.declaration.segments[0].fragments.reverse();
         deal.reported.clear();
+    }
+
+    /// Somebody declares a pending fid with text that is no hash: the deal that stands then cannot be read.
+    pub fn garble(&self, fid: Fid) {
+        self.hijack(fid);
+        self.state.lock().garbled.push(fid);
     }
 
     /// Shows deleted files again, as a node does that is late.
@@ -390,6 +398,9 @@ impl Chain for SimChain {
 
     fn deal(&self, fid: Fid, head: Head) -> BoxFuture<'static, Result<Option<Deal>, ChainError>> {
         let height = self.height_of(head);
+        if self.state.lock().garbled.contains(&fid) {
+            return ready(Err(ChainError::Refused("the deal holds a hash that is not hex".into()))).boxed();
+        }
         self.answer(|state| {
             let completed = state.files.get(&fid).is_some_and(|(born, _)| *born <= height);
             let deal = state.deals.get(&fid).filter(|deal| deal.born <= height && !completed)?;

@@ -83,6 +83,29 @@ async fn what_somebody_else_declared_away_is_sent_again_in_another_pack() {
     rig.assert_fetch(&engine, &chunks).await;
 }
 
+/// A deal that cannot even be read is as little ours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nonsense_was_declared_over_is_sent_again_in_another_pack() {
+    let rig = Rig::new(13, 921);
+    let owner = Arc::new(Owner::default());
+    (0..13).for_each(|number| rig.world.miners.set_fault(number, Some(Fault::Silent)));
+    let engine = open_on(&rig, rig.store.clone(), &owner, impatient);
+    let chunks = rig.chunks(3, 5000);
+    name(&owner, &chunks);
+    rig.submit(&engine, &chunks);
+    let settled = tokio::spawn(engine.settle());
+    eventually("it is declared", || {
+        engine.status().packs.contains_key(&PackState::Placing)
+    })
+    .await;
+    let (fid, _) = rig.world.chain.declarations()[0];
+    rig.world.chain.garble(fid);
+    (0..13).for_each(|number| rig.world.miners.set_fault(number, None));
+    rig.blocked(&engine, |reason| matches!(reason, Blocked::Taken(_))).await;
+    settled.await.expect("no panic").expect("settle");
+    assert_settled(&rig, &engine, &chunks).await;
+}
+
 /// A body that is gone before its pack was encoded, or gone or changed before it is placed: the cache has what is in it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_was_in_a_body_that_is_gone_or_changed_is_sent_again_from_the_cache() {
