@@ -71,7 +71,7 @@ impl Server {
         match mood {
             Mood::Honest | Mood::Short | Mood::Long => None,
             Mood::Silent => std::future::pending().await,
-            Mood::NoMiner => Some("<html>hello</html>".into_response()),
+            Mood::NoMiner => Some(axum::response::Html("<html>log in here</html>").into_response()),
             Mood::Code(code) => Some(json(code, "null")),
             Mood::Forbidden => Some((StatusCode::FORBIDDEN, json(403, "null")).into_response()),
         }
@@ -225,9 +225,12 @@ async fn errors_have_the_kind_that_the_caller_acts_on() {
     assert!(matches!(get().await, Err(MinerError::Refused(_))));
     server.set(Mood::Code(200));
     assert!(matches!(get().await, Err(MinerError::Wrong(_))));
+    // A login page in front of all miners says nothing of what they hold.
     server.set(Mood::NoMiner);
-    assert!(matches!(get().await, Err(MinerError::Wrong(_))));
-    assert!(matches!(put().await, Err(MinerError::Wrong(_))));
+    assert!(matches!(get().await, Err(MinerError::Unreachable(_))));
+    assert!(matches!(put().await, Err(MinerError::Unreachable(_))));
+    let whole = FragmentStore::get(&client, &endpoint, FID, FRAGMENT, WHOLE).await;
+    assert!(matches!(whole, Err(MinerError::Unreachable(_))), "{whole:?}");
     for mood in [Mood::Short, Mood::Long] {
         server.set(mood);
         assert!(matches!(get().await, Err(MinerError::Wrong(_))));
