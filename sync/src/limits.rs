@@ -166,6 +166,10 @@ pub const PUT_ATTEMPTS_MAX: u32 = 4;
 pub const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
 /// Longest pause between attempts.
 pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
+/// First pause before a call is made again that the chain refused in a block, and took its fee for; doubles.
+pub const CALL_RETRY_MIN: Duration = Duration::from_secs(60);
+/// Longest such pause.
+pub const CALL_RETRY_MAX: Duration = Duration::from_secs(3600);
 /// How long a miner that reported its column of a new pack may fail to give it back before what is in the pack is sent again
 /// (`repair.read_back`). A restart takes minutes; sending a pack again costs its bytes and, until it is deleted, its space.
 pub const READ_BACK_PATIENCE: Duration = Duration::from_secs(15 * 60);

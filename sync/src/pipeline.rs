@@ -24,6 +24,7 @@ mod place;
 mod progress;
 mod queue;
 mod reconcile;
+mod refusals;
 mod rows;
 mod uplink;
 mod verify;
@@ -53,6 +54,7 @@ use futures::FutureExt;
 use hopeless::Hopeless;
 use lanes::Lanes;
 use parking_lot::Mutex;
+use refusals::Refusals;
 use rows::Rows;
 use std::collections::{BTreeSet, HashSet};
 use std::panic::AssertUnwindSafe;
@@ -97,6 +99,7 @@ pub(crate) struct Pipeline {
     quiet: Mutex<HashSet<PackSeq>>,
     /// Files of the account that are no packs of a newer epoch. At most as many as the chain lists.
     known_files: Mutex<HashSet<Fid>>,
+    refusals: Refusals,
     /// What the chain said about itself; asked once.
     info: OnceLock<ChainInfo>,
     encodes: Semaphore,
@@ -134,6 +137,7 @@ impl Pipeline {
             tasks: parts.tasks,
             quiet: Mutex::default(),
             known_files: Mutex::default(),
+            refusals: Refusals::default(),
             info: OnceLock::new(),
             encodes: Semaphore::new(PACKS_IN_ENCODE),
             packs: Arc::new(Semaphore::new(PACKS_IN_FLIGHT)),
@@ -182,6 +186,7 @@ impl Pipeline {
 
     /// Wakes whatever waits between two attempts: the user minted a territory, the network is back.
     pub(crate) fn poke(&self) {
+        self.refusals.clear();
         self.poke.notify_waiters();
     }
 
@@ -271,6 +276,7 @@ impl Pipeline {
         self.progress.forget(seq);
         self.rows.forget(seq);
         self.quiet.lock().remove(&seq);
+        self.refusals.forget(seq);
         self.urgent.lock().remove(&seq);
     }
 
