@@ -74,6 +74,9 @@ impl Engine {
     /// The store cannot be read, or the staging directory not be made.
     pub fn open(config: Config, seams: Seams) -> Result<Engine, StoreError> {
         let ledger = Arc::new(Ledger::load(seams.store.clone())?);
+        if let Some(height) = ledger.final_height() {
+            seams.chain.note_final(height);
+        }
         let staging = Staging::open(&config.staging_dir)?;
         staging.sweep(|seq| ledger.get(seq).is_some_and(|pack| pack.state < PackState::Confirmed))?;
         let dice = Dice::new(seams.entropy);

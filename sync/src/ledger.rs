@@ -223,6 +223,13 @@ impl Ledger {
         on_their_way.cloned().collect()
     }
 
+    /// The highest block that is known to have been final, as the packs' records have it.
+    pub(crate) fn final_height(&self) -> Option<u32> {
+        let packs = self.packs.read();
+        let heights = packs.values().filter_map(|pack| Some(pack.intent?.height));
+        heights.max()
+    }
+
     /// Whether a pack was sealed and not declared yet.
     pub(crate) fn is_one_undeclared(&self) -> bool {
         self.packs.read().values().any(|pack| pack.state < PackState::Placing)

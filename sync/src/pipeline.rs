@@ -58,6 +58,7 @@ use refusals::Refusals;
 use rows::Rows;
 use std::collections::{BTreeSet, HashSet};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -100,6 +101,8 @@ pub(crate) struct Pipeline {
     /// Files of the account that are no packs of a newer epoch. At most as many as the chain lists.
     known_files: Mutex<HashSet<Fid>>,
     refusals: Refusals,
+    /// How far finality was when it was last heard of.
+    final_height: AtomicU32,
     /// What the chain said about itself; asked once.
     info: OnceLock<ChainInfo>,
     encodes: Semaphore,
@@ -138,6 +141,7 @@ impl Pipeline {
             quiet: Mutex::default(),
             known_files: Mutex::default(),
             refusals: Refusals::default(),
+            final_height: AtomicU32::default(),
             info: OnceLock::new(),
             encodes: Semaphore::new(PACKS_IN_ENCODE),
             packs: Arc::new(Semaphore::new(PACKS_IN_FLIGHT)),

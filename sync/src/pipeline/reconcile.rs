@@ -4,6 +4,7 @@ use super::Pipeline;
 use crate::chain::{ChainError, Deal, Head, StoredFile};
 use crate::fragment_store::Fid;
 use crate::ledger::{Blocked, Column, Durable, PackRecord, PackState};
+use std::sync::atomic::Ordering;
 
 /// A fid at a finalized head.
 pub(super) enum OnChain {
@@ -31,6 +32,7 @@ impl Pipeline {
     pub(super) async fn reconcile(&self, pack: &PackRecord) -> Result<OnChain, Blocked> {
         let fid = pack.encoded().fid;
         let height = self.chain.height(Head::Finalized).await?;
+        self.final_height.fetch_max(height, Ordering::Relaxed);
         if let Some(file) = self.our_file(pack, fid).await? {
             return Ok(OnChain::File(file));
         }
@@ -75,9 +77,14 @@ impl Pipeline {
             miner: Some(miner),
             delivered: true,
         });
+        // The file is final since then at the least: what a later run goes by.
+        let height = self.final_height.load(Ordering::Relaxed);
         self.advance(pack.seq, Durable::Eventually, move |pack| {
             pack.columns = columns;
             pack.state = PackState::Stored;
+            if let Some(intent) = &mut pack.intent {
+                intent.height = intent.height.max(height);
+            }
         })
         .await?;
         Ok(())

@@ -60,6 +60,8 @@ struct State {
     hidden: Vec<Fid>,
     /// Deals that are nonsense.
     garbled: Vec<Fid>,
+    /// What [`Chain::note_final`] told.
+    noted: u32,
     miners: Vec<Miner>,
     away: bool,
     fragment_count: u32,
@@ -172,6 +174,16 @@ impl SimChain {
     pub fn garble(&self, fid: Fid) {
         self.hijack(fid);
         self.state.lock().garbled.push(fid);
+    }
+
+    /// The height at which a file came to be stored.
+    pub fn born(&self, fid: Fid) -> u32 {
+        self.settled().files[&fid].0
+    }
+
+    /// The height that an engine knew of from earlier.
+    pub fn noted_final(&self) -> u32 {
+        self.state.lock().noted
     }
 
     /// Shows deleted files again, as a node does that is late.
@@ -363,6 +375,10 @@ impl Chain for SimChain {
 
     fn balance(&self, _account: AccountId) -> BoxFuture<'static, Result<Planck, ChainError>> {
         self.answer(|_| 0)
+    }
+
+    fn note_final(&self, height: u32) {
+        self.state.lock().noted = height;
     }
 
     fn height(&self, head: Head) -> BoxFuture<'static, Result<u32, ChainError>> {
