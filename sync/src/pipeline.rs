@@ -56,7 +56,7 @@ use lanes::Lanes;
 use parking_lot::Mutex;
 use refusals::Refusals;
 use rows::Rows;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
@@ -101,6 +101,8 @@ pub(crate) struct Pipeline {
     /// Files of the account that are no packs of a newer epoch. At most as many as the chain lists.
     known_files: Mutex<HashSet<Fid>>,
     refusals: Refusals,
+    /// Packs that were Confirmed in this run, and when (monotonic). At most as many as it sent.
+    confirmed: Mutex<BTreeMap<PackSeq, Duration>>,
     /// How far finality was when it was last heard of.
     final_height: AtomicU32,
     /// What the chain said about itself; asked once.
@@ -141,6 +143,7 @@ impl Pipeline {
             quiet: Mutex::default(),
             known_files: Mutex::default(),
             refusals: Refusals::default(),
+            confirmed: Mutex::default(),
             final_height: AtomicU32::default(),
             info: OnceLock::new(),
             encodes: Semaphore::new(PACKS_IN_ENCODE),

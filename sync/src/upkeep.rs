@@ -168,6 +168,8 @@ pub(crate) struct Upkeep {
     errors: Arc<Errors>,
     health: Arc<HealthBook>,
     tasks: Tasks,
+    /// When this run began: monotonic, and by the wall clock.
+    began: (Duration, Duration),
     /// Held by the round that moves or deletes.
     alone: tokio::sync::Mutex<()>,
     /// What lives, as last counted.
@@ -185,6 +187,7 @@ pub(crate) struct Upkeep {
 impl Upkeep {
     pub(crate) fn new(parts: UpkeepParts) -> Upkeep {
         Upkeep {
+            began: (parts.clock.monotonic(), parts.clock.wall()),
             config: parts.config,
             chain: parts.chain,
             miners: parts.miners,
