@@ -268,8 +268,24 @@ impl Pipeline {
         }
     }
 
-    /// The body has done its duty.
+    /// The body has done its duty, unless a snapshot needs it and no miner ever had it.
     async fn finish(&self, seq: PackSeq) {
+        let pinned = self.builder.pinned();
+        let stays = |pack: Arc<PackRecord>| {
+            let is_pinned = pinned.is_some_and(|pinned| pack.first() <= pinned);
+            is_pinned && pack.may_be_staged()
+        };
+        if !self.ledger.get(seq).is_some_and(stays) {
+            self.remove_body(seq).await;
+        }
+        self.progress.forget(seq);
+        self.rows.forget(seq);
+        self.quiet.lock().remove(&seq);
+        self.refusals.forget(seq);
+        self.urgent.lock().remove(&seq);
+    }
+
+    async fn remove_body(&self, seq: PackSeq) {
         let (staging, builder) = (self.staging.clone(), self.builder.clone());
         let removed = self.blocking(move || {
             let removed = staging.remove(seq);
@@ -280,11 +296,6 @@ impl Pipeline {
             self.errors
                 .push(format!("pack {}: its staged body could not be removed: {error}", seq.0));
         }
-        self.progress.forget(seq);
-        self.rows.forget(seq);
-        self.quiet.lock().remove(&seq);
-        self.refusals.forget(seq);
-        self.urgent.lock().remove(&seq);
     }
 
     /// Makes visible why a pack stands still.

@@ -34,6 +34,9 @@ impl Pipeline {
         self.refusals.forget(seq);
         self.advance(seq, Durable::Now, |pack| pack.state = PackState::Gone)
             .await?;
+        if !pack.was_stored() {
+            self.remove_body(seq).await;
+        }
         Ok(())
     }
 
