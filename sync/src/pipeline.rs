@@ -198,8 +198,10 @@ impl Pipeline {
     }
 
     /// Drives a pack to its end. A panic on the way costs that attempt and is told: without another the pack would stand still
-    /// until the next start, and whoever waits for it.
-    async fn keep_driving(self: Arc<Self>, seq: PackSeq, mut slot: OwnedSemaphorePermit) {
+    /// until the next start, and whoever waits for it. It goes on without a slot where none is free: those that hold them may be
+    /// checkpoints, which wait for it.
+    async fn keep_driving(self: Arc<Self>, seq: PackSeq, slot: OwnedSemaphorePermit) {
+        let mut slot = Some(slot);
         loop {
             let driven = AssertUnwindSafe(self.clone().drive(seq, slot)).catch_unwind();
             if driven.await.is_ok() {
@@ -210,7 +212,7 @@ impl Pipeline {
                 seq.0
             ));
             self.clock.sleep(RETRY_DELAY_MAX).await;
-            slot = self.a_slot().await;
+            slot = self.packs.clone().try_acquire_owned().ok();
         }
     }
 
@@ -219,8 +221,7 @@ impl Pipeline {
         slot.expect("the semaphore is never closed")
     }
 
-    async fn drive(self: Arc<Self>, seq: PackSeq, slot: OwnedSemaphorePermit) {
-        let mut slot = Some(slot);
+    async fn drive(self: Arc<Self>, seq: PackSeq, mut slot: Option<OwnedSemaphorePermit>) {
         let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
         let mut patience = Patience::default();
         let mut hopeless = Hopeless::default();
