@@ -40,9 +40,7 @@ use crate::engine::Errors;
 use crate::foreground::Foreground;
 use crate::fragment_store::Fid;
 use crate::ledger::{Blocked, Durable, Ledger, PackRecord, PackState, stopped};
-use crate::limits::{
-    PACKS_IN_ENCODE, PACKS_IN_FLIGHT, PACKS_IN_VERIFY, RETRY_DELAY_MAX, RETRY_DELAY_MIN,
-};
+use crate::limits::{PACKS_IN_ENCODE, PACKS_IN_FLIGHT, PACKS_IN_VERIFY, RETRY_DELAY_MAX, RETRY_DELAY_MIN};
 use crate::miners::Miners;
 use crate::stages;
 use crate::staging::Staging;

@@ -106,11 +106,7 @@ impl Reader {
     async fn load(&self, id: ChunkId) -> Result<Bytes, FetchError> {
         let _span = stages::FETCH.enter();
         let place = self.parts.builder.find(id)?.ok_or(FetchError::Unknown)?;
-        let staged = self
-            .parts
-            .ledger
-            .get(place.seq)
-            .is_none_or(|pack| pack.may_be_staged());
+        let staged = self.parts.ledger.get(place.seq).is_none_or(|pack| pack.may_be_staged());
         let why_not_staged = match staged {
             false => None,
             true => match self.read_staged(id, place).await {

@@ -16,7 +16,13 @@ struct Slow {
 }
 
 impl FragmentStore for Slow {
-    fn put(&self, _: &str, _: Fid, _: Sha256Hash, mut body: FragmentBody) -> BoxFuture<'static, Result<(), MinerError>> {
+    fn put(
+        &self,
+        _: &str,
+        _: Fid,
+        _: Sha256Hash,
+        mut body: FragmentBody,
+    ) -> BoxFuture<'static, Result<(), MinerError>> {
         let (clock, per_piece, pieces) = (self.clock.clone(), self.per_piece, self.pieces);
         async move {
             for _ in 0..pieces {
@@ -76,7 +82,9 @@ async fn send(per_piece: Duration, pieces: usize) -> (Result<(), MinerError>, Du
     let miners = Miners::new(world.chain.clone(), Arc::new(slow), patient, dice);
     let rows = (0..fragment_bytes() / ROW_BYTES.min(fragment_bytes())).map(|_| Ok(Bytes::from_static(b"row")));
     let body = futures::stream::iter(rows.collect::<Vec<_>>()).boxed();
-    let sent = miners.put(SimMiners::account(0), Fid([0; 32]), Sha256Hash([0; 32]), body).await;
+    let sent = miners
+        .put(SimMiners::account(0), Fid([0; 32]), Sha256Hash([0; 32]), body)
+        .await;
     (sent, clock.monotonic())
 }
 

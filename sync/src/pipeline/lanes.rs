@@ -167,6 +167,10 @@ mod tests {
         lane.begin();
         clock.pass(Duration::from_secs(1));
         lane.arrived();
-        assert_eq!(lanes.state.lock().width, FRAGMENTS_IN_FLIGHT, "what waited was not sent slowly");
+        assert_eq!(
+            lanes.state.lock().width,
+            FRAGMENTS_IN_FLIGHT,
+            "what waited was not sent slowly"
+        );
     }
 }

@@ -120,7 +120,9 @@ impl Upkeep {
         let grace = self.config.grace;
         let now = self.clock.monotonic();
         let (began, began_wall) = self.began;
-        let now_s = (began_wall + now.saturating_sub(began)).min(self.clock.wall()).as_secs();
+        let now_s = (began_wall + now.saturating_sub(began))
+            .min(self.clock.wall())
+            .as_secs();
         let sealed_s = sealing_times(&packs, now_s);
         let ages = Ages {
             is_old: &|other| sealed_s[&other.seq] <= now_s.saturating_sub(keep.as_secs()),

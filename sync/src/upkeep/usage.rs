@@ -59,7 +59,10 @@ fn mark(id: &ChunkId) -> u64 {
 impl Upkeep {
     /// Counts what lives everywhere.
     pub(super) async fn count(self: &std::sync::Arc<Self>) -> Result<Usages, UpkeepError> {
-        let (upkeep, newest) = (self.clone(), self.ledger.all().last().map_or(PackSeq(0), |pack| pack.seq));
+        let (upkeep, newest) = (
+            self.clone(),
+            self.ledger.all().last().map_or(PackSeq(0), |pack| pack.seq),
+        );
         let counted = self.blocking(move || upkeep.count_now()).await?;
         let usages = counted.ok_or(UpkeepError::NobodyKnows)?;
         *self.counted.lock() = Some(Counted {

@@ -57,7 +57,10 @@ impl MetaStore for Paced {
 
 fn assert_located(engine: &Engine, chunks: &[Chunk]) {
     for (id, _) in chunks {
-        assert!(engine.locate(*id).expect("journal").is_some(), "its location is forgotten");
+        assert!(
+            engine.locate(*id).expect("journal").is_some(),
+            "its location is forgotten"
+        );
         assert_eq!(engine.standing(*id), Standing::Confirmed);
     }
 }
