@@ -173,6 +173,8 @@ pub trait Chain: Send + Sync + 'static {
     fn info(&self) -> BoxFuture<'static, Result<ChainInfo, ChainError>>;
     /// Free balance at the best block.
     fn balance(&self, account: AccountId) -> BoxFuture<'static, Result<Planck, ChainError>>;
+    /// Finality was at this height in an earlier run: a node that is behind it lags, and what it does not have is not gone.
+    fn note_final(&self, _height: u32) {}
     /// Height of a head.
     fn height(&self, head: Head) -> BoxFuture<'static, Result<u32, ChainError>>;
     /// A territory of our account, at the best block.

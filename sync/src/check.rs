@@ -196,7 +196,7 @@ impl Check<'_> {
         let mut idle = Vec::new();
         for seq in bodies(dir)? {
             let known = self.packs.get(&seq);
-            if known.is_none_or(|pack| pack.state >= PackState::Confirmed) {
+            if !known.is_some_and(PackRecord::may_be_staged) {
                 idle.push(seq);
                 self.found(format!("a body of pack {} is left over", seq.0), true);
             }

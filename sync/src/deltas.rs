@@ -4,7 +4,7 @@
 //! pack is read. Refuses to know what a delta says.
 
 use crate::chunk_store::FetchError;
-use crate::ledger::{Ledger, PackRecord, PackState};
+use crate::ledger::{Ledger, PackRecord};
 use crate::limits::{DELTA_RANGE_BYTES_MAX, DELTA_RANGES_IN_FLIGHT, DIRECTORY_BYTES_MAX, SEGMENT_BYTES};
 use crate::pack::{DeltaEntry, Directory, FOOTER_SEALED_BYTES, Footer};
 use crate::ranges::{Accept, Neighbours, Ranges};
@@ -20,7 +20,7 @@ use std::sync::Arc;
 /// Takes delta frames, in their order.
 pub type FrameSink = Box<dyn FnMut(Vec<u8>) -> Result<(), crate::store::StoreError> + Send>;
 
-/// Bodies on this disk, of packs that are not Confirmed yet.
+/// Bodies on this disk, of packs that are not Confirmed yet, or never were and are kept for a snapshot.
 pub(crate) struct Staged {
     pub(crate) staging: Staging,
     pub(crate) tasks: Tasks,
@@ -40,7 +40,7 @@ impl Deltas {
 
     async fn read<T>(&self, pack: &PackRecord, range: Range<u64>, accept: impl Accept<T>) -> Result<T, FetchError> {
         let mut why = String::from("it is not on the network yet");
-        if pack.state < PackState::Confirmed
+        if pack.may_be_staged()
             && let Some(staged) = &self.staged
         {
             match staged.read(pack.seq, range.clone()).await.and_then(&accept) {

@@ -68,14 +68,17 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Reads the journal and clears the staging directory of what is in no unconfirmed pack. Does nothing else yet.
+    /// Reads the journal and clears the staging directory of bodies that nobody needs. Does nothing else yet.
     ///
     /// # Errors
     /// The store cannot be read, or the staging directory not be made.
     pub fn open(config: Config, seams: Seams) -> Result<Engine, StoreError> {
         let ledger = Arc::new(Ledger::load(seams.store.clone())?);
+        if let Some(height) = ledger.final_height() {
+            seams.chain.note_final(height);
+        }
         let staging = Staging::open(&config.staging_dir)?;
-        staging.sweep(|seq| ledger.get(seq).is_some_and(|pack| pack.state < PackState::Confirmed))?;
+        staging.sweep(|seq| ledger.get(seq).is_some_and(|pack| pack.may_be_staged()))?;
         let dice = Dice::new(seams.entropy);
         let errors = Arc::new(Errors::new(seams.clock.clone()));
         let miners = Arc::new(Miners::new(

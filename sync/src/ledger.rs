@@ -223,6 +223,13 @@ impl Ledger {
         on_their_way.cloned().collect()
     }
 
+    /// The highest block that is known to have been final, as the packs' records have it.
+    pub(crate) fn final_height(&self) -> Option<u32> {
+        let packs = self.packs.read();
+        let heights = packs.values().filter_map(|pack| Some(pack.intent?.height));
+        heights.max()
+    }
+
     /// Whether a pack was sealed and not declared yet.
     pub(crate) fn is_one_undeclared(&self) -> bool {
         self.packs.read().values().any(|pack| pack.state < PackState::Placing)
@@ -316,7 +323,8 @@ impl Ledger {
             .collect()
     }
 
-    /// Forgets locations in packs that are no more, unless the chunk has come to lie elsewhere meanwhile.
+    /// Forgets locations in packs that are no more, unless the chunk has come to lie elsewhere meanwhile. Of a pack that is just being
+    /// inserted the locations can be read before it is known itself, so whoever found it unknown is not taken at his word.
     pub(crate) fn forget_places(&self, gone: &[(ChunkId, PackSeq)]) -> Result<(), StoreError> {
         if gone.is_empty() {
             return Ok(());
@@ -324,7 +332,8 @@ impl Ledger {
         let _change = self.change.lock();
         let mut batch = Batch::new();
         for (id, seq) in gone {
-            if self.locate(*id)?.is_some_and(|place| place.seq == *seq) {
+            let is_no_more = self.get(*seq).is_none_or(|pack| pack.state == PackState::Gone);
+            if is_no_more && self.locate(*id)?.is_some_and(|place| place.seq == *seq) {
                 batch.delete(Place::key(*id));
             }
         }

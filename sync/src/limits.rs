@@ -65,6 +65,12 @@ pub const TRANSACTION_FATE_INTERVAL: Duration = Duration::from_secs(3);
 pub const MINER_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long nothing may move in a transfer. Covers a miner that hashes and stores 8 MiB before it answers.
 pub const MINER_STALL_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of an upload that may be taken and not sent yet: 4 MiB in the system (the most that Linux takes by itself, `tcp_wmem`), and what
+/// the connection gathers.
+pub const MINER_SEND_BUFFER_BYTES: u64 = 5 << 20;
+/// How long those may take to leave at the most, in times of the longest pause. A miner that is gone the system itself notices
+/// sooner: it acknowledges nothing.
+pub const MINER_DRAIN_PAUSES: u32 = 10;
 /// How long an unused connection to a miner is kept.
 pub const MINER_IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Unused connections kept per miner.
@@ -126,7 +132,7 @@ pub const MOVE_RESERVE_PACKS: u64 = 1;
 
 /// Packs whose bytes are on their way to miners at the same time.
 pub const PACKS_IN_FLIGHT: usize = 2;
-/// Fragments on their way at the same time, over all packs.
+/// Fragments on their way at the same time at most, over all packs.
 pub const FRAGMENTS_IN_FLIGHT: usize = PACKS_IN_FLIGHT * COLUMNS;
 /// Bytes of a row: the piece of a fragment that is in memory while it is sent.
 pub const ROW_BYTES: usize = 512 << 10;
@@ -156,8 +162,18 @@ pub const CHAIN_POLL_MIN: Duration = Duration::from_millis(500);
 pub const CHAIN_POLL_MAX: Duration = Duration::from_secs(6);
 /// A miner reports at the latest 30 s after its last fragment (facts 3.1); then a block, then finality. Ten times that.
 pub const REPORT_DEADLINE: Duration = Duration::from_secs(5 * 60);
-/// An 8 MiB PUT that takes longer counts as failed: half a megabit per second.
-pub const PUT_DEADLINE: Duration = Duration::from_secs(120);
+/// A PUT that takes nothing of its body for so long counts as failed.
+pub const PUT_BEGIN_TIMEOUT: Duration = Duration::from_secs(120);
+/// One that has taken some counts as failed when it takes no more, nor ends, for so long: longer than its sender bears it.
+pub const PUT_STALL_TIMEOUT: Duration = Duration::from_secs(400);
+const _: () = assert!(PUT_STALL_TIMEOUT.as_secs() > MINER_STALL_TIMEOUT.as_secs() * (1 + MINER_DRAIN_PAUSES as u64));
+/// In this time a fragment that is sent is to arrive, others beside it: so many go at a time.
+pub const FRAGMENT_TIME: Duration = Duration::from_secs(30);
+/// Fragments on their way at a time before it is known how fast the line is.
+pub const LANES_FIRST: usize = 4;
+/// The fewest on their way at a time: while one waits for its answer the other uses the line.
+pub const LANES_MIN: usize = 2;
+const _: () = assert!(LANES_MIN <= LANES_FIRST && LANES_FIRST <= FRAGMENTS_IN_FLIGHT);
 /// A GET of a whole fragment that takes longer counts as failed.
 pub const GET_DEADLINE: Duration = Duration::from_secs(60);
 /// A probe that takes longer counts as failed, connecting included.
@@ -168,6 +184,10 @@ pub const PUT_ATTEMPTS_MAX: u32 = 4;
 pub const RETRY_DELAY_MIN: Duration = Duration::from_millis(500);
 /// Longest pause between attempts.
 pub const RETRY_DELAY_MAX: Duration = Duration::from_secs(30);
+/// First pause before a call is made again that the chain refused in a block, and took its fee for; doubles.
+pub const CALL_RETRY_MIN: Duration = Duration::from_secs(60);
+/// Longest such pause.
+pub const CALL_RETRY_MAX: Duration = Duration::from_secs(3600);
 /// How long a miner that reported its column of a new pack may fail to give it back before what is in the pack is sent again
 /// (`repair.read_back`). A restart takes minutes; sending a pack again costs its bytes and, until it is deleted, its space.
 pub const READ_BACK_PATIENCE: Duration = Duration::from_secs(15 * 60);

@@ -12,7 +12,7 @@ use crate::dice::Dice;
 use crate::fragment_store::{Fid, FragmentBody, FragmentStore, MinerError, Sha256Hash};
 use crate::limits::{
     DISTRUST, EXPLORE_ONE_IN, GET_DEADLINE, LATENCY_BYTES_MIN, MINERS_REFRESH_MIN, PROBE_DEADLINE, PROBES_IN_FLIGHT,
-    PUT_DEADLINE, TRIAL_INTERVAL, WITNESSES_MAX, fragment_bytes,
+    PUT_BEGIN_TIMEOUT, PUT_STALL_TIMEOUT, TRIAL_INTERVAL, WITNESSES_MAX, fragment_bytes,
 };
 use crate::stages;
 use bytes::Bytes;
@@ -133,7 +133,7 @@ impl Miners {
         })
     }
 
-    /// Runs a request with a deadline and books its outcome; an unreachable miner may have moved, so its address is asked.
+    /// Runs a request with a deadline and books its outcome.
     async fn request<T>(
         &self,
         account: AccountId,
@@ -145,7 +145,13 @@ impl Miners {
             outcome = request => outcome,
             () = self.clock.sleep(deadline) => Err(MinerError::Unreachable(format!("no answer in {deadline:?}"))),
         };
-        match &outcome {
+        self.book(account, &outcome).await;
+        outcome
+    }
+
+    /// Books the outcome of a request; an unreachable miner may have moved, so its address is asked.
+    async fn book<T>(&self, account: AccountId, outcome: &Result<T, MinerError>) {
+        match outcome {
             Ok(_) => self.reputation(account, |reputation| reputation.failures = 0),
             Err(error) => {
                 self.failed(account);
@@ -155,7 +161,6 @@ impl Miners {
                 }
             }
         }
-        outcome
     }
 
     fn reputation(&self, account: AccountId, change: impl FnOnce(&mut Reputation)) {
@@ -175,6 +180,7 @@ impl Miners {
         self.reputation(account, |reputation| reputation.distrusted_until = Some(until));
     }
 
+    /// Sends a fragment, for as long as it moves: a slow line is no fault of the miner, and what was sent of it would be sent again.
     pub(crate) async fn put(
         &self,
         account: AccountId,
@@ -184,8 +190,28 @@ impl Miners {
     ) -> Result<(), MinerError> {
         let endpoint = self.endpoint(account).await?;
         let _span = stages::MINER_PUT.enter();
-        let request = self.fragments.put(&endpoint, fid, fragment, body);
-        self.request(account, PUT_DEADLINE, request).await
+        // Until when it has to move.
+        let until = Arc::new(Mutex::new(self.clock.monotonic() + PUT_BEGIN_TIMEOUT));
+        let body = {
+            let (clock, until) = (self.clock.clone(), until.clone());
+            body.inspect(move |_| *until.lock() = clock.monotonic() + PUT_STALL_TIMEOUT)
+        };
+        let stalls = async {
+            loop {
+                let left = until.lock().saturating_sub(self.clock.monotonic());
+                if left.is_zero() {
+                    return;
+                }
+                self.clock.sleep(left).await;
+            }
+        };
+        let outcome = tokio::select! {
+            biased;
+            outcome = self.fragments.put(&endpoint, fid, fragment, body.boxed()) => outcome,
+            () = stalls => Err(MinerError::Unreachable("the upload stands still".into())),
+        };
+        self.book(account, &outcome).await;
+        outcome
     }
 
     /// A range of a fragment; its length is checked, its content is not.
@@ -390,3 +416,6 @@ impl Drop for Waiting<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,10 +19,12 @@ mod delete;
 mod encode;
 mod fence;
 mod hopeless;
+mod lanes;
 mod place;
 mod progress;
 mod queue;
 mod reconcile;
+mod refusals;
 mod rows;
 mod uplink;
 mod verify;
@@ -38,9 +40,7 @@ use crate::engine::Errors;
 use crate::foreground::Foreground;
 use crate::fragment_store::Fid;
 use crate::ledger::{Blocked, Durable, Ledger, PackRecord, PackState, stopped};
-use crate::limits::{
-    FRAGMENTS_IN_FLIGHT, PACKS_IN_ENCODE, PACKS_IN_FLIGHT, PACKS_IN_VERIFY, RETRY_DELAY_MAX, RETRY_DELAY_MIN,
-};
+use crate::limits::{PACKS_IN_ENCODE, PACKS_IN_FLIGHT, PACKS_IN_VERIFY, RETRY_DELAY_MAX, RETRY_DELAY_MIN};
 use crate::miners::Miners;
 use crate::stages;
 use crate::staging::Staging;
@@ -50,10 +50,13 @@ use backoff::Backoff;
 use cessfs_crypto::PackSeq;
 use futures::FutureExt;
 use hopeless::Hopeless;
+use lanes::Lanes;
 use parking_lot::Mutex;
+use refusals::Refusals;
 use rows::Rows;
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::panic::AssertUnwindSafe;
+use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -95,11 +98,16 @@ pub(crate) struct Pipeline {
     quiet: Mutex<HashSet<PackSeq>>,
     /// Files of the account that are no packs of a newer epoch. At most as many as the chain lists.
     known_files: Mutex<HashSet<Fid>>,
+    refusals: Refusals,
+    /// Packs that were Confirmed in this run, and when (monotonic). At most as many as it sent.
+    confirmed: Mutex<BTreeMap<PackSeq, Duration>>,
+    /// How far finality was when it was last heard of.
+    final_height: AtomicU32,
     /// What the chain said about itself; asked once.
     info: OnceLock<ChainInfo>,
     encodes: Semaphore,
     packs: Arc<Semaphore>,
-    fragments: Semaphore,
+    lanes: Lanes,
     uplink: Uplink,
     read_back: Duration,
     verifies: Semaphore,
@@ -117,6 +125,7 @@ impl Pipeline {
             ledger: parts.ledger,
             builder: parts.builder,
             uplink: Uplink::new(parts.clock.clone(), parts.uplink),
+            lanes: Lanes::new(parts.clock.clone()),
             rows: Arc::new(Rows::new(
                 parts.staging.clone(),
                 parts.tasks.clone(),
@@ -131,10 +140,12 @@ impl Pipeline {
             tasks: parts.tasks,
             quiet: Mutex::default(),
             known_files: Mutex::default(),
+            refusals: Refusals::default(),
+            confirmed: Mutex::default(),
+            final_height: AtomicU32::default(),
             info: OnceLock::new(),
             encodes: Semaphore::new(PACKS_IN_ENCODE),
             packs: Arc::new(Semaphore::new(PACKS_IN_FLIGHT)),
-            fragments: Semaphore::new(FRAGMENTS_IN_FLIGHT),
             verifies: Semaphore::new(PACKS_IN_VERIFY),
             urgent: Mutex::default(),
             poke: Notify::new(),
@@ -180,12 +191,15 @@ impl Pipeline {
 
     /// Wakes whatever waits between two attempts: the user minted a territory, the network is back.
     pub(crate) fn poke(&self) {
+        self.refusals.clear();
         self.poke.notify_waiters();
     }
 
     /// Drives a pack to its end. A panic on the way costs that attempt and is told: without another the pack would stand still
-    /// until the next start, and whoever waits for it.
-    async fn keep_driving(self: Arc<Self>, seq: PackSeq, mut slot: OwnedSemaphorePermit) {
+    /// until the next start, and whoever waits for it. It goes on without a slot where none is free: those that hold them may be
+    /// checkpoints, which wait for it.
+    async fn keep_driving(self: Arc<Self>, seq: PackSeq, slot: OwnedSemaphorePermit) {
+        let mut slot = Some(slot);
         loop {
             let driven = AssertUnwindSafe(self.clone().drive(seq, slot)).catch_unwind();
             if driven.await.is_ok() {
@@ -196,7 +210,7 @@ impl Pipeline {
                 seq.0
             ));
             self.clock.sleep(RETRY_DELAY_MAX).await;
-            slot = self.a_slot().await;
+            slot = self.packs.clone().try_acquire_owned().ok();
         }
     }
 
@@ -205,8 +219,7 @@ impl Pipeline {
         slot.expect("the semaphore is never closed")
     }
 
-    async fn drive(self: Arc<Self>, seq: PackSeq, slot: OwnedSemaphorePermit) {
-        let mut slot = Some(slot);
+    async fn drive(self: Arc<Self>, seq: PackSeq, mut slot: Option<OwnedSemaphorePermit>) {
         let mut backoff = Backoff::new(RETRY_DELAY_MIN, RETRY_DELAY_MAX);
         let mut patience = Patience::default();
         let mut hopeless = Hopeless::default();
@@ -254,8 +267,24 @@ impl Pipeline {
         }
     }
 
-    /// The body has done its duty.
+    /// The body has done its duty, unless a snapshot needs it and no miner ever had it.
     async fn finish(&self, seq: PackSeq) {
+        let pinned = self.builder.pinned();
+        let stays = |pack: Arc<PackRecord>| {
+            let is_pinned = pinned.is_some_and(|pinned| pack.first() <= pinned);
+            is_pinned && pack.may_be_staged()
+        };
+        if !self.ledger.get(seq).is_some_and(stays) {
+            self.remove_body(seq).await;
+        }
+        self.progress.forget(seq);
+        self.rows.forget(seq);
+        self.quiet.lock().remove(&seq);
+        self.refusals.forget(seq);
+        self.urgent.lock().remove(&seq);
+    }
+
+    async fn remove_body(&self, seq: PackSeq) {
         let (staging, builder) = (self.staging.clone(), self.builder.clone());
         let removed = self.blocking(move || {
             let removed = staging.remove(seq);
@@ -266,10 +295,6 @@ impl Pipeline {
             self.errors
                 .push(format!("pack {}: its staged body could not be removed: {error}", seq.0));
         }
-        self.progress.forget(seq);
-        self.rows.forget(seq);
-        self.quiet.lock().remove(&seq);
-        self.urgent.lock().remove(&seq);
     }
 
     /// Makes visible why a pack stands still.

@@ -1,6 +1,6 @@
 //! The reader: a chunk's plaintext from staging or from miners.
 //!
-//! A chunk that is still staged comes from there. Otherwise its frame is read from the miners ([`Ranges`]). Promises (I9): what
+//! A chunk that is still staged comes from there, also out of a pack that never came to the network and is kept for a snapshot. Otherwise its frame is read from the miners ([`Ranges`]). Promises (I9): what
 //! it returns passed the frame's AEAD tag; anything else is an error that says how many answered. One fetch per chunk at a
 //! time, whoever asks.
 
@@ -106,11 +106,7 @@ impl Reader {
     async fn load(&self, id: ChunkId) -> Result<Bytes, FetchError> {
         let _span = stages::FETCH.enter();
         let place = self.parts.builder.find(id)?.ok_or(FetchError::Unknown)?;
-        let staged = self
-            .parts
-            .ledger
-            .get(place.seq)
-            .is_none_or(|pack| pack.state < PackState::Confirmed);
+        let staged = self.parts.ledger.get(place.seq).is_none_or(|pack| pack.may_be_staged());
         let why_not_staged = match staged {
             false => None,
             true => match self.read_staged(id, place).await {

@@ -175,10 +175,12 @@ pub(crate) struct Upkeep {
     errors: Arc<Errors>,
     health: Arc<HealthBook>,
     tasks: Tasks,
+    /// When this run began: monotonic, and by the wall clock.
+    began: (Duration, Duration),
     /// Held by the round that moves or deletes.
     alone: tokio::sync::Mutex<()>,
     /// What lives, as last counted.
-    counted: Mutex<Option<Usages>>,
+    counted: Mutex<Option<usage::Counted>>,
     /// Packs that stay and were copied in this run, with when they are again at the earliest (monotonic); `None`: nothing of them is
     /// left to do.
     copied: Mutex<BTreeMap<PackSeq, Option<Duration>>>,
@@ -192,6 +194,7 @@ pub(crate) struct Upkeep {
 impl Upkeep {
     pub(crate) fn new(parts: UpkeepParts) -> Upkeep {
         Upkeep {
+            began: (parts.clock.monotonic(), parts.clock.wall()),
             config: parts.config,
             chain: parts.chain,
             miners: parts.miners,

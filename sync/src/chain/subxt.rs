@@ -161,6 +161,10 @@ impl Chain for SubxtChain {
         self.ask(CHAIN_CALL_TIMEOUT, move |link| read::balance(link, account).boxed())
     }
 
+    fn note_final(&self, height: u32) {
+        self.0.dial.note_final(height);
+    }
+
     fn height(&self, head: Head) -> BoxFuture<'static, Result<u32, ChainError>> {
         self.ask(CHAIN_CALL_TIMEOUT, move |link| read::height(link, head).boxed())
     }

@@ -2,6 +2,7 @@
 
 mod blocked;
 mod builder;
+mod counting;
 mod crash;
 mod faults;
 mod forks;

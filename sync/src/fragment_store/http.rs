@@ -100,7 +100,8 @@ impl HttpFragments {
         }
         let progress = Progress::new(self.stall);
         let mut response = progress.limit(self.send(request)).await??;
-        if reply::is_reply(response.headers()) || response.status() != status {
+        let headers = response.headers();
+        if reply::is_reply(headers) || reply::is_page(headers) || response.status() != status {
             return Err(progress.limit(reply::read(response)).await??.into_error());
         }
         let mut body = Gathered::of(want);

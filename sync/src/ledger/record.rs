@@ -297,6 +297,11 @@ impl PackRecord {
         self.encoded.is_some() && self.columns.iter().all(|column| column.miner.is_some())
     }
 
+    /// Its body may rest on this disk: it is on its way, or it never was on the network, and a snapshot needs it.
+    pub(crate) fn may_be_staged(&self) -> bool {
+        self.state < PackState::Confirmed || self.state == PackState::Draining && !self.was_stored()
+    }
+
     /// Hashes; a pack past Sealed has them, unless it was doubted then.
     pub fn encoded(&self) -> &Encoded {
         self.encoded

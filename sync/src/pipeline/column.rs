@@ -190,13 +190,18 @@ impl Pipeline {
         column: u8,
         miner: AccountId,
     ) -> Result<Result<(), MinerError>, Blocked> {
-        let _permit = self.fragments.acquire().await.expect("the semaphore is never closed");
+        let mut lane = self.lanes.enter().await;
         self.uplink.turn(fragment_bytes() as u64).await;
+        lane.begin();
         let encoded = placement.pack.encoded();
         let hash = encoded.segments[segment as usize].fragments[usize::from(column)];
         let lost = Arc::new(OnceLock::new());
         let body = self.fragment(placement.pack.seq, segment, column, lost.clone());
         let sent = self.miners.put(miner, encoded.fid, hash, body).await;
+        match &sent {
+            Ok(()) => lane.arrived(),
+            Err(_) => lane.given_up(),
+        }
         // A body that could not be read breaks the request off; the miner is not to blame.
         match lost.get() {
             Some(error) => Err(staging_lost(error)),

@@ -18,7 +18,8 @@
 //! ```
 
 use super::Pipeline;
-use super::reconcile::OnChain;
+use super::reconcile::{OnChain, foreign};
+use super::refusals::Call;
 use crate::chain::{ChainError, Declaration, Head, Territory, TerritoryState};
 use crate::ledger::{Blocked, Column, Durable, Intent, PackRecord, PackState};
 use crate::limits::{COLUMNS, DECLARE_MORTAL_BLOCKS, SEGMENT_CHARGE_BYTES, SPARE_MINERS, fragment_bytes};
@@ -39,6 +40,8 @@ impl Pipeline {
         };
         self.assert_void(pack, height).await?;
         self.await_earlier(pack).await;
+        let now = self.clock.monotonic();
+        self.refusals.check(Call::Declare, pack.seq, now)?;
         self.check_fence().await?;
         self.check_shape(pack).await?;
         let territory = self.check_territory(pack).await?;
@@ -75,8 +78,8 @@ impl Pipeline {
             }
         }
         let fid = pack.encoded().fid;
-        let best =
-            self.chain.deal(fid, Head::Best).await?.is_some() || self.chain.file(fid, Head::Best).await?.is_some();
+        let best = self.chain.deal(fid, Head::Best).await.map_err(foreign)?.is_some()
+            || self.chain.file(fid, Head::Best).await.map_err(foreign)?.is_some();
         match best {
             true => Err(Blocked::Undecided { now, until: now + 1 }),
             false => Ok(()),
@@ -187,7 +190,10 @@ impl Pipeline {
             size: u128::from(pack.body_bytes()),
         };
         self.quiet.lock().remove(&pack.seq);
-        match self.chain.declare(declaration).await {
+        let answer = self.chain.declare(declaration).await;
+        let now = self.clock.monotonic();
+        self.refusals.note(Call::Declare, pack.seq, now, &answer);
+        match answer {
             // Done: the driver comes here again and finds the deal.
             Ok(()) => Ok(()),
             Err(ChainError::Away(why)) => Err(Blocked::ChainAway(why)),

@@ -4,6 +4,7 @@
 //! deletes what another one needs, so the fence is looked at first (I10), and that a file goes which is not this pack.
 
 use super::Pipeline;
+use super::refusals::Call;
 use crate::chain::Head;
 use crate::ledger::{Blocked, Durable, PackRecord, PackState};
 use cessfs_crypto::PackSeq;
@@ -18,16 +19,24 @@ impl Pipeline {
             "I4: the intent is in the journal first"
         );
         if self.holds(&pack).await? {
+            let now = self.clock.monotonic();
+            self.refusals.check(Call::Delete, seq, now)?;
             self.check_fence().await?;
             let answer = self.chain.delete(pack.encoded().fid).await;
+            let now = self.clock.monotonic();
+            self.refusals.note(Call::Delete, seq, now, &answer);
             // Gone is gone: an earlier deletion, whose answer was lost, may have come before this one, which then found nothing.
             if self.holds(&pack).await? {
                 answer?;
                 return Err(Blocked::ChainAway("the deletion is not final yet".into()));
             }
         }
+        self.refusals.forget(seq);
         self.advance(seq, Durable::Now, |pack| pack.state = PackState::Gone)
             .await?;
+        if !pack.was_stored() {
+            self.remove_body(seq).await;
+        }
         Ok(())
     }
 

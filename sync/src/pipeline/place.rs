@@ -113,8 +113,11 @@ impl Pipeline {
     async fn deal_gone(&self, seq: PackSeq, height: u32) -> Result<(), Blocked> {
         self.advance(seq, Durable::Now, move |pack| {
             pack.state = PackState::Declaring;
-            let attempt = pack.intent.map_or(0, |intent| intent.attempt);
-            pack.intent = Some(Intent { height, attempt });
+            let before = pack.intent.unwrap_or(Intent { height, attempt: 0 });
+            pack.intent = Some(Intent {
+                height: before.height.max(height),
+                ..before
+            });
         })
         .await?;
         self.quiet.lock().insert(seq);

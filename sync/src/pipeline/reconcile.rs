@@ -1,9 +1,10 @@
 //! What the chain says about a pack. It wins over whatever the journal hoped for.
 
 use super::Pipeline;
-use crate::chain::{Deal, Head, StoredFile};
+use crate::chain::{ChainError, Deal, Head, StoredFile};
 use crate::fragment_store::Fid;
 use crate::ledger::{Blocked, Column, Durable, PackRecord, PackState};
+use std::sync::atomic::Ordering;
 
 /// A fid at a finalized head.
 pub(super) enum OnChain {
@@ -18,15 +19,24 @@ pub(super) enum OnChain {
     },
 }
 
+/// What stands under the id and makes no sense is somebody else's: nothing is refused to who only asks.
+pub(super) fn foreign(error: ChainError) -> Blocked {
+    match error {
+        ChainError::Refused(why) => Blocked::Taken(why),
+        other => other.into(),
+    }
+}
+
 impl Pipeline {
     /// Asks for height, file and deal, in this order, so that "nothing" holds at the height given or later.
     pub(super) async fn reconcile(&self, pack: &PackRecord) -> Result<OnChain, Blocked> {
         let fid = pack.encoded().fid;
         let height = self.chain.height(Head::Finalized).await?;
+        self.final_height.fetch_max(height, Ordering::Relaxed);
         if let Some(file) = self.our_file(pack, fid).await? {
             return Ok(OnChain::File(file));
         }
-        if let Some(deal) = self.chain.deal(fid, Head::Finalized).await? {
+        if let Some(deal) = self.chain.deal(fid, Head::Finalized).await.map_err(foreign)? {
             let ours = deal.owner == self.chain.account() && deal.segments == pack.encoded().segments;
             return match ours {
                 true => Ok(OnChain::Deal(deal)),
@@ -41,7 +51,7 @@ impl Pipeline {
     }
 
     async fn our_file(&self, pack: &PackRecord, fid: Fid) -> Result<Option<StoredFile>, Blocked> {
-        let Some(file) = self.chain.file(fid, Head::Finalized).await? else {
+        let Some(file) = self.chain.file(fid, Head::Finalized).await.map_err(foreign)? else {
             return Ok(None);
         };
         let account = self.chain.account();
@@ -67,9 +77,14 @@ impl Pipeline {
             miner: Some(miner),
             delivered: true,
         });
+        // The file is final since then at the least: what a later run goes by.
+        let height = self.final_height.load(Ordering::Relaxed);
         self.advance(pack.seq, Durable::Eventually, move |pack| {
             pack.columns = columns;
             pack.state = PackState::Stored;
+            if let Some(intent) = &mut pack.intent {
+                intent.height = intent.height.max(height);
+            }
         })
         .await?;
         Ok(())

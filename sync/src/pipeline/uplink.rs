@@ -58,12 +58,17 @@ impl Uplink {
         }
     }
 
-    /// Changes the limit; what waits already waits as long as it was told, and longer while nothing may be sent.
+    /// Changes the limit. Who waits for his turn asks again: what was told by the old limit does not hold any more.
     pub(crate) fn set(&self, limit: UplinkLimit) {
-        *self.state.lock() = State {
+        let mut state = self.state.lock();
+        if state.limit == limit {
+            return;
+        }
+        *state = State {
             limit,
             paid_at: Duration::ZERO,
         };
+        drop(state);
         self.changed.notify_waiters();
     }
 
@@ -83,20 +88,40 @@ impl Uplink {
 
     /// Waits until `bytes` may go. Who comes first goes first.
     pub(crate) async fn turn(&self, bytes: u64) {
-        self.open().await;
-        let wait = {
-            let mut state = self.state.lock();
-            let UplinkLimit::BytesPerSecond(limit) = state.limit else {
-                return;
+        loop {
+            let changed = self.changed.notified();
+            tokio::pin!(changed);
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            let begins_in = self.state.lock().begins_in(self.clock.monotonic(), bytes);
+            let wait = match begins_in {
+                Some(Duration::ZERO) => return,
+                Some(wait) => wait,
+                None => {
+                    changed.await;
+                    continue;
+                }
             };
-            let now = self.clock.monotonic();
-            let begins = now.max(state.paid_at);
-            state.paid_at = begins + Duration::from_secs_f64(bytes as f64 / limit.max(1) as f64);
-            begins - now
-        };
-        if !wait.is_zero() {
-            self.clock.sleep(wait).await;
-            self.open().await;
+            tokio::select! {
+                biased;
+                () = changed => {}
+                () = self.clock.sleep(wait) => return,
+            }
+        }
+    }
+}
+
+impl State {
+    /// In what time so many bytes may go, which are taken for gone then; `None`: not before another limit.
+    fn begins_in(&mut self, now: Duration, bytes: u64) -> Option<Duration> {
+        match self.limit {
+            UplinkLimit::Any => Some(Duration::ZERO),
+            UplinkLimit::Paused => None,
+            UplinkLimit::BytesPerSecond(limit) => {
+                let begins = now.max(self.paid_at);
+                self.paid_at = begins + Duration::from_secs_f64(bytes as f64 / limit.max(1) as f64);
+                Some(begins - now)
+            }
         }
     }
 }
@@ -144,5 +169,38 @@ mod tests {
         uplink.set(UplinkLimit::Any);
         turn.now_or_never().expect("nothing holds it");
         assert!(uplink.open().now_or_never().is_some());
+    }
+
+    /// A clock on which no wait ever ends.
+    struct Still;
+
+    impl Clock for Still {
+        fn monotonic(&self) -> Duration {
+            Duration::from_secs(1)
+        }
+        fn wall(&self) -> Duration {
+            self.monotonic()
+        }
+        fn sleep(&self, _duration: Duration) -> futures::future::BoxFuture<'static, ()> {
+            futures::future::pending().boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_by_an_old_limit_goes_by_the_new_one() {
+        let uplink = Uplink::new(Arc::new(Still), UplinkLimit::BytesPerSecond(1));
+        assert!(uplink.turn(8 << 20).now_or_never().is_some());
+        let mut second = Box::pin(uplink.turn(8 << 20));
+        let mut third = Box::pin(uplink.turn(8 << 20));
+        assert!((&mut second).now_or_never().is_none() && (&mut third).now_or_never().is_none());
+        uplink.set(UplinkLimit::BytesPerSecond(1));
+        assert!((&mut second).now_or_never().is_none(), "it is the same limit");
+        uplink.set(UplinkLimit::Paused);
+        assert!((&mut second).now_or_never().is_none());
+        uplink.set(UplinkLimit::BytesPerSecond(2));
+        assert!((&mut second).now_or_never().is_some(), "nothing went by this one yet");
+        assert!((&mut third).now_or_never().is_none());
+        uplink.set(UplinkLimit::Any);
+        assert!((&mut third).now_or_never().is_some());
     }
 }

@@ -67,9 +67,7 @@ impl Pipeline {
     /// Reads ranges of all columns back: Stored -> Confirmed, or -> Doubted when `patience` is over.
     pub(super) async fn verify(&self, pack: &PackRecord, patience: &mut Patience) -> Result<(), Blocked> {
         if !holds(Rule::ReadBack) {
-            self.advance(pack.seq, Durable::Now, |pack| pack.state = PackState::Confirmed)
-                .await?;
-            return Ok(());
+            return self.confirm(pack.seq).await;
         }
         let _permit = self.verifies.acquire().await.expect("the semaphore is never closed");
         let columns = (0..COLUMNS as u8).map(|column| self.verify_column(pack, column));
@@ -87,9 +85,7 @@ impl Pipeline {
             troubles.extend(trouble);
         }
         if troubles.is_empty() {
-            self.advance(pack.seq, Durable::Now, |pack| pack.state = PackState::Confirmed)
-                .await?;
-            return Ok(());
+            return self.confirm(pack.seq).await;
         }
         let what: Vec<&str> = troubles.iter().map(|trouble| trouble.what.as_str()).collect();
         let what = what.join("; ");
@@ -106,6 +102,18 @@ impl Pipeline {
         let blamed = troubles.iter().filter(|trouble| trouble.blamed);
         blamed.for_each(|trouble| self.miners.distrust(trouble.miner));
         self.doubt(pack.seq, what).await
+    }
+
+    async fn confirm(&self, seq: PackSeq) -> Result<(), Blocked> {
+        self.advance(seq, Durable::Now, |pack| pack.state = PackState::Confirmed)
+            .await?;
+        self.confirmed.lock().insert(seq, self.clock.monotonic());
+        Ok(())
+    }
+
+    /// When a pack was Confirmed (monotonic), if it was in this run.
+    pub(crate) fn confirmed_at(&self, seq: PackSeq) -> Option<Duration> {
+        self.confirmed.lock().get(&seq).copied()
     }
 
     /// The miners that did not give their columns back had their time.

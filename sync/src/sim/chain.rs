@@ -58,6 +58,10 @@ struct State {
     territory: Option<Territory>,
     /// Files that are listed, and cannot be shown.
     hidden: Vec<Fid>,
+    /// Deals that are nonsense.
+    garbled: Vec<Fid>,
+    /// What [`Chain::note_final`] told.
+    noted: u32,
     miners: Vec<Miner>,
     away: bool,
     fragment_count: u32,
@@ -164,6 +168,22 @@ impl SimChain {
         deal.declaration.segments.truncate(1);
         deal.declaration.segments[0].fragments.reverse();
         deal.reported.clear();
+    }
+
+    /// Somebody declares a pending fid with text that is no hash: the deal that stands then cannot be read.
+    pub fn garble(&self, fid: Fid) {
+        self.hijack(fid);
+        self.state.lock().garbled.push(fid);
+    }
+
+    /// The height at which a file came to be stored.
+    pub fn born(&self, fid: Fid) -> u32 {
+        self.settled().files[&fid].0
+    }
+
+    /// The height that an engine knew of from earlier.
+    pub fn noted_final(&self) -> u32 {
+        self.state.lock().noted
     }
 
     /// Shows deleted files again, as a node does that is late.
@@ -357,6 +377,10 @@ impl Chain for SimChain {
         self.answer(|_| 0)
     }
 
+    fn note_final(&self, height: u32) {
+        self.state.lock().noted = height;
+    }
+
     fn height(&self, head: Head) -> BoxFuture<'static, Result<u32, ChainError>> {
         let height = self.height_of(head);
         self.answer(|_| height)
@@ -390,6 +414,9 @@ impl Chain for SimChain {
 
     fn deal(&self, fid: Fid, head: Head) -> BoxFuture<'static, Result<Option<Deal>, ChainError>> {
         let height = self.height_of(head);
+        if self.state.lock().garbled.contains(&fid) {
+            return ready(Err(ChainError::Refused("the deal holds a hash that is not hex".into()))).boxed();
+        }
         self.answer(|state| {
             let completed = state.files.get(&fid).is_some_and(|(born, _)| *born <= height);
             let deal = state.deals.get(&fid).filter(|deal| deal.born <= height && !completed)?;

@@ -7,6 +7,9 @@
 //! recovered the volume elsewhere did it before that, and needs the pack; or after, and does not. The former makes himself
 //! known within the grace, by a pack of a newer epoch, and then nothing is deleted here any more
 //! (`docs/decisions/0020-two-machines.md`).
+//!
+//! The wall clock may be wrong, then and now. So the grace has to pass in this run, too, by a clock that does not jump; the wall clock is
+//! believed to have advanced in this run by no more than that one; and no pack is taken to be older than one before it.
 
 use super::{Upkeep, UpkeepError};
 use crate::ledger::{Blocked, DrainCause, PackRecord, PackState};
@@ -14,7 +17,7 @@ use crate::limits::{HISTORY_ROOM_PERCENT, MOVE_CHUNKS_MAX, SEGMENT_CHARGE_BYTES}
 use crate::rules::{Rule, holds};
 use crate::store::StoreError;
 use cessfs_crypto::{PackKind, PackSeq};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -114,34 +117,56 @@ impl Upkeep {
     fn due(&self, keep: Duration) -> HashSet<PackSeq> {
         let packs = self.ledger.all();
         let pinned = self.builder.pinned();
-        let now_s = self.clock.wall().as_secs();
+        let grace = self.config.grace;
+        let now = self.clock.monotonic();
+        let (began, began_wall) = self.began;
+        let now_s = (began_wall + now.saturating_sub(began))
+            .min(self.clock.wall())
+            .as_secs();
+        let sealed_s = sealing_times(&packs, now_s);
+        let ages = Ages {
+            is_old: &|other| sealed_s[&other.seq] <= now_s.saturating_sub(keep.as_secs()),
+            is_settled: &|other| {
+                let since = self.pipeline.confirmed_at(other.seq).unwrap_or(began);
+                let is_past = other.changed_at_s <= now_s;
+                now.saturating_sub(since) >= grace
+                    && (!is_past || other.changed_at_s <= now_s.saturating_sub(grace.as_secs()))
+            },
+        };
         let due = packs.iter().filter(|pack| {
             let Some(checkpoint) = pack.drain.and_then(|drain| drain.checkpoint) else {
                 return false;
             };
             pack.state == PackState::Draining
                 && !super::is_pinned(pack, pinned)
-                && is_superseded(
-                    &packs,
-                    pack,
-                    PackSeq(checkpoint),
-                    now_s.saturating_sub(keep.as_secs()),
-                    now_s.saturating_sub(self.config.grace.as_secs()),
-                )
+                && is_superseded(&packs, pack, PackSeq(checkpoint), &ages)
         });
         due.map(|pack| pack.seq).collect()
     }
 }
 
-/// From a checkpoint on that was sealed at `before_s` or earlier, everything is Confirmed and tells a tree without this pack;
-/// up to that checkpoint it is so since `settled_s` at the latest.
-fn is_superseded(
-    packs: &[Arc<PackRecord>],
-    pack: &PackRecord,
-    checkpoint: PackSeq,
-    before_s: u64,
-    settled_s: u64,
-) -> bool {
+/// When each pack was sealed: not before any that was sealed before it. Times that are yet to come make only their own packs young.
+fn sealing_times(packs: &[Arc<PackRecord>], now_s: u64) -> HashMap<PackSeq, u64> {
+    let mut latest = 0;
+    let sealed = packs.iter().map(|pack| {
+        if pack.sealed_at_s <= now_s {
+            latest = pack.sealed_at_s.max(latest);
+        }
+        (pack.seq, pack.sealed_at_s.max(latest))
+    });
+    sealed.collect()
+}
+
+/// How old packs are.
+struct Ages<'a> {
+    /// Sealed so long ago that history may begin with it.
+    is_old: &'a dyn Fn(&PackRecord) -> bool,
+    /// Known to be on the network for the grace.
+    is_settled: &'a dyn Fn(&PackRecord) -> bool,
+}
+
+/// From a checkpoint on that is old, everything is Confirmed and tells a tree without this pack; up to that checkpoint it is settled.
+fn is_superseded(packs: &[Arc<PackRecord>], pack: &PackRecord, checkpoint: PackSeq, ages: &Ages<'_>) -> bool {
     let later = || packs.iter().filter(|other| other.seq > pack.seq && !other.beside);
     let stands = |other: &&Arc<PackRecord>| match other.state {
         PackState::Confirmed => true,
@@ -155,12 +180,11 @@ fn is_superseded(
     let found = later()
         .filter(|other| other.seq >= checkpoint && other.kind == PackKind::Checkpoint)
         .filter(stands)
-        .find(|other| other.sealed_at_s <= before_s);
+        .find(|other| (ages.is_old)(other));
     let Some(found) = found else { return false };
     // One that drains was Confirmed before that; of one that goes, nobody needs anything.
-    let is_settled = |other: &PackRecord| {
-        other.changed_at_s <= settled_s || other.state >= PackState::Deleting || !holds(Rule::Grace)
-    };
+    let is_settled =
+        |other: &PackRecord| (ages.is_settled)(other) || other.state >= PackState::Deleting || !holds(Rule::Grace);
     // What moved may have gone into any pack up to that checkpoint, and on from there into later ones.
     later().all(|other| other.state != PackState::Lost)
         && later()
@@ -170,7 +194,7 @@ fn is_superseded(
 
 #[cfg(test)]
 mod tests {
-    use super::is_superseded;
+    use super::{Ages, is_superseded, sealing_times};
     use crate::ledger::{Column, Drain, DrainCause, Encoded, PackRecord, PackState};
     use crate::limits::COLUMNS;
     use cessfs_crypto::{PackKind, PackSeq};
@@ -209,11 +233,16 @@ mod tests {
         })
     }
 
+    const ALL_OLD: Ages<'static> = Ages {
+        is_old: &|other| other.sealed_at_s <= NOW_S,
+        is_settled: &|other| other.changed_at_s <= NOW_S,
+    };
+
     /// Whether a dead data pack may go whose contents moved before a checkpoint in this state.
     fn may_go(state: PackState, cause: Option<DrainCause>) -> bool {
         let dead = record(1, PackKind::Data, PackState::Draining, Some(DrainCause::Dead));
         let packs = [dead.clone(), record(2, PackKind::Checkpoint, state, cause)];
-        is_superseded(&packs, &dead, PackSeq(2), NOW_S, NOW_S)
+        is_superseded(&packs, &dead, PackSeq(2), &ALL_OLD)
     }
 
     #[test]
@@ -233,6 +262,20 @@ mod tests {
         let doubted = record(2, PackKind::Checkpoint, PackState::Draining, Some(DrainCause::Doubted));
         let mut packs = vec![dead.clone(), doubted];
         packs.push(record(3, PackKind::Checkpoint, PackState::Confirmed, None));
-        assert!(is_superseded(&packs, &dead, PackSeq(2), NOW_S, NOW_S));
+        assert!(is_superseded(&packs, &dead, PackSeq(2), &ALL_OLD));
+    }
+
+    #[test]
+    fn no_pack_is_older_than_one_before_it_and_one_from_the_future_is_young_alone() {
+        let sealed = |seq: u64, at_s: u64| {
+            let record = record(seq, PackKind::Data, PackState::Confirmed, None);
+            Arc::new(PackRecord {
+                sealed_at_s: at_s,
+                ..PackRecord::clone(&record)
+            })
+        };
+        let times = sealing_times(&[sealed(1, 500), sealed(2, 2000), sealed(3, 0), sealed(4, 700)], NOW_S);
+        let times: Vec<u64> = (1..=4).map(|seq| times[&PackSeq(seq)]).collect();
+        assert_eq!(times, [500, 2000, 500, 700]);
     }
 }

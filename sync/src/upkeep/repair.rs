@@ -90,7 +90,7 @@ impl Upkeep {
     fn choose(&self, all: bool, pinned: Option<PackSeq>) -> Vec<Arc<PackRecord>> {
         let packs = self.ledger.all();
         let counted = self.counted.lock().clone();
-        let nothing_lies = |seq| counted.as_ref().is_some_and(|usages| !usages.contains_key(&seq));
+        let nothing_lies = |seq| counted.as_ref().is_some_and(|counted| counted.is_bare(seq));
         let now = self.clock.monotonic();
         let copied = self.copied.lock().clone();
         let rests = |seq| match copied.get(&seq) {

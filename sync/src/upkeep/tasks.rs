@@ -51,8 +51,7 @@ impl Upkeep {
         let held = packs.iter().filter(|pack| is_held(pack));
         let overdue = held.filter_map(|pack| {
             let health = self.health.get(pack.seq);
-            let late =
-                |at_s: u64, every: Duration| now_s.checked_sub(at_s.max(pack.sealed_at_s) + every.as_secs().max(1));
+            let late = |at_s: u64, every: Duration| late_s(now_s, [at_s, pack.sealed_at_s], every);
             match late(health.read_at_s, self.config.scrub_full_interval) {
                 Some(late) => Some((late, pack.seq, Depth::Full)),
                 None => {
@@ -275,11 +274,34 @@ impl Upkeep {
     /// Live and dead bytes of all packs, as last counted.
     pub(crate) fn last_count(&self) -> Option<(u64, u64)> {
         let counted = self.counted.lock();
-        let usages = counted.as_ref()?;
+        let usages = &counted.as_ref()?.usages;
         let live: u64 = usages.values().map(|usage| usage.live_bytes).sum();
         let packs = self.ledger.all();
         let stored = packs.iter().filter(|pack| pack.state != PackState::Gone);
         let bytes: u64 = stored.map(|pack| pack.body_bytes()).sum();
         Some((live, bytes.saturating_sub(live)))
+    }
+}
+
+/// By how many seconds something is late that is due so long after the later of two times; `None`: it is not due. A time that is yet to
+/// come is one of a clock that was wrong: as good as none.
+fn late_s(now_s: u64, since_s: [u64; 2], every: Duration) -> Option<u64> {
+    let past = since_s.into_iter().filter(|at_s| *at_s <= now_s);
+    let due_s = past.max().unwrap_or(0).saturating_add(every.as_secs().max(1));
+    now_s.checked_sub(due_s)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_looked_at_in_the_future_is_due() {
+        let day = Duration::from_secs(86_400);
+        let now_s = 1_700_000_000;
+        assert_eq!(late_s(now_s, [now_s - 86_400, 5], day), Some(0));
+        assert_eq!(late_s(now_s, [now_s - 86_399, 5], day), None);
+        assert!(late_s(now_s, [now_s + 1, 5], day).is_some());
+        assert!(late_s(now_s, [u64::MAX, u64::MAX], day).is_some());
     }
 }

@@ -25,6 +25,22 @@ pub struct Usage {
 
 /// By pack; packs in which nothing lies are not in it.
 pub type Usages = BTreeMap<PackSeq, Usage>;
+
+/// What a count found.
+#[derive(Clone)]
+pub(super) struct Counted {
+    pub(super) usages: Usages,
+    /// The newest pack there was when it began: of later ones it knows nothing.
+    pub(super) newest: PackSeq,
+}
+
+impl Counted {
+    /// No chunk is read from this pack any more, be it needed or not.
+    pub(super) fn is_bare(&self, seq: PackSeq) -> bool {
+        seq <= self.newest && !self.usages.contains_key(&seq)
+    }
+}
+
 /// Chunks with the packs they lie in.
 pub(super) type Stock = Vec<(ChunkId, PackSeq)>;
 
@@ -43,10 +59,16 @@ fn mark(id: &ChunkId) -> u64 {
 impl Upkeep {
     /// Counts what lives everywhere.
     pub(super) async fn count(self: &std::sync::Arc<Self>) -> Result<Usages, UpkeepError> {
-        let upkeep = self.clone();
+        let (upkeep, newest) = (
+            self.clone(),
+            self.ledger.all().last().map_or(PackSeq(0), |pack| pack.seq),
+        );
         let counted = self.blocking(move || upkeep.count_now()).await?;
         let usages = counted.ok_or(UpkeepError::NobodyKnows)?;
-        *self.counted.lock() = Some(usages.clone());
+        *self.counted.lock() = Some(Counted {
+            usages: usages.clone(),
+            newest,
+        });
         Ok(usages)
     }
 

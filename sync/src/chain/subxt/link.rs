@@ -102,6 +102,11 @@ impl Dial {
         }
     }
 
+    /// Finality was this far in an earlier run.
+    pub(super) fn note_final(&self, height: u32) {
+        self.finality.0.fetch_max(u64::from(height), Ordering::Relaxed);
+    }
+
     /// The connection, made now if there is none. Tells also whether it was made before.
     pub(super) async fn link(&self) -> Result<(Arc<Link>, bool), ChainError> {
         let mut state = self.state.lock().await;

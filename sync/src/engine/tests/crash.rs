@@ -64,3 +64,19 @@ async fn crashes_at_any_moment_neither_declare_twice_nor_lose_a_chunk() {
     let engine = rig.open();
     rig.assert_fetch(&engine, &chunks).await;
 }
+
+/// Behind one address may be several nodes, and the first that answers the next run may be one that lags.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_later_run_knows_how_far_finality_was_when_the_last_pack_was_stored() {
+    let rig = Rig::new(12, 13);
+    let engine = rig.open();
+    assert_eq!(rig.world.chain.noted_final(), 0, "nothing is known yet");
+    let chunks = rig.chunks(1, 5000);
+    rig.submit(&engine, &chunks);
+    engine.settle().await.expect("settle");
+    let (fid, _) = rig.world.chain.declarations()[0];
+    drop(engine);
+    let _engine = rig.open();
+    let noted = rig.world.chain.noted_final();
+    assert!(noted >= rig.world.chain.born(fid), "{noted}");
+}

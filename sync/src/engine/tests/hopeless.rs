@@ -1,7 +1,7 @@
 //! Packs that can never be placed: what is in them goes into others, and nothing waits for them for ever.
 
 use super::rig::{Chunk, Rig, eventually};
-use super::upkeep::{Owner, name, open_on};
+use super::upkeep::{Owner, name, open_on, seq_of};
 use crate::chain::{Chain, Head, TerritoryState};
 use crate::chunk_store::{ChunkStore, Standing};
 use crate::clock::Clock;
@@ -81,6 +81,67 @@ async fn what_somebody_else_declared_away_is_sent_again_in_another_pack() {
     drop(engine);
     let engine = open_on(&rig, rig.store.clone(), &owner, impatient);
     rig.assert_fetch(&engine, &chunks).await;
+}
+
+/// What lives in such a pack moves; what only a snapshot names is nowhere else than in its body.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_snapshot_needs_of_a_pack_that_was_declared_away_stays_on_this_disk() {
+    let rig = Rig::new(13, 911);
+    let owner = Arc::new(Owner::default());
+    owner.talk();
+    (0..13).for_each(|number| rig.world.miners.set_fault(number, Some(Fault::Silent)));
+    let engine = open_on(&rig, rig.store.clone(), &owner, impatient);
+    let chunks = rig.chunks(3, 5000);
+    name(&owner, &chunks[..2]);
+    rig.submit(&engine, &chunks);
+    engine.seal().expect("seal");
+    let pack = seq_of(&engine, chunks[2].0);
+    owner.pin(Some(pack));
+    let settled = tokio::spawn(engine.settle());
+    eventually("it is declared", || {
+        engine.status().packs.contains_key(&PackState::Placing)
+    })
+    .await;
+    let (fid, _) = rig.world.chain.declarations()[0];
+    rig.world.chain.hijack(fid);
+    (0..13).for_each(|number| rig.world.miners.set_fault(number, None));
+    settled.await.expect("no panic").expect("settle");
+    eventually("other bodies go", || rig.staged() == 1).await;
+    assert_eq!(engine.pack_state(pack), Some(PackState::Draining));
+    engine.collect(false).await.expect("collect");
+    drop(engine);
+    let engine = open_on(&rig, rig.store.clone(), &owner, impatient);
+    assert_eq!(rig.staged(), 1, "nor does the next run remove it");
+    engine.replay(pack, Box::new(|_| Ok(()))).await.expect("its metadata");
+    rig.assert_fetch(&engine, &chunks).await;
+    // Without the snapshot it goes.
+    owner.pin(None);
+    engine.settle().await.expect("settle");
+    engine.collect(false).await.expect("collect");
+    eventually("no body is left", || rig.staged() == 0).await;
+}
+
+/// A deal that cannot even be read is as little ours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_nonsense_was_declared_over_is_sent_again_in_another_pack() {
+    let rig = Rig::new(13, 921);
+    let owner = Arc::new(Owner::default());
+    (0..13).for_each(|number| rig.world.miners.set_fault(number, Some(Fault::Silent)));
+    let engine = open_on(&rig, rig.store.clone(), &owner, impatient);
+    let chunks = rig.chunks(3, 5000);
+    name(&owner, &chunks);
+    rig.submit(&engine, &chunks);
+    let settled = tokio::spawn(engine.settle());
+    eventually("it is declared", || {
+        engine.status().packs.contains_key(&PackState::Placing)
+    })
+    .await;
+    let (fid, _) = rig.world.chain.declarations()[0];
+    rig.world.chain.garble(fid);
+    (0..13).for_each(|number| rig.world.miners.set_fault(number, None));
+    rig.blocked(&engine, |reason| matches!(reason, Blocked::Taken(_))).await;
+    settled.await.expect("no panic").expect("settle");
+    assert_settled(&rig, &engine, &chunks).await;
 }
 
 /// A body that is gone before its pack was encoded, or gone or changed before it is placed: the cache has what is in it.

@@ -42,13 +42,20 @@ impl Reply {
 
 /// Whether an answer with these headers is a reply rather than a fragment's bytes.
 pub(super) fn is_reply(headers: &HeaderMap) -> bool {
-    headers
-        .get(CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with("application/json"))
+    is_of_type(headers, "application/json")
 }
 
-/// Reads a reply. Anything that is none (a web server that is no miner, a proxy's page) becomes an error by its status.
+/// Whether it is a page for people, which no miner has.
+pub(super) fn is_page(headers: &HeaderMap) -> bool {
+    is_of_type(headers, "text/html")
+}
+
+fn is_of_type(headers: &HeaderMap, kind: &str) -> bool {
+    let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    value.is_some_and(|value| value.trim_start().to_ascii_lowercase().starts_with(kind))
+}
+
+/// Reads a reply. Anything that is none (a web server that is no miner, a proxy's page) is an answer of nobody.
 pub(super) async fn read(mut response: Response) -> Result<Reply, MinerError> {
     let status = response.status();
     let mut body = Vec::new();
@@ -66,15 +73,11 @@ pub(super) fn parse(status: StatusCode, body: &[u8]) -> Result<Reply, MinerError
     serde_json::from_slice(body).map_err(|_| not_a_reply(status))
 }
 
+/// Whatever answered was no miner: between it and us is a login page, a filter or a broken proxy, which says nothing of what it holds.
 fn not_a_reply(status: StatusCode) -> MinerError {
-    let text = format!("HTTP {status} without a miner's answer");
-    if status.is_server_error() {
-        MinerError::Unreachable(text)
-    } else if status == StatusCode::FORBIDDEN {
-        MinerError::Refused(text)
-    } else {
-        MinerError::Wrong(text)
-    }
+    MinerError::Unreachable(format!(
+        "HTTP {status} without a miner's answer: something on the way answers in its place"
+    ))
 }
 
 /// The fields of `/status` that are used; a miner that leaves one out is not refused for it.

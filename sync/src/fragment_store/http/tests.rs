@@ -71,7 +71,7 @@ impl Server {
         match mood {
             Mood::Honest | Mood::Short | Mood::Long => None,
             Mood::Silent => std::future::pending().await,
-            Mood::NoMiner => Some("<html>hello</html>".into_response()),
+            Mood::NoMiner => Some(axum::response::Html("<html>log in here</html>").into_response()),
             Mood::Code(code) => Some(json(code, "null")),
             Mood::Forbidden => Some((StatusCode::FORBIDDEN, json(403, "null")).into_response()),
         }
@@ -225,9 +225,12 @@ async fn errors_have_the_kind_that_the_caller_acts_on() {
     assert!(matches!(get().await, Err(MinerError::Refused(_))));
     server.set(Mood::Code(200));
     assert!(matches!(get().await, Err(MinerError::Wrong(_))));
+    // A login page in front of all miners says nothing of what they hold.
     server.set(Mood::NoMiner);
-    assert!(matches!(get().await, Err(MinerError::Wrong(_))));
-    assert!(matches!(put().await, Err(MinerError::Wrong(_))));
+    assert!(matches!(get().await, Err(MinerError::Unreachable(_))));
+    assert!(matches!(put().await, Err(MinerError::Unreachable(_))));
+    let whole = FragmentStore::get(&client, &endpoint, FID, FRAGMENT, WHOLE).await;
+    assert!(matches!(whole, Err(MinerError::Unreachable(_))), "{whole:?}");
     for mood in [Mood::Short, Mood::Long] {
         server.set(mood);
         assert!(matches!(get().await, Err(MinerError::Wrong(_))));
@@ -260,6 +263,43 @@ async fn a_silent_or_absent_miner_is_unreachable_in_time() {
     assert!(start.elapsed() < Duration::from_secs(10));
     let got = FragmentStore::probe(&client, "http://127.0.0.1:1").await;
     assert!(matches!(got, Err(MinerError::Unreachable(text)) if text.contains("refused")));
+}
+
+/// Takes one upload at so many bytes each time, through a small buffer, and answers it.
+async fn slow_line(bytes: usize, pause: Duration) -> String {
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.set_recv_buffer_size(128 << 10).unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let listener = socket.listen(1).unwrap();
+    let endpoint = format!("http://{}", listener.local_addr().unwrap());
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let (mut piece, mut got) = (vec![0; bytes], 0);
+        while got < FRAGMENT_BYTES {
+            got += stream.read(&mut piece).await.unwrap();
+            tokio::time::sleep(pause).await;
+        }
+        let body = r#"{"code":200,"msg":"ok","data":null}"#;
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        // Dropped with bytes unread, it would be reset.
+        let _ = stream.read_to_end(&mut piece).await;
+    });
+    endpoint
+}
+
+#[tokio::test]
+async fn what_the_system_has_yet_to_send_is_no_stall() {
+    let endpoint = slow_line(64 << 10, Duration::from_millis(30)).await;
+    let client = HttpFragments {
+        stall: Duration::from_millis(400),
+        ..client()
+    };
+    let start = Instant::now();
+    FragmentStore::put(&client, &endpoint, FID, FRAGMENT, pieces())
+        .await
+        .unwrap();
+    assert!(start.elapsed() > client.stall * 3, "the line was fast");
 }
 
 #[tokio::test]
