@@ -104,7 +104,8 @@ impl Dial {
 
     /// Finality was this far in an earlier run.
     pub(super) fn note_final(&self, height: u32) {
-        self.finality.0.fetch_max(u64::from(height), Ordering::Relaxed);
+        let mut heard = self.finality.0.lock();
+        heard.height = heard.height.max(u64::from(height));
     }
 
     /// The connection, made now if there is none. Tells also whether it was made before.
