@@ -344,7 +344,7 @@ fn a_measurement_that_is_broken_off_leaves_nothing() -> Result<()> {
     eventually("the measurement to begin", PATIENCE, || Ok(entries(dir.path())? > 0))?;
     nix::sys::signal::kill(
         nix::unistd::Pid::from_raw(bench.id() as i32),
-        nix::sys::signal::Signal::SIGINT,
+        nix::sys::signal::Signal::SIGTERM,
     )?;
     let began = Instant::now();
     let ended = bench.wait()?;
