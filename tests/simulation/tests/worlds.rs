@@ -61,7 +61,7 @@ fn a_writer_that_goes_on_after_another_took_over_is_found() {
 
 #[test]
 fn a_pack_deleted_before_what_lives_in_it_has_moved_is_found() {
-    found(Rule::Moved, "", 1..120);
+    found(Rule::Moved, "", 1..400);
 }
 
 #[test]
