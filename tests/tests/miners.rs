@@ -103,7 +103,9 @@ fn with_fewer_than_four_good_miners_a_read_fails_and_says_so() -> Result<()> {
 struct Halted(Pid);
 
 impl Halted {
-    fn new(pid: Pid) -> Result<Halted> {
+    fn network(network: &Network) -> Result<Halted> {
+        let pid = network.status()?["pid"].as_i64().context("status names the process")?;
+        let pid = Pid::from_raw(i32::try_from(pid)?);
         kill(pid, Signal::SIGSTOP)?;
         Ok(Halted(pid))
     }
@@ -135,8 +137,7 @@ fn whoever_writes_does_not_wait_for_readers_that_wait_for_the_network() -> Resul
     volume.sync(PATIENCE)?;
     volume.evict()?;
     drop_kernel_caches()?;
-    let pid = network.status()?["pid"].as_i64().context("status names the process")?;
-    let halted = Halted::new(Pid::from_raw(i32::try_from(pid)?))?;
+    let halted = Halted::network(&network)?;
     std::thread::scope(|scope| {
         let readers: Vec<_> = (0..READERS)
             .map(|i| {
@@ -180,8 +181,7 @@ fn who_waits_for_the_network_can_be_killed() -> Result<()> {
     volume.sync(PATIENCE)?;
     volume.evict()?;
     drop_kernel_caches()?;
-    let pid = network.status()?["pid"].as_i64().context("status names the process")?;
-    let halted = Halted::new(Pid::from_raw(i32::try_from(pid)?))?;
+    let halted = Halted::network(&network)?;
     for (name, signal, program) in [
         ("buffered", Signal::SIGKILL, "open(sys.argv[1], 'rb').read()"),
         (
@@ -226,7 +226,6 @@ fn a_seek_beside_a_reader_that_waits_holds_up_no_writer_and_hides_nothing() -> R
     let mount = volume.mount(&dir.path().join("mnt"))?;
     let path = mount.path().join("file");
     tree::write_noise(&path, 4, 8)?;
-    let pid = network.status()?["pid"].as_i64().context("status names the process")?;
     for last in [false, true] {
         volume.sync(PATIENCE)?;
         volume.evict()?;
@@ -234,7 +233,7 @@ fn a_seek_beside_a_reader_that_waits_holds_up_no_writer_and_hides_nothing() -> R
         let file = File::options().read(true).write(true).open(&path)?;
         let size = file.metadata()?.len();
         let waited_for = if last { size - 1 } else { 3 * CHUNK };
-        let halted = Halted::new(Pid::from_raw(i32::try_from(pid)?))?;
+        let halted = Halted::network(&network)?;
         std::thread::scope(|scope| {
             let read = || File::open(&path)?.read_at(&mut [0], waited_for);
             let reader = scope.spawn(read);
@@ -294,8 +293,7 @@ fn whole_blocks_are_written_over_what_is_not_here() -> Result<()> {
     volume.sync(PATIENCE)?;
     volume.evict()?;
     drop_kernel_caches()?;
-    let pid = network.status()?["pid"].as_i64().context("status names the process")?;
-    let halted = Halted::new(Pid::from_raw(i32::try_from(pid)?))?;
+    let halted = Halted::network(&network)?;
     let began = Instant::now();
     let file = OpenOptions::new().write(true).open(&path)?;
     for chunk in 0..CHUNKS {
@@ -308,7 +306,6 @@ fn whole_blocks_are_written_over_what_is_not_here() -> Result<()> {
     let others = mount.path().join("written meanwhile");
     std::fs::write(&others, b"not for the network to hold up")?;
     let took = began.elapsed();
-    // Asked for here: nothing of it waits, and none of it needs the network.
     let is_here = std::fs::read(&others)?;
     drop(halted);
     assert!(took < Duration::from_secs(20), "{took:?}");

@@ -31,15 +31,22 @@ impl Behind {
     }
 }
 
+/// What lseek(2) asks for, and from where on.
+pub(super) fn sought(offset: i64, whence: i32) -> Result<(Seek, u64), Errno> {
+    let what = match whence {
+        libc::SEEK_DATA => Seek::Data,
+        libc::SEEK_HOLE => Seek::Hole,
+        _ => return Err(Errno::EINVAL),
+    };
+    let from = u64::try_from(offset).map_err(|_| Errno::ENXIO)?;
+    Ok((what, from))
+}
+
 impl Adapter {
     pub(super) fn seek(&self, ino: INodeNo, fh: FileHandle, offset: i64, whence: i32, reply: ReplyLseek) {
-        let what = match whence {
-            libc::SEEK_DATA => Seek::Data,
-            libc::SEEK_HOLE => Seek::Hole,
-            _ => return reply.error(Errno::EINVAL),
-        };
-        let Ok(from) = u64::try_from(offset) else {
-            return reply.error(Errno::ENXIO);
+        let (what, from) = match sought(offset, whence) {
+            Ok(sought) => sought,
+            Err(errno) => return reply.error(errno),
         };
         if self.kernel_cache != KernelCache::Writeback || !self.vfs.is_open_to_write(ino.0) {
             return answer(self.vfs.seek(ino.0, fh.0, from, what), reply, |e| {

@@ -4,9 +4,10 @@
 use super::convert::{self, file_attr, file_kind};
 use super::patience::Wanted;
 use super::privileges::Asker;
+use super::seek::sought;
 use super::waiting::Reader;
 use super::{Adapter, GENERATION, ttl};
-use cessfs_vfs::{Look, Seek, Tree, VfsError};
+use cessfs_vfs::{Look, Tree, VfsError};
 use fuser::{
     Errno, INodeNo, OpenFlags, ReplyAttr, ReplyData, ReplyDirectory, ReplyDirectoryPlus, ReplyEmpty, ReplyEntry,
     ReplyLseek, ReplyOpen, ReplyXattr,
@@ -92,13 +93,9 @@ impl Adapter {
     }
 
     pub(super) fn seek_in_snapshot(&self, ino: INodeNo, offset: i64, whence: i32, reply: ReplyLseek) {
-        let what = match whence {
-            libc::SEEK_DATA => Seek::Data,
-            libc::SEEK_HOLE => Seek::Hole,
-            _ => return reply.error(Errno::EINVAL),
-        };
-        let Ok(from) = u64::try_from(offset) else {
-            return reply.error(Errno::ENXIO);
+        let (what, from) = match sought(offset, whence) {
+            Ok(sought) => sought,
+            Err(errno) => return reply.error(errno),
         };
         self.with_tree("lseek", ino, move |fs, tree| {
             match tree.and_then(|tree| tree.seek(ino.0, from, what)) {

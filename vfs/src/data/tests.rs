@@ -18,6 +18,15 @@ mod young;
 
 const MIB: usize = 1 << 20;
 
+/// A file of `len` bytes that the network has and the cache has not.
+fn absent(at_rest: AtRest, len: usize) -> Bench {
+    let bench = Bench::new(at_rest);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, len));
+    bench.make_absent();
+    bench
+}
+
 #[test]
 fn pieces_end_at_chunks() {
     let piece = |chunk, range| Piece { chunk, range };

@@ -4,15 +4,6 @@ use super::*;
 use crate::limits::COMPLETION_POLL;
 use crate::request::SpaceChange;
 
-/// A file of `len` bytes that the network has and the cache has not.
-fn absent(at_rest: AtRest, len: usize) -> Bench {
-    let bench = Bench::new(at_rest);
-    bench.create(5);
-    bench.write(5, 0, &pattern(1, len));
-    bench.make_absent();
-    bench
-}
-
 fn stored(bench: &Bench, chunk: u64) -> cessfs_crypto::ChunkId {
     bench.extent(5, chunk).unwrap().stored.unwrap().0
 }

@@ -3,15 +3,6 @@
 use super::*;
 use crate::request::{Seek, SpaceChange};
 
-/// A file of `len` bytes that the network has and the cache has not.
-fn absent(at_rest: AtRest, len: usize) -> Bench {
-    let bench = Bench::new(at_rest);
-    bench.create(5);
-    bench.write(5, 0, &pattern(1, len));
-    bench.make_absent();
-    bench
-}
-
 fn blocks(bench: &Bench, ino: u64) -> u64 {
     bench.file(ino).state.read().record.blocks
 }
