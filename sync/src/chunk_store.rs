@@ -92,6 +92,12 @@ pub trait ChunkStore: Send + Sync + 'static {
     fn replay(&self, seq: PackSeq, sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>>;
     /// Hands over the delta frames of the packs that are sealed and not known to be on the network, oldest first.
     fn replay_unsent(&self, sink: FrameSink) -> BoxFuture<'static, Result<(), FetchError>>;
+    /// The last pack that this history and that of the machine which took the volume over both have: whatever changed since
+    /// then is in no tree that anybody else will see, sent or not. `None`: nobody took it over by a recovery.
+    ///
+    /// # Errors
+    /// It is not known yet, and the network does not tell.
+    fn parted_at(&self) -> BoxFuture<'static, Result<Option<PackSeq>, FetchError>>;
     /// Another machine has taken the volume over: nothing that is changed here will ever be sent.
     fn is_fenced(&self) -> bool;
     /// Seals the open pack (with whatever delta is pending) and resolves when every pack sealed so far is Confirmed.

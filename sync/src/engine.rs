@@ -29,10 +29,12 @@ use crate::deltas::{Deltas, FrameSink, Staged};
 use crate::dice::Dice;
 use crate::foreground::Foreground;
 use crate::ledger::{Ledger, PackState, Place, stopped};
+use crate::limits::PARTING_TIMEOUT;
 use crate::miners::Miners;
 use crate::pipeline::{Pipeline, PipelineParts, UplinkLimit};
 use crate::ranges::{Ranges, RangesParts};
 use crate::reader::{Reader, ReaderParts};
+use crate::recovery::Parting;
 use crate::staging::Staging;
 use crate::store::{MetaStore, StoreError};
 use crate::tasks::{Gone, Tasks};
@@ -413,6 +415,36 @@ impl ChunkStore for Engine {
                 deltas.of_pack(&pack, &mut sink).await?;
             }
             Ok(())
+        }
+        .boxed()
+    }
+
+    fn parted_at(&self) -> BoxFuture<'static, Result<Option<PackSeq>, FetchError>> {
+        if self.ledger.fenced().is_none() || self.ledger.is_forked() {
+            return async { Ok(None) }.boxed();
+        }
+        let (pipeline, builder) = (self.pipeline.clone(), self.builder.clone());
+        let (deltas, ledger, clock) = (self.deltas.clone(), self.ledger.clone(), self.clock.clone());
+        async move {
+            let parting = Parting {
+                chain: &*pipeline.chain,
+                labels: &builder.labels,
+                volume: builder.keys.volume(),
+                deltas: &deltas,
+                ledger: &ledger,
+            };
+            let found = tokio::select! {
+                found = parting.find() => found,
+                () = clock.sleep(PARTING_TIMEOUT) => Err(FetchError::Unavailable("the network does not tell".into())),
+            };
+            let known = ledger.parted_at()?;
+            match found {
+                Ok(seq) if known == Some(seq) => {}
+                Ok(seq) => ledger.part_at(seq)?,
+                // The packs that showed it may be gone since.
+                Err(error) => return known.map_or(Err(error), |seq| Ok(Some(seq))),
+            }
+            found.map(Some)
         }
         .boxed()
     }

@@ -30,6 +30,8 @@ pub(crate) const LAST_SEQ_KEY: &[u8] = b"Slast_seq";
 /// The newer epoch that was seen on the network, or this writer's own where a copy of it writes: once seen, this writer never
 /// sends again.
 const FENCED_KEY: &[u8] = b"Sfenced";
+/// The last pack that this history and that of the newer epoch both have (8, little-endian).
+const PARTED_KEY: &[u8] = b"Sparted";
 /// Key of the note that a recovered volume is to make itself known (value: version, 1).
 pub(crate) const CLAIM_KEY: &[u8] = b"Sclaim";
 /// Records read per scan.
@@ -173,6 +175,24 @@ impl Ledger {
         self.write(batch, Durable::Eventually)?;
         self.announce();
         Ok(())
+    }
+
+    /// The last pack that this history and the newer one both have, if that was found out.
+    pub(crate) fn parted_at(&self) -> Result<Option<PackSeq>, StoreError> {
+        let corrupt = || StoreError::Corrupt("the pack at which histories part".into());
+        let Some(bytes) = self.store.get(PARTED_KEY)? else {
+            return Ok(None);
+        };
+        let seq = bytes.try_into().map_err(|_| corrupt())?;
+        Ok(Some(PackSeq(u64::from_le_bytes(seq))))
+    }
+
+    /// Remembers it: the packs that show it may go.
+    pub(crate) fn part_at(&self, seq: PackSeq) -> Result<(), StoreError> {
+        let _change = self.change.lock();
+        let mut batch = Batch::new();
+        batch.put(PARTED_KEY, seq.0.to_le_bytes());
+        self.write(batch, Durable::Eventually)
     }
 
     /// Whether the next pack should carry all metadata. The first of an epoch after the first one does: it closes what

@@ -254,6 +254,8 @@ pub const HOLDERS_KEPT: usize = 64;
 
 /// Files of the account asked of the chain at the same time.
 pub const SURVEYS_IN_FLIGHT: usize = 32;
+/// How long a machine that was taken over from asks the network where the newer history leaves its own.
+pub const PARTING_TIMEOUT: Duration = Duration::from_secs(30);
 /// Packs whose footer and directory are read at the same time.
 pub const ARCHIVE_PACKS_IN_FLIGHT: usize = 16;
 /// Sealed bytes of a directory that recovery reads: four times what [`PACK_DIRECTORY_BYTES_MAX`] lets a pack have.

@@ -83,7 +83,7 @@ pub(crate) struct PipelineParts {
 }
 
 pub(crate) struct Pipeline {
-    chain: Arc<dyn Chain>,
+    pub(crate) chain: Arc<dyn Chain>,
     miners: Arc<Miners>,
     ledger: Arc<Ledger>,
     builder: Arc<Builder>,

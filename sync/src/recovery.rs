@@ -13,6 +13,7 @@
 
 mod archive;
 mod install;
+mod parting;
 mod plan;
 mod staged;
 mod survey;
@@ -20,6 +21,7 @@ mod twins;
 
 pub use archive::{Archive, ArchiveParts, LostPack, Pack, Packs};
 pub use install::{Continuation, has_chunk, install};
+pub(crate) use parting::Parting;
 pub use plan::{At, NoPlan, Plan, Point};
 pub use staged::{StagedPacks, staged_deltas, take_staged};
 pub use survey::{Found, Survey, survey};

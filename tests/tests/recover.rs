@@ -472,9 +472,13 @@ fn the_older_of_two_machines_stops_sending() -> Result<()> {
     older.sync(PATIENCE)?;
     let newer = scene.elsewhere("newer")?;
     newer.recover(&scene.network.ws, &[])?;
+    // On the network before the older one can know, and in no tree of the newer one.
+    fs::write(old_mount.path().join("in between"), "sent, too late")?;
+    older.sync(PATIENCE)?;
     let new_mount = newer.mount(&scene.dir.path().join("new-mnt"))?;
     fs::write(new_mount.path().join("shared"), "after")?;
     newer.sync(PATIENCE)?;
+    assert!(!new_mount.path().join("in between").exists());
     let declared = scene.network.events("UploadDeclaration")?;
 
     fs::write(old_mount.path().join("only here"), "kept")?;
@@ -501,8 +505,7 @@ fn the_older_of_two_machines_stops_sending() -> Result<()> {
             .filter_map(|entry| Some(entry["path"].as_str()?.to_owned()))
             .collect())
     };
-    assert!(unsent()?.contains(&"/only here".to_owned()), "{:?}", unsent()?);
-    assert!(!unsent()?.contains(&"/shared".to_owned()), "{:?}", unsent()?);
+    assert_eq!(unsent()?, ["/in between", "/only here"]);
     fs::write(new_mount.path().join("more"), "goes on")?;
     newer.sync(PATIENCE)?;
     old_mount.umount()?;
@@ -512,7 +515,7 @@ fn the_older_of_two_machines_stops_sending() -> Result<()> {
     let error = fs::write(old_mount.path().join("too late"), "x").expect_err("it is fenced");
     assert_eq!(error.raw_os_error(), Some(libc::EROFS), "{error}");
     assert_eq!(fs::read_to_string(old_mount.path().join("only here"))?, "kept");
-    assert!(unsent()?.contains(&"/only here".to_owned()), "{:?}", unsent()?);
+    assert_eq!(unsent()?, ["/in between", "/only here"]);
     let (code, said) = fail(older.cessfs()?.args(["sync", &older.name, "--wait"]))?;
     assert!(code == 18 && said.contains("unsent"), "{code}: {said}");
     old_mount.umount()?;

@@ -141,6 +141,7 @@ type Wiring = (std::sync::Weak<dyn DeltaSource>, std::sync::Weak<dyn MetaStore>)
 struct State {
     wiring: Option<Wiring>,
     fenced: bool,
+    parted: Option<Result<PackSeq, FetchError>>,
     chunks: BTreeMap<ChunkId, (Bytes, Standing)>,
     packs: Vec<FakePack>,
     open: BTreeSet<ChunkId>,
@@ -177,6 +178,11 @@ impl FakeChunks {
     /// Another machine takes the volume over.
     pub fn fence(&self) {
         self.0.lock().fenced = true;
+    }
+
+    /// Where the history of that other machine leaves this one.
+    pub fn part(&self, at: Result<PackSeq, FetchError>) {
+        self.0.lock().parted = Some(at);
     }
 
     /// Seals the open pack with the delta of `source`, as the pipeline does.
@@ -451,6 +457,11 @@ impl ChunkStore for FakeChunks {
             }
             Ok(())
         })
+    }
+
+    fn parted_at(&self) -> BoxFuture<'static, Result<Option<PackSeq>, FetchError>> {
+        let parted = self.0.lock().parted.clone();
+        Box::pin(async move { parted.transpose() })
     }
 
     fn is_fenced(&self) -> bool {

@@ -53,7 +53,7 @@ pub use trash::{TrashItem, TrashSize};
 pub use vfs::Vfs;
 pub use vfs::files::Opened;
 pub use vfs::snapshots::Look;
-pub use vfs::unsent::Unsent;
+pub use vfs::unsent::{Unsent, Unsents};
 pub use vfs::virtual_dir::is_virtual;
 
 /// Why the kernel cannot be given files of this cache directory to read and write itself; `None` if it can. Tries it with a

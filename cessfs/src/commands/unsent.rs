@@ -11,7 +11,7 @@ use clap::Args;
 /// List what is not known to be on the network
 ///
 /// Files and directories whose content, attributes or names changed since the last pack that the network is known to hold. On a
-/// volume that was recovered on another machine it is what only this machine has.
+/// volume that was recovered on another machine it is what only this machine has, also where it was sent before that was known.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   cessfs unsent photos
@@ -32,17 +32,24 @@ pub fn run(args: &UnsentArgs, context: &Context) -> Result<(), Failure> {
         if let Event::Unsent(path) = event {
             all.push(*path);
         }
-    })?;
-    if reply != Reply::Told {
-        return Err(unexpected(&reply));
+    });
+    // What could be told is worth having where not all of it could.
+    if !all.is_empty() || reply.is_ok() {
+        print(&all, context.json);
     }
-    if context.json {
+    match reply? {
+        Reply::Told => Ok(()),
+        reply => Err(unexpected(&reply)),
+    }
+}
+
+fn print(all: &[UnsentPath], json: bool) {
+    if json {
         print_json(&all);
-        return Ok(());
+        return;
     }
     for unsent in all {
         let slash = if unsent.kind == "directory" { "/" } else { "" };
         say!("{}{slash}", output::name(&unsent.path));
     }
-    Ok(())
 }

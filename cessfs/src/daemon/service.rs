@@ -333,6 +333,10 @@ impl Daemon {
             tracing::warn!("{failure}");
         }
         self.volume.vfs.stop_changes();
+        // While the packs that show it are there: `cessfs unsent` needs it.
+        if let Err(error) = self.volume.engine.parted_at().await {
+            tracing::warn!("where the other machine's history begins is not known: {error}");
+        }
     }
 
     /// Remembers outside the volume's directory how far the network is: a recovery must not accept less (I13).

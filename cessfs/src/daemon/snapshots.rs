@@ -125,7 +125,8 @@ fn entry(difference: &Difference) -> DiffEntry {
 
 /// Tells what is not known to be on the network.
 pub async fn unsent(volume: &Arc<Volume>, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
-    for unsent in volume.vfs.unsent().await? {
+    let unsents = volume.vfs.unsent().await?;
+    for unsent in unsents.paths {
         let told = UnsentPath {
             path: String::from_utf8_lossy(&unsent.path).into_owned(),
             path_hex: hex::encode(&unsent.path),
@@ -135,5 +136,11 @@ pub async fn unsent(volume: &Arc<Volume>, events: &mpsc::Sender<Event>) -> Resul
             break;
         }
     }
-    Ok(Reply::Told)
+    match unsents.untold {
+        None => Ok(Reply::Told),
+        Some(error) => Err(Failure::from(error).during(
+            "what was sent from here after another machine had taken the volume over cannot be told, and is not listed",
+        )
+        .hint("try again when the network answers, and keep this machine's volume until then")),
+    }
 }

@@ -35,6 +35,8 @@ enum Kin {
     Newer(u32),
     /// A copy's of this writer.
     Fork,
+    /// That of the machine which this volume was recovered from, and not in what was recovered.
+    Late(PackSeq),
 }
 
 /// What the chain says of a listed file.
@@ -70,6 +72,7 @@ impl Pipeline {
         };
         let questions = fresh.into_iter().map(|fid| async move { (fid, self.named(fid).await) });
         let mut asked = futures::stream::iter(questions).buffer_unordered(SURVEYS_IN_FLIGHT);
+        let mut late = Vec::new();
         while let Some((fid, named)) = asked.next().await {
             let kin = match named? {
                 Named::Absent => Kin::Unclear,
@@ -81,9 +84,26 @@ impl Pipeline {
                 Kin::Fork => return Err(self.fenced(self.ledger.epoch())),
                 Kin::Unclear => {}
                 Kin::Harmless => drop(self.known_files.lock().insert(fid)),
+                Kin::Late(seq) => {
+                    self.known_files.lock().insert(fid);
+                    late.push(seq);
+                }
             }
         }
+        self.tell_late(&late);
         Ok(())
+    }
+
+    /// Whoever uses both machines has to know: what these packs carry is in no tree from here on.
+    fn tell_late(&self, late: &[PackSeq]) {
+        if let Some(newest) = late.iter().max() {
+            self.errors.push(format!(
+                "what the machine that this volume was recovered from has in packs up to {} is not in what was recovered: it was sent \
+                 since then, or could not be read. `cessfs unsent` on that machine lists the paths; `cessfs recover --list` and \
+                 `--at` find them",
+                newest.0
+            ));
+        }
     }
 
     /// Whose a pack is that this ledger does not know by its file: see the room's head.
@@ -92,6 +112,7 @@ impl Pipeline {
         if label.epoch != epoch {
             return match label.epoch > epoch {
                 true => Kin::Newer(label.epoch),
+                false if self.is_late(label) => Kin::Late(label.seq),
                 false => Kin::Harmless,
             };
         }
@@ -111,6 +132,16 @@ impl Pipeline {
             true => Kin::Fork,
             false => Kin::Harmless,
         }
+    }
+
+    /// A pack of an older epoch that the recovery did not see, looked at before anything of this epoch is on the network. Later the
+    /// older machine knows, and sends no more.
+    fn is_late(&self, label: &PackLabel) -> bool {
+        let packs = self.ledger.all();
+        let epoch = self.ledger.epoch();
+        let began = |pack: &PackRecord| pack.epoch == epoch && pack.state >= PackState::Confirmed;
+        let known = |pack: &PackRecord| pack.epoch == label.epoch && pack.seq >= label.seq;
+        !packs.iter().any(|pack| began(pack) || known(pack))
     }
 
     /// From now on nothing is sent, and whoever changes files is told so.

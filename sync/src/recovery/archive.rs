@@ -201,7 +201,7 @@ impl Archive {
 }
 
 /// What the chain and the label say of a pack; counts are still to come.
-fn record(found: &Found) -> Result<PackRecord, FetchError> {
+pub(super) fn record(found: &Found) -> Result<PackRecord, FetchError> {
     let Some((_, holders)) = found.file.segments.first() else {
         return Err(unavailable(found.label.seq, "the chain lists no segment of it"));
     };

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::chunk_store::{ChunkStore, CutCause, DeltaSource, FetchError};
-use crate::engine::Engine;
+use crate::engine::{Engine, Trouble};
 use crate::fragment_store::Fid;
 use crate::ledger::Blocked;
 use crate::sim::{Fault, SimEntropy, World};
@@ -297,6 +297,9 @@ async fn a_recovered_volume_goes_on_in_an_epoch_of_its_own() {
     // A machine that was believed lost sends one more before it can know: it is beside the history.
     rig.packs(&old, 20..21).await;
     rig.packs(&engine, 10..12).await;
+    let told = engine.status().errors;
+    let late = |said: &&Trouble| said.text.contains("packs up to 3 is not");
+    assert_eq!(told.iter().filter(late).count(), 1, "{told:?}");
     // From now on it is fenced: it keeps what it has and sends nothing.
     let declared = rig.world.chain.declarations().len();
     let (id, bytes) = rig.chunk(30);
@@ -313,10 +316,15 @@ async fn a_recovered_volume_goes_on_in_an_epoch_of_its_own() {
     assert_eq!(rig.world.chain.declarations().len(), declared);
     assert_eq!(old.fetch(id).await.expect("still here"), bytes);
     assert!(old.is_fenced() && !engine.is_fenced());
+    assert_eq!(old.parted_at().await.expect("the network tells"), Some(PackSeq(2)));
+    assert_eq!(engine.parted_at().await.expect("it was not taken over"), None);
     // It is remembered, without asking the network again.
     drop(old);
     let old = rig.engine(&old_store, "old");
     assert_eq!(old.fenced(), Some(2));
+    rig.world.chain.set_away(true);
+    assert_eq!(old.parted_at().await.expect("it is remembered"), Some(PackSeq(2)));
+    rig.world.chain.set_away(false);
     // The newer one is not in its own way.
     rig.packs(&engine, 12..13).await;
     drop((engine, old));

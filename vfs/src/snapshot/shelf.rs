@@ -11,7 +11,7 @@ use crate::error::VfsError;
 use crate::inode::ROOT_INO;
 use crate::limits::SNAPSHOT_TREES_KEPT;
 use crate::records;
-use cessfs_crypto::AtRestKeys;
+use cessfs_crypto::{AtRestKeys, PackSeq};
 use cessfs_sync::{Batch, ChunkStore, FetchError, MetaStore, StoreError};
 use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
@@ -41,7 +41,7 @@ pub trait TreeStores: Send + Sync + 'static {
 }
 
 /// A tree's store; it goes when nobody uses it any more, if it shall.
-pub(super) struct OnShelf {
+pub(crate) struct OnShelf {
     /// `None` only while it is dropped: the store is closed before it is removed.
     store: Option<Arc<dyn MetaStore>>,
     stores: Arc<dyn TreeStores>,
@@ -50,8 +50,12 @@ pub(super) struct OnShelf {
 }
 
 impl OnShelf {
-    pub(super) fn store(&self) -> &dyn MetaStore {
-        &**self.store.as_ref().expect("it is there until it is dropped")
+    pub(crate) fn store(&self) -> &dyn MetaStore {
+        &**self.shared()
+    }
+
+    fn shared(&self) -> &Arc<dyn MetaStore> {
+        self.store.as_ref().expect("it is there until it is dropped")
     }
 
     pub(super) fn doom(&self) {
@@ -168,15 +172,38 @@ impl Shelf {
         wait
     }
 
-    async fn put_together(&self, snapshot: &Snapshot, name: &str) -> Result<Arc<Tree>, VfsError> {
-        let store = self.stores.open(name)?;
+    /// The tree as of a pack, for whoever asks now; it is not kept.
+    pub(crate) async fn borrow(&self, pack: PackSeq) -> Result<OnShelf, VfsError> {
+        let built = {
+            let mut inner = self.inner.lock();
+            inner.built += 1;
+            inner.built
+        };
+        let name = format!("as-of-{}-{built}", pack.0);
+        let place = OnShelf {
+            store: Some(self.stores.open(&name)?),
+            stores: self.stores.clone(),
+            name,
+            doomed: Mutex::new(true),
+        };
+        self.fill(place.shared(), pack).await?;
+        Ok(place)
+    }
+
+    async fn fill(&self, store: &Arc<dyn MetaStore>, pack: PackSeq) -> Result<(), VfsError> {
         let into = store.clone();
         let sink = Box::new(move |frame: Vec<u8>| apply_delta([frame], &*into));
-        self.chunks.replay(snapshot.record.pack, sink).await?;
+        self.chunks.replay(pack, sink).await?;
         if store.get(&records::inode_key(ROOT_INO))?.is_none() {
-            let told = format!("the packs up to {} make no tree", snapshot.record.pack.0);
+            let told = format!("the packs up to {} make no tree", pack.0);
             return Err(FetchError::Unavailable(told).into());
         }
+        Ok(())
+    }
+
+    async fn put_together(&self, snapshot: &Snapshot, name: &str) -> Result<Arc<Tree>, VfsError> {
+        let store = self.stores.open(name)?;
+        self.fill(&store, snapshot.record.pack).await?;
         let mut batch = Batch::new();
         batch.put(WHOLE_KEY, records::encode_counter(1));
         store.commit(batch)?;

@@ -23,6 +23,7 @@ mod quota;
 mod restored;
 mod snapshots;
 mod space;
+mod taken_over;
 mod threads;
 mod told;
 mod trash;

@@ -1,7 +1,8 @@
 //! What is not known to be on the network: for whoever has to save it by hand, because another machine has taken the volume over.
 //!
 //! A path is told if a record of its inode, or its name, changed since the last pack that the network is known to hold: in
-//! packs that wait to be sent, or in none yet.
+//! packs that wait to be sent, or in none yet. Where another machine has taken the volume over, it is told too if it is not as in
+//! the last pack that both histories have: what was sent after that is on the network, but in no tree that anybody else sees.
 
 use super::Vfs;
 use crate::attr::FileKind;
@@ -11,6 +12,7 @@ use crate::error::VfsError;
 use crate::inode::ROOT_INO;
 use crate::limits::{TREE_DEPTH_MAX, UNSENT_PATHS_MAX};
 use crate::records::{self, DENTRY_PREFIX, DentryBucket};
+use crate::snapshot::diff::{self, Change, Difference};
 use cessfs_sync::StoreError;
 use futures::FutureExt;
 use futures::future::BoxFuture;
@@ -26,6 +28,15 @@ pub struct Unsent {
     pub path: Vec<u8>,
     /// What it is.
     pub kind: FileKind,
+}
+
+/// What [`Vfs::unsent`] found.
+#[derive(Debug, Default)]
+pub struct Unsents {
+    /// The paths, sorted.
+    pub paths: Vec<Unsent>,
+    /// Why it cannot be told what was sent here after another machine took the volume over; paths may be missing.
+    pub untold: Option<VfsError>,
 }
 
 /// Inodes of which something was not sent.
@@ -63,11 +74,12 @@ impl Vfs {
         self.core.stopped.load(Ordering::SeqCst)
     }
 
-    /// Every path that is not known to be on the network as it is here, sorted; while writers are at work, roughly.
+    /// Every path that is not known to be on the network as it is here, sorted; while writers are at work, roughly. Where another
+    /// machine has taken the volume over that asks the network.
     ///
     /// # Errors
     /// `NoSpace` when there are more than can be told; a store, or a pack that waits to be sent, cannot be read.
-    pub fn unsent(self: &Arc<Self>) -> BoxFuture<'static, Result<Vec<Unsent>, VfsError>> {
+    pub fn unsent(self: &Arc<Self>) -> BoxFuture<'static, Result<Unsents, VfsError>> {
         let vfs = self.clone();
         async move {
             let inodes = Arc::new(Mutex::new(Inodes::default()));
@@ -82,9 +94,33 @@ impl Vfs {
             vfs.core.chunks.replay_unsent(sink).await?;
             let mut inodes = std::mem::take(&mut *inodes.lock());
             vfs.add_pending(&mut inodes)?;
-            vfs.name_unsent(&inodes)
+            let mut unsents = Unsents {
+                paths: vfs.name_unsent(&inodes)?,
+                untold: None,
+            };
+            match vfs.parted().await {
+                Ok(parted) => unsents.paths.extend(parted),
+                Err(error) => unsents.untold = Some(error),
+            }
+            unsents.paths.sort_by(|a, b| a.path.cmp(&b.path));
+            unsents.paths.dedup();
+            Ok(unsents)
         }
         .boxed()
+    }
+
+    /// What is not as in the last pack that the history of the machine that took the volume over has too.
+    async fn parted(&self) -> Result<Vec<Unsent>, VfsError> {
+        let Some(pack) = self.core.chunks.parted_at().await? else {
+            return Ok(Vec::new());
+        };
+        let shared = self.core.shelf.borrow(pack).await?;
+        let differences = diff::compare(shared.store(), &*self.core.store)?;
+        let is_here = |difference: &Difference| difference.change != Change::Removed;
+        let here = differences.into_iter().filter(is_here);
+        Ok(here
+            .map(|Difference { path, kind, .. }| Unsent { path, kind })
+            .collect())
     }
 
     /// What no pack carried yet.
@@ -127,15 +163,11 @@ impl Vfs {
             }
             Ok(())
         })?;
-        let mut unsent: Vec<Unsent> = found
-            .into_iter()
-            .map(|(parent, name, kind)| Unsent {
-                path: path(parent, &name, &dirs),
-                kind,
-            })
-            .collect();
-        unsent.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(unsent)
+        let found = found.into_iter().map(|(parent, name, kind)| Unsent {
+            path: path(parent, &name, &dirs),
+            kind,
+        });
+        Ok(found.collect())
     }
 }
 

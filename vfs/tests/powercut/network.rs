@@ -250,6 +250,10 @@ impl ChunkStore for Paper {
         async { Ok(()) }.boxed()
     }
 
+    fn parted_at(&self) -> BoxFuture<'static, Result<Option<PackSeq>, FetchError>> {
+        async { Ok(None) }.boxed()
+    }
+
     fn is_fenced(&self) -> bool {
         false
     }

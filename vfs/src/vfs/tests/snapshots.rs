@@ -497,46 +497,6 @@ fn a_tree_that_the_network_does_not_give_is_an_error_and_told() {
 }
 
 #[test]
-fn a_volume_that_was_taken_over_takes_no_changes_and_lists_what_was_not_sent() {
-    let w = World::new();
-    let unsent = |w: &World| -> Vec<String> {
-        let paths = wait(crate::Later::Wait(w.vfs.unsent())).unwrap();
-        paths
-            .into_iter()
-            .map(|unsent| String::from_utf8(unsent.path).unwrap())
-            .collect()
-    };
-    w.mkdir("/dir").unwrap();
-    for name in ["/dir/sent", "/dir/moves"] {
-        w.touch_file(name).unwrap();
-        write(&w, name, 0, &pattern(1, 10_000));
-    }
-    w.vfs.create_snapshot("then").unwrap();
-    w.chunks.confirm();
-    w.vfs.write_back_all().unwrap();
-    assert_eq!(unsent(&w), Vec::<String>::new());
-    // In a pack that nobody has, and in none.
-    w.touch_file("/dir/packed").unwrap();
-    write(&w, "/dir/packed", 0, &pattern(2, 10_000));
-    w.vfs.create_snapshot("now").unwrap();
-    w.rename("/dir/moves", "/moved").unwrap();
-    let expected = ["/dir", "/dir/packed", "/moved"];
-    assert_eq!(unsent(&w), expected);
-
-    w.vfs.stop_changes();
-    assert_eq!(errno(w.mkdir("/new")), libc::EROFS);
-    assert_eq!(errno(w.vfs.create_snapshot("later")), libc::EROFS);
-    assert_eq!(errno(w.vfs.delete_snapshot("then")), libc::EROFS);
-    assert_eq!(look(&w).len(), 5, "reading goes on");
-    assert_eq!(unsent(&w), expected, "and changes nothing");
-    w.chunks.fence();
-    let w = w.remount();
-    assert!(w.vfs.is_stopped());
-    assert_eq!(errno(w.unlink("/moved")), libc::EROFS);
-    assert_eq!(unsent(&w), expected);
-}
-
-#[test]
 fn the_directory_of_snapshots_changes_with_each_also_when_the_clock_goes_back() {
     let w = World::new();
     let mtime = || w.vfs.getattr(virtual_dir::SNAPSHOTS_INO).unwrap().mtime;
