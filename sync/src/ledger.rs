@@ -6,6 +6,7 @@
 mod lineage;
 mod place;
 mod record;
+mod settled;
 mod sight;
 
 pub(crate) use lineage::Lineage;

@@ -8,10 +8,12 @@
 //! known within the grace, by a pack of a newer epoch, and then nothing is deleted here any more
 //! (`docs/decisions/0020-two-machines.md`).
 //!
-//! The wall clock may be wrong, then and now. So the grace has to pass in this run, too, by a clock that does not jump; the wall clock is
-//! believed to have advanced in this run by no more than that one; and no pack is taken to be older than one before it.
+//! The wall clock may be wrong, then and now. So the grace has to pass in this run, too, by a clock that does not jump, or over runs
+//! by the chain's height; the wall clock is believed to have advanced in this run by no more than the one that does not jump; and no pack
+//! is taken to be older than one before it.
 
 use super::{Upkeep, UpkeepError};
+use crate::chain::Head;
 use crate::ledger::{Blocked, DrainCause, PackRecord, PackState};
 use crate::limits::{HISTORY_ROOM_PERCENT, MOVE_CHUNKS_MAX, SEGMENT_CHARGE_BYTES};
 use crate::rules::{Rule, holds};
@@ -35,7 +37,8 @@ impl Upkeep {
             true => Duration::ZERO,
             false => self.config.keep_history,
         };
-        self.release_due(keep).await?;
+        let settled = self.settled().await?;
+        self.release_due(keep, settled).await?;
         let packs = self.ledger.all();
         let mut deleted = Deleted::default();
         let mut failed: Option<Blocked> = None;
@@ -59,6 +62,12 @@ impl Upkeep {
         }
     }
 
+    /// Packs up to this one were known to be on the network for the grace, also if that was in an earlier run.
+    async fn settled(&self) -> Result<PackSeq, UpkeepError> {
+        let height = self.chain.height(Head::Finalized).await?;
+        Ok(self.ledger.settled(height, self.clock.wall(), self.config.grace)?)
+    }
+
     /// The territory has so little room that history has to yield.
     async fn is_tight(&self) -> Result<bool, UpkeepError> {
         if self.config.keep_history.is_zero() {
@@ -72,8 +81,8 @@ impl Upkeep {
     }
 
     /// Draining -> Deleting, after one more look that nothing lives there.
-    async fn release_due(self: &Arc<Self>, keep: Duration) -> Result<(), UpkeepError> {
-        let due = self.due(keep);
+    async fn release_due(self: &Arc<Self>, keep: Duration, settled: PackSeq) -> Result<(), UpkeepError> {
+        let due = self.due(keep, settled);
         if due.is_empty() {
             return Ok(());
         }
@@ -114,7 +123,7 @@ impl Upkeep {
         Ok(Some(alive))
     }
 
-    fn due(&self, keep: Duration) -> HashSet<PackSeq> {
+    fn due(&self, keep: Duration, settled: PackSeq) -> HashSet<PackSeq> {
         let packs = self.ledger.all();
         let pinned = self.builder.pinned();
         let grace = self.config.grace;
@@ -129,8 +138,9 @@ impl Upkeep {
             is_settled: &|other| {
                 let since = self.pipeline.confirmed_at(other.seq).unwrap_or(began);
                 let is_past = other.changed_at_s <= now_s;
-                now.saturating_sub(since) >= grace
-                    && (!is_past || other.changed_at_s <= now_s.saturating_sub(grace.as_secs()))
+                let in_this_run = now.saturating_sub(since) >= grace
+                    && (!is_past || other.changed_at_s <= now_s.saturating_sub(grace.as_secs()));
+                in_this_run || other.seq <= settled
             },
         };
         let due = packs.iter().filter(|pack| {

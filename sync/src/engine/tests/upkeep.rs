@@ -319,6 +319,42 @@ async fn a_dead_pack_waits_for_whoever_may_have_recovered_the_volume() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_grace_passes_while_nothing_is_mounted_too() {
+    let rig = Rig::new(12, 313);
+    let owner = Arc::new(Owner::default());
+    let grace = Duration::from_secs(36_000);
+    let patient = |upkeep: &mut UpkeepConfig| upkeep.grace = grace;
+    let engine = open_on(&rig, rig.store.clone(), &owner, patient);
+    let packs = packs(&rig, &engine, 3, 2).await;
+    name(&owner, &packs[0]);
+    let done = engine.collect(false).await.expect("collect");
+    assert!(done.deleted.is_empty(), "too early: {done:?}");
+    let engine = reopened(&rig, engine, &owner, patient, grace / 2);
+    let done = engine.collect(false).await.expect("collect");
+    assert!(done.deleted.is_empty(), "half of it: {done:?}");
+    // What was sent after a note counts from the next one on.
+    let engine = reopened(&rig, engine, &owner, patient, grace / 2);
+    engine.collect(false).await.expect("collect");
+    let engine = reopened(&rig, engine, &owner, patient, grace);
+    let done = engine.collect(false).await.expect("collect");
+    assert!(done.deleted.len() >= 3, "the chain went on meanwhile: {done:?}");
+    rig.assert_fetch(&engine, &packs[0]).await;
+}
+
+/// The next run, after such a while.
+fn reopened(
+    rig: &Rig,
+    engine: Engine,
+    owner: &Arc<Owner>,
+    tune: impl FnOnce(&mut UpkeepConfig),
+    after: Duration,
+) -> Engine {
+    drop(engine);
+    rig.world.clock.skip(after);
+    open_on(rig, rig.store.clone(), owner, tune)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_deletion_that_comes_after_one_whose_answer_was_lost_is_done() {
     let rig = Rig::new(12, 312);
     let owner = Arc::new(Owner::default());
