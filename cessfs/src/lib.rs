@@ -62,9 +62,9 @@ pub fn main() -> ExitCode {
                 Some(word) => cli::neither_verb_nor_volume(word, failure),
                 None => failure,
             };
-            tell!("cessfs: {failure}");
+            tell!("cessfs: {}", output::sentence(&failure.to_string()));
             if let Some(hint) = &failure.hint {
-                tell!("hint: {hint}");
+                tell!("hint: {}", output::sentence(hint));
             }
             ExitCode::from(failure.exit.code())
         }

@@ -14,6 +14,7 @@ pub use source::Source;
 
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeDir, VolumeName};
+use crate::output;
 pub use held::Held;
 use nix::errno::Errno;
 use std::ffi::OsString;
@@ -197,9 +198,8 @@ pub fn prepare_resolved(dir: PathBuf) -> Result<MountPoint, Failure> {
 fn hold_empty_dir(dir: &Path) -> Result<Held, Failure> {
     let wrong = |what: String| Failure::new(Exit::Mountpoint, what);
     let held = Held::open(dir).map_err(|e| match e {
-        Errno::ENOENT => {
-            wrong(format!("mount point {} does not exist", dir.display())).hint(format!("mkdir {}", dir.display()))
-        }
+        Errno::ENOENT => wrong(format!("mount point {} does not exist", dir.display()))
+            .hint(format!("`mkdir {}`", output::word(dir))),
         Errno::ENOTDIR => {
             wrong(format!("mount point {} is not a directory", dir.display())).hint("choose an empty directory")
         }
@@ -283,7 +283,7 @@ fn fusermount(dir: &Path, lazy: bool) -> Result<(), Failure> {
 fn busy(dir: &Path) -> Failure {
     Failure::new(Exit::Busy, format!("{} is in use", dir.display())).hint(format!(
         "`fuser -vm {}` tells by whom; close it and try again",
-        dir.display()
+        output::word(dir)
     ))
 }
 
