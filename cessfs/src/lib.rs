@@ -27,6 +27,7 @@ mod options;
 mod progress;
 mod secret;
 mod seen;
+mod signals;
 mod steps;
 mod survey;
 mod timings;
