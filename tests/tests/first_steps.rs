@@ -8,7 +8,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -315,6 +315,50 @@ fn a_daemon_that_was_killed_is_told_from_none() -> Result<()> {
     mount.umount()?;
     ensure!(volume.status()?["died"] == false, "it was closed");
     Ok(())
+}
+
+/// It lives, and says nothing: nobody waits for ever, and nobody takes that for a volume that is not mounted.
+#[test]
+fn a_daemon_that_is_stopped_is_told_from_none() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, _network, volume) = scene(&InitOptions::default())?;
+    let at = dir.path().join("m");
+    let mount = volume.mount(&at)?;
+    let who = format!("process {} does not answer", mount.pid);
+    let ask = |arguments: &[&str]| -> Result<Child> {
+        let mut cessfs = volume.cessfs()?;
+        cessfs.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ok(cessfs.spawn()?)
+    };
+    kill(mount.pid, Signal::SIGSTOP)?;
+    let (began, place) = (Instant::now(), at.display().to_string());
+    let asked = [
+        (ask(&["status", "home"])?, 8),
+        (ask(&["umount", &place, "--wait"])?, 8),
+        (ask(&["explain", &place])?, 8),
+        (ask(&["metrics", "home"])?, 8),
+        (ask(&["volumes"])?, 0),
+        (ask(&["doctor", "home"])?, 16),
+    ];
+    let told: Vec<_> = asked
+        .into_iter()
+        .map(|(child, code)| (child.wait_with_output(), code))
+        .collect();
+    kill(mount.pid, Signal::SIGCONT)?;
+    ensure!(began.elapsed() < PATIENCE, "it took {:?}", began.elapsed());
+    for (said, code) in told {
+        let said = said?;
+        let text = String::from_utf8([said.stdout, said.stderr].concat())?;
+        ensure!(
+            said.status.code() == Some(code) && text.contains(&who),
+            "{}: {text}",
+            said.status
+        );
+    }
+    ensure!(volume.status()?["state"] == "mounted");
+    mount.umount()
 }
 
 /// As a terminal does that closes over a mount in its foreground: no dead mount is left. nohup(1) is obeyed.
