@@ -1,7 +1,7 @@
 //! `cessfs umount DIR`.
 
 use super::Context;
-use crate::control::client::{Client, unexpected};
+use crate::control::client::{self, Client, unexpected};
 use crate::control::serving::{Serving, serving};
 use crate::control::{Op, Reply, Sends};
 use crate::exit::{Exit, Failure};
@@ -78,7 +78,7 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
     }
     let volume = context.home.volume(&name);
     let mut bar = SyncProgress::start();
-    let deadline = args.timeout.map(|s| Instant::now() + Duration::from_secs(s));
+    let deadline = client::deadline(args.timeout);
     let op = Op::Shutdown { sends: args.sends() };
     let mut reply = client.call_until(op, deadline, &mut |event| bar.event(&event));
     bar.finish();

@@ -139,6 +139,11 @@ fn gone(error: &std::io::Error) -> Failure {
         .hint("the volume's log tells why; mount it again to go on")
 }
 
+/// When so many seconds are over; none where nobody lives to see it.
+pub fn deadline(seconds: Option<u64>) -> Option<Instant> {
+    Instant::now().checked_add(Duration::from_secs(seconds?))
+}
+
 /// Asks for the status.
 ///
 /// # Errors
@@ -176,6 +181,12 @@ pub fn unexpected(reply: &Reply) -> Failure {
 mod tests {
     use super::*;
     use crate::home::{Home, VolumeName};
+
+    #[test]
+    fn any_number_of_seconds_is_a_time_to_wait() {
+        assert!(deadline(Some(3600)) > Some(Instant::now()));
+        assert_eq!((deadline(Some(u64::MAX)), deadline(None)), (None, None));
+    }
 
     #[test]
     fn a_daemon_that_says_nothing_is_told_from_none() {
