@@ -261,17 +261,29 @@ fn log_panics() {
     std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
 }
 
-/// Makes the process fit to hold many files; to others it is closed already.
+/// Makes the process fit to hold many files, and independent of what the shell that mounts allows itself: of a write past a limit, or of
+/// seconds of a processor, the kernel would kill it. To others it is closed already.
 fn harden() {
     for (what, value) in ALLOCATOR {
         // SAFETY: mallopt takes two integers and touches only the allocator's own settings, under its own lock.
         unsafe { libc::mallopt(what, value) };
     }
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-        && let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
-        tracing::warn!("cannot raise the limit of open files: {e}");
+    for (resource, of) in [
+        (Resource::RLIMIT_NOFILE, "open files"),
+        (Resource::RLIMIT_FSIZE, "a file's size"),
+        (Resource::RLIMIT_CPU, "processor time"),
+    ] {
+        if let Ok((soft, hard)) = getrlimit(resource)
+            && soft < hard
+            && let Err(e) = setrlimit(resource, hard, hard)
+        {
+            tracing::warn!("cannot raise the limit of {of}: {e}");
+        }
+    }
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: to ignore a signal runs no code of this program. A write past the limit that is left fails then, as one to a full disk does.
+    if let Err(e) = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) } {
+        tracing::warn!("cannot ignore SIGXFSZ: {e}");
     }
 }
