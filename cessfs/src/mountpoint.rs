@@ -14,6 +14,7 @@ pub use source::Source;
 
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeDir, VolumeName};
+use crate::limits::ANSWER_TIMEOUT;
 use crate::output;
 pub use held::Held;
 use nix::errno::Errno;
@@ -21,6 +22,7 @@ use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
 
 /// File system type that a mount of ours shows.
 pub const FS_TYPE: &str = "fuse.cessfs";
@@ -215,12 +217,18 @@ fn hold_empty_dir(dir: &Path) -> Result<Held, Failure> {
 }
 
 /// Whether the daemon behind a FUSE mount is gone ("Transport endpoint is not connected"). Asks for the filesystem's
-/// statistics: attributes of the directory itself may still be in the kernel's memory.
+/// statistics: attributes of the directory itself may still be in the kernel's memory. A daemon that is stopped or stuck gives none; it is
+/// not waited for longer than for any other answer, and is not dead.
 pub fn is_dead(dir: &Path) -> bool {
-    matches!(
-        nix::sys::statvfs::statvfs(dir),
-        Err(Errno::ENOTCONN | Errno::ECONNABORTED | Errno::ENODEV)
-    )
+    let (sender, answer) = mpsc::channel();
+    let asked = dir.to_owned();
+    let asking = std::thread::spawn(move || sender.send(nix::sys::statvfs::statvfs(&asked).map(drop)));
+    let Ok(answer) = answer.recv_timeout(ANSWER_TIMEOUT) else {
+        return false;
+    };
+    // Nobody else may take the signals that a prompt waits for.
+    let _answered = asking.join();
+    matches!(answer, Err(Errno::ENOTCONN | Errno::ECONNABORTED | Errno::ENODEV))
 }
 
 /// Unmounts.

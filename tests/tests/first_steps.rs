@@ -334,25 +334,27 @@ fn a_daemon_that_is_stopped_is_told_from_none() -> Result<()> {
     };
     kill(mount.pid, Signal::SIGSTOP)?;
     let (began, place) = (Instant::now(), at.display().to_string());
+    let secret = volume.secret_option();
     let asked = [
-        (ask(&["status", "home"])?, 8),
-        (ask(&["umount", &place, "--wait"])?, 8),
-        (ask(&["explain", &place])?, 8),
-        (ask(&["metrics", "home"])?, 8),
-        (ask(&["volumes"])?, 0),
-        (ask(&["doctor", "home"])?, 16),
+        (ask(&["status", "home"])?, 8, &*who),
+        (ask(&["umount", &place, "--wait"])?, 8, &who),
+        (ask(&["explain", &place])?, 8, &who),
+        (ask(&["metrics", "home"])?, 8, &who),
+        (ask(&["volumes"])?, 0, &who),
+        (ask(&["doctor", "home"])?, 16, &who),
+        (ask(&["mount", "home", &place, "-o", &secret])?, 7, "already mounted"),
     ];
     let told: Vec<_> = asked
         .into_iter()
-        .map(|(child, code)| (child.wait_with_output(), code))
+        .map(|(child, code, words)| (child.wait_with_output(), code, words))
         .collect();
     kill(mount.pid, Signal::SIGCONT)?;
     ensure!(began.elapsed() < PATIENCE, "it took {:?}", began.elapsed());
-    for (said, code) in told {
+    for (said, code, words) in told {
         let said = said?;
         let text = String::from_utf8([said.stdout, said.stderr].concat())?;
         ensure!(
-            said.status.code() == Some(code) && text.contains(&who),
+            said.status.code() == Some(code) && text.contains(words),
             "{}: {text}",
             said.status
         );
