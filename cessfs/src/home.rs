@@ -129,7 +129,7 @@ impl Home {
         let known = self.names()?;
         let hint = if known.is_empty() {
             format!(
-                "`cessfs init {name} --rpc URL` makes it (looked in {})",
+                "there is none in {}: `--home DIR` looks elsewhere, `cessfs init {name} --rpc URL` makes one",
                 self.0.display()
             )
         } else {
