@@ -78,7 +78,8 @@ find "$root/usr/share/man" -type f -exec gzip -9n {} +
 "$bins/cessfs" completions bash > "$root/usr/share/bash-completion/completions/cessfs"
 "$bins/cessfs" completions zsh > "$root/usr/share/zsh/vendor-completions/_cessfs"
 "$bins/cessfs" completions fish > "$root/usr/share/fish/vendor_completions.d/cessfs.fish"
-for page in CLI_ABI CONFIGURATION; do
+# Those that are named by the program, and what they name in turn for people who use it.
+for page in CLI_ABI CONFIGURATION SEMANTICS THREATS; do
     install -D -m 0644 "docs/$page.md" "$root/usr/share/doc/cessfs/$page.md"
 done
 copyright cessfs

@@ -66,62 +66,36 @@ impl Global {
     }
 }
 
-/// What to do.
+/// What to do. What each verb is stands at its arguments: a comment here would be all that `--help` and the manual pages tell.
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Make a volume: keys, account, territory
     Init(init::InitArgs),
-    /// Bring a volume back from its recovery phrase alone
     Recover(recover::RecoverArgs),
-    /// Mount a volume on a directory
     Mount(mount::MountArgs),
-    /// Unmount a directory
     #[command(visible_alias = "unmount")]
     Umount(umount::UmountArgs),
-    /// Tell how a volume is
     Status(status::StatusArgs),
-    /// Send off what was written
     Sync(sync::SyncArgs),
-    /// Drop what the network has from the local cache
     Evict(evict::EvictArgs),
-    /// Tell where a file's bytes are: chunks, packs, miners
     Explain(explain::ExplainArgs),
-    /// Look at what the miners hold
     Scrub(scrub::ScrubArgs),
-    /// Rewrite damaged packs now
     Repair(repair::RepairArgs),
-    /// Give back the space of what was deleted
     Gc(gc::GcArgs),
-    /// Limit how much a directory and all below it may hold
     Quota(quota::QuotaArgs),
-    /// Have deleted files back
     Trash(trash::TrashArgs),
-    /// Keep the tree as it is, under a name
     Snapshot(snapshot::SnapshotArgs),
-    /// List what is not known to be on the network
     Unsent(unsent::UnsentArgs),
-    /// Change what opens a volume on this machine
     Passphrase(passphrase::PassphraseArgs),
-    /// Show and buy storage space on the chain
     Territory(territory::TerritoryArgs),
-    /// Show or check a volume's configuration
     Config(config::ConfigArgs),
-    /// Show where a mounted volume's time goes
     Profile(profile::ProfileArgs),
-    /// Print a mounted volume's numbers for Prometheus
     Metrics(metrics::MetricsArgs),
-    /// Measure how fast a directory is, beside another
     Bench(bench::BenchArgs),
-    /// Look for what keeps a volume from working
     Doctor(doctor::DoctorArgs),
-    /// Check a volume that is not mounted, and put right what can be
     Fsck(fsck::FsckArgs),
-    /// List the volumes of this machine
     #[command(visible_alias = "list")]
     Volumes(volumes::VolumesArgs),
-    /// Print a shell's completion script
     Completions(completions::CompletionsArgs),
-    /// Write the manual pages into a directory
     #[command(hide = true)]
     Man(man::ManArgs),
 }
@@ -193,6 +167,26 @@ mod tests {
             assert!(examples.contains("cessfs "), "`{name} --help` has empty examples");
         }
         Cli::command().get_subcommands().for_each(check);
+    }
+
+    #[test]
+    fn what_a_verb_does_is_told_at_length() {
+        let command = Cli::command();
+        let told = |verb: &str| command.find_subcommand(verb).and_then(|verb| verb.get_long_about());
+        for (verb, words) in [
+            ("init", "whoever has it can read everything"),
+            ("mount", "a daemon serves it in the background"),
+            ("umount", "--wait sends it first"),
+            ("gc", "deletes the old ones from the chain"),
+        ] {
+            let text = told(verb).map(ToString::to_string).unwrap_or_default();
+            assert!(
+                text.replace('\n', " ").contains(words),
+                "`{verb} --help` lacks {words:?}: {text}"
+            );
+        }
+        let short = |verb: &clap::Command| verb.get_about().map(ToString::to_string).unwrap_or_default();
+        assert!(command.get_subcommands().all(|verb| !short(verb).is_empty()));
     }
 
     #[test]

@@ -318,7 +318,9 @@ impl VolumeConfig {
     /// The file's text.
     pub fn to_toml(&self) -> String {
         let body = toml::to_string(self).expect("strings and numbers, tables last, have a TOML form");
-        format!("# A cessfs volume. Keys: docs/CONFIGURATION.md; check edits with `cessfs config check`.\n{body}")
+        format!(
+            "# A cessfs volume. Keys: /usr/share/doc/cessfs/CONFIGURATION.md; check edits with `cessfs config check`.\n{body}"
+        )
     }
 }
 

@@ -407,7 +407,7 @@ pub struct Status {
     pub dirty_bytes: u64,
     /// Bytes in packs that are not confirmed yet.
     pub unsent_bytes: u64,
-    /// Where writers are slowed down.
+    /// Where what changes stays in the cache for now.
     pub unsent_bound_bytes: u64,
     /// Bytes of the cache on disk.
     pub cache_bytes: u64,

@@ -1,6 +1,6 @@
 //! The process behind a mount.
 //!
-//! Promises: one daemon per volume (I10); ready means that the mount answers; an end by unmount, SIGTERM or SIGINT writes
+//! Promises: one daemon per volume (I10); ready means that the mount answers; an end by unmount, SIGTERM, SIGINT or SIGHUP writes
 //! everything to this disk first, and SIGKILL loses nothing that was fsynced (I5). Secrets come through a pipe or a file,
 //! never through arguments, and the process cannot be dumped or traced by others.
 
@@ -26,6 +26,7 @@ use crate::limits;
 use crate::mountpoint::{self, Held};
 use crate::options::MountOptions;
 use crate::secret::Secret;
+use crate::signals;
 use crate::wiring::{self, OpenOptions, Volume};
 use log::LogHandle;
 use service::Daemon;
@@ -210,18 +211,23 @@ async fn close(daemon: &Daemon, mounted: &mut fuse::Mounted, signals: &mut Signa
     closed
 }
 
-/// SIGTERM and SIGINT.
+/// What ends the mount. SIGHUP too: a terminal that closes sends it to a mount in its foreground, and by default it kills.
 struct Signals {
     terminate: Signal,
     interrupt: Signal,
+    /// `None` where it is to be ignored, as under nohup(1).
+    hang_up: Option<Signal>,
 }
 
 impl Signals {
     fn listen() -> Result<Signals, Failure> {
         let cannot = |e: std::io::Error| Failure::new(Exit::Failed, format!("cannot listen for signals: {e}"));
+        let hears = !signals::is_ignored(nix::sys::signal::Signal::SIGHUP);
+        let hang_up = hears.then(|| signal(SignalKind::hangup()));
         Ok(Signals {
             terminate: signal(SignalKind::terminate()).map_err(cannot)?,
             interrupt: signal(SignalKind::interrupt()).map_err(cannot)?,
+            hang_up: hang_up.transpose().map_err(cannot)?,
         })
     }
 
@@ -229,7 +235,15 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",
+            () = heard(&mut self.hang_up) => "SIGHUP",
         }
+    }
+}
+
+async fn heard(signal: &mut Option<Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -247,17 +261,29 @@ fn log_panics() {
     std::panic::set_hook(Box::new(|info| tracing::error!("{info}")));
 }
 
-/// Makes the process fit to hold many files; to others it is closed already.
+/// Makes the process fit to hold many files, and independent of what the shell that mounts allows itself: of a write past a limit, or of
+/// seconds of a processor, the kernel would kill it. To others it is closed already.
 fn harden() {
     for (what, value) in ALLOCATOR {
         // SAFETY: mallopt takes two integers and touches only the allocator's own settings, under its own lock.
         unsafe { libc::mallopt(what, value) };
     }
     use nix::sys::resource::{Resource, getrlimit, setrlimit};
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-        && let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
-        tracing::warn!("cannot raise the limit of open files: {e}");
+    for (resource, of) in [
+        (Resource::RLIMIT_NOFILE, "open files"),
+        (Resource::RLIMIT_FSIZE, "a file's size"),
+        (Resource::RLIMIT_CPU, "processor time"),
+    ] {
+        if let Ok((soft, hard)) = getrlimit(resource)
+            && soft < hard
+            && let Err(e) = setrlimit(resource, hard, hard)
+        {
+            tracing::warn!("cannot raise the limit of {of}: {e}");
+        }
+    }
+    use nix::sys::signal::{SigHandler, Signal, signal};
+    // SAFETY: to ignore a signal runs no code of this program. A write past the limit that is left fails then, as one to a full disk does.
+    if let Err(e) = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) } {
+        tracing::warn!("cannot ignore SIGXFSZ: {e}");
     }
 }

@@ -176,12 +176,12 @@ impl From<ChainError> for Failure {
             }
             ChainError::NoFunds(_) => Failure::new(Exit::NoFunds, what).hint("send TCESS to the volume's account"),
             ChainError::TerritoryFull(_) => {
-                Failure::new(Exit::Territory, what).hint("`cessfs territory expand` buys more space")
+                Failure::new(Exit::Territory, what).hint("`cessfs territory expand NAME --gib N` buys more space")
             }
             ChainError::TerritoryInactive(_) => {
-                Failure::new(Exit::Territory, what).hint("`cessfs territory renew` pays for more days")
+                Failure::new(Exit::Territory, what).hint("`cessfs territory renew NAME --days N` pays for more days")
             }
-            ChainError::NoTerritory(_) => Failure::new(Exit::Territory, what).hint("`cessfs territory mint` buys one"),
+            ChainError::NoTerritory(_) => Failure::new(Exit::Territory, what).hint("`cessfs territory mint NAME` buys one"),
             ChainError::Paused(_) => Failure::new(Exit::Refused, what).hint("try again when the chain allows it"),
             ChainError::Shape(_) => {
                 Failure::new(Exit::Shape, what).hint(

@@ -5,13 +5,15 @@
 //! volume whose directories somebody else could change is refused ([`trust`]), and what is written there by name is
 //! never written through a symbolic link.
 
-mod trust;
+#[cfg(test)]
+mod tests;
+pub mod trust;
 
 use crate::exit::{Exit, Failure};
-use crate::limits::VOLUME_NAME_MAX;
+use crate::limits::{LOCK_BYTES_MAX, VOLUME_NAME_MAX};
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
@@ -127,7 +129,7 @@ impl Home {
         let known = self.names()?;
         let hint = if known.is_empty() {
             format!(
-                "`cessfs init {name} --rpc URL` makes it (looked in {})",
+                "there is none in {}: `--home DIR` looks elsewhere, `cessfs init {name} --rpc URL` makes one",
                 self.0.display()
             )
         } else {
@@ -309,13 +311,15 @@ impl VolumeDir {
             Ok(()) => {}
             Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {
                 let what = format!("there is already a volume `{}` in {}", self.name, parent.display());
-                return Err(Failure::new(Exit::Exists, what).hint("choose another name, or remove that directory"));
+                return Err(Failure::new(Exit::Exists, what).hint("choose another name, or move that directory away"));
             }
             Err(e) => return Err(cannot(e)),
         }
         for dir in [self.journal(), self.cache(), self.staging()] {
             private_dirs().create(&dir).map_err(cannot)?;
         }
+        // Looked at again: where anybody may make directories, somebody can have made one of these since.
+        trust::check(self)?;
         // The names of the directories, up to the home's own: what is written in them later is no safer than they are.
         for made in [&self.journal(), &self.path, parent, self.home()] {
             sync_parent(made).map_err(cannot)?;
@@ -342,13 +346,9 @@ impl VolumeDir {
         match file.try_lock() {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => {
-                let mut pid = String::new();
-                let _unreadable_is_unknown = file.read_to_string(&mut pid);
-                let pid = pid.trim();
-                let who = if pid.is_empty() {
-                    "another process".to_owned()
-                } else {
-                    format!("process {pid}")
+                let who = match self.holder() {
+                    Some(pid) => format!("process {pid}"),
+                    None => "another process".to_owned(),
                 };
                 let what = format!("volume `{}` is in use by {who}", self.name);
                 return Err(Failure::new(Exit::Busy, what).hint(format!(
@@ -358,10 +358,19 @@ impl VolumeDir {
             }
             Err(std::fs::TryLockError::Error(e)) => return Err(cannot(e)),
         }
-        file.set_len(0).map_err(cannot)?;
-        file.rewind().map_err(cannot)?;
-        writeln!(file, "{}", std::process::id()).map_err(cannot)?;
+        // Only told to people: a disk without room for it may be one on which this process is to make some.
+        let _without_a_pid = sign(&mut file);
         Ok(VolumeLock { _file: file })
+    }
+
+    /// The process that has the volume, as it says of itself; `None` if that cannot be read. It may have ended since.
+    pub fn holder(&self) -> Option<u32> {
+        let mut options = OpenOptions::new();
+        let options = options.read(true).custom_flags(libc::O_NOFOLLOW | libc::O_NONBLOCK);
+        let file = options.open(self.path.join("lock")).ok()?;
+        let mut pid = String::new();
+        file.take(LOCK_BYTES_MAX).read_to_string(&mut pid).ok()?;
+        pid.trim().parse().ok()
     }
 
     /// Whether some process has the volume. Only looks.
@@ -373,6 +382,13 @@ impl VolumeDir {
             .open(self.path.join("lock"));
         file.is_ok_and(|f| matches!(f.try_lock_shared(), Err(std::fs::TryLockError::WouldBlock)))
     }
+}
+
+/// Puts this process down as the one that has the lock.
+fn sign(file: &mut File) -> std::io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "{}", std::process::id())
 }
 
 /// Held by the one process that may change a volume; the kernel lets go of it when that process ends, however it ends.
@@ -426,18 +442,28 @@ pub fn write_new(path: &Path, content: &[u8]) -> Result<(), Failure> {
 pub fn replace(path: &Path, content: &[u8]) -> Result<(), Failure> {
     let cannot = |e| Failure::disk(format!("cannot write {}", path.display()), &e);
     let fresh = path.with_extension("new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW)
-        .open(&fresh)
-        .map_err(cannot)?;
+    let mut file = taken(&fresh).map_err(cannot)?;
+    file.set_len(0).map_err(cannot)?;
     file.write_all(content).map_err(cannot)?;
     file.sync_all().map_err(cannot)?;
     std::fs::rename(&fresh, path).map_err(cannot)?;
     sync_parent(path).map_err(cannot)
+}
+
+/// Opens a file that is about to be renamed, for one at a time: of two who write into it one would put the other's half into its place.
+fn taken(path: &Path) -> std::io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).create(true).truncate(false).mode(0o600);
+    options.custom_flags(libc::O_NOFOLLOW);
+    loop {
+        let file = options.open(path)?;
+        file.lock()?;
+        // Whoever had it before has renamed it.
+        let (ours, there) = (file.metadata()?, path.symlink_metadata());
+        if there.is_ok_and(|there| (there.dev(), there.ino()) == (ours.dev(), ours.ino())) {
+            return Ok(file);
+        }
+    }
 }
 
 /// Reads a text; `None` if it has more than `bytes_max` bytes, however long it is said to be.
@@ -467,101 +493,4 @@ fn sync_parent(path: &Path) -> std::io::Result<()> {
 /// Whether somebody besides the owner can read a file.
 pub fn is_exposed(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|m| m.permissions().mode() & 0o044 != 0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn names() {
-        for good in ["a", "my-volume_2", "0", "cess://photos"] {
-            assert!(good.parse::<VolumeName>().is_ok(), "{good}");
-        }
-        let long = "x".repeat(65);
-        let cases = [
-            ("", NameError::Empty),
-            ("Photos", NameError::Character('P')),
-            ("a/b", NameError::Character('/')),
-            ("..", NameError::Character('.')),
-            ("-o", NameError::Dash),
-            (long.as_str(), NameError::TooLong(65)),
-        ];
-        for (text, error) in cases {
-            assert_eq!(text.parse::<VolumeName>(), Err(error), "{text}");
-        }
-    }
-
-    #[test]
-    fn home_by_user() {
-        let (xdg, home) = (|| Some(PathBuf::from("/x")), || Some(PathBuf::from("/h")));
-        assert_eq!(choose(Some(Path::new("/g")), true, xdg(), home()), Some("/g".into()));
-        assert_eq!(
-            choose(Some(Path::new("")), false, xdg(), home()),
-            Some("/x/cessfs".into())
-        );
-        assert_eq!(choose(None, true, None, home()), Some("/var/lib/cessfs".into()));
-        assert_eq!(choose(None, false, None, home()), Some("/h/.local/share/cessfs".into()));
-        assert_eq!(choose(None, false, None, None), None);
-    }
-
-    #[test]
-    fn a_volume_is_made_once_and_locked_once() {
-        let tmp = tempfile::tempdir().unwrap();
-        let home = Home(tmp.path().to_owned());
-        let name: VolumeName = "v".parse().unwrap();
-        assert_eq!(home.existing(&name).unwrap_err().exit, Exit::NoVolume);
-        let dir = home.volume(&name);
-        dir.create().unwrap();
-        assert_eq!(dir.create().unwrap_err().exit, Exit::Exists);
-        let mode = std::fs::metadata(dir.path()).unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode, 0o700);
-        write_new(&dir.config(), b"x").unwrap();
-        assert_eq!(write_new(&dir.config(), b"y").unwrap_err().exit, Exit::Exists);
-        assert_eq!(
-            std::fs::metadata(dir.config()).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
-        assert_eq!(home.names().unwrap(), vec![name]);
-
-        let held = dir.lock().unwrap();
-        let refused = dir.lock().unwrap_err();
-        assert_eq!(refused.exit, Exit::Busy);
-        assert!(
-            refused.what.contains(&std::process::id().to_string()),
-            "{}",
-            refused.what
-        );
-        assert!(dir.is_locked());
-        drop(held);
-        assert!(!dir.is_locked());
-    }
-
-    #[test]
-    fn nothing_is_written_through_a_link() {
-        let tmp = tempfile::tempdir().unwrap();
-        let dir = Home(tmp.path().to_owned()).volume(&"v".parse().unwrap());
-        dir.create().unwrap();
-        let victim = tmp.path().join("victim");
-        std::fs::write(&victim, "precious").unwrap();
-        for name in ["lock", "last-status.new"] {
-            std::os::unix::fs::symlink(&victim, dir.path().join(name)).unwrap();
-        }
-        assert!(dir.lock().is_err() && !dir.is_locked());
-        assert!(replace(&dir.last_status(), b"{}").is_err());
-        assert_eq!(std::fs::read_to_string(&victim).unwrap(), "precious");
-    }
-
-    #[test]
-    fn a_text_is_read_to_its_bound_and_no_further() {
-        let tmp = tempfile::tempdir().unwrap();
-        let path = tmp.path().join("text");
-        std::fs::write(&path, "12345").unwrap();
-        assert_eq!(read_text(&path, 5).unwrap().as_deref(), Some("12345"));
-        assert_eq!(read_text(&path, 4).unwrap(), None);
-        // It says that it is empty, and never ends.
-        assert_eq!(read_text(Path::new("/dev/zero"), 1 << 16).unwrap(), None);
-        std::fs::write(&path, b"\xff").unwrap();
-        assert_eq!(read_text(&path, 4).unwrap_err().exit, Exit::Config);
-    }
 }

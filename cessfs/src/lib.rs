@@ -27,6 +27,7 @@ mod options;
 mod progress;
 mod secret;
 mod seen;
+mod signals;
 mod steps;
 mod survey;
 mod timings;
@@ -62,9 +63,9 @@ pub fn main() -> ExitCode {
                 Some(word) => cli::neither_verb_nor_volume(word, failure),
                 None => failure,
             };
-            tell!("cessfs: {failure}");
+            tell!("cessfs: {}", output::sentence(&failure.to_string()));
             if let Some(hint) = &failure.hint {
-                tell!("hint: {hint}");
+                tell!("hint: {}", output::sentence(hint));
             }
             ExitCode::from(failure.exit.code())
         }

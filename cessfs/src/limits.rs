@@ -5,6 +5,8 @@ use std::time::Duration;
 
 /// Bytes of a volume's name.
 pub const VOLUME_NAME_MAX: usize = 64;
+/// Bytes of a volume's lock file that are read: a process id, and the end of its line.
+pub const LOCK_BYTES_MAX: u64 = 16;
 /// Bytes of a recovery phrase file: 24 words of at most 8 letters, with room for line breaks.
 pub const PHRASE_FILE_BYTES_MAX: usize = 4096;
 /// Bytes of `volume.toml`.
@@ -66,6 +68,12 @@ pub const SCRUB_RATE_MIN: u64 = 64 << 10;
 
 /// How long `mount` waits for its daemon to say something before it gives up on it.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
+/// How long a verb that only asks how a daemon is waits for its answer; a daemon waits for the chain for a part of that.
+pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long something has to wait for the network before it is told where no bar shows it.
+pub const WAIT_TOLD_AFTER: Duration = Duration::from_secs(10);
+/// How long it is until another reason is told.
+pub const WAIT_TOLD_AGAIN: Duration = Duration::from_secs(60);
 /// How long the daemon waits for requests in flight after the mount is gone.
 pub const SESSION_END_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long the daemon waits at its very end for tasks that were told to stop.
@@ -83,6 +91,7 @@ pub const KERNEL_DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 pub const CHAIN_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long `status` waits for the chain before it tells the rest without it.
 pub const STATUS_CHAIN_TIMEOUT: Duration = Duration::from_secs(3);
+const _: () = assert!(STATUS_CHAIN_TIMEOUT.as_secs() * 2 < ANSWER_TIMEOUT.as_secs());
 /// How long `init` waits for a faucet's money to arrive: ten blocks of 6 s.
 pub const FAUCET_TIMEOUT: Duration = Duration::from_secs(60);
 /// Miners that `doctor` probes at once.

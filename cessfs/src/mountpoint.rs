@@ -14,12 +14,15 @@ pub use source::Source;
 
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeDir, VolumeName};
+use crate::limits::ANSWER_TIMEOUT;
+use crate::output;
 pub use held::Held;
 use nix::errno::Errno;
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::mpsc;
 
 /// File system type that a mount of ours shows.
 pub const FS_TYPE: &str = "fuse.cessfs";
@@ -197,9 +200,8 @@ pub fn prepare_resolved(dir: PathBuf) -> Result<MountPoint, Failure> {
 fn hold_empty_dir(dir: &Path) -> Result<Held, Failure> {
     let wrong = |what: String| Failure::new(Exit::Mountpoint, what);
     let held = Held::open(dir).map_err(|e| match e {
-        Errno::ENOENT => {
-            wrong(format!("mount point {} does not exist", dir.display())).hint(format!("mkdir {}", dir.display()))
-        }
+        Errno::ENOENT => wrong(format!("mount point {} does not exist", dir.display()))
+            .hint(format!("`mkdir {}`", output::word(dir))),
         Errno::ENOTDIR => {
             wrong(format!("mount point {} is not a directory", dir.display())).hint("choose an empty directory")
         }
@@ -215,12 +217,18 @@ fn hold_empty_dir(dir: &Path) -> Result<Held, Failure> {
 }
 
 /// Whether the daemon behind a FUSE mount is gone ("Transport endpoint is not connected"). Asks for the filesystem's
-/// statistics: attributes of the directory itself may still be in the kernel's memory.
+/// statistics: attributes of the directory itself may still be in the kernel's memory. A daemon that is stopped or stuck gives none; it is
+/// not waited for longer than for any other answer, and is not dead.
 pub fn is_dead(dir: &Path) -> bool {
-    matches!(
-        nix::sys::statvfs::statvfs(dir),
-        Err(Errno::ENOTCONN | Errno::ECONNABORTED | Errno::ENODEV)
-    )
+    let (sender, answer) = mpsc::channel();
+    let asked = dir.to_owned();
+    let asking = std::thread::spawn(move || sender.send(nix::sys::statvfs::statvfs(&asked).map(drop)));
+    let Ok(answer) = answer.recv_timeout(ANSWER_TIMEOUT) else {
+        return false;
+    };
+    // Nobody else may take the signals that a prompt waits for.
+    let _answered = asking.join();
+    matches!(answer, Err(Errno::ENOTCONN | Errno::ECONNABORTED | Errno::ENODEV))
 }
 
 /// Unmounts.
@@ -283,7 +291,7 @@ fn fusermount(dir: &Path, lazy: bool) -> Result<(), Failure> {
 fn busy(dir: &Path) -> Failure {
     Failure::new(Exit::Busy, format!("{} is in use", dir.display())).hint(format!(
         "`fuser -vm {}` tells by whom; close it and try again",
-        dir.display()
+        output::word(dir)
     ))
 }
 

@@ -10,9 +10,12 @@
 //! [`Exit::Disk`]: crate::exit::Exit::Disk
 
 use crate::exit::Failure;
+use serde::Serializer;
 use std::borrow::Cow;
+use std::ffi::OsStr;
 use std::fmt::{self, Arguments, Write as _};
 use std::io::{self, IsTerminal, Write};
+use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 static FAILED: OnceLock<io::Error> = OnceLock::new();
@@ -67,6 +70,38 @@ fn one_line(name: &str) -> Cow<'_, str> {
         true => Cow::Owned(name.replace('\n', "\\n")),
         false => Cow::Borrowed(name),
     }
+}
+
+/// What went wrong, or what to do about it, as the one line that it is whatever names are in it: of two, the second would pass for ours.
+pub fn sentence(text: &str) -> Cow<'_, str> {
+    one_line(text)
+}
+
+/// A path or another word as a shell takes it, for commands that people are told to run.
+pub fn word(word: impl AsRef<OsStr>) -> String {
+    let text = word.as_ref().to_string_lossy();
+    let is_plain =
+        |c: char| c.is_ascii_alphanumeric() || "/._-+:@%,=~^".contains(c) || !c.is_ascii() && !c.is_whitespace();
+    match !text.is_empty() && text.chars().all(is_plain) && !text.starts_with('~') {
+        true => text.into_owned(),
+        false => format!("'{}'", text.replace('\'', "'\\''")),
+    }
+}
+
+/// JSON of a path: bytes that are not UTF-8 show as `\u{fffd}`, and JSON has no other form for them.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn lossy<S: Serializer>(path: &Path, to: S) -> Result<S::Ok, S::Error> {
+    to.serialize_str(&path.to_string_lossy())
+}
+
+/// The same of many.
+///
+/// # Errors
+/// Those of the serializer.
+pub fn all_lossy<S: Serializer>(paths: &[PathBuf], to: S) -> Result<S::Ok, S::Error> {
+    to.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
 }
 
 /// A text for a terminal.
@@ -142,5 +177,40 @@ mod tests {
         assert_eq!(printed(true), format!("/{escaped}\n"));
         assert_eq!(tame(hostile), escaped);
         assert_eq!(one_line("a\nlost       /b"), "a\\nlost       /b");
+        assert_eq!(sentence("/a\nhint: rm -r /"), "/a\\nhint: rm -r /");
+    }
+
+    #[test]
+    fn a_shell_takes_a_word_as_it_is() {
+        for name in [
+            "/mnt/a b",
+            "/mnt/$(reboot)",
+            "a'b",
+            "",
+            "~",
+            "/mnt/a;b",
+            "/mnt/é",
+            "plain-1_x.y",
+            "`x`",
+            "a\tb",
+            "*",
+        ] {
+            let told = word(name);
+            let echoed = std::process::Command::new("sh")
+                .args(["-c", &format!("printf %s {told}")])
+                .output();
+            assert_eq!(String::from_utf8(echoed.unwrap().stdout).unwrap(), name, "{told}");
+        }
+        assert_eq!(word("/mnt/photos"), "/mnt/photos");
+    }
+
+    #[test]
+    fn a_path_of_any_bytes_has_a_json_form() {
+        use std::os::unix::ffi::OsStrExt;
+        let path = Path::new(OsStr::from_bytes(b"/a\xff"));
+        let mut json = Vec::new();
+        lossy(path, &mut serde_json::Serializer::new(&mut json)).unwrap();
+        all_lossy(&[path.to_owned()], &mut serde_json::Serializer::new(&mut json)).unwrap();
+        assert_eq!(String::from_utf8(json).unwrap(), "\"/a\u{fffd}\"[\"/a\u{fffd}\"]");
     }
 }

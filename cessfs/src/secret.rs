@@ -8,6 +8,7 @@ mod tests;
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeName, is_exposed};
 use crate::limits;
+use crate::output;
 use crate::wiring::OsEntropy;
 use cessfs_crypto::{CryptoError, KdfCost, KeySlots, Phrase, SlotKind, VolumeSecret};
 use std::io::{IsTerminal, Read, Write};
@@ -299,7 +300,8 @@ pub fn read_phrase(path: &Path) -> Result<Phrase, Failure> {
     let bytes = read_bounded(path, limits::PHRASE_FILE_BYTES_MAX, "phrase file")?;
     let text = std::str::from_utf8(&bytes)
         .map_err(|_| Failure::new(Exit::Secret, format!("{} is not text", path.display())))?;
-    Phrase::parse(text).map_err(|e| {
+    // Some editors begin a text with a mark of its encoding, which nobody sees.
+    Phrase::parse(text.trim_start_matches('\u{feff}')).map_err(|e| {
         Failure::from(e)
             .during(&path.display().to_string())
             .hint("a phrase has exactly 24 words of the BIP-39 English list, in their order")
@@ -344,6 +346,10 @@ fn read_bounded(path: &Path, most: usize, what: &str) -> Result<Zeroizing<Vec<u8
 
 fn warn_if_exposed(path: &Path) {
     if is_exposed(path) {
-        tell!("warning: {} can be read by other users; `chmod 600` it", path.display());
+        tell!(
+            "warning: {} can be read by other users; `chmod 600 {}`",
+            path.display(),
+            output::word(path)
+        );
     }
 }

@@ -5,7 +5,7 @@
 //! directory that is older than what was seen here was put back from a copy: nothing is written into it.
 
 use crate::exit::{Exit, Failure};
-use crate::home::{self, VolumeDir};
+use crate::home::{self, VolumeDir, trust};
 use cessfs_crypto::{PackSeq, VolumeId};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
@@ -108,7 +108,9 @@ pub fn go_back(home: &Path, volume: VolumeId, pack: PackSeq) -> Result<(), Failu
 
 fn write(home: &Path, volume: VolumeId, pack: PackSeq) -> Result<(), Failure> {
     let path = path(home, volume);
-    home::private_dir(path.parent().expect("it lies in HOME/seen"))?;
+    let dir = path.parent().expect("it lies in HOME/seen");
+    home::private_dir(dir)?;
+    trust::check_dir(dir)?;
     let text = serde_json::to_vec(&Seen { newest_pack: pack.0 }).expect("a number has a JSON form");
     home::replace(&path, &text)
 }
@@ -129,6 +131,19 @@ mod tests {
         assert_eq!(newest(home, VolumeId([1; 16])), None);
         go_back(home, volume, PackSeq(2)).unwrap();
         assert_eq!(newest(home, volume), Some(PackSeq(2)));
+    }
+
+    #[test]
+    fn nothing_is_written_where_others_could_lay_links() {
+        use std::os::unix::fs::PermissionsExt;
+        let tmp = tempfile::tempdir().unwrap();
+        let volume = VolumeId([0xAB; 16]);
+        note(tmp.path(), volume, PackSeq(5)).unwrap();
+        let open = std::fs::Permissions::from_mode(0o1777);
+        std::fs::set_permissions(tmp.path().join("seen"), open).unwrap();
+        // What is there is believed all the same: it can only refuse more.
+        assert_eq!(newest(tmp.path(), volume), Some(PackSeq(5)));
+        assert_eq!(note(tmp.path(), volume, PackSeq(6)).unwrap_err().exit, Exit::Permission);
     }
 
     #[test]

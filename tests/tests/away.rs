@@ -1,8 +1,11 @@
 //! The network goes away for a minute and comes back: the mount keeps working from disk and nothing is lost.
 
 use anyhow::Result;
+use cessfs_tests::process::succeed;
 use cessfs_tests::{InitOptions, Network, Volume, can_mount, tree};
+use std::io::{BufRead, BufReader};
 use std::path::Path;
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -163,5 +166,39 @@ fn writes_and_reads_go_on_while_the_network_is_away() -> Result<()> {
         network.events("UploadDeclaration")?,
         network.events("StorageCompleted")?
     );
+    mount.umount()
+}
+
+/// Who waits for the network learns why, also where there is no terminal: in a script, in a service's journal.
+#[test]
+fn who_waits_for_the_network_is_told_why() -> Result<()> {
+    const VERBS: [&[&str]; 3] = [&["gc", "home"], &["repair", "home"], &["sync", "home", "--wait"]];
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 12)?;
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
+    let mount = volume.mount(&dir.path().join("mnt"))?;
+    std::fs::write(mount.path().join("file"), "content")?;
+    network.stop()?;
+    succeed(volume.cessfs()?.args(["snapshot", "create", "home"]))?;
+    let waiting = VERBS.map(|verb| -> Result<_> {
+        let mut cessfs = volume.cessfs()?;
+        cessfs.args(verb).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut child = cessfs.spawn()?;
+        let said = BufReader::new(child.stderr.take().expect("it was asked for")).lines();
+        Ok((child, said))
+    });
+    let mut waiting = waiting.into_iter().collect::<Result<Vec<_>>>()?;
+    std::thread::sleep(Duration::from_secs(20));
+    network.start(12)?;
+    for (verb, (child, said)) in VERBS.iter().zip(&mut waiting) {
+        let said: Vec<String> = said.collect::<std::io::Result<_>>()?;
+        let why = "waiting: the chain cannot be reached";
+        assert!(said.iter().any(|line| line.starts_with(why)), "{verb:?}: {said:?}");
+        assert!(said.len() < 4, "{verb:?}: {said:?}");
+        assert!(child.wait()?.success(), "{verb:?}: {said:?}");
+    }
     mount.umount()
 }

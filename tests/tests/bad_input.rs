@@ -464,6 +464,14 @@ fn fill_the_disk(small: &Path, network: &Network, at: &Path) -> Result<()> {
     mount.umount()?;
     let mount = volume.mount(at)?;
     assert_eq!(std::fs::read_to_string(mount.path().join("early"))?, "kept");
+    mount.umount()?;
+    // Others take the rest, and the last of it from a lock that was about to be signed.
+    std::fs::write(volume.home().join("volumes").join(&volume.name).join("lock"), "")?;
+    let others = std::fs::File::create(small.join("others"))?;
+    let taken = std::iter::repeat_with(|| (&others).write_all(&[0; 4096])).find(std::io::Result::is_err);
+    assert!(taken.is_some_and(|full| full.unwrap_err().raw_os_error() == Some(libc::ENOSPC)));
+    let mount = volume.mount(at)?;
+    assert_eq!(std::fs::read_to_string(mount.path().join("early"))?, "kept");
     mount.umount()
 }
 

@@ -209,6 +209,39 @@ fn mount_with_descriptors(volume: &Volume, at: &Path, descriptors: usize) -> Res
     process::succeed(&mut mount).map(drop)
 }
 
+/// A shell that keeps itself from writing large files, as build scripts do, mounts all the same; and of one that may not have more at all
+/// the writers are told, and nobody is killed.
+#[test]
+fn what_a_shell_allows_itself_does_not_end_the_daemon() -> Result<()> {
+    const MIB: usize = 1 << 20;
+    if !can_mount() {
+        return Ok(());
+    }
+    let dir = tempfile::tempdir()?;
+    let network = Network::up(&dir.path().join("net"), 12)?;
+    let volume = Volume::init(&dir.path().join("volume"), &network.ws, &InitOptions::default())?;
+    let at = dir.path().join("mnt");
+    fs::create_dir(&at)?;
+    for (limit, fits) in [("20971520:unlimited", true), ("20971520:20971520", false)] {
+        let mut mount = Command::new("prlimit");
+        mount.arg(format!("--fsize={limit}"));
+        mount.arg(process::binary("cessfs")?).arg("--home").arg(volume.home());
+        mount
+            .args(["mount", &volume.name, "-o"])
+            .arg(volume.secret_option())
+            .arg(&at);
+        process::succeed(&mut mount)?;
+        let large = at.join("large");
+        let written = fs::write(&large, tree::noise(1, 40 * MIB)).and_then(|()| fs::File::open(&large)?.sync_all());
+        ensure!(written.is_ok() == fits, "{limit}: {written:?}");
+        fs::write(at.join("small"), limit)?;
+        ensure!(volume.status()?["state"] == "mounted", "{limit}: the daemon is gone");
+        ensure!(fs::read_to_string(at.join("small"))? == limit);
+        process::succeed(volume.cessfs()?.arg("umount").arg(&at))?;
+    }
+    Ok(())
+}
+
 /// What the kernel reads and writes itself keeps a descriptor each.
 #[test]
 fn more_files_can_be_open_than_there_are_descriptors_for() -> Result<()> {

@@ -4,9 +4,11 @@ use anyhow::{Context, Result, ensure};
 use cessfs_tests::network::eventually;
 use cessfs_tests::process::{binary, command, fail, output, succeed};
 use cessfs_tests::{InitOptions, Network, Opener, Volume, can_mount};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -312,6 +314,91 @@ fn a_daemon_that_was_killed_is_told_from_none() -> Result<()> {
     ensure!(volume.status()?["died"] == false, "it lives");
     mount.umount()?;
     ensure!(volume.status()?["died"] == false, "it was closed");
+    Ok(())
+}
+
+/// It lives, and says nothing: nobody waits for ever, and nobody takes that for a volume that is not mounted.
+#[test]
+fn a_daemon_that_is_stopped_is_told_from_none() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, _network, volume) = scene(&InitOptions::default())?;
+    let at = dir.path().join("m");
+    let mount = volume.mount(&at)?;
+    let who = format!("process {} does not answer", mount.pid);
+    let ask = |arguments: &[&str]| -> Result<Child> {
+        let mut cessfs = volume.cessfs()?;
+        cessfs.args(arguments).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Ok(cessfs.spawn()?)
+    };
+    kill(mount.pid, Signal::SIGSTOP)?;
+    let (began, place) = (Instant::now(), at.display().to_string());
+    let secret = volume.secret_option();
+    let asked = [
+        (ask(&["status", "home"])?, 8, &*who),
+        (ask(&["umount", &place, "--wait"])?, 8, &who),
+        (ask(&["explain", &place])?, 8, &who),
+        (ask(&["metrics", "home"])?, 8, &who),
+        (ask(&["volumes"])?, 0, &who),
+        (ask(&["doctor", "home"])?, 16, &who),
+        (ask(&["mount", "home", &place, "-o", &secret])?, 7, "already mounted"),
+    ];
+    let told: Vec<_> = asked
+        .into_iter()
+        .map(|(child, code, words)| (child.wait_with_output(), code, words))
+        .collect();
+    kill(mount.pid, Signal::SIGCONT)?;
+    ensure!(began.elapsed() < PATIENCE, "it took {:?}", began.elapsed());
+    for (said, code, words) in told {
+        let said = said?;
+        let text = String::from_utf8([said.stdout, said.stderr].concat())?;
+        ensure!(
+            said.status.code() == Some(code) && text.contains(words),
+            "{}: {text}",
+            said.status
+        );
+    }
+    ensure!(volume.status()?["state"] == "mounted");
+    mount.umount()
+}
+
+/// As a terminal does that closes over a mount in its foreground: no dead mount is left. nohup(1) is obeyed.
+#[test]
+fn who_hangs_up_unmounts() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, _network, volume) = scene(&InitOptions::default())?;
+    let at = dir.path().join("m");
+    std::fs::create_dir(&at)?;
+    for (nohup, hears) in [(None, true), (Some("nohup"), false)] {
+        let cessfs = volume.cessfs()?;
+        let mut mount = Command::new(nohup.unwrap_or("env"));
+        mount.arg(cessfs.get_program()).arg("--home").arg(volume.home());
+        mount
+            .args(["mount", "home", "-f", "-o", &volume.secret_option()])
+            .arg(&at);
+        let mut mount = mount
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let pid = Pid::from_raw(i32::try_from(mount.id())?);
+        let state = || Ok(volume.status()?["state"] == "mounted");
+        eventually("the mount", PATIENCE, state)?;
+        std::fs::write(at.join("file"), "content")?;
+        kill(pid, Signal::SIGHUP)?;
+        if !hears {
+            std::thread::sleep(Duration::from_millis(500));
+            ensure!(volume.status()?["state"] == "mounted", "it was to be ignored");
+            kill(pid, Signal::SIGTERM)?;
+        }
+        ensure!(mount.wait()?.success());
+        let status = volume.status()?;
+        ensure!(status["state"] == "unmounted" && status["died"] == false, "{status}");
+        ensure!(at.read_dir()?.next().is_none(), "something is left in the way");
+    }
     Ok(())
 }
 

@@ -108,7 +108,14 @@ fn a_mount_point_may_have_any_name() -> Result<()> {
     let (dir, _network, volume) = scene()?;
     let at = dir.path().join(OsStr::from_bytes(b"caf\xe9"));
     let mount = volume.mount(&at)?;
-    fs::write(at.join("file"), "content")?;
+    let file = at.join(OsStr::from_bytes(b"na\xefve"));
+    fs::write(&file, "content")?;
+    let told = volume.explain(&file)?;
+    let ends = |key: &str, end: &str| told[key].as_str().is_some_and(|text| text.ends_with(end));
+    ensure!(
+        ends("path", "/na\u{fffd}ve") && ends("path_hex", "2f6e61ef7665"),
+        "{told}"
+    );
     mount.umount_with(&["--wait"])?;
     let status = volume.status()?;
     ensure!(

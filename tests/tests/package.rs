@@ -118,6 +118,10 @@ fn the_package_mounts_through_fstab_in_a_clean_root() -> Result<()> {
         "usr/share/fish/vendor_completions.d/cessfs.fish",
         // Where `cessfs --help` says.
         "usr/share/doc/cessfs/CLI_ABI.md",
+        // Where each volume.toml says, and that in turn.
+        "usr/share/doc/cessfs/CONFIGURATION.md",
+        "usr/share/doc/cessfs/SEMANTICS.md",
+        "usr/share/doc/cessfs/THREATS.md",
     ] {
         assert!(package.join(file).is_file(), "{file} is in the package");
     }

@@ -263,3 +263,18 @@ fn each_credential_has_an_id_of_its_own() -> Result<()> {
     }
     Ok(())
 }
+
+/// systemd makes a unit of each mount that it sees, and takes all of them away at once when the machine is switched off: of one that the
+/// service needs, only after the service has ended.
+#[test]
+fn the_mount_outlives_the_service() -> Result<()> {
+    let unit = "cessfs@.service";
+    let start = value(unit, "ExecStart")?;
+    let at = start
+        .split(' ')
+        .find(|word| word.starts_with("/mnt"))
+        .context("a place")?;
+    let needed = value(unit, "RequiresMountsFor")?;
+    ensure!(needed.split(' ').any(|path| path == at), "{at} is not in {needed}");
+    Ok(())
+}

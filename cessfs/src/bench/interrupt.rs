@@ -1,6 +1,7 @@
 //! Ctrl-C during a measurement: what is being done is done to its end, then nothing of it stays behind. A second one ends at once.
 
 use crate::exit::{Exit, Failure};
+use crate::signals;
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, raise};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,17 +17,14 @@ pub struct Interrupt {
 impl Interrupt {
     pub fn watch() -> Result<Interrupt, Failure> {
         let cannot = |e: &dyn std::fmt::Display| Failure::new(Exit::Failed, format!("cannot watch for signals: {e}"));
-        let ignored = ignored();
-        let is_heard = |signal: &Signal| ignored & (1 << (*signal as u32 - 1)) == 0;
-        let signals: SigSet = SIGNALS.into_iter().filter(is_heard).collect();
-        let mask = signals
-            .thread_swap_mask(SigmaskHow::SIG_BLOCK)
-            .map_err(|e| cannot(&e))?;
+        let is_heard = |signal: &Signal| !signals::is_ignored(*signal);
+        let heard: SigSet = SIGNALS.into_iter().filter(is_heard).collect();
+        let mask = heard.thread_swap_mask(SigmaskHow::SIG_BLOCK).map_err(|e| cannot(&e))?;
         let wanted = Arc::new(AtomicBool::new(false));
         let told = wanted.clone();
         std::thread::Builder::new()
             .name("signals".to_owned())
-            .spawn(move || wait(signals, &told))
+            .spawn(move || wait(heard, &told))
             .map_err(|e| cannot(&e))?;
         Ok(Interrupt { wanted, mask })
     }
@@ -48,14 +46,6 @@ impl Drop for Interrupt {
     fn drop(&mut self) {
         let _mask_is_one = self.mask.thread_set_mask();
     }
-}
-
-/// Signals that whoever started this program wants ignored, such as nohup(1), one bit each.
-fn ignored() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let set = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
-    set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok())
-        .unwrap_or(0)
 }
 
 fn wait(signals: SigSet, told: &AtomicBool) {

@@ -3,11 +3,12 @@
 use super::{Context, print_json};
 use crate::config::{self, RPC_IN_THE_CLEAR_HINT, VolumeConfig};
 use crate::control::serving::Remains;
-use crate::control::{TerritoryStatus, client};
+use crate::control::{Status, TerritoryStatus, client};
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeDir, VolumeName};
 use crate::limits;
 use crate::network;
+use crate::output;
 use crate::secret::Sources;
 use crate::survey::{self, reach};
 use crate::units;
@@ -102,7 +103,8 @@ pub fn run(args: &DoctorArgs, context: &Context) -> Result<(), Failure> {
     let mut findings = machine();
     if let Some(name) = &args.name {
         let volume = context.home.existing(name)?;
-        findings.extend(local(&volume));
+        let daemon = client::status(&volume);
+        findings.extend(local(&volume, &daemon));
         match VolumeConfig::load(&volume.config()) {
             Ok(config) => {
                 findings.push(match config::rpc_in_the_clear(&config.rpc) {
@@ -110,7 +112,7 @@ pub fn run(args: &DoctorArgs, context: &Context) -> Result<(), Failure> {
                     None => ok("config", "volume.toml is fine"),
                 });
                 let sources = Sources::new(args.key_file.clone(), args.passphrase_file.clone());
-                let beyond = network(&volume, &config, &sources);
+                let beyond = network(&volume, &config, &sources, daemon.ok());
                 findings.extend(beyond.unwrap_or_else(|failure| vec![failed("network", failure)]));
             }
             Err(failure) => findings.push(failed("config", failure)),
@@ -148,7 +150,12 @@ fn machine() -> Vec<Finding> {
         Err(e) => fail(
             "fuse",
             format!("/dev/fuse: {e}"),
-            "`modprobe fuse`, or give this container the device",
+            match e.kind() {
+                std::io::ErrorKind::PermissionDenied => {
+                    "let its users open it: `chmod 666 /dev/fuse` as root, as udev does"
+                }
+                _ => "`modprobe fuse`, or give this container the device",
+            },
         ),
     };
     vec![device, unmounter(), kernel()]
@@ -178,12 +185,12 @@ fn kernel() -> Finding {
     }
 }
 
-fn local(volume: &VolumeDir) -> Vec<Finding> {
+fn local(volume: &VolumeDir, daemon: &Result<Status, Failure>) -> Vec<Finding> {
     vec![
         private(volume.path()),
         private(&volume.keys()),
         space(volume.path()),
-        tenancy(volume),
+        tenancy(volume, daemon),
     ]
 }
 
@@ -191,7 +198,7 @@ fn private(path: &Path) -> Finding {
     match std::fs::metadata(path) {
         Ok(m) if m.permissions().mode() & 0o077 == 0 => ok("private", format!("{} is private", path.display())),
         Ok(_) => {
-            let advice = format!("chmod go-rwx {}", path.display());
+            let advice = format!("`chmod go-rwx {}`", output::word(path));
             warn("private", format!("others can read {}", path.display()), advice)
         }
         Err(e) => fail(
@@ -222,19 +229,20 @@ fn space(path: &Path) -> Finding {
 }
 
 /// Lock, mount and daemon have to tell one story.
-fn tenancy(volume: &VolumeDir) -> Finding {
-    match (volume.is_locked(), Remains::of(volume), client::status(volume)) {
+fn tenancy(volume: &VolumeDir, daemon: &Result<Status, Failure>) -> Finding {
+    match (volume.is_locked(), Remains::of(volume), daemon) {
         (true, _, Ok(status)) => ok(
             "daemon",
             format!("process {} serves it", status.pid.unwrap_or_default()),
         ),
+        (true, _, Err(failure)) if failure.exit == Exit::Busy => failed("daemon", failure.clone()),
         (true, _, Err(e)) => warn(
             "daemon",
             format!("a process holds the volume, but: {e}"),
             "is it just starting?",
         ),
         (false, Some(Remains { mount: Some(mount) }), _) => {
-            let advice = format!("`cessfs umount {}`, or mount it there again", mount.dir.display());
+            let advice = format!("`cessfs umount {}`, or mount it there again", output::word(&mount.dir));
             let what = format!("it died; a dead mount is left on {}", mount.dir.display());
             warn("daemon", what, advice)
         }
@@ -247,7 +255,12 @@ fn tenancy(volume: &VolumeDir) -> Finding {
 }
 
 /// Everything beyond this machine.
-fn network(volume: &VolumeDir, config: &VolumeConfig, sources: &Sources) -> Result<Vec<Finding>, Failure> {
+fn network(
+    volume: &VolumeDir,
+    config: &VolumeConfig,
+    sources: &Sources,
+    daemon: Option<Status>,
+) -> Result<Vec<Finding>, Failure> {
     let account = match AccountId::from_ss58(&config.account) {
         Ok((account, _)) => account,
         Err(e) => {
@@ -263,7 +276,7 @@ fn network(volume: &VolumeDir, config: &VolumeConfig, sources: &Sources) -> Resu
         Ok(key) => (key, Vec::new()),
         Err(failure) => (None, vec![failed("secret", failure)]),
     };
-    let known = client::status(volume).ok().filter(|status| status.chain_reachable);
+    let known = daemon.filter(|status| status.chain_reachable);
     let runtime = wiring::runtime()?;
     let _inside = runtime.enter();
     // Asking needs no right: without the volume's key any other will do, but the chain seam knows only its own territory.
@@ -290,7 +303,7 @@ fn network(volume: &VolumeDir, config: &VolumeConfig, sources: &Sources) -> Resu
             known => Ok(known.map(|status| status.territory)),
         };
         findings.push(match told {
-            Ok(Some(found)) => territory(found.as_ref(), config),
+            Ok(Some(found)) => territory(found.as_ref(), config, volume.name()),
             Ok(None) => warn(
                 "territory",
                 "not looked at",
@@ -347,13 +360,14 @@ impl ChainFacts {
     }
 }
 
-fn territory(found: Option<&TerritoryStatus>, config: &VolumeConfig) -> Finding {
+fn territory(found: Option<&TerritoryStatus>, config: &VolumeConfig, volume: &VolumeName) -> Finding {
     let name = &config.territory;
+    let renew = format!("`cessfs territory renew {volume} --days 30` pays for more days");
     let Some(told) = found else {
         return fail(
             "territory",
             format!("the account has no territory `{name}`"),
-            "`cessfs territory mint` buys it",
+            format!("`cessfs territory mint {volume}` buys it"),
         );
     };
     let days = told.seconds_left / 86_400;
@@ -363,13 +377,14 @@ fn territory(found: Option<&TerritoryStatus>, config: &VolumeConfig) -> Finding 
         units::bytes(told.remaining_bytes)
     );
     if told.state != "active" {
-        return fail("territory", what, "`cessfs territory renew` pays for more days");
+        return fail("territory", what, renew);
     }
     if told.remaining_bytes < cessfs_sync::limits::SEGMENT_CHARGE_BYTES {
-        return fail("territory", what, "`cessfs territory expand` buys more space");
+        let expand = format!("`cessfs territory expand {volume} --gib 10` buys more space");
+        return fail("territory", what, expand);
     }
     if days < DAYS_WARN {
-        return warn("territory", what, "`cessfs territory renew` pays for more days");
+        return warn("territory", what, renew);
     }
     ok("territory", what)
 }

@@ -10,6 +10,7 @@ use crate::output;
 use crate::units;
 use clap::Args;
 use serde::Serialize;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
 /// Tell where a file's bytes are: chunks, packs, miners
@@ -28,7 +29,10 @@ const RUN_SHOWN_MAX: usize = 8;
 /// The JSON document.
 #[derive(Serialize)]
 struct Document {
+    #[serde(serialize_with = "output::lossy")]
     path: PathBuf,
+    /// The same, hex of its bytes.
+    path_hex: String,
     volume: String,
     #[serde(flatten)]
     about: Explained,
@@ -57,6 +61,7 @@ pub fn run(args: &ExplainArgs, context: &Context) -> Result<(), Failure> {
     if context.json {
         let volume = status.name;
         print_json(&Document {
+            path_hex: hex::encode(path.as_os_str().as_bytes()),
             path,
             volume,
             about,

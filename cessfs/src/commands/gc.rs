@@ -32,9 +32,9 @@ pub struct GcArgs {
 /// [`Exit::NotMounted`](crate::exit::Exit::NotMounted); what the chain says.
 pub fn run(args: &GcArgs, context: &Context) -> Result<(), Failure> {
     let volume = context.home.existing(&args.name)?;
-    let waiting = Waiting::on("collecting what is dead");
+    let mut waiting = Waiting::on("collecting what is dead");
     let op = Op::Collect { dry_run: args.dry_run };
-    let reply = Client::connect(&volume)?.call(op, &mut |_| ())?;
+    let reply = Client::connect(&volume)?.call(op, &mut |event| waiting.event(&event))?;
     drop(waiting);
     let Reply::Collected(collected) = reply else {
         return Err(unexpected(&reply));

@@ -128,8 +128,10 @@ pub fn run(args: &InitArgs, context: &Context) -> Result<(), Failure> {
 fn refuse_existing(args: &InitArgs, volume: &VolumeDir) -> Result<(), Failure> {
     if volume.path().exists() {
         return Err(
-            Failure::new(Exit::Exists, format!("there is already a volume `{}`", args.name))
-                .hint(format!("choose another name, or remove {}", volume.path().display())),
+            Failure::new(Exit::Exists, format!("there is already a volume `{}`", args.name)).hint(format!(
+                "choose another name, or move {} away: what is not on the network yet is only there",
+                volume.path().display()
+            )),
         );
     }
     match &args.new_phrase_file {

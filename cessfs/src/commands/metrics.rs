@@ -96,7 +96,7 @@ impl Collector for Numbers {
             ),
             (
                 "unsent_bound",
-                "Unsent bytes at which writers wait",
+                "Unsent bytes from which on changes stay in the cache",
                 Some(&Unit::Bytes),
                 status.unsent_bound_bytes,
             ),

@@ -11,6 +11,7 @@ use crate::home::{Home, VolumeDir};
 use crate::limits::DAEMON_END_TIMEOUT;
 use crate::mountpoint::{self, MountPoint, Source};
 use crate::options::MountOptions;
+use crate::output;
 use crate::progress::Waiting;
 use crate::secret::{Secret, Sources};
 use crate::wiring;
@@ -165,7 +166,10 @@ fn wait_until_free(volume: &VolumeDir) -> Result<(), Failure> {
                 Exit::Busy,
                 format!("volume `{}` is mounted on {place}{pid}", volume.name()),
             )
-            .hint(format!("`cessfs umount {place}` first, or use that mount")));
+            .hint(format!(
+                "`cessfs umount {}` first, or use that mount",
+                output::word(&place)
+            )));
         }
         if Instant::now() >= deadline {
             return volume.lock().map(drop);

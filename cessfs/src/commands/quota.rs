@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 /// Limit how much a directory and all below it may hold
 ///
-/// Bytes are those that `du` counts. What exceeds a limit fails with \"Disk quota exceeded\". Directories do not move between
+/// Bytes are those that `du` counts. What exceeds a limit fails with "Disk quota exceeded". Directories do not move between
 /// trees with different quotas; programs copy them, as between file systems.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

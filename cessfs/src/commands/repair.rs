@@ -28,8 +28,8 @@ pub struct RepairArgs {
 /// [`Exit::NotMounted`]; [`Exit::Partial`] when packs are lost.
 pub fn run(args: &RepairArgs, context: &Context) -> Result<(), Failure> {
     let volume = context.home.existing(&args.name)?;
-    let waiting = Waiting::on("rewriting damaged packs");
-    let reply = Client::connect(&volume)?.call(Op::Repair, &mut |_| ())?;
+    let mut waiting = Waiting::on("rewriting damaged packs");
+    let reply = Client::connect(&volume)?.call(Op::Repair, &mut |event| waiting.event(&event))?;
     drop(waiting);
     let Reply::Repaired(repaired) = reply else {
         return Err(unexpected(&reply));

@@ -81,7 +81,7 @@ fn print(status: &Status) {
     let pid = status.pid.map(|pid| format!(" (process {pid})")).unwrap_or_default();
     say!("volume     {}: {state}{place}{pid}, {}", status.name, status.at_rest);
     if status.died {
-        let dir = status.mountpoint.as_deref().unwrap_or("DIR");
+        let dir = output::word(status.mountpoint.as_deref().unwrap_or("DIR"));
         say!(
             "died       `cessfs mount {} {dir}` goes on; what follows is as the volume was last closed",
             status.name

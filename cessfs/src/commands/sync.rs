@@ -1,13 +1,12 @@
 //! `cessfs sync NAME [--wait]`.
 
 use super::Context;
-use crate::control::client::{Client, unexpected};
+use crate::control::client::{self, Client, unexpected};
 use crate::control::{Op, Reply};
 use crate::exit::Failure;
 use crate::home::VolumeName;
 use crate::progress::SyncProgress;
 use clap::Args;
-use std::time::{Duration, Instant};
 
 /// Send off what was written
 ///
@@ -35,7 +34,7 @@ pub struct SyncArgs {
 /// [`Exit::NotMounted`](crate::exit::Exit::NotMounted), [`Exit::Timeout`](crate::exit::Exit::Timeout).
 pub fn run(args: &SyncArgs, context: &Context) -> Result<(), Failure> {
     let volume = context.home.existing(&args.name)?;
-    let deadline = args.timeout.map(|s| Instant::now() + Duration::from_secs(s));
+    let deadline = client::deadline(args.timeout);
     let mut progress = SyncProgress::start();
     let op = Op::Sync { wait: args.wait };
     let answer = Client::connect(&volume)?.call_until(op, deadline, &mut |event| progress.event(&event));

@@ -171,8 +171,10 @@ async fn refuse_second(chain: &dyn Chain, config: &VolumeConfig) -> Result<(), F
         return Ok(());
     };
     let hint = match found.state {
-        TerritoryState::Active => "`cessfs territory expand` buys more space, `cessfs territory renew` more days",
-        _ => "`cessfs territory renew` pays for more days",
+        TerritoryState::Active => {
+            "`cessfs territory expand NAME --gib N` buys more space, `cessfs territory renew NAME --days N` more days"
+        }
+        _ => "`cessfs territory renew NAME --days N` pays for more days",
     };
     Err(Failure::new(Exit::Refused, format!("the account has a territory `{name}` already")).hint(hint))
 }
@@ -181,7 +183,7 @@ fn print(told: Option<&TerritoryStatus>, name: &str, context: &Context) -> Resul
     let Some(t) = told else {
         return Err(
             Failure::new(Exit::Territory, format!("the account has no territory `{name}`"))
-                .hint("`cessfs territory mint` buys it"),
+                .hint("`cessfs territory mint NAME` buys it"),
         );
     };
     if context.json {

@@ -194,7 +194,7 @@ impl Mount {
         if let Some(dir) = to {
             let fd = open_dir(dir).map_err(|e| match e {
                 Errno::ENOENT => Failure::new(Exit::Usage, format!("there is no directory {}", dir.display()))
-                    .hint(format!("`mkdir {}` makes it", dir.display())),
+                    .hint(format!("`mkdir {}` makes it", output::word(dir))),
                 e => Failure::disk(format!("cannot open {}", dir.display()), &e.into()),
             })?;
             let dir = dir.to_owned();

@@ -1,13 +1,14 @@
 //! `cessfs umount DIR`.
 
 use super::Context;
-use crate::control::client::{Client, unexpected};
+use crate::control::client::{self, Client, unexpected};
 use crate::control::serving::{Serving, serving};
 use crate::control::{Op, Reply, Sends};
 use crate::exit::{Exit, Failure};
 use crate::home::{VolumeDir, VolumeName};
 use crate::limits::{DAEMON_END_TIMEOUT, HOLDERS_AFTER};
 use crate::mountpoint;
+use crate::output;
 use crate::progress::{self, SyncProgress, Waiting};
 use crate::units;
 use clap::Args;
@@ -54,7 +55,7 @@ impl UmountArgs {
 /// Asks the daemon to end; clears away what a dead one left.
 ///
 /// # Errors
-/// [`Exit::NotMounted`], [`Exit::Busy`]; [`Exit::Timeout`] when it is unmounted, but not everything is on the network.
+/// [`Exit::NotMounted`]; [`Exit::Busy`], also when the daemon says nothing; [`Exit::Timeout`] when it is unmounted, but not everything is on the network.
 pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
     let dir = mountpoint::resolve(&args.dir)?;
     let mount = mountpoint::mounted_at(&mountpoint::mounts()?, &dir);
@@ -64,6 +65,8 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
     };
     let Serving { mut client, status } = match serving(&mount, &context.home) {
         Ok(serving) => serving,
+        // It lives: whoever looked at the directory would wait for it, too.
+        Err(failure) if failure.exit == Exit::Busy => return Err(failure.during("nothing was sent or unmounted")),
         Err(_) if mountpoint::is_dead(&dir) => return left_behind(&dir, &name, args.sends()),
         Err(failure) if failure.exit == Exit::NotMounted => return without_daemon(&dir, failure, args.sends()),
         Err(failure) => return Err(failure),
@@ -75,7 +78,7 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
     }
     let volume = context.home.volume(&name);
     let mut bar = SyncProgress::start();
-    let deadline = args.timeout.map(|s| Instant::now() + Duration::from_secs(s));
+    let deadline = client::deadline(args.timeout);
     let op = Op::Shutdown { sends: args.sends() };
     let mut reply = client.call_until(op, deadline, &mut |event| bar.event(&event));
     bar.finish();
@@ -135,7 +138,7 @@ fn left_behind(dir: &Path, name: &VolumeName, sends: Sends) -> Result<(), Failur
     let what = format!("the daemon of {} has died, and nothing was sent", dir.display());
     Err(Failure::new(Exit::NotMounted, what).hint(format!(
         "`cessfs mount {name} {}` goes on with what is on this disk",
-        dir.display()
+        output::word(dir)
     )))
 }
 

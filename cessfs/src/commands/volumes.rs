@@ -3,7 +3,7 @@
 use super::{Context, print_json};
 use crate::config::VolumeConfig;
 use crate::control::client;
-use crate::exit::Failure;
+use crate::exit::{Exit, Failure};
 use clap::Args;
 use serde::Serialize;
 
@@ -26,19 +26,22 @@ struct Row {
 /// Prints one line per volume.
 ///
 /// # Errors
-/// When the home cannot be read. A volume that cannot be read is listed with its error.
+/// When the home cannot be read. A volume that cannot be read, or asked, is listed with its error.
 pub fn run(_args: &VolumesArgs, context: &Context) -> Result<(), Failure> {
     let mut rows = Vec::new();
     for name in context.home.names()? {
         let volume = context.home.volume(&name);
         let config = VolumeConfig::load(&volume.config());
-        let mountpoint = client::status(&volume).ok().and_then(|s| s.mountpoint);
+        let told = client::status(&volume);
+        // No daemon is none of the errors.
+        let silent = told.as_ref().err().filter(|failure| failure.exit != Exit::NotMounted);
+        let error = config.as_ref().err().or(silent).map(ToString::to_string);
         rows.push(Row {
             name: name.to_string(),
-            mountpoint,
+            mountpoint: told.ok().and_then(|status| status.mountpoint),
             territory: config.as_ref().ok().map(|c| c.territory.clone()),
             rpc: config.as_ref().ok().map(|c| c.rpc.clone()),
-            error: config.err().map(|e| e.to_string()),
+            error,
         });
     }
     if context.json {

@@ -4,7 +4,7 @@ use super::pages::Gathered;
 use super::{Answer, Event, Op, PROTOCOL, Reply, Request, Status, decode, encode, too_long};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
-use crate::limits::CONTROL_LINE_MAX;
+use crate::limits::{ANSWER_TIMEOUT, CONTROL_LINE_MAX};
 use crate::timings::StageTimes;
 use std::io::{BufRead, BufReader, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
@@ -19,6 +19,7 @@ pub const SENDING: &str = "sending";
 #[derive(Debug)]
 pub struct Client {
     stream: BufReader<UnixStream>,
+    volume: VolumeDir,
 }
 
 impl Client {
@@ -39,6 +40,20 @@ impl Client {
         let stream = UnixStream::connect(path).map_err(absent)?;
         Ok(Client {
             stream: BufReader::new(stream),
+            volume: volume.clone(),
+        })
+    }
+
+    /// Asks for what a daemon tells at once.
+    ///
+    /// # Errors
+    /// As [`call`](Client::call), and [`Exit::Busy`] when nothing comes: the process is stopped, or waits for a disk. Nobody learns more by
+    /// waiting longer.
+    fn ask(&mut self, op: Op, patience: Duration, on_event: &mut dyn FnMut(Event)) -> Result<Reply, Failure> {
+        let answer = self.call_until(op, Some(Instant::now() + patience), on_event);
+        answer.map_err(|failure| match failure.exit {
+            Exit::Timeout => silent(&self.volume, patience),
+            _ => failure,
         })
     }
 
@@ -102,17 +117,39 @@ impl Client {
     }
 }
 
+fn silent(volume: &VolumeDir, patience: Duration) -> Failure {
+    let who = match volume.holder() {
+        Some(pid) => format!("process {pid}"),
+        None => "the process that has it".to_owned(),
+    };
+    let what = format!(
+        "volume `{}`: {who} does not answer for {} s",
+        volume.name(),
+        patience.as_secs()
+    );
+    Failure::new(Exit::Busy, what).hint(format!(
+        "it is stopped, waits for a disk, or has too much to do; {} may tell more. After a `kill -KILL` of it the volume can be mounted \
+         again: what was fsynced is kept",
+        volume.log().display()
+    ))
+}
+
 fn gone(error: &std::io::Error) -> Failure {
     Failure::new(Exit::NotMounted, format!("the daemon went away: {error}"))
         .hint("the volume's log tells why; mount it again to go on")
 }
 
+/// When so many seconds are over; none where nobody lives to see it.
+pub fn deadline(seconds: Option<u64>) -> Option<Instant> {
+    Instant::now().checked_add(Duration::from_secs(seconds?))
+}
+
 /// Asks for the status.
 ///
 /// # Errors
-/// As [`Client::call`].
+/// As [`Client::call`]; [`Exit::Busy`] when the daemon says nothing.
 pub fn status(volume: &VolumeDir) -> Result<Status, Failure> {
-    match Client::connect(volume)?.call(Op::Status, &mut |_| ())? {
+    match Client::connect(volume)?.ask(Op::Status, ANSWER_TIMEOUT, &mut |_| ())? {
         Reply::Status(status) => Ok(*status),
         other => Err(unexpected(&other)),
     }
@@ -121,10 +158,10 @@ pub fn status(volume: &VolumeDir) -> Result<Status, Failure> {
 /// Asks for what the stages have counted, and for the status as the daemon knows it by itself.
 ///
 /// # Errors
-/// As [`Client::call`].
+/// As [`status`].
 pub fn timings(client: &mut Client) -> Result<(Vec<StageTimes>, Status), Failure> {
     let mut stages = Vec::new();
-    let reply = client.call(Op::Timings, &mut |event| {
+    let reply = client.ask(Op::Timings, ANSWER_TIMEOUT, &mut |event| {
         if let Event::Stage(stage) = event {
             stages.push(*stage);
         }
@@ -138,4 +175,34 @@ pub fn timings(client: &mut Client) -> Result<(Vec<StageTimes>, Status), Failure
 /// The daemon answered something else than was asked.
 pub fn unexpected(reply: &Reply) -> Failure {
     Failure::new(Exit::Failed, format!("the daemon gave an unexpected answer: {reply:?}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::{Home, VolumeName};
+
+    #[test]
+    fn any_number_of_seconds_is_a_time_to_wait() {
+        assert!(deadline(Some(3600)) > Some(Instant::now()));
+        assert_eq!((deadline(Some(u64::MAX)), deadline(None)), (None, None));
+    }
+
+    #[test]
+    fn a_daemon_that_says_nothing_is_told_from_none() {
+        let tmp = tempfile::tempdir().unwrap();
+        let home = Home::find(Some(tmp.path())).unwrap();
+        let volume = home.volume(&"v".parse::<VolumeName>().unwrap());
+        volume.create().unwrap();
+        let _held = volume.lock().unwrap();
+        let (_dir, path) = volume.socket().unwrap();
+        // The kernel takes the connection; nobody accepts it.
+        let _listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+        let mut client = Client::connect(&volume).unwrap();
+        let patience = Duration::from_millis(50);
+        let failure = client.ask(Op::Status, patience, &mut |_| ()).unwrap_err();
+        assert_eq!(failure.exit, Exit::Busy);
+        let pid = std::process::id().to_string();
+        assert!(failure.what.contains(&pid), "{failure}");
+    }
 }

@@ -9,6 +9,7 @@ use super::server;
 use crate::exit::{Exit, Failure};
 use crate::home::{Home, VolumeDir, VolumeName};
 use crate::mountpoint::{self, MountEntry};
+use crate::output;
 
 /// A daemon and what it tells of itself, the chain apart.
 #[derive(Debug)]
@@ -34,8 +35,10 @@ pub fn serving(mount: &MountEntry, home: &Home) -> Result<Serving, Failure> {
     };
     let dead = |name: &VolumeName| {
         let dir = mount.dir.display();
-        Failure::new(Exit::NotMounted, format!("the daemon of the mount on {dir} has died"))
-            .hint(format!("`cessfs mount {name} {dir}` starts another in its place"))
+        Failure::new(Exit::NotMounted, format!("the daemon of the mount on {dir} has died")).hint(format!(
+            "`cessfs mount {name} {}` starts another in its place",
+            output::word(&mount.dir)
+        ))
     };
     let volume = home.volume(&mount.volume().ok_or_else(absent)?);
     let told = Client::connect(&volume).and_then(|mut client| {

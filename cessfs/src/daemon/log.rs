@@ -42,11 +42,16 @@ pub fn to_stderr(level: LogLevel) -> LogHandle {
     // Colours are for terminals: the journal and files would keep the codes.
     let output = fmt::layer()
         .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal())
+        .with_ansi(io::stderr().is_terminal() && !without_colours())
         .with_target(false);
     // A second subscriber in one process is a test's; the first one stays.
     let _first_stays = tracing_subscriber::registry().with(filter).with(output).try_init();
     LogHandle(handle)
+}
+
+/// Whether the user wants none (no-color.org).
+fn without_colours() -> bool {
+    std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
 }
 
 /// Logs to a file that is rotated.

@@ -445,18 +445,22 @@ impl Daemon {
 
     /// A round of upkeep goes on to its end, as one in the background does, when who asked for it hangs up: dropped in
     /// the midst of a step on the disk it would let the next round begin beside it.
-    async fn round(
+    fn round(
         &self,
         work: impl Future<Output = Result<Reply, Failure>> + Send + 'static,
-    ) -> Result<Reply, Failure> {
-        let slot = self.rounds.clone().acquire_owned().await;
-        let slot = slot.expect("the semaphore is never closed");
-        detached(async move {
-            let reply = work.await;
-            drop(slot);
-            reply
-        })
-        .await
+    ) -> BoxFuture<'static, Result<Reply, Failure>> {
+        let rounds = self.rounds.clone();
+        async move {
+            let slot = rounds.acquire_owned().await;
+            let slot = slot.expect("the semaphore is never closed");
+            detached(async move {
+                let reply = work.await;
+                drop(slot);
+                reply
+            })
+            .await
+        }
+        .boxed()
     }
 
     async fn explain(&self, path_hex: &str, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
@@ -510,11 +514,17 @@ impl Service for Daemon {
                 Op::Scrub { full, rate } => upkeep::scrub(&self.volume, full, rate).await,
                 Op::Repair => {
                     let volume = self.volume.clone();
-                    self.round(async move { upkeep::repair(&volume).await }).await
+                    let round = self.round(async move { upkeep::repair(&volume).await });
+                    self.with_progress(round, &events).await
                 }
                 Op::Collect { dry_run } => {
                     let volume = self.volume.clone();
-                    self.round(async move { upkeep::collect(&volume, dry_run).await }).await
+                    let round = self.round(async move { upkeep::collect(&volume, dry_run).await });
+                    match dry_run {
+                        // It waits for nobody.
+                        true => round.await,
+                        false => self.with_progress(round, &events).await,
+                    }
                 }
                 // Who waits for the network before the unmount may give that up; nobody leaves half an unmount.
                 Op::Shutdown { sends: Sends::Before } => self.shutdown(Sends::Before, &events).await,

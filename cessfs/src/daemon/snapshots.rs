@@ -66,7 +66,7 @@ pub async fn delete(volume: &Arc<Volume>, name: String) -> Result<Reply, Failure
 
 fn none_of_that_name(name: &str) -> Failure {
     Failure::new(Exit::Failed, format!("there is no snapshot `{name}`"))
-        .hint("`cessfs snapshot list` tells their names")
+        .hint("`cessfs snapshot list NAME` tells their names")
 }
 
 async fn tree(volume: &Volume, name: &str) -> Result<Arc<Tree>, Failure> {

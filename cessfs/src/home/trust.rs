@@ -8,6 +8,7 @@
 
 use super::VolumeDir;
 use crate::exit::{Exit, Failure};
+use crate::output;
 use nix::unistd::{Uid, User};
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -59,6 +60,20 @@ pub(super) fn check(volume: &VolumeDir) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Refuses a directory that somebody else could change, or could exchange for another: in a sticky one nobody else can once it is there.
+///
+/// # Errors
+/// [`Exit::Permission`].
+pub fn check_dir(dir: &Path) -> Result<(), Failure> {
+    let me = nix::unistd::geteuid();
+    let cannot = |e: std::io::Error| Failure::disk(format!("cannot look at {}", dir.display()), &e);
+    let entry = std::fs::symlink_metadata(dir).map_err(cannot)?;
+    check_owner(dir, entry.uid(), me)?;
+    let found = std::fs::metadata(dir).map_err(cannot)?;
+    check_owner(dir, found.uid(), me)?;
+    check_mode(dir, found.mode(), false)
+}
+
 fn there(dir: &Path, found: std::io::Result<Metadata>) -> Result<Option<Metadata>, Failure> {
     match found {
         Ok(found) => Ok(Some(found)),
@@ -93,7 +108,7 @@ fn check_mode(dir: &Path, mode: u32, sticky_is_enough: bool) -> Result<(), Failu
         dir.display(),
         mode & 0o7777
     );
-    Err(Failure::new(Exit::Permission, what).hint(format!("`chmod go-w {}`", dir.display())))
+    Err(Failure::new(Exit::Permission, what).hint(format!("`chmod go-w {}`", output::word(dir))))
 }
 
 #[cfg(test)]
@@ -158,6 +173,26 @@ mod tests {
             std::fs::set_permissions(dir, before).unwrap();
         }
         assert!(Home(home).existing(made.name()).is_ok());
+    }
+
+    #[test]
+    fn a_directory_that_others_made_first_is_refused() {
+        let tmp = tempfile::tempdir().unwrap();
+        let (dir, link) = (tmp.path().join("seen"), tmp.path().join("link"));
+        assert_eq!(check_dir(&dir).unwrap_err().exit, Exit::Disk);
+        std::fs::create_dir(&dir).unwrap();
+        symlink(&dir, &link).unwrap();
+        assert!(check_dir(&dir).is_ok() && check_dir(&link).is_ok());
+        std::fs::set_permissions(&dir, Permissions::from_mode(0o1777)).unwrap();
+        assert_eq!(check_dir(&dir).unwrap_err().exit, Exit::Permission);
+        std::fs::set_permissions(&dir, Permissions::from_mode(0o700)).unwrap();
+        if nix::unistd::geteuid().is_root() {
+            std::os::unix::fs::lchown(&link, Some(1000), None).unwrap();
+            assert!(check_dir(&dir).is_ok());
+            assert_eq!(check_dir(&link).unwrap_err().exit, Exit::Permission);
+            chown(&dir, Some(1000), None).unwrap();
+            assert_eq!(check_dir(&dir).unwrap_err().exit, Exit::Permission);
+        }
     }
 
     #[test]

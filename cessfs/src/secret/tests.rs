@@ -84,3 +84,20 @@ fn a_secret_survives_the_pipe() {
     assert!(Secret::receive(&mut [].as_slice()).is_err());
     assert!(Secret::receive(&mut b"zz".as_slice()).is_err());
 }
+
+#[test]
+fn a_phrase_is_read_as_editors_write_it() {
+    let tmp = tempfile::tempdir().unwrap();
+    let path = tmp.path().join("phrase");
+    let words = Phrase::generate(&mut OsEntropy).words().to_string();
+    for text in [
+        words.clone(),
+        format!("{words}\n"),
+        format!("\u{feff}{words}"),
+        words.replace(' ', "\r\n"),
+        words.to_uppercase(),
+    ] {
+        std::fs::write(&path, &text).unwrap();
+        assert_eq!(read_phrase(&path).unwrap().words().to_string(), words);
+    }
+}

@@ -54,6 +54,7 @@ struct LocalOnly {
 struct Rebuilt {
     volume: String,
     source: &'static str,
+    #[serde(serialize_with = "output::all_lossy")]
     kept: Vec<PathBuf>,
     files: u64,
     head: Option<u64>,
