@@ -422,6 +422,29 @@ fn a_full_disk_says_so_and_loses_nothing() -> Result<()> {
     on_a_small_disk("size=96m", fill_the_disk)
 }
 
+/// A cache may be configured larger than its disk: what is written next, and the packs that it is sent in, find room all the same.
+#[test]
+fn what_the_network_has_gives_way_on_a_full_disk() -> Result<()> {
+    on_a_small_disk("size=256m", |small, network, at| {
+        let volume = Volume::init(small, &network.ws, &InitOptions::default())?;
+        let mount = volume.mount(at)?;
+        let path = |i: u64| mount.path().join(format!("{i}"));
+        for i in 0..10 {
+            let mut file = std::fs::File::create(path(i))?;
+            file.write_all(&tree::noise(i, 30 << 20))?;
+            file.sync_all().with_context(|| format!("file {i}"))?;
+            volume.sync(PATIENCE)?;
+        }
+        for i in 0..10 {
+            ensure!(std::fs::read(path(i))? == tree::noise(i, 30 << 20), "file {i} differs");
+        }
+        // Nor is what was only read in anybody's way.
+        std::fs::write(path(10), tree::noise(10, 30 << 20))?;
+        volume.sync(PATIENCE)?;
+        mount.umount()
+    })
+}
+
 /// The disk takes a part of what the kernel writes back: whoever syncs the file hears of it.
 #[test]
 fn a_disk_that_fills_up_under_a_write_is_told_of() -> Result<()> {

@@ -73,7 +73,12 @@ impl Shared {
         let hashing = stages::HASH_CHUNK.enter();
         let id = self.core.keys.chunk_id(&plaintext);
         drop(hashing);
-        match self.core.chunks.submit(id, &plaintext) {
+        let submitted = match self.core.chunks.submit(id, &plaintext) {
+            // The pack lies beside the cache, which holds what was sent before.
+            Err(StoreError::Full) if self.give_way() => self.core.chunks.submit(id, &plaintext),
+            submitted => submitted,
+        };
+        match submitted {
             Ok(()) => {}
             Err(StoreError::Full) => return Err(VfsError::NoSpace("the staging disk is full")),
             Err(e) => return Err(e.into()),
