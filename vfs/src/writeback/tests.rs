@@ -1,5 +1,6 @@
 //! When chunks are submitted, and when they may be called clean.
 
+use super::Whose;
 use crate::core::AtRest;
 use crate::data::CHUNK;
 use crate::data::room::ROOM;
@@ -257,4 +258,26 @@ fn what_a_lost_pack_had_is_counted_and_goes_again() {
     bench.settle();
     assert_eq!(bench.data.untold(), before);
     assert_eq!(bench.restore().content(5), pattern(1, MIB));
+}
+
+/// What was complete when it was looked at may lack a part when it is copied: a copy of another chunk may have taken its place.
+#[test]
+fn a_chunk_of_which_only_a_part_is_here_is_not_handed_over() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        let shared = bench.data.shared();
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, MIB));
+        bench.make_absent();
+        bench.write(5, 8192, &pattern(2, 4096));
+        for whose in [Whose::Asked, Whose::Due] {
+            let mut taken = shared.dirty.lock().take(5, 0).unwrap();
+            let copied = shared.copy_dirty(&bench.file(5), &mut taken, whose).unwrap();
+            assert!(copied.is_none(), "{whose:?}");
+        }
+        bench.settle();
+        let mut expected = pattern(1, MIB);
+        expected[8192..12_288].copy_from_slice(&pattern(2, 4096));
+        assert_eq!(bench.restore().content(5), expected);
+    }
 }
