@@ -434,6 +434,7 @@ impl ChunkStore for Engine {
                 ledger: &ledger,
             };
             let found = tokio::select! {
+                biased;
                 found = parting.find() => found,
                 () = clock.sleep(PARTING_TIMEOUT) => Err(FetchError::Unavailable("the network does not tell".into())),
             };
