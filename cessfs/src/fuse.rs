@@ -363,10 +363,12 @@ impl Filesystem for Adapter {
             }
             // By what the descriptor says now, not when it was opened. A page of a mapping knows its place; the kernel may send
             // it by the handle of somebody who appends.
-            let appends = flags.0 & libc::O_APPEND != 0 && !write_flags.contains(WriteFlags::FUSE_WRITE_CACHE);
-            let result = match appends {
-                true => self.vfs.write(ino.0, fh.0, offset, data, kill_priv),
-                false => self.vfs.write_at(ino.0, fh.0, offset, data, kill_priv),
+            let result = if write_flags.contains(WriteFlags::FUSE_WRITE_CACHE) {
+                self.vfs.write_pages(ino.0, fh.0, offset, data, kill_priv)
+            } else if flags.0 & libc::O_APPEND != 0 {
+                self.vfs.write(ino.0, fh.0, offset, data, kill_priv)
+            } else {
+                self.vfs.write_at(ino.0, fh.0, offset, data, kill_priv)
             };
             self.blocks_changed(ino);
             self.later("write", (ino, req.pid()), result, move |answer| match answer {

@@ -3,7 +3,7 @@
 //! A journal that meets a full disk cannot be trusted to go on; a write of content that meets one simply fails. So content
 //! stops early, with "disk full", while the journal still has room, also for the deletions that make room again.
 
-use crate::limits::{DISK_LOOK_BYTES, DISK_RESERVE_BYTES};
+use crate::limits::{DISK_EASE_BYTES, DISK_EASE_SHARE, DISK_LOOK_BYTES, DISK_RESERVE_BYTES};
 use crate::store::StoreError;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -22,6 +22,18 @@ impl Disk {
             total: disk.blocks().saturating_mul(disk.fragment_size()),
             available: disk.blocks_available().saturating_mul(disk.fragment_size()),
         })
+    }
+}
+
+impl Disk {
+    /// See [`DiskRoom::wanting`].
+    fn wanting(&self) -> u64 {
+        let ease = DISK_EASE_BYTES.min(self.total / DISK_EASE_SHARE);
+        let enough = DISK_RESERVE_BYTES + ease;
+        match self.available < enough - ease / 2 {
+            true => enough - self.available,
+            false => 0,
+        }
     }
 }
 
@@ -60,6 +72,12 @@ impl DiskRoom {
         self.tight.store(tight, Ordering::Relaxed);
         if tight { Err(StoreError::Full) } else { Ok(()) }
     }
+
+    /// Bytes that should be free beside those that are, for content to go on being written and sent; 0 while there are enough, and on
+    /// a disk that does not tell. Asks the disk.
+    pub fn wanting(&self) -> u64 {
+        Disk::of(&self.dir).map_or(0, |disk| disk.wanting())
+    }
 }
 
 #[cfg(test)]
@@ -73,5 +91,20 @@ mod tests {
         assert!(room.take(4096).is_ok());
         assert!(matches!(room.take(1 << 60), Err(StoreError::Full)));
         assert!(room.take(4096).is_ok(), "a look each time while it is tight");
+    }
+
+    #[test]
+    fn room_is_wanted_before_content_is_refused_and_then_some() {
+        const TIB: u64 = 1 << 40;
+        let wanting = |total, available| Disk { total, available }.wanting();
+        let (enough, half) = (DISK_RESERVE_BYTES + DISK_EASE_BYTES, DISK_EASE_BYTES / 2);
+        assert_eq!(wanting(TIB, TIB), 0);
+        assert_eq!(wanting(TIB, enough - half), 0);
+        assert_eq!(wanting(TIB, enough - half - 1), half + 1);
+        assert_eq!(wanting(TIB, 0), enough);
+        let small = 160 << 20;
+        assert_eq!(wanting(small, DISK_RESERVE_BYTES + (5 << 20)), 0);
+        assert_eq!(wanting(small, DISK_RESERVE_BYTES), 10 << 20);
+        assert_eq!(wanting(0, 0), DISK_RESERVE_BYTES);
     }
 }

@@ -376,6 +376,11 @@ pub const JOURNAL_SEGMENT_BYTES: u64 = 8 << 20;
 pub const JOURNAL_SCAN_PAGE_MIN: usize = 64;
 /// Bytes that content leaves free on the local disk for the journal.
 pub const DISK_RESERVE_BYTES: u64 = 32 << 20;
+/// Bytes beyond those that the cache makes free, of what the network has, once less than half of them are left: for content, and for the
+/// packs that it is sent in.
+pub const DISK_EASE_BYTES: u64 = 256 << 20;
+/// At most one byte of so many that the disk has.
+pub const DISK_EASE_SHARE: u64 = 16;
 /// Bytes that are set aside on the local disk for a journal that finds it full.
 pub const BALLAST_BYTES_MAX: u64 = 32 << 20;
 /// At most one byte of so many that the disk has is set aside.

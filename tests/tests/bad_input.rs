@@ -1,6 +1,6 @@
 //! Bad input and bad days: each gets a clear error that says what to do, a non-zero exit, and loses nothing.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use cessfs_tests::process::{fail, succeed};
 use cessfs_tests::{InitOptions, Mount, Network, Opener, Volume, can_mount, tree};
 use std::io::Write;
@@ -419,6 +419,58 @@ fn a_cache_full_of_what_cannot_be_sent_says_so_and_loses_nothing() -> Result<()>
 
 #[test]
 fn a_full_disk_says_so_and_loses_nothing() -> Result<()> {
+    on_a_small_disk("size=96m", fill_the_disk)
+}
+
+/// A cache may be configured larger than its disk: what is written next, and the packs that it is sent in, find room all the same.
+#[test]
+fn what_the_network_has_gives_way_on_a_full_disk() -> Result<()> {
+    on_a_small_disk("size=256m", |small, network, at| {
+        let volume = Volume::init(small, &network.ws, &InitOptions::default())?;
+        let mount = volume.mount(at)?;
+        let path = |i: u64| mount.path().join(format!("{i}"));
+        for i in 0..10 {
+            let mut file = std::fs::File::create(path(i))?;
+            file.write_all(&tree::noise(i, 30 << 20))?;
+            file.sync_all().with_context(|| format!("file {i}"))?;
+            volume.sync(PATIENCE)?;
+        }
+        for i in 0..10 {
+            ensure!(std::fs::read(path(i))? == tree::noise(i, 30 << 20), "file {i} differs");
+        }
+        // Nor is what was only read in anybody's way.
+        std::fs::write(path(10), tree::noise(10, 30 << 20))?;
+        volume.sync(PATIENCE)?;
+        mount.umount()
+    })
+}
+
+/// The disk takes a part of what the kernel writes back: whoever syncs the file hears of it.
+#[test]
+fn a_disk_that_fills_up_under_a_write_is_told_of() -> Result<()> {
+    on_a_small_disk("size=160m", |small, network, at| {
+        let volume = Volume::init(small, &network.ws, &InitOptions::default())?;
+        let mount = volume.mount(at)?;
+        // The disk is looked at each MiB. The next 300 KiB, which lie in two chunks, nobody looks.
+        std::fs::write(mount.path().join("before"), tree::noise(1, 600 << 10))?;
+        let mut file = std::fs::File::create(mount.path().join("file"))?;
+        file.write_all(&tree::noise(2, (1 << 20) - (16 << 10)))?;
+        file.sync_all()?;
+        let disk = nix::sys::statvfs::statvfs(small)?;
+        let left = disk.blocks_available() * disk.fragment_size();
+        let filler = small.join("filler");
+        std::fs::write(&filler, vec![1; usize::try_from(left)? - (96 << 10)])?;
+        file.write_all(&tree::noise(3, 256 << 10))?;
+        let error = file.sync_all().expect_err("there is room for a part of it");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC), "{error}");
+        std::fs::remove_file(filler)?;
+        drop(file);
+        mount.umount()
+    })
+}
+
+/// Runs `on` with a directory on a disk of its own, a network, and a place for a mount.
+fn on_a_small_disk(size: &str, on: impl FnOnce(&Path, &Network, &Path) -> Result<()>) -> Result<()> {
     if !can_mount() {
         return Ok(());
     }
@@ -431,10 +483,10 @@ fn a_full_disk_says_so_and_loses_nothing() -> Result<()> {
         &small,
         Some("tmpfs"),
         nix::mount::MsFlags::empty(),
-        Some("size=96m"),
+        Some(size),
     );
     tmpfs.context("mount a small tmpfs")?;
-    let result = fill_the_disk(&small, &network, &dir.path().join("mnt"));
+    let result = on(&small, &network, &dir.path().join("mnt"));
     nix::mount::umount2(&small, nix::mount::MntFlags::MNT_DETACH)?;
     result
 }

@@ -37,6 +37,7 @@ pub(crate) mod passthrough;
 mod piece;
 mod read;
 mod reclaim;
+pub(crate) mod room;
 mod seek;
 pub(crate) mod size;
 mod space;
@@ -50,7 +51,7 @@ use crate::core::Core;
 use crate::delta::cut::Cutter;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
-use crate::limits::{BLOCK_BYTES, CACHE_SLACK_BYTES_MIN, RECENT_INODES_MAX};
+use crate::limits::{BLOCK_BYTES, RECENT_INODES_MAX};
 use crate::records::{self, InodeRecord};
 use crate::request::{Seek, SpaceChange};
 use crate::restore::MissingFile;
@@ -507,6 +508,11 @@ impl Data {
         self.0.is_tight()
     }
 
+    /// Gives up what the network has if there is no room beside it; whether there is more room now.
+    pub(crate) fn give_way(&self) -> bool {
+        self.0.give_way()
+    }
+
     /// Gives back the space of what was deleted, without waiting for the background to do it.
     ///
     /// # Errors
@@ -532,17 +538,6 @@ impl Data {
 }
 
 impl Shared {
-    /// The cache may grow.
-    pub(crate) fn has_room(&self) -> bool {
-        let max = self.core.config.cache_bytes_max;
-        let slack = (max / 8).max(CACHE_SLACK_BYTES_MIN);
-        self.backing.used_bytes() < max.saturating_add(slack)
-    }
-
-    fn is_tight(&self) -> bool {
-        !self.has_room() || self.disk.take(0).is_err()
-    }
-
     /// Keeps the inode in memory until nothing of it is ahead of the store.
     pub(crate) fn keep_pending(&self, inode: &Arc<Inode>) {
         self.pending.lock().entry(inode.ino).or_insert_with(|| inode.clone());

@@ -12,7 +12,7 @@ use crate::data::state::put_extent;
 use crate::data::{ChunkAt, Shared};
 use crate::error::VfsError;
 use crate::inode::Inode;
-use crate::limits::{BLOCK_BYTES, EVICT_BATCH, EVICT_FILES_MAX, EVICT_PAUSE, EVICT_TO_PERCENT};
+use crate::limits::{BLOCK_BYTES, EVICT_BATCH, EVICT_FILES_MAX, EVICT_PAUSE, GIVE_WAY_BYTES, GIVE_WAY_WAIT};
 use crate::records::{self, Extent};
 use cessfs_sync::{Batch, Standing};
 use std::collections::{BTreeMap, BinaryHeap};
@@ -67,28 +67,63 @@ impl Shared {
         Ok(report)
     }
 
-    /// Evicts, least recently used files first, if the cache is larger than it may be.
+    /// Evicts, least recently used files first, if the cache is larger than it may be, or its disk has too little room.
     pub(crate) fn make_room(&self) -> Result<(), VfsError> {
         self.make_room_by(EVICT_FILES_MAX)
     }
 
     /// The same, with so many files in memory at a time.
     fn make_room_by(&self, files_max: usize) -> Result<(), VfsError> {
-        let max = self.core.config.cache_bytes_max;
-        if self.backing.used_bytes() <= max {
+        if self.bytes_too_many() == 0 {
             return Ok(());
         }
         // Somebody is making room already, for all: nobody else has to wait for the disk meanwhile.
         let Some(mut not_before) = self.evicting.try_lock() else {
             return Ok(());
         };
+        self.evict_oldest(&mut not_before, files_max, u64::MAX).1
+    }
+
+    /// Before something is refused, or deleted, for want of room: gives up some of what the network has, or waits for who does. Whether
+    /// there is more room now, or will be. Who asks may be an event loop, so it does not take long.
+    pub(crate) fn give_way(&self) -> bool {
+        if self.bytes_too_many() == 0 {
+            return false;
+        }
+        let Some(mut not_before) = self.evicting.try_lock_for(GIVE_WAY_WAIT) else {
+            return true;
+        };
+        if self.bytes_too_many() == 0 {
+            return true;
+        }
+        let (evicted_bytes, done) = self.evict_oldest(&mut not_before, EVICT_FILES_MAX, GIVE_WAY_BYTES);
+        if let Err(e) = done {
+            self.errors.add(format!("the cache cannot make room: {e}"));
+        }
+        evicted_bytes > 0
+    }
+
+    /// Evicts until the cache is as large as it should be, or smaller by `bytes_max`. Tells how many bytes went, and why not all could.
+    fn evict_oldest(&self, not_before: &mut Duration, files_max: usize, bytes_max: u64) -> (u64, Result<(), VfsError>) {
         let now = self.core.clock.monotonic();
         if now < *not_before {
-            return Ok(());
+            return (0, Ok(()));
         }
+        let mut report = EvictReport::default();
         // What cannot be given back keeps nothing else from being evicted.
-        let mut done = self.settle_submitted().and(self.reclaim());
-        let goal = max / 100 * EVICT_TO_PERCENT;
+        let settled = self.settle_submitted().and(self.reclaim());
+        let too_many = self.bytes_too_many().min(bytes_max);
+        let goal = self.backing.used_bytes().saturating_sub(too_many);
+        let done = settled.and(self.evict_to(goal, files_max, &mut report));
+        // What could not go now has to wait for the network: looking at every file again at once would not help.
+        if self.backing.used_bytes() > goal {
+            *not_before = now + EVICT_PAUSE;
+        }
+        (report.evicted_bytes, done)
+    }
+
+    fn evict_to(&self, goal: u64, files_max: usize, report: &mut EvictReport) -> Result<(), VfsError> {
+        let mut done = Ok(());
         let mut files = self.oldest_files(None, files_max)?;
         while let Some(youngest) = files.last().copied() {
             let is_all = files.len() < files_max;
@@ -97,17 +132,13 @@ impl Shared {
                 if used <= goal {
                     break;
                 }
-                let evicted = self.evict_inode(age.ino, used - goal, &mut EvictReport::default());
+                let evicted = self.evict_inode(age.ino, used - goal, report);
                 done = done.and(evicted).and(self.reclaim());
             }
             if is_all || self.backing.used_bytes() <= goal {
                 break;
             }
             files = self.oldest_files(Some(youngest), files_max)?;
-        }
-        // What could not go now has to wait for the network: looking at every file again at once would not help.
-        if self.backing.used_bytes() > goal {
-            *not_before = now + EVICT_PAUSE;
         }
         done
     }

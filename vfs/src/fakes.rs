@@ -149,6 +149,7 @@ struct State {
     silent: bool,
     at_hand: BTreeSet<ChunkId>,
     submit_error: Option<StoreError>,
+    submit_full_once: bool,
     submit_panics: bool,
     aside: Option<Duration>,
     submits: u64,
@@ -282,6 +283,11 @@ impl FakeChunks {
         self.0.lock().submit_error = error;
     }
 
+    /// The next `submit` finds the disk full.
+    pub fn full_once(&self) {
+        self.0.lock().submit_full_once = true;
+    }
+
     /// From now on `submit` panics, or works again.
     pub fn panic_at_submit(&self, panics: bool) {
         self.0.lock().submit_panics = panics;
@@ -353,6 +359,9 @@ impl ChunkStore for FakeChunks {
         let mut state = self.0.lock();
         state.submits += 1;
         assert!(!state.submit_panics, "on purpose");
+        if std::mem::take(&mut state.submit_full_once) {
+            return Err(StoreError::Full);
+        }
         if let Some(error) = &state.submit_error {
             return Err(error.clone());
         }

@@ -149,6 +149,10 @@ pub const EVICT_BATCH: usize = 32;
 /// Files of the cache, the least recently used ones, that an eviction remembers at a time, about 40 bytes each. Where they are not
 /// enough the cache is listed once more.
 pub const EVICT_FILES_MAX: usize = 65_536;
+/// Bytes that the cache gives up for somebody who finds no room, before he goes on; the rest is the background's.
+pub const GIVE_WAY_BYTES: u64 = 32 << 20;
+/// How long he waits for an eviction that is running.
+pub const GIVE_WAY_WAIT: Duration = Duration::from_secs(1);
 /// Pause after an eviction that could not make enough room.
 pub const EVICT_PAUSE: Duration = Duration::from_secs(1);
 /// Inodes whose last use is remembered for eviction.

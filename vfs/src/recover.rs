@@ -1,7 +1,9 @@
 //! After an unclean end: what the cache holds is compared with what the journal says of it.
 //!
-//! The journal is an atomic prefix of what was committed; the backing files are whatever the disk took. Only files that were
-//! written shortly before the last heartbeat, or after it, can differ from the journal in a way that matters:
+//! The journal is an atomic prefix of what was committed; the backing files are whatever the disk took. Only dirty chunks, and
+//! those of files that were written shortly before the last heartbeat, or after it, can differ from the journal in a way that
+//! matters. When a file was written says nothing of dirty chunks: the journal speaks of what the disk's filesystem has not
+//! written yet, and it may not have written that time either.
 //!
 //! | chunk | found | becomes |
 //! |---|---|---|
@@ -29,6 +31,15 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, UNIX_EPOCH};
 
+/// Which chunks of a file are compared.
+#[derive(Clone, Copy)]
+enum Which {
+    All,
+    Dirty,
+    /// Those of which a part is here.
+    Patched,
+}
+
 impl Shared {
     /// Compares the cache with the journal, and repairs. The caller has swept orphans, and nobody else is there yet.
     pub(crate) fn recover(&self) -> Result<(), VfsError> {
@@ -49,21 +60,22 @@ impl Shared {
             false => UNIX_EPOCH + heartbeat.saturating_sub(HEARTBEAT_MARGIN),
         };
         let mut suspects = Vec::new();
-        // A file that was never synced may be gone with its name: nothing of it is there to be found.
-        let mut nameless = self.dirty_inos()?;
+        // Of those that were never synced nothing may be there to be found, not even the name.
+        let mut others = self.dirty_inos()?;
         self.backing.recount(&mut |file| {
-            nameless.remove(&file.ino);
             if file.modified >= since || copied.contains(&file.ino) {
-                suspects.push(file.ino);
+                others.remove(&file.ino);
+                suspects.push((file.ino, Which::All));
             }
         })?;
-        for ino in suspects.into_iter().chain(nameless) {
+        let others = others.into_iter().map(|ino| (ino, Which::Dirty));
+        for (ino, which) in suspects.into_iter().chain(others) {
             match self.core.inodes.get(&self.core, ino) {
                 // To be believed, and looked at later.
                 Ok(_) if self.is_noted(ino)? => {}
                 // Its content is a record, and this was not yet gone from here.
                 Ok(inode) if inode.state.read().record.inline => self.backing.empty(ino)?,
-                Ok(inode) => self.recover_file(&inode)?,
+                Ok(inode) => self.recover_file(&inode, which)?,
                 Err(VfsError::Stale) => self.backing.remove(ino)?,
                 Err(e) => return Err(e),
             }
@@ -86,7 +98,19 @@ impl Shared {
         for ino in self.noted_inos(NOTE_PREFIX)? {
             self.recover_unsure(ino)?;
         }
-        self.recover_spills()
+        self.recover_spills()?;
+        // What lies beneath was promised.
+        for ino in self.dirty_inos()? {
+            match self.core.inodes.get(&self.core, ino) {
+                Ok(inode) => {
+                    self.recover_file(&inode, Which::Patched)?;
+                    self.keep_pending(&inode);
+                }
+                Err(VfsError::Stale) => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(())
     }
 
     /// Removes what is left of inodes that are no more, or are records, from the next of the directories that may hold
@@ -195,10 +219,15 @@ impl Shared {
         Ok(inos)
     }
 
-    fn recover_file(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
+    fn recover_file(&self, inode: &Arc<Inode>, which: Which) -> Result<(), VfsError> {
         let mut chunks = Vec::new();
         self.each_extent(inode.ino, 0, &mut |chunk, extent| {
-            if extent.resident || extent.is_patched() {
+            let wanted = match which {
+                Which::All => extent.resident || extent.dirty,
+                Which::Dirty => extent.dirty,
+                Which::Patched => extent.is_patched(),
+            };
+            if wanted {
                 chunks.push(chunk);
             }
             Ok(())

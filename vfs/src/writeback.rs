@@ -73,7 +73,12 @@ impl Shared {
         let hashing = stages::HASH_CHUNK.enter();
         let id = self.core.keys.chunk_id(&plaintext);
         drop(hashing);
-        match self.core.chunks.submit(id, &plaintext) {
+        let submitted = match self.core.chunks.submit(id, &plaintext) {
+            // The pack lies beside the cache, which holds what was sent before.
+            Err(StoreError::Full) if self.give_way() => self.core.chunks.submit(id, &plaintext),
+            submitted => submitted,
+        };
+        match submitted {
             Ok(()) => {}
             Err(StoreError::Full) => return Err(VfsError::NoSpace("the staging disk is full")),
             Err(e) => return Err(e.into()),
@@ -92,7 +97,7 @@ impl Shared {
     }
 
     /// The chunk's content and what of it counts, journaled so that the store knows every block the copy has; `None` if it is no
-    /// longer dirty, or no longer taken by whoever only had it due.
+    /// longer dirty, or no longer taken by whoever only had it due, or lacks a part again.
     fn copy_dirty(
         &self,
         inode: &Arc<Inode>,
@@ -120,6 +125,11 @@ impl Shared {
         let len = chunk_len(state.record.size, taken.chunk);
         if !extent.dirty || len == 0 {
             self.dirty.lock().forget(inode.ino, taken.chunk);
+            return Ok(None);
+        }
+        if extent.is_patched() {
+            // It became another, and was written over, since it was complete.
+            self.dirty.lock().put_back(*taken, self.core.clock.monotonic());
             return Ok(None);
         }
         let at = crate::data::ChunkAt {

@@ -161,7 +161,7 @@ impl Shared {
         shared.reserved.remove_all(&shared.blocks);
         let (to, state) = locked.inode_mut(step.to.ino);
         self.set_shared(to, state, step, &shared)?;
-        if source.resident && self.has_room() {
+        if source.resident && self.has_room() && self.disk_takes(CHUNK) {
             let at = ChunkAt {
                 ino: step.from.ino,
                 chunk: from_chunk,

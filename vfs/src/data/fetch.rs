@@ -81,7 +81,8 @@ impl Shared {
     /// Puts fetched chunks that the operation did not put there itself into the cache. Failing to is no error: the bytes were
     /// delivered, the next reader fetches again. Of several readers of a chunk one does it.
     pub(super) fn fill(&self, inode: &Arc<Inode>, fetched: &Fetched) {
-        if !self.has_room() {
+        let bytes = fetched.values().map(|(_, bytes)| bytes.len() as u64).sum();
+        if !self.has_room() || !self.disk_takes(bytes) {
             return;
         }
         let mut must_sync = false;

@@ -155,7 +155,7 @@ impl Shared {
         failure.map_or(Ok(()), Err)
     }
 
-    /// Makes the backing file durable; failing to is remembered for every later fsync.
+    /// Makes the backing file durable; failing to is remembered for every later fsync, unless nothing was tried.
     fn sync_backing(&self, inode: &Arc<Inode>) -> Result<(), VfsError> {
         // What others wrote is not known to need it.
         let passes = inode.state.read().data.pass.as_ref().is_some_and(|pass| pass.noted);
@@ -165,7 +165,11 @@ impl Shared {
             Ok(())
         };
         noted.and_then(|()| self.backing.sync(inode.ino)).map_err(|e| {
+            let is_undecided = e.lacks_descriptors();
             let error = VfsError::from(e);
+            if is_undecided {
+                return error;
+            }
             self.note_failure(inode, error.clone());
             error
         })
@@ -277,7 +281,13 @@ impl Shared {
         let all_synced = to_sync > SYNC_EACH_MAX && self.backing.sync_all().is_ok();
         for (inode, (change, needs_sync)) in inodes.iter().zip(changes) {
             let failed = || inode.state.read().data.failure.is_some();
-            let synced = (all_synced && !failed()) || (needs_sync && self.sync_backing(inode).is_ok());
+            let mut synced = all_synced && !failed();
+            if needs_sync && !synced {
+                let tried = self.sync_backing(inode);
+                synced = tried.is_ok();
+                // What the inode remembers is told by whoever asks for it.
+                first_error = first_error.or(tried.err().filter(|_| !failed()));
+            }
             let result = if synced {
                 self.journal_synced(inode, change)
             } else {

@@ -267,8 +267,11 @@ impl Shared {
             return Ok(());
         }
         if let Err(e) = self.backing.sync(ino) {
+            let is_undecided = e.lacks_descriptors();
             let error = VfsError::from(e);
-            state.data.failure.get_or_insert(error.clone());
+            if !is_undecided {
+                state.data.failure.get_or_insert(error.clone());
+            }
             return Err(error);
         }
         let mut batch = Batch::new();

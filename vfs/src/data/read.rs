@@ -194,6 +194,8 @@ impl Shared {
             let replaceable = slot.now.stored.is_some() && !slot.now.dirty;
             if replaceable {
                 slot.now.resident = false;
+                // Nothing of it has to be durable any more, and what is written over it waits for nothing.
+                slot.unsynced = None;
             }
             replaceable
         })?;

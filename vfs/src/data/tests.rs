@@ -8,6 +8,7 @@ use crate::records::Extent;
 use cessfs_sync::{CutCause, MetaStore};
 
 mod cut;
+mod descriptors;
 mod durable;
 mod logged;
 mod model;

@@ -6,6 +6,7 @@ use super::young::inline_blocks;
 use super::{BLOCK, CHUNK, Piece, Shared, pieces};
 use crate::Later;
 use crate::backing::Prepared;
+use crate::core::AtRest;
 use crate::error::VfsError;
 use crate::inode::{Inode, InodeState};
 use crate::limits::{BLOCK_BYTES, FILE_BYTES_MAX, PREPARE_BYTES_MIN, WRITE_AHEAD_BYTES_MIN};
@@ -41,7 +42,9 @@ impl Shared {
         if data.is_empty() {
             return Ok(Later::Ready(0));
         }
-        if self.disk.take(u64::from(len)).is_err() {
+        // What the network has, too, is in nobody's way.
+        let takes = || self.disk_takes(u64::from(len));
+        if !(takes() || self.give_way() && takes()) {
             return Err(VfsError::NoSpace("the cache disk is full"));
         }
         self.touch_recent(inode.ino);
@@ -246,6 +249,7 @@ impl Shared {
             return result.map(|_| ());
         }
         extent.take_in(&local);
+        let torn = self.may_be_torn(&before, &extent);
         // A write that failed half-way may have changed what was there.
         let change = state.data.next_change();
         let generation = self.core.marks.generation();
@@ -258,11 +262,23 @@ impl Shared {
                 slot.unsynced = Some(change);
             } else if let Ok(unsure) = &result {
                 state.data.set_unsure(slot, change, unsure);
+                state.data.set_unsure(slot, change, &torn);
             }
         })?;
         state.record.blocks = (state.record.blocks + extent.allocated()).saturating_sub(before.allocated());
         self.touch_dirty(ino, piece.chunk, &extent);
         result.map(|_| ())
+    }
+
+    /// Blocks that were written over what is not here, and of which a power cut may leave some sectors. What those of them hold that
+    /// were not written, the network has; a sealed block is there whole, or not.
+    fn may_be_torn(&self, before: &Extent, now: &Extent) -> BlockMap {
+        let mut torn = BlockMap::default();
+        if self.core.config.at_rest == AtRest::Plain {
+            torn = now.over;
+            torn.remove_all(&before.over);
+        }
+        torn
     }
 
     /// Size and times after a write that ended at `end`; journals if too much is ahead of the store.

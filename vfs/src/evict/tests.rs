@@ -3,6 +3,7 @@
 use super::*;
 use crate::core::AtRest;
 use crate::data::CHUNK;
+use crate::data::room::ROOM;
 use crate::fakes::bench::{BOTH, Bench, pattern};
 use std::os::unix::fs::FileExt;
 
@@ -163,4 +164,35 @@ fn room_is_made_by(files_max: usize) {
         vec![2, 3, 4],
         "the oldest, down to 90 %; not the one that was just read"
     );
+}
+
+#[test]
+fn what_the_network_has_gives_way_on_a_disk_that_is_nearly_full() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        for ino in 1..=7 {
+            bench.create(ino);
+            bench.write(ino, 0, &pattern(ino, MIB));
+            bench.clock.advance(Duration::from_secs(1));
+        }
+        ROOM.set(Some(8 << 20));
+        bench.keep_house();
+        assert!(!bench.data.give_way(), "nobody else has any of it");
+        assert!(bench.data.cache_bytes() >= 7 * CHUNK);
+        bench.settle();
+        bench.keep_house();
+        let is_resident = |ino: &u64| bench.extent(*ino, 0).unwrap().resident;
+        let kept: Vec<u64> = (1..=7).filter(is_resident).collect();
+        assert!(
+            !kept.is_empty() && kept.len() < 5 && kept.ends_with(&[7]),
+            "{kept:?} are left"
+        );
+        assert!(bench.data.cache_bytes() <= 4 * CHUNK, "{}", bench.data.cache_bytes());
+        // Whoever reads has it all the same, and is not in the way of who writes.
+        for ino in 1..=7 {
+            assert_eq!(bench.content(ino), pattern(ino, MIB));
+            assert!(bench.data.cache_bytes() <= 8 * CHUNK);
+        }
+        ROOM.set(None);
+    }
 }

@@ -2,9 +2,10 @@
 
 use crate::core::AtRest;
 use crate::data::CHUNK;
-use crate::fakes::bench::{BOTH, Bench, pattern};
+use crate::fakes::bench::{BOTH, Bench, copy_dir, pattern, scratch};
 use crate::limits::{BACKING_DIRS, BLOCK_BYTES, HEARTBEAT_EVERY, HEARTBEAT_MARGIN};
 use cessfs_sync::{Clock, CutCause, MetaStore};
+use std::os::unix::fs::FileExt;
 use std::time::{Duration, UNIX_EPOCH};
 
 const MIB: usize = 1 << 20;
@@ -318,4 +319,62 @@ fn a_clock_that_is_set_forward_hides_nothing_that_was_written_before() {
         assert!(behind(&bench) >= HEARTBEAT_MARGIN || HEARTBEAT_EVERY * round > HEARTBEAT_MARGIN);
     }
     assert_eq!(behind(&bench), Duration::ZERO);
+}
+
+/// A heartbeat far after anything was written, as the disk's own clock has it: as if the disk's filesystem had written no time since.
+fn outlast_the_disk(bench: &Bench) {
+    let now = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    bench.clock.set(now + 10 * HEARTBEAT_MARGIN);
+    bench.data.shared().beat().unwrap();
+}
+
+/// The journal speaks of a version of a block of which the entry came to the disk, and of one of which nothing did.
+#[test]
+fn dirty_chunks_are_looked_at_however_old_their_file_looks() {
+    let bench = Bench::new(AtRest::Sealed);
+    bench.create(5);
+    // More than goes by way of the journal alone.
+    bench.write(5, 0, &pattern(1, 40 * 4096));
+    bench.fsync(5).unwrap();
+    outlast_the_disk(&bench);
+    let image = scratch();
+    copy_dir(bench.dir.path(), image.path());
+    bench.write(5, BLOCK_BYTES, &pattern(2, 4096));
+    let entries = std::fs::read(bench.dir.path().join("05/0000000000000005")).unwrap();
+    bench.write(5, 40 * BLOCK_BYTES, &pattern(3, 4096));
+    bench.data.released(&bench.file(5));
+    let (all, _) = bench.store.progress();
+    let file = std::fs::File::options()
+        .write(true)
+        .open(image.path().join("05/0000000000000005"));
+    file.unwrap().write_all_at(&entries[..16 << 10], 0).unwrap();
+    let bench = bench.power_cut(all, image.path());
+    let mut expected = pattern(1, 40 * 4096);
+    expected.resize(41 * 4096, 0);
+    assert_eq!(bench.content(5), expected, "what was synced, and a hole");
+    bench.settle();
+    assert_eq!(bench.restore().content(5), expected, "and it can be sent");
+}
+
+#[test]
+fn what_lies_beneath_shows_again_however_old_its_file_looks() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, MIB));
+        bench.make_absent();
+        // Nothing could come back of what was evicted.
+        bench.data.shared().backing.sync(5).unwrap();
+        outlast_the_disk(&bench);
+        let image = scratch();
+        copy_dir(bench.dir.path(), image.path());
+        bench.write(5, 8192, &pattern(2, 4096));
+        bench.data.released(&bench.file(5));
+        assert!(bench.extent(5, 0).unwrap().is_patched());
+        let (all, _) = bench.store.progress();
+        let copy = scratch();
+        copy_dir(image.path(), copy.path());
+        assert_eq!(bench.read_only_copy(all, copy).content(5), pattern(1, MIB));
+        assert_eq!(bench.power_cut(all, image.path()).content(5), pattern(1, MIB));
+    }
 }

@@ -128,8 +128,46 @@ impl Vfs {
         self.write_through(&handle, end, data, kill_priv)
     }
 
-    /// Writes at exactly `offset`, appending or not: what the kernel's page cache writes back (`FUSE_WRITE_CACHE`) knows its
-    /// place, and may come through any handle.
+    /// Writes at exactly `offset`, appending or not, what the kernel's page cache writes back (`FUSE_WRITE_CACHE`): that knows its place,
+    /// and may come through any handle. All of it, or it fails: the kernel takes its pages for written whatever number it is told.
+    pub fn write_pages(
+        &self,
+        ino: u64,
+        fh: u64,
+        offset: u64,
+        data: &[u8],
+        kill_priv: bool,
+    ) -> Result<Later<u32>, VfsError> {
+        let handle = self.handle_to_write(ino, fh)?;
+        self.prepare_to_write(&handle, offset, data, kill_priv)?;
+        let written = self.write_whole(&handle.inode, offset, data)?;
+        self.then_sync(&handle, written)
+    }
+
+    /// Writes on where a write ends early: that goes well, or tells why it does not.
+    fn write_whole(&self, inode: &Arc<Inode>, offset: u64, data: &[u8]) -> Result<Later<u32>, VfsError> {
+        let mut done = 0;
+        while done < data.len() {
+            let (at, rest) = (offset + done as u64, &data[done..]);
+            match self.write_with_room(inode, at, rest)? {
+                Later::Ready(more) => done += more as usize,
+                waits => {
+                    let (content, inode, rest) = (self.data.clone(), inode.clone(), rest.to_vec());
+                    return Ok(Later::Wait(Box::pin(async move {
+                        let mut more = waits.settled().await? as usize;
+                        while more < rest.len() {
+                            let written = content.write(&inode, at + more as u64, &rest[more..])?;
+                            more += written.settled().await? as usize;
+                        }
+                        Ok((done + more) as u32)
+                    })));
+                }
+            }
+        }
+        Ok(Later::Ready(done as u32))
+    }
+
+    /// Writes at exactly `offset`, appending or not.
     pub fn write_at(
         &self,
         ino: u64,
@@ -159,6 +197,12 @@ impl Vfs {
         data: &[u8],
         kill_priv: bool,
     ) -> Result<Later<u32>, VfsError> {
+        self.prepare_to_write(handle, offset, data, kill_priv)?;
+        let written = self.write_with_room(&handle.inode, offset, data)?;
+        self.then_sync(handle, written)
+    }
+
+    fn prepare_to_write(&self, handle: &Handle, offset: u64, data: &[u8], kill_priv: bool) -> Result<(), VfsError> {
         if offset
             .checked_add(data.len() as u64)
             .is_none_or(|end| end > FILE_BYTES_MAX)
@@ -168,8 +212,7 @@ impl Vfs {
         if kill_priv {
             self.kill_privileges(&handle.inode)?;
         }
-        let written = self.write_with_room(&handle.inode, offset, data)?;
-        self.then_sync(handle, written)
+        Ok(())
     }
 
     /// A change through a handle that was opened with `O_SYNC` is durable before it is answered. What takes more than one flush

@@ -270,7 +270,7 @@ impl Vfs {
         if self.core.trash.size().files == 0 || self.core.check_writable().is_err() {
             return Ok(false);
         }
-        if self.data.is_tight() && self.trash_give_way(TRASH_BATCH)? > 0 {
+        if self.data.is_tight() && (self.data.give_way() || self.trash_give_way(TRASH_BATCH)? > 0) {
             return Ok(true);
         }
         if self.owes_territory() {

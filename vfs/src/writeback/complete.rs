@@ -51,6 +51,11 @@ impl Completions {
         fetches.remove(&at);
         Some(answer)
     }
+
+    /// Nothing is missing of the chunk, whoever brought it: others can be fetched in its place.
+    fn forget(&self, at: (u64, u64)) {
+        self.0.lock().remove(&at);
+    }
 }
 
 impl Shared {
@@ -61,14 +66,16 @@ impl Shared {
     /// The network does not give it, or it cannot be put into the cache.
     pub(super) fn complete_soon(&self, inode: &Arc<Inode>, chunk: u64) -> Result<Option<Duration>, VfsError> {
         let extent = inode.state.read().data.extent(&self.core, inode.ino, chunk)?;
+        let at = (inode.ino, chunk);
         let Some((id, len)) = extent.stored.filter(|_| extent.is_patched()) else {
+            self.completions.forget(at);
             return Ok(None);
         };
         if extent.beneath().blocks.is_empty() {
+            self.completions.forget(at);
             self.put_beneath(inode, chunk, id, &Bytes::new())?;
             return Ok(None);
         }
-        let at = (inode.ino, chunk);
         match self
             .completions
             .poll(at, id, &self.dirty, || self.core.chunks.fetch(id))

@@ -1,7 +1,9 @@
 //! When chunks are submitted, and when they may be called clean.
 
+use super::Whose;
 use crate::core::AtRest;
 use crate::data::CHUNK;
+use crate::data::room::ROOM;
 use crate::fakes::bench::{BOTH, Bench, pattern};
 use crate::limits::{BLOCK_BYTES, WRITEBACK_RETRY};
 use cessfs_sync::{CutCause, StoreError};
@@ -116,6 +118,23 @@ fn a_chunk_that_cannot_be_submitted_waits_and_tries_again() {
     bench.clock.advance(WRITEBACK_RETRY);
     assert!(shared.write_back_next());
     assert_eq!(bench.chunks.open_chunks(), 1);
+}
+
+/// On a disk full of what was sent nothing more could be, if that did not go.
+#[test]
+fn what_was_sent_gives_way_to_the_pack_of_what_is_to_be() {
+    let bench = Bench::new(AtRest::Plain);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, 4 * MIB));
+    bench.settle();
+    bench.create(6);
+    bench.write(6, 0, &pattern(2, MIB));
+    ROOM.set(Some(6 << 20));
+    bench.chunks.full_once();
+    bench.data.write_back_all().unwrap();
+    assert!(bench.data.all_submitted());
+    assert!(bench.data.cache_bytes() < 4 * CHUNK, "{}", bench.data.cache_bytes());
+    ROOM.set(None);
 }
 
 #[test]
@@ -239,4 +258,26 @@ fn what_a_lost_pack_had_is_counted_and_goes_again() {
     bench.settle();
     assert_eq!(bench.data.untold(), before);
     assert_eq!(bench.restore().content(5), pattern(1, MIB));
+}
+
+/// What was complete when it was looked at may lack a part when it is copied: a copy of another chunk may have taken its place.
+#[test]
+fn a_chunk_of_which_only_a_part_is_here_is_not_handed_over() {
+    for at_rest in BOTH {
+        let bench = Bench::new(at_rest);
+        let shared = bench.data.shared();
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, MIB));
+        bench.make_absent();
+        bench.write(5, 8192, &pattern(2, 4096));
+        for whose in [Whose::Asked, Whose::Due] {
+            let mut taken = shared.dirty.lock().take(5, 0).unwrap();
+            let copied = shared.copy_dirty(&bench.file(5), &mut taken, whose).unwrap();
+            assert!(copied.is_none(), "{whose:?}");
+        }
+        bench.settle();
+        let mut expected = pattern(1, MIB);
+        expected[8192..12_288].copy_from_slice(&pattern(2, 4096));
+        assert_eq!(bench.restore().content(5), expected);
+    }
 }

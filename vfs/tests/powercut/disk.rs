@@ -3,7 +3,8 @@
 //! The model is strict. A file's bytes are safe once an fsync of the file returned; a name is safe once an fsync of its
 //! directory did. Of everything else any part may survive: any subset of the writes to a file, each of them whole or torn into
 //! sectors of 512 bytes, with or without the length that came with it; of the changes to a directory's names a prefix or any
-//! subset. What survives is applied in the order in which it was asked for.
+//! subset. What survives is applied in the order in which it was asked for. A file of which nothing survives that was not synced
+//! looks as if it had not been written for years: no sync that it had promised its time.
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::{self, File};
@@ -12,6 +13,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::Path;
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 pub const PAGE: usize = 4096;
 pub const SECTOR: usize = 512;
@@ -192,6 +194,8 @@ pub enum Op {
 #[derive(Clone)]
 pub struct Inode {
     pub dir: bool,
+    /// The time of its last write has not come to the disk.
+    pub aged: bool,
     pub mode: u16,
     pub content: Content,
     pub names: BTreeMap<Vec<u8>, u64>,
@@ -228,6 +232,7 @@ impl Platter {
     pub fn new() -> Platter {
         let root = Inode {
             dir: true,
+            aged: true,
             mode: 0o700,
             content: Content::default(),
             names: BTreeMap::new(),
@@ -244,6 +249,7 @@ impl Platter {
             Op::Make { ino, dir, mode } => {
                 let made = Inode {
                     dir: *dir,
+                    aged: true,
                     mode: *mode,
                     content: Content::default(),
                     names: BTreeMap::new(),
@@ -280,7 +286,10 @@ impl Platter {
                     change.apply_torn(&mut inode.content, dice);
                 } else if dice.chance(keep) {
                     change.apply(&mut inode.content);
+                } else {
+                    continue;
                 }
+                inode.aged = false;
             }
         }
         for (dir, pending) in &self.names {
@@ -343,7 +352,11 @@ impl Image {
                 fs::create_dir(&path)?;
                 self.lay_out(*child, &path)?;
             } else {
-                inode.content.write_to(&File::create_new(&path)?)?;
+                let file = File::create_new(&path)?;
+                inode.content.write_to(&file)?;
+                if inode.aged {
+                    file.set_modified(UNIX_EPOCH)?;
+                }
             }
             fs::set_permissions(&path, fs::Permissions::from_mode(u32::from(inode.mode)))?;
         }

@@ -43,6 +43,7 @@ impl State {
         let mode = (mode & 0o777) as u16;
         let inode = Inode {
             dir,
+            aged: false,
             mode,
             content: Content::default(),
             names: BTreeMap::new(),
@@ -361,6 +362,7 @@ impl Recorder {
     pub fn mount(dir: &Path) -> std::io::Result<Recorder> {
         let root = Inode {
             dir: true,
+            aged: false,
             mode: 0o700,
             content: Content::default(),
             names: BTreeMap::new(),

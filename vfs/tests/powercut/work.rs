@@ -1,6 +1,6 @@
 //! A run: a volume on a recording disk, and somebody who works on it, with a model that keeps up.
 
-use crate::disk::{Content, Dice, Op};
+use crate::disk::{Content, Dice, Op, PAGE};
 use crate::model::{History, Listing, Seen, Step};
 use crate::network::Network;
 use crate::recorder::Recorder;
@@ -246,30 +246,22 @@ impl<'r> Worker<'r> {
                 self.vfs.fsyncdir(ROOT_INO).expect("fsyncdir");
                 return self.note("fsyncdir".into(), begun, true);
             }
-            89..93 => {
-                self.vfs.write_back_all().expect("write back");
-                let step = self.history.steps.len();
-                for ino in files {
-                    self.history.syncs.entry(ino).or_default().push(step);
-                }
-                return self.note("write back".into(), begun, true);
-            }
+            89..92 => return self.write_back(begun),
             // A real pack is 32 MiB: two of them are enough.
-            93..96 if self.setup.staged && self.seals >= 2 => None,
-            93..96 => {
-                self.seals += 1;
-                let cause = if self.dice.chance(50) {
-                    CutCause::Forced
-                } else {
-                    CutCause::Full
-                };
-                self.network.seal(&*self.vfs.delta_source(), cause);
-                // What it stands on is a barrier of the journal.
-                return self.note("seal".into(), begun, true);
-            }
-            96..98 => {
+            92..94 if self.setup.staged && self.seals >= 2 => None,
+            92..94 => return self.seal(begun),
+            94..95 => {
                 self.network.confirm(self.recorder.position());
                 Some("confirm".into())
+            }
+            95..98 if !self.setup.staged => {
+                // What is written next is written over what is not here.
+                self.write_back(begun);
+                self.seal(self.recorder.position());
+                self.network.confirm(self.recorder.position());
+                let begun = self.recorder.position();
+                self.vfs.evict_all().expect("evict");
+                return self.note("send and evict".into(), begun, false);
             }
             _ => {
                 self.vfs.evict_all().expect("evict");
@@ -279,6 +271,27 @@ impl<'r> Worker<'r> {
         if let Some(what) = done {
             self.note(what, begun, false);
         }
+    }
+
+    fn write_back(&mut self, begun: usize) {
+        self.vfs.write_back_all().expect("write back");
+        let step = self.history.steps.len();
+        for ino in self.files() {
+            self.history.syncs.entry(ino).or_default().push(step);
+        }
+        self.note("write back".into(), begun, true);
+    }
+
+    fn seal(&mut self, begun: usize) {
+        self.seals += 1;
+        let cause = if self.dice.chance(50) {
+            CutCause::Forced
+        } else {
+            CutCause::Full
+        };
+        self.network.seal(&*self.vfs.delta_source(), cause);
+        // What it stands on is a barrier of the journal.
+        self.note("seal".into(), begun, true);
     }
 
     fn make(&mut self, _begun: usize) -> Option<String> {
@@ -443,7 +456,12 @@ impl<'r> Worker<'r> {
             2 => self.dice.below(content.len + 1),
             _ => self.dice.below(content.len + 100_000),
         };
-        let offset = offset.min(FILE_BYTES_MAX);
+        let (mut offset, mut len) = (offset.min(FILE_BYTES_MAX), len);
+        if self.dice.chance(50) {
+            // Whole blocks, as the kernel writes its pages.
+            offset -= offset % PAGE as u64;
+            len = len.next_multiple_of(PAGE as u64);
+        }
         let mut data = vec![0; len as usize];
         let mut stream = Dice(self.dice.next());
         cessfs_crypto::Entropy::fill(&mut stream, &mut data);

@@ -23,7 +23,7 @@ impl Files {
     }
 
     /// Closes what nobody has pinned or is at work with; true if there was something.
-    fn close_idle(&self) -> bool {
+    pub(super) fn close_idle(&self) -> bool {
         let mut open = self.open.lock();
         let idle: Vec<_> = std::iter::from_fn(|| open.pop_oldest()).collect();
         drop(open);

@@ -5,6 +5,7 @@ use crate::limits::SYNC_EACH_MAX;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::path::Path;
 
 impl Files {
     /// Everything written to `ino` before is durable when it returns.
@@ -41,13 +42,21 @@ impl Files {
             }
             if is_new {
                 let home = self.dir.join(format!("{:02x}", dir_of(ino)));
-                File::open(&home)?.sync_all()?;
+                self.sync_dir(&home)?;
                 if number > 0 {
-                    File::open(self.parts_dir(ino))?.sync_all()?;
+                    self.sync_dir(&self.parts_dir(ino))?;
                 }
             }
         }
         Ok(())
+    }
+
+    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
+        let opened = match File::open(dir) {
+            Err(e) if lacks_descriptors(&e) && self.close_idle() => File::open(dir),
+            opened => opened,
+        };
+        opened?.sync_all()
     }
 
     /// Notes again what was to be synced; with an error it never will be.

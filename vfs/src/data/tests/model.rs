@@ -1,6 +1,7 @@
 //! Random operations on a few files, compared with bytes in memory after each; and what the packs would restore.
 
 use super::*;
+use crate::data::room::ROOM;
 use crate::request::SpaceChange;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -26,6 +27,12 @@ enum Op {
     Abandon,
     Confirm,
     Evict,
+    /// The disk is nearly full: some of what the network has goes.
+    GiveWay,
+    /// The background writes back whatever is due, and fetches what is missing for it, unless the network is silent.
+    Work(bool),
+    /// Fetches what is missing of chunks that were written over.
+    Complete,
     KeepHouse,
     Reopen,
     /// Opens a file, to be written past the daemon where it is handed out, until it is closed.
@@ -75,6 +82,9 @@ fn op() -> impl Strategy<Value = Op> {
         1 => Just(Op::Abandon),
         3 => Just(Op::Confirm),
         3 => Just(Op::Evict),
+        1 => Just(Op::GiveWay),
+        2 => any::<bool>().prop_map(Op::Work),
+        1 => Just(Op::Complete),
         2 => Just(Op::KeepHouse),
         1 => Just(Op::Reopen),
         1 => any::<u8>().prop_map(Op::Crash),
@@ -204,6 +214,18 @@ fn step(mut bench: Bench, model: &mut Model, op: &Op) -> Bench {
         Op::Evict => {
             bench.data.evict_all().unwrap();
         }
+        Op::GiveWay => {
+            ROOM.set(Some(bench.data.cache_bytes().max(1)));
+            bench.data.give_way();
+            ROOM.set(None);
+        }
+        Op::Work(silent) => {
+            bench.chunks.hold_back(silent);
+            bench.clock.advance(bench.core.config.writeback_delay);
+            while bench.data.shared().write_back_next() {}
+            bench.chunks.hold_back(false);
+        }
+        Op::Complete => wait(crate::Later::Wait(bench.data.complete_all())).unwrap(),
         Op::KeepHouse => bench.keep_house(),
         Op::Reopen => {
             model.close_all(&bench);

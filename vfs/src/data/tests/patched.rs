@@ -1,8 +1,10 @@
 //! Whole blocks written over a chunk that is not here: nobody waits for the network, and nothing of either is lost.
 
+use super::durable::{Watched, torn_dir};
 use super::*;
-use crate::limits::COMPLETION_POLL;
+use crate::limits::{COMPLETION_POLL, COMPLETIONS_MAX};
 use crate::request::SpaceChange;
+use std::os::unix::fs::FileExt;
 
 fn stored(bench: &Bench, chunk: u64) -> cessfs_crypto::ChunkId {
     bench.extent(5, chunk).unwrap().stored.unwrap().0
@@ -205,5 +207,105 @@ fn what_lies_beneath_does_not_come_back() {
         let mut expected = pattern(1, MIB);
         expected[8192..12_288].fill(0);
         assert_eq!(bench.content(5), expected);
+    }
+}
+
+/// Readers bring what was asked for, too. Then nobody comes for it, and it takes the place of others no longer.
+#[test]
+fn what_readers_completed_keeps_nothing_else_from_being_completed() {
+    let chunks = COMPLETIONS_MAX as u64 + 1;
+    let bench = absent(AtRest::Sealed, chunks as usize * MIB);
+    let shared = bench.data.shared();
+    let write_back = || {
+        bench.clock.advance(bench.core.config.writeback_delay);
+        while shared.write_back_next() {}
+    };
+    bench.chunks.hold_back(true);
+    for chunk in 0..chunks - 1 {
+        bench.write(5, chunk * CHUNK, &pattern(2, 4096));
+    }
+    write_back();
+    bench.chunks.hold_back(false);
+    bench.try_read(5, 0, ((chunks - 1) * CHUNK) as u32).unwrap();
+    bench.write(5, (chunks - 1) * CHUNK, &pattern(3, 4096));
+    write_back();
+    bench.clock.advance(COMPLETION_POLL);
+    write_back();
+    let extent = |chunk| bench.extent(5, chunk).unwrap();
+    assert!((0..chunks).all(|chunk| extent(chunk).resident && extent(chunk).dirty));
+    assert!(bench.data.all_submitted());
+}
+
+/// The cache of a chunk that was just fetched is damaged, its place is written over, and a reader brings the rest while that is
+/// made durable.
+#[test]
+fn an_fsync_survives_over_a_damaged_chunk_that_is_fetched_again() {
+    let mut bench = Bench::new(AtRest::Sealed);
+    let reader = Arc::new(Mutex::new(None::<(Data, Arc<Inode>)>));
+    let beside = reader.clone();
+    let synced = move || {
+        if let Some((data, inode)) = beside.lock().take() {
+            wait(data.read(&inode, 0, MIB as u32).unwrap()).unwrap().keep();
+        }
+        Ok(())
+    };
+    let backing = Watched::new(bench.data.shared().backing.clone(), synced);
+    bench.data = Data::over(bench.core.clone(), Arc::new(backing)).unwrap();
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, MIB));
+    bench.make_absent();
+    assert_eq!(bench.content(5), pattern(1, MIB));
+    let path = bench.dir.path().join("05/0000000000000005");
+    std::fs::File::options()
+        .write(true)
+        .open(path)
+        .unwrap()
+        .write_all_at(b"damage", 16 * 1024 + 7)
+        .unwrap();
+    bench.chunks.hold_back(true);
+    assert!(matches!(
+        bench.data.read(&bench.file(5), 0, 10).unwrap(),
+        crate::Later::Wait(_)
+    ));
+    bench.write(5, 8192, &pattern(2, 4096));
+    bench.chunks.hold_back(false);
+    *reader.lock() = Some((bench.data.clone(), bench.file(5)));
+    bench.fsync(5).unwrap();
+    let (_, durable) = bench.store.progress();
+    assert_eq!(
+        bench.crash_at(durable).try_read(5, 8192, 4096).unwrap(),
+        pattern(2, 4096)
+    );
+}
+
+/// A disk without seals keeps some sectors of a block that was never there before, and the network has what belongs to the others.
+#[test]
+fn what_lies_beneath_survives_on_a_disk_that_keeps_any_sectors() {
+    for mask in 0..16_u32 {
+        let bench = absent(AtRest::Plain, MIB);
+        // Nothing could come back of what was evicted.
+        bench.data.shared().backing.sync(5).unwrap();
+        let durable_dir = scratch();
+        copy_dir(bench.dir.path(), durable_dir.path());
+        bench.write(5, 8192, &pattern(2, 12_288));
+        bench.data.shared().journal(&bench.file(5)).unwrap();
+        let new = pattern(2, 12_288);
+        let keeps = |sector: usize| mask >> (sector % 4) & 1 == 1;
+        let image = torn_dir(durable_dir.path(), bench.dir.path(), 512, &keeps);
+        let (all, _) = bench.store.progress();
+        let copy = scratch();
+        copy_dir(image.path(), copy.path());
+        let shown = bench.read_only_copy(all, copy).try_read(5, 8192, 12_288).unwrap();
+        let found = bench.power_cut(all, image.path()).try_read(5, 8192, 12_288).unwrap();
+        let old = pattern(1, MIB)[8192..20_480].to_vec();
+        for (at, found) in [("", found), (", read only", shown)] {
+            for (number, sector) in found.chunks(512).enumerate() {
+                let at_byte = number * 512..number * 512 + 512;
+                assert!(
+                    sector == &old[at_byte.clone()] || sector == &new[at_byte],
+                    "mask {mask:04b}{at}: sector {number} is neither old nor new"
+                );
+            }
+        }
     }
 }

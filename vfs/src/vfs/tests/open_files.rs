@@ -5,6 +5,7 @@ use crate::Later;
 use crate::fakes::bench::wait;
 use crate::records;
 use cessfs_sync::MetaStore;
+use std::os::unix::fs::FileExt;
 
 const RW: OpenFlags = OpenFlags {
     read: true,
@@ -312,4 +313,31 @@ fn appenders_find_the_end_of_a_file_that_the_kernel_could_write_and_does_not() {
     assert_eq!(content.bytes(), b"onetwo");
     w.vfs.release(attr.ino, opened.fh).unwrap();
     assert_eq!(w.stat("/log").size, 6);
+}
+
+/// A short write is for programs, which go on. The kernel takes all of its pages for written, and forgets them.
+#[test]
+fn pages_of_the_kernel_are_written_whole_or_it_is_told() {
+    const MIB: usize = 1 << 20;
+    let w = World::on(Arc::new(MemStore::new()), |config| {
+        config.at_rest = AtRest::Sealed;
+        config.background = false;
+    });
+    let (f, fh) = w.vfs.create(ROOT_INO, b"f", 0o644, RW, USER).unwrap();
+    w.vfs.write(f.ino, fh, 0, &vec![7; 2 * MIB], false).unwrap();
+    w.vfs.fsync(f.ino, fh, false).unwrap();
+    // The first block of the second chunk, behind two tables and all of the first chunk's slots.
+    let path = w.dir.path().join(format!("{:02x}/{:016x}", f.ino & 0xFF, f.ino));
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.write_all_at(b"damage", (2 * MIB + (32 << 10)) as u64).unwrap();
+    let (at, data) = ((MIB - 4096) as u64, [8; 5000]);
+    let written = w.vfs.write_at(f.ino, fh, at, &data, false);
+    assert!(
+        matches!(written, Ok(Later::Ready(4096))),
+        "the rest cannot be read, and so not written in part"
+    );
+    let written = w.vfs.write_pages(f.ino, fh, at, &data, false);
+    assert!(matches!(written, Err(VfsError::Damaged { .. })));
+    let written = w.vfs.write_pages(f.ino, fh, at, &[9; 8192], false);
+    assert!(matches!(written, Ok(Later::Ready(8192))));
 }

@@ -1,6 +1,7 @@
 //! The trash: what goes there, what comes back, and what goes for good.
 
 use super::*;
+use crate::data::room::ROOM;
 use crate::trash::TrashSize;
 use cessfs_sync::chunk_store::NetworkRoom;
 
@@ -208,6 +209,33 @@ fn it_empties_itself_in_time_and_the_oldest_first_for_room() {
     w.clock.advance(DAY);
     while w.vfs.sweep_trash().unwrap() {}
     assert!(names(&w).is_empty());
+    w.check();
+}
+
+/// What the network has is kept for who reads it again; of what is in the trash there will be no other copy.
+#[test]
+fn what_the_network_has_gives_way_before_it() {
+    let w = World::on(Arc::new(MemStore::new()), |config| {
+        keeps(config);
+        config.background = false;
+    });
+    w.file("/deleted", &[7; 100_000]);
+    w.age();
+    w.unlink("/deleted").unwrap();
+    let send = |name: u8| {
+        w.file(&format!("/{name}"), &vec![name; 1 << 20]);
+        restored::seal(&w, cessfs_sync::CutCause::Forced, true);
+        w.chunks.confirm();
+    };
+    (0..5).for_each(send);
+    ROOM.set(Some(5 << 20));
+    while w.vfs.sweep_trash().unwrap() {}
+    assert_eq!(w.vfs.trash_size().files, 1);
+    assert!(w.vfs.cache_bytes() < 3 << 20, "{}", w.vfs.cache_bytes());
+    // Nor does a write that finds no room take it.
+    (5..20).for_each(send);
+    assert_eq!(w.vfs.trash_size().files, 1);
+    ROOM.set(None);
     w.check();
 }
 
