@@ -4,6 +4,7 @@
 //! capability). Names of other namespaces are not supported.
 
 use super::Vfs;
+use crate::attr::FileKind;
 use crate::error::VfsError;
 use crate::limits::{BUCKET_NAMES_MAX, SCAN_PAGE, XATTR_NAME_MAX, XATTR_VALUE_MAX, XATTRS_MAX};
 use crate::records::{self, InodeRecord, Xattr, XattrBucket};
@@ -120,14 +121,14 @@ impl Vfs {
         }
     }
 
-    /// Stages the loss of file capabilities, if there are any.
+    /// Stages the loss of file capabilities, if there are any. A directory keeps what bears their name.
     pub(super) fn stage_capability_loss(
         &self,
         ino: u64,
         record: &mut InodeRecord,
         batch: &mut Batch,
     ) -> Result<(), VfsError> {
-        if self.stored_xattr(ino, record, CAPABILITY)?.is_some() {
+        if record.kind != FileKind::Directory && self.stored_xattr(ino, record, CAPABILITY)?.is_some() {
             let mut bucket = self.xattr_bucket(ino, CAPABILITY)?;
             bucket.remove(record, CAPABILITY)?;
             self.stage_bucket(ino, CAPABILITY, &bucket, batch);

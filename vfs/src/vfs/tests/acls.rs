@@ -189,6 +189,22 @@ fn capabilities_go_with_owner_and_content() {
 }
 
 #[test]
+fn a_directory_has_no_capabilities_to_lose() {
+    let w = World::new();
+    let d = w.mkdir("/d").unwrap().ino;
+    w.vfs
+        .setxattr(d, b"security.capability", b"cap", XattrMode::Any)
+        .unwrap();
+    let chown = SetAttr {
+        uid: Some(5),
+        ..SetAttr::default()
+    };
+    w.vfs.setattr(d, chown, ROOT).unwrap();
+    assert_eq!(w.vfs.getxattr(d, b"security.capability").unwrap(), b"cap");
+    w.check();
+}
+
+#[test]
 fn the_longest_list_that_the_kernel_asks_for_fits() {
     let w = World::new();
     let f = w.touch_file("/f").unwrap().ino;
