@@ -115,3 +115,36 @@ fn nothing_is_asked_for_twice() -> Result<()> {
         },
     )
 }
+
+/// The kernel notes that it could not tell the times where it notes that pages were refused.
+#[test]
+fn a_process_killed_in_fallocate_is_no_write_that_was_refused() -> Result<()> {
+    on_each_kernel_mode(
+        &[],
+        |mount, dir| {
+            let work = r#"for round in {1..8}; do
+    python3 - <<'END'
+import ctypes, os, time
+libc = ctypes.CDLL(None)
+long = ctypes.c_long
+children = []
+for n in range(3):
+    child = os.fork()
+    if child == 0:
+        fd = os.open(f"punched{n}", os.O_RDWR | os.O_CREAT)
+        while True:
+            os.pwrite(fd, bytes(8192), 0)
+            libc.fallocate(fd, 3, long(0), long(4096))
+    children.append(child)
+time.sleep(0.05)
+for child in children:
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+END
+    cessfs sync home
+done"#;
+            bash(dir, &format!("{}{work}", mount.shell_function()?)).map(drop)
+        },
+        |_, _| Ok(()),
+    )
+}

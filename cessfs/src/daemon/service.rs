@@ -26,6 +26,7 @@ use cessfs_vfs::FileKind;
 use cessfs_vfs::limits::BLOCK_BYTES;
 use futures::FutureExt;
 use futures::future::BoxFuture;
+use nix::errno::Errno;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -553,7 +554,16 @@ const FORKED: &str = "packs of this volume are on the network that this director
 fn flush_kernel(dir: &Path) -> Result<(), Failure> {
     let cannot = |e: std::io::Error| Failure::disk("cannot flush the kernel's pages", &e);
     let root = File::open(dir).map_err(cannot)?;
-    nix::unistd::syncfs(&root).map_err(|e| refused_writes(&e.into()))?;
+    match nix::unistd::syncfs(&root) {
+        // No page was refused: of a process killed in fallocate(2) the kernel could not tell the times, and notes it in the same place.
+        // It forgets what it told, so the second asks what came since; a refusal that the note covers is in the log.
+        Err(Errno::EINTR) => match nix::unistd::syncfs(&root) {
+            Err(Errno::EINTR) => Ok(()),
+            again => again,
+        },
+        told => told,
+    }
+    .map_err(|e| refused_writes(&e.into()))?;
     let mounts = mountpoint::mounts()?;
     let Some(mount) = mountpoint::mounted_at(&mounts, dir) else {
         return Ok(());
