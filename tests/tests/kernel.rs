@@ -116,6 +116,49 @@ fn nothing_is_asked_for_twice() -> Result<()> {
     )
 }
 
+/// Ctrl-C and the like while a `close` hands over what was written: the kernel tells no times then, and never does again.
+#[test]
+fn a_process_killed_in_a_close_leaves_no_older_time_than_its_content() -> Result<()> {
+    on_each_kernel_mode(
+        &[],
+        |_, dir| {
+            bash(
+                dir,
+                r#"python3 - <<'END'
+import os, random, time
+for name in map(str, range(16)):
+    with open(name, "wb") as file:
+        file.write(b"old" * 1000000)
+    os.utime(name, (1577836800, 1577836800))
+    told, tell = os.pipe()
+    child = os.fork()
+    if child == 0:
+        fd = os.open(name, os.O_RDWR)
+        os.pwrite(fd, b"new" * 1000000, 0)
+        os.write(tell, b"written")
+        os.close(fd)
+        os._exit(0)
+    os.read(told, 7)
+    time.sleep(random.uniform(0, 0.01))
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+END"#,
+            )
+            .map(drop)
+        },
+        |_, dir| {
+            bash(
+                dir,
+                r#"for f in *; do
+    test "$(head -c 3 $f)" = new || { echo "$f is old"; exit 1; }
+    test "$(stat -c %Y $f)" -gt 1577836800 || { echo "$f is new, its time is old"; exit 1; }
+done"#,
+            )
+            .map(drop)
+        },
+    )
+}
+
 /// The kernel notes that it could not tell the times where it notes that pages were refused.
 #[test]
 fn a_process_killed_in_fallocate_is_no_write_that_was_refused() -> Result<()> {

@@ -4,6 +4,7 @@
 //! Nothing here knows how names or content work; it only turns inode records into batches and time into timestamps.
 
 use crate::attr::Timestamp;
+use crate::data::untold::Untold;
 use crate::delta::Marks;
 use crate::dentry::DentryCache;
 use crate::error::VfsError;
@@ -222,10 +223,13 @@ impl Core {
     }
 
     /// Content changed: now, unless whoever writes tells when.
-    pub(crate) fn stamp_written(&self, record: &mut InodeRecord) {
-        if !self.times_are_told.load(Ordering::Relaxed) {
-            record.mtime = self.now();
-            record.ctime = record.mtime;
+    pub(crate) fn stamp_written(&self, record: &mut InodeRecord, untold: &mut Untold) {
+        let now = self.now();
+        if self.times_are_told.load(Ordering::Relaxed) {
+            untold.written(now);
+        } else {
+            record.mtime = now;
+            record.ctime = now;
         }
     }
 

@@ -43,6 +43,7 @@ pub(crate) mod size;
 mod space;
 pub(crate) mod state;
 pub(crate) mod unsure;
+pub(crate) mod untold;
 mod write;
 pub(crate) mod young;
 

@@ -53,7 +53,7 @@ impl Shared {
         let mut record = state.record.clone();
         record.size = size;
         record.blocks = inline_blocks(size);
-        self.core.stamp_written(&mut record);
+        self.core.stamp_written(&mut record, &mut state.data.untold);
         let mut batch = Batch::new();
         self.put_inline(ino, &bytes, &mut batch);
         self.core.put_inode(&mut batch, ino, &record);

@@ -9,6 +9,7 @@
 
 use super::logged::Logged;
 use super::unsure::{self, Unsure};
+use super::untold::Untold;
 use crate::core::Core;
 use crate::error::VfsError;
 use crate::limits::{EXTENTS_CACHED_MAX, PENDING_BYTES_MAX, PENDING_CHUNKS_MAX, UNSYNCED_CHUNKS_MAX};
@@ -75,6 +76,8 @@ pub struct DataState {
     pub(crate) cursor: Mutex<ReadCursor>,
     /// Size, times or chunks are ahead of the store.
     pub(crate) ahead: Option<Ahead>,
+    /// Content that came without times, where whoever writes tells them.
+    pub(crate) untold: Untold,
     /// Changes of content so far: the clock that `unsynced` is measured with. See [`last_change`](DataState::last_change).
     changes: u64,
     /// Changes up to this one are durable in the backing file.

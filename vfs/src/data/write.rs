@@ -287,7 +287,7 @@ impl Shared {
             state.record.size = end;
             state.data.will_tell();
         }
-        self.core.stamp_written(&mut state.record);
+        self.core.stamp_written(&mut state.record, &mut state.data.untold);
         let now = self.core.clock.monotonic();
         state.data.set_ahead(now, bytes);
         self.keep_pending(inode);

@@ -79,6 +79,9 @@ impl Vfs {
         if sets_times {
             self.data.times_were_set(&mut state)?;
         }
+        if set.mtime.is_some() || (set.size.is_some() && !set.same_size) {
+            state.data.untold.told();
+        }
         self.live_attr_of(ino, &state)
     }
 
@@ -88,6 +91,7 @@ impl Vfs {
         let (attr, noted) = {
             let mut state = inode.state.write();
             apply(&mut state.record, set, caller, self.core.now());
+            state.data.untold.told();
             let mut noted = 0;
             if !state.gone {
                 state.lazy = true;
@@ -102,6 +106,19 @@ impl Vfs {
             self.journal_lazy()?;
         }
         Ok(attr)
+    }
+
+    /// A handle is closed by which content may have come that no times were told of, nor will be: they are of when it came.
+    pub(super) fn tell_untold(&self, inode: &Arc<Inode>, state: &mut InodeState) {
+        let Some(at) = state.data.untold.take(state.record.mtime) else {
+            return;
+        };
+        if state.gone {
+            return;
+        }
+        state.record.mtime = at;
+        state.record.ctime = state.record.ctime.max(at);
+        self.data.times_are_ahead(inode, state);
     }
 
     /// An access to an inode's content: moves its access time if the mount's rule says so. The caller holds no lock

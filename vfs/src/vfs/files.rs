@@ -12,6 +12,7 @@ use crate::request::OpenFlags;
 use cessfs_sync::Batch;
 use std::fs::File;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 /// A file opened for a caller that can have the kernel read and write it.
 pub struct Opened {
@@ -98,6 +99,9 @@ impl Vfs {
             state.lazy = false;
         }
         state.opens += 1;
+        if flags.write && inode.writers.load(Ordering::Relaxed) == 0 {
+            state.data.untold.opened(self.core.now());
+        }
         drop(state);
         Ok(self.handles.insert(inode, flags))
     }
@@ -258,6 +262,9 @@ impl Vfs {
             let mut locked = lock_many([inode]);
             let state = locked.state_mut(ino);
             state.opens -= 1;
+            if handle.flags.write {
+                self.tell_untold(inode, state);
+            }
             if state.opens > 0 {
                 return Ok(());
             }
