@@ -8,6 +8,7 @@ mod holders;
 pub mod launch;
 pub mod log;
 mod notify;
+mod pages;
 mod places;
 mod reload;
 mod service;

@@ -1,6 +1,7 @@
 //! What the daemon does when it is asked over the control socket.
 
 use super::log::LogHandle;
+use super::pages::flush_kernel;
 use super::places::chunk_place;
 use super::tasks::{blocking, detached};
 use super::uplink::WhyPaused;
@@ -12,8 +13,8 @@ use crate::control::{Damaged, Event, Evicted, Explained, Op, Progress, Reply, Se
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::{
-    CHAIN_TIMEOUT, FENCE_POLL, KERNEL_DRAIN_TIMEOUT, PROGRESS_INTERVAL, ROUNDS_BY_HAND_MAX, STATUS_CHAIN_TIMEOUT,
-    STATUS_ERRORS_MAX, STATUS_PACKS_MAX, SYNC_ROUNDS_MAX, TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
+    CHAIN_TIMEOUT, FENCE_POLL, PROGRESS_INTERVAL, ROUNDS_BY_HAND_MAX, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX,
+    STATUS_PACKS_MAX, SYNC_ROUNDS_MAX, TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
 };
 use crate::mountpoint;
 use crate::seen;
@@ -26,16 +27,10 @@ use cessfs_vfs::FileKind;
 use cessfs_vfs::limits::BLOCK_BYTES;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use nix::errno::Errno;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 use tokio::sync::{Notify, OwnedRwLockReadGuard, RwLock, Semaphore, mpsc};
-
-/// How often the kernel is asked whether its writes have arrived.
-const DRAIN_POLL: Duration = Duration::from_millis(2);
 
 /// A mounted volume as the control socket sees it.
 pub struct Daemon {
@@ -547,48 +542,6 @@ const FENCED: &str = "this volume was recovered on another machine, which goes o
 /// Why a volume refuses changes of which another copy writes.
 const FORKED: &str = "packs of this volume are on the network that this directory does not know: it is an older copy, or another \
                       copy of it is in use; nothing more is sent from here, and changes are refused";
-
-/// Makes the kernel hand over its dirty pages. A FUSE daemon is never asked to by syncfs(2) on its mount (FUSE_SYNCFS is
-/// for others), but the kernel writes the pages back all the same; whether it waits for them depends on its version, so
-/// the connection's count of waiting requests is watched too.
-fn flush_kernel(dir: &Path) -> Result<(), Failure> {
-    let cannot = |e: std::io::Error| Failure::disk("cannot flush the kernel's pages", &e);
-    let root = File::open(dir).map_err(cannot)?;
-    match nix::unistd::syncfs(&root) {
-        // No page was refused: of a process killed in fallocate(2) the kernel could not tell the times, and notes it in the same place.
-        // It forgets what it told, so the second asks what came since; a refusal that the note covers is in the log.
-        Err(Errno::EINTR) => match nix::unistd::syncfs(&root) {
-            Err(Errno::EINTR) => Ok(()),
-            again => again,
-        },
-        told => told,
-    }
-    .map_err(|e| refused_writes(&e.into()))?;
-    let mounts = mountpoint::mounts()?;
-    let Some(mount) = mountpoint::mounted_at(&mounts, dir) else {
-        return Ok(());
-    };
-    let counter = PathBuf::from(format!("/sys/fs/fuse/connections/{}/waiting", mount.minor));
-    let deadline = std::time::Instant::now() + KERNEL_DRAIN_TIMEOUT;
-    while std::time::Instant::now() < deadline {
-        match std::fs::read_to_string(&counter) {
-            Ok(count) if count.trim() != "0" => std::thread::sleep(DRAIN_POLL),
-            // None waits, or this system does not say.
-            _ => break,
-        }
-    }
-    Ok(())
-}
-
-/// What syncfs(2) failed with: not this flush, but that pages which an earlier one handed over were refused. The kernel
-/// tells it once to whoever asks first, so a second sync goes through.
-fn refused_writes(error: &std::io::Error) -> Failure {
-    let what = format!("writes into the mount were refused since the last sync: {error}");
-    Failure::new(Exit::Disk, what).hint(
-        "programs that call fsync were told; what they wrote is not in the mount. `cessfs status NAME` says what is full \
-         or failed; sync again for all the rest",
-    )
-}
 
 pub(super) fn kind_name(kind: FileKind) -> &'static str {
     match kind {
