@@ -251,6 +251,23 @@ impl Ledger {
         heights.max()
     }
 
+    /// The highest block of all records was a mistake: those of packs that were stored, or are not to be, know of none above this one.
+    pub(crate) fn lower_heights(&self, height: u32) -> Result<(), StoreError> {
+        let is_above = |pack: &PackRecord| pack.intent.is_some_and(|intent| intent.height > height);
+        let packs = self.all();
+        for pack in packs
+            .iter()
+            .filter(|pack| pack.state >= PackState::Stored && is_above(pack))
+        {
+            self.update(pack.seq, Durable::Eventually, |pack| {
+                if let Some(intent) = &mut pack.intent {
+                    intent.height = intent.height.min(height);
+                }
+            })?;
+        }
+        Ok(())
+    }
+
     /// Whether a pack was sealed and not declared yet.
     pub(crate) fn is_one_undeclared(&self) -> bool {
         self.packs.read().values().any(|pack| pack.state < PackState::Placing)

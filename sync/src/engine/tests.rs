@@ -6,6 +6,7 @@ mod counting;
 mod crash;
 mod faults;
 mod forks;
+mod heights;
 mod hopeless;
 mod rig;
 mod sight;

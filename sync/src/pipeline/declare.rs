@@ -18,7 +18,7 @@
 //! ```
 
 use super::Pipeline;
-use super::reconcile::{OnChain, foreign};
+use super::reconcile::{OnChain, foreign, is_far_above};
 use super::refusals::Call;
 use crate::chain::{ChainError, Declaration, Head, Territory, TerritoryState};
 use crate::ledger::{Blocked, Column, Durable, Intent, PackRecord, PackState};
@@ -31,7 +31,7 @@ impl Pipeline {
     pub(super) async fn declare(&self, pack: &PackRecord) -> Result<(), Blocked> {
         let height = match self.reconcile(pack).await? {
             OnChain::File(file) => return self.enter_stored(pack, &file).await,
-            OnChain::Deal(deal) => {
+            OnChain::Deal { deal, .. } => {
                 self.enter_placing(pack, &deal).await?;
                 self.builder.wake_sealer();
                 return Ok(());
@@ -71,6 +71,10 @@ impl Pipeline {
     /// what stands there will most likely be final soon.
     async fn assert_void(&self, pack: &PackRecord, now: u32) -> Result<(), Blocked> {
         if let Some(intent) = pack.intent.filter(|_| holds(Rule::Era)) {
+            if is_far_above(intent.height, now) {
+                let recorded = intent.height;
+                return Err(Blocked::Astray { recorded, now });
+            }
             let since = self.unsigned_since(pack, intent, now).await?;
             let until = since.saturating_add(DECLARE_MORTAL_BLOCKS);
             if now <= until {
@@ -81,7 +85,10 @@ impl Pipeline {
         let best = self.chain.deal(fid, Head::Best).await.map_err(foreign)?.is_some()
             || self.chain.file(fid, Head::Best).await.map_err(foreign)?.is_some();
         match best {
-            true => Err(Blocked::Undecided { now, until: now + 1 }),
+            true => Err(Blocked::Undecided {
+                now,
+                until: now.saturating_add(1),
+            }),
             false => Ok(()),
         }
     }
