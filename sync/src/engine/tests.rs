@@ -11,6 +11,7 @@ mod hopeless;
 mod rig;
 mod sight;
 mod snapshots;
+mod turns;
 mod upkeep;
 mod watching;
 

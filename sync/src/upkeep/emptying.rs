@@ -10,7 +10,7 @@ use super::{Upkeep, UpkeepError};
 use crate::builder::Moved;
 use crate::chunk_store::CutCause;
 use crate::ledger::{Durable, PackRecord, PackState};
-use crate::limits::{MOVE_CHUNKS_MAX, MOVES_IN_FLIGHT};
+use crate::limits::{LOST_CHUNKS_MAX, MOVE_CHUNKS_MAX, MOVES_IN_FLIGHT};
 use crate::rules::{Rule, holds};
 use crate::store::StoreError;
 use cessfs_crypto::{ChunkId, PackSeq};
@@ -319,6 +319,18 @@ impl Upkeep {
         Ok(is_there)
     }
 
+    /// Living chunks in these packs, [`LOST_CHUNKS_MAX`] or hardly more; `page` of what lies there are looked at in one go. Blocks on the disk.
+    pub(crate) fn living_in(&self, packs: &HashSet<PackSeq>, page: usize) -> Result<HashSet<ChunkId>, StoreError> {
+        let mut chunks = HashSet::new();
+        let mut from = (!packs.is_empty()).then(|| b"K".to_vec());
+        while let Some(at) = from.filter(|_| chunks.len() < LOST_CHUNKS_MAX) {
+            let (stock, next) = self.stock(packs, at, page)?;
+            chunks.extend(self.living(&stock)?.unwrap_or_default());
+            from = next;
+        }
+        Ok(chunks)
+    }
+
     /// Tells whom it concerns which living chunks are in lost packs. `again`: also if these are the packs of the last time.
     pub(super) async fn tell_lost(self: &Arc<Self>, again: bool) -> Result<(), UpkeepError> {
         let packs = self.ledger.all();
@@ -332,19 +344,23 @@ impl Upkeep {
         }
         let upkeep = self.clone();
         let work = move || -> Result<(), StoreError> {
-            let mut chunks = HashSet::new();
-            if !lost.is_empty() {
-                let (stock, _) = upkeep.stock(&lost, b"K".to_vec(), MOVE_CHUNKS_MAX)?;
-                chunks = upkeep.living(&stock)?.unwrap_or_default();
-            }
+            let chunks = upkeep.living_in(&lost, MOVE_CHUNKS_MAX)?;
             let mut told = upkeep.told_lost.lock();
-            if *told != chunks {
+            let tells = fingerprint(&chunks);
+            if *told != tells {
                 upkeep.builder.tell_lost(&chunks)?;
-                *told = chunks;
+                *told = tells;
             }
             *upkeep.told_packs.lock() = lost;
             Ok(())
         };
         self.blocking(work).await
     }
+}
+
+/// What tells one set of chunks from another: their ids are hashes.
+fn fingerprint(chunks: &HashSet<ChunkId>) -> (usize, u128) {
+    let half = |id: &ChunkId| u128::from_be_bytes(*id.0.first_chunk().expect("ids have 32 bytes"));
+    let sum = chunks.iter().map(half).fold(0, u128::wrapping_add);
+    (chunks.len(), sum)
 }
