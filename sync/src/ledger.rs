@@ -244,6 +244,14 @@ impl Ledger {
         on_their_way.cloned().collect()
     }
 
+    /// Packs that are doubted, and out of which not everything has moved yet.
+    pub(crate) fn unreplaced(&self) -> Vec<PackSeq> {
+        let packs = self.packs.read();
+        let is_full = |pack: &PackRecord| pack.drain.is_some_and(|drain| drain.checkpoint.is_none());
+        let doubted = packs.values().filter(|pack| pack.state == PackState::Doubted);
+        doubted.filter(|pack| is_full(pack)).map(|pack| pack.seq).collect()
+    }
+
     /// The highest block that is known to have been final, as the packs' records have it.
     pub(crate) fn final_height(&self) -> Option<u32> {
         let packs = self.packs.read();

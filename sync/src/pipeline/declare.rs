@@ -40,6 +40,9 @@ impl Pipeline {
         };
         self.assert_void(pack, height).await?;
         self.await_earlier(pack).await;
+        if !self.is_declaring(pack) {
+            return Ok(());
+        }
         let now = self.clock.monotonic();
         self.refusals.check(Call::Declare, pack.seq, now)?;
         self.check_fence().await?;
@@ -108,9 +111,16 @@ impl Pipeline {
         Ok(height)
     }
 
+    /// It was not doubted meanwhile, with a pack of which it names content.
+    fn is_declaring(&self, pack: &PackRecord) -> bool {
+        let now = self.ledger.get(pack.seq).map(|pack| pack.state);
+        now == Some(PackState::Declaring)
+    }
+
     /// Packs may overtake each other: what is on the network is then read as far as nothing is missing. A checkpoint would be
     /// read whatever is missing before it, and names chunks of those packs. So it goes out when they all gave back what is in them.
-    /// A doubted one is not waited for: its replacement needs this checkpoint, or one after it.
+    /// A doubted one is not waited for: this checkpoint was sealed when everything in that had moved into packs before it, or is
+    /// doubted, too.
     async fn await_earlier(&self, pack: &PackRecord) {
         if pack.kind != PackKind::Checkpoint || !holds(Rule::Order) {
             return;
@@ -119,7 +129,7 @@ impl Pipeline {
             let version = self.ledger.version();
             let unconfirmed = self.ledger.unconfirmed();
             let mut earlier = unconfirmed.iter().take_while(|earlier| earlier.seq < pack.seq);
-            if earlier.all(|earlier| earlier.state >= PackState::Doubted) {
+            if !self.is_declaring(pack) || earlier.all(|earlier| earlier.state >= PackState::Doubted) {
                 return;
             }
             self.ledger.changed_since(version).await;

@@ -7,7 +7,7 @@
 
 use super::health::Grade;
 use super::{Upkeep, UpkeepError};
-use crate::builder::Moved;
+use crate::builder::{Checkpoint, Moved};
 use crate::chunk_store::CutCause;
 use crate::ledger::{Durable, PackRecord, PackState};
 use crate::limits::{LOST_CHUNKS_MAX, MOVE_CHUNKS_MAX, MOVES_IN_FLIGHT};
@@ -42,10 +42,12 @@ struct Tally {
 impl Upkeep {
     /// Empties every pack that drains, or is doubted, and is not empty yet.
     pub(super) async fn empty(self: &Arc<Self>, state: PackState) -> Result<Emptied, UpkeepError> {
-        let leaving: HashSet<PackSeq> = self.full(state).collect();
+        let mut leaving: HashSet<PackSeq> = self.full(state).collect();
         if leaving.is_empty() {
             return Ok(Emptied::default());
         }
+        // The checkpoint names what is in doubted packs, too, and that has to be elsewhere.
+        leaving.extend(self.full(PackState::Doubted));
         let leaving = Arc::new(leaving);
         let before = self.ledger.head();
         let urgent = leaving.iter().any(|seq| self.grade(*seq) >= Grade::Urgent);
@@ -68,16 +70,20 @@ impl Upkeep {
         if stuck.len() == leaving.len() && tally.moved.is_empty() {
             return Ok(emptied);
         }
-        let builder = self.builder.clone();
+        let (builder, moved_out) = (self.builder.clone(), leaving.clone());
         let seal = move || {
             if urgent {
                 // The checkpoint has to wait for every pack before it; what is about to be lost has not.
                 builder.seal(CutCause::Forced)?;
             }
-            builder.seal_checkpoint()
+            builder.seal_checkpoint(&moved_out)
         };
-        let sealed = self.blocking(seal).await?;
-        let checkpoint = sealed.ok_or(UpkeepError::NobodyKnows)?;
+        let checkpoint = match self.blocking(seal).await? {
+            Checkpoint::Sealed(seq) => seq,
+            Checkpoint::Nothing => return Err(UpkeepError::NobodyKnows),
+            // Another pack is doubted since: the next round takes it, too.
+            Checkpoint::Later => return Ok(emptied),
+        };
         if urgent {
             self.prefer_since(before);
         }
@@ -249,7 +255,11 @@ impl Upkeep {
         let mut stuck: Vec<PackSeq> = stuck.iter().copied().collect();
         stuck.sort_unstable();
         for seq in stuck {
-            if self.grade(seq) < Grade::Lost {
+            let doubted = self.ledger.get(seq).filter(|pack| pack.state == PackState::Doubted);
+            if doubted.is_some() {
+                self.builder.leave_behind(seq);
+            }
+            if self.grade(seq) < Grade::Lost || doubted.is_some() {
                 self.errors.push(format!(
                     "pack {}: not everything that lives in it can be read now; it is tried again",
                     seq.0

@@ -4,10 +4,11 @@ use super::deleting::Deleted;
 use super::health::Grade;
 use super::scrub::{Depth, Pace};
 use super::{CollectReport, RepairReport, Upkeep, UpkeepError, is_held};
+use crate::builder::Checkpoint;
 use crate::ledger::{PackRecord, PackState};
 use crate::limits::{AWAY_LOOK_INTERVAL, TERRITORY_WARNING, UPKEEP_TICK};
 use cessfs_crypto::PackSeq;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,9 +102,10 @@ impl Upkeep {
     pub(crate) async fn claim(self: Arc<Self>) {
         loop {
             let builder = self.builder.clone();
-            match self.blocking(move || builder.seal_checkpoint()).await {
-                Ok(Some(seq)) => return self.pipeline.prefer(seq),
-                Ok(None) => return self.trouble("claim", Some(UpkeepError::NobodyKnows)),
+            match self.blocking(move || builder.seal_checkpoint(&HashSet::new())).await {
+                Ok(Checkpoint::Sealed(seq)) => return self.pipeline.prefer(seq),
+                Ok(Checkpoint::Nothing) => return self.trouble("claim", Some(UpkeepError::NobodyKnows)),
+                Ok(Checkpoint::Later) => {}
                 Err(error) => self.trouble("claim", Some(error)),
             }
             self.clock.sleep(UPKEEP_TICK).await;
