@@ -27,7 +27,7 @@ use crate::stages;
 use crate::staging::Staging;
 use crate::store::{Batch, StoreError};
 use cessfs_crypto::{ChunkId, FrameId, LabelKey, PackKind, PackLabel, PackSeq, SEAL_OVERHEAD, VolumeKeys};
-pub(crate) use moving::Moved;
+pub(crate) use moving::{Checkpoint, Moved};
 use open_pack::OpenPack;
 use parking_lot::{Condvar, Mutex, RwLock};
 use std::collections::{HashMap, HashSet};
@@ -68,6 +68,8 @@ pub(crate) struct Builder {
     open: RwLock<HashMap<ChunkId, Place>>,
     /// Of these the ones that lie in a doubtful pack, too; and those of a pack that was thrown away since, until they come again.
     resent: Mutex<HashSet<ChunkId>>,
+    /// Doubted packs of which something is nowhere to be had: nothing waits until it is.
+    left_behind: Mutex<HashSet<PackSeq>>,
     /// Bytes of the territory as they were heard last: in all and free.
     territory: Mutex<Option<(u128, u128)>>,
     /// Signalled when the gate's state may let a waiting submit pass.
@@ -116,6 +118,7 @@ impl Builder {
             open_bytes: AtomicU64::new(0),
             open: RwLock::default(),
             resent: Mutex::default(),
+            left_behind: Mutex::default(),
             territory: Mutex::default(),
             room: Condvar::new(),
             wake: Notify::new(),
@@ -245,7 +248,8 @@ impl Builder {
     }
 
     fn begin(&self) -> Result<OpenPack, StoreError> {
-        self.begin_as(match self.ledger.checkpoint_due() {
+        let is_due = self.ledger.checkpoint_due() && !self.awaits_replacement(&HashSet::new());
+        self.begin_as(match is_due {
             true => PackKind::Checkpoint,
             false => PackKind::Data,
         })
@@ -410,6 +414,10 @@ impl Builder {
 
     /// Cuts the delta and completes the body on disk; `false` if the pack would be empty.
     fn finish(&self, pack: &mut OpenPack, cause: CutCause) -> Result<bool, StoreError> {
+        let is_unasked = pack.label.kind == PackKind::Checkpoint && cause != CutCause::Checkpoint;
+        if is_unasked && self.awaits_replacement(&HashSet::new()) {
+            pack.turn(PackKind::Data, 0)?;
+        }
         if let Some(source) = self.source() {
             let cause = match pack.label.kind {
                 PackKind::Data => cause,

@@ -244,11 +244,36 @@ impl Ledger {
         on_their_way.cloned().collect()
     }
 
+    /// Packs that are doubted, and out of which not everything has moved yet.
+    pub(crate) fn unreplaced(&self) -> Vec<PackSeq> {
+        let packs = self.packs.read();
+        let is_full = |pack: &PackRecord| pack.drain.is_some_and(|drain| drain.checkpoint.is_none());
+        let doubted = packs.values().filter(|pack| pack.state == PackState::Doubted);
+        doubted.filter(|pack| is_full(pack)).map(|pack| pack.seq).collect()
+    }
+
     /// The highest block that is known to have been final, as the packs' records have it.
     pub(crate) fn final_height(&self) -> Option<u32> {
         let packs = self.packs.read();
         let heights = packs.values().filter_map(|pack| Some(pack.intent?.height));
         heights.max()
+    }
+
+    /// The highest block of all records was a mistake: those of packs that were stored, or are not to be, know of none above this one.
+    pub(crate) fn lower_heights(&self, height: u32) -> Result<(), StoreError> {
+        let is_above = |pack: &PackRecord| pack.intent.is_some_and(|intent| intent.height > height);
+        let packs = self.all();
+        for pack in packs
+            .iter()
+            .filter(|pack| pack.state >= PackState::Stored && is_above(pack))
+        {
+            self.update(pack.seq, Durable::Eventually, |pack| {
+                if let Some(intent) = &mut pack.intent {
+                    intent.height = intent.height.min(height);
+                }
+            })?;
+        }
+        Ok(())
     }
 
     /// Whether a pack was sealed and not declared yet.

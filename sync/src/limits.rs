@@ -156,12 +156,17 @@ pub const SPARE_MINERS: usize = 4;
 /// A declaration whose fate is unknown is known to be void once the finalized head is this far past a head after which
 /// none was signed (F4, I2): the life of a transaction, and as much again for nodes that disagree about the head.
 pub const DECLARE_MORTAL_BLOCKS: u32 = 64;
+/// A finalized height that is so many blocks above what finality is at now was a node's mistake, or its lie: an hour, which no node lags
+/// behind another for as long as it takes to forget that height ([`CHAIN_LAG_MAX`]).
+pub const HEIGHT_AHEAD_MAX: u32 = 600;
 /// Pause between two looks at the chain after something was new; doubles while nothing is.
 pub const CHAIN_POLL_MIN: Duration = Duration::from_millis(500);
 /// Longest pause between two looks at the chain: one block (facts 1.2).
 pub const CHAIN_POLL_MAX: Duration = Duration::from_secs(6);
 /// A miner reports at the latest 30 s after its last fragment (facts 3.1); then a block, then finality. Ten times that.
 pub const REPORT_DEADLINE: Duration = Duration::from_secs(5 * 60);
+/// So many blocks have to become final in that time: in them its report would be.
+pub const REPORT_BLOCKS: u32 = 25;
 /// A PUT that takes nothing of its body for so long counts as failed.
 pub const PUT_BEGIN_TIMEOUT: Duration = Duration::from_secs(120);
 /// One that has taken some counts as failed when it takes no more, nor ends, for so long: longer than its sender bears it.
@@ -169,6 +174,12 @@ pub const PUT_STALL_TIMEOUT: Duration = Duration::from_secs(400);
 const _: () = assert!(PUT_STALL_TIMEOUT.as_secs() > MINER_STALL_TIMEOUT.as_secs() * (1 + MINER_DRAIN_PAUSES as u64));
 /// In this time a fragment that is sent is to arrive, others beside it: so many go at a time.
 pub const FRAGMENT_TIME: Duration = Duration::from_secs(30);
+/// A fragment that takes so many times as long as those that arrived lately is its miner's doing.
+pub const FRAGMENT_SLOW_TIMES: u32 = 10;
+/// What a fragment may take at the least: a miner that takes no more than 28 KB/s beside quick ones is replaced.
+pub const FRAGMENT_BEARABLE_MIN: Duration = Duration::from_secs(5 * 60);
+/// What one may take while none has arrived yet.
+pub const FRAGMENT_BEARABLE_FIRST: Duration = Duration::from_secs(3600);
 /// Fragments on their way at a time before it is known how fast the line is.
 pub const LANES_FIRST: usize = 4;
 /// The fewest on their way at a time: while one waits for its answer the other uses the line.
@@ -319,6 +330,11 @@ pub const GC_GAIN_SEGMENTS_MIN: u64 = 4;
 /// How long a dead pack stays at the least, once a later checkpoint is known to be on the network (`gc.grace`): in that time
 /// whoever recovered the volume elsewhere, and needs the pack, makes himself known.
 pub const GC_GRACE: Duration = Duration::from_secs(3600);
+/// Dead packs that are given up at a time. Until they are gone no others are, but for one a round.
+pub const DELETIONS_AT_ONCE: usize = 8;
+/// After this time a round of deletions begins with no other pack: each takes a transaction, and a pack that is about to be lost waits
+/// for the round.
+pub const DELETE_ROUND: Duration = Duration::from_secs(60);
 /// How long points of the past stay recoverable (`gc.keep_history`), while the territory has room.
 pub const KEEP_HISTORY: Duration = Duration::from_secs(7 * 86_400);
 /// Percent of the territory that have to be free for history to be kept.
@@ -331,6 +347,8 @@ pub const LIVE_IDS_MAX: usize = 2 << 20;
 pub const PLACES_PAGE: usize = 1024;
 /// Chunks of draining packs looked at in one go, about 150 bytes each.
 pub const MOVE_CHUNKS_MAX: usize = 1 << 16;
+/// Lost chunks that files name and that are told of, 50 bytes each: 64 GiB of content.
+pub const LOST_CHUNKS_MAX: usize = 1 << 16;
 /// Chunks on the move at the same time.
 pub const MOVES_IN_FLIGHT: usize = 4;
 
@@ -449,6 +467,7 @@ const SENDING_BYTES: usize = FRAGMENTS_IN_FLIGHT * ROW_BYTES
     + SCRUB_FRAGMENTS_IN_FLIGHT * FRAGMENT_BYTES
     + LIVE_IDS_MAX * size_of::<u64>()
     + MOVE_CHUNKS_MAX * 150
+    + LOST_CHUNKS_MAX * 50
     + MOVES_IN_FLIGHT * 2 * CHUNK_BYTES;
 /// The same of the longest answer of the chain, its hex and what that says. Few accounts come near: 10,000 packs are 4 MiB.
 const ANSWER_BYTES: usize = CHAIN_ANSWER_BYTES_MAX as usize / 2 * 3;

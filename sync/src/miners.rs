@@ -57,8 +57,8 @@ pub(crate) struct Miners {
     clock: Arc<dyn Clock>,
     dice: Dice,
     state: Mutex<State>,
-    /// Held while the chain is asked, so that many readers of a lost miner ask once.
-    asking: tokio::sync::Mutex<()>,
+    /// Held while the chain is asked, so that many readers of a lost miner ask once. When it failed last (monotonic), and how.
+    asking: tokio::sync::Mutex<Option<(Duration, ChainError)>>,
 }
 
 impl Miners {
@@ -78,15 +78,26 @@ impl Miners {
         }
     }
 
-    /// Asks the chain for the miners, at most once per [`MINERS_REFRESH_MIN`]. An answer that fails leaves the old list.
+    /// Asks the chain for the miners, at most once per [`MINERS_REFRESH_MIN`]. An answer that fails leaves the old list, and is that of all
+    /// who waited for it: asking once for each of them, one after the other, would keep the last ones waiting for minutes.
     async fn refresh(&self) -> Result<(), ChainError> {
-        let _asking = self.asking.lock().await;
+        let came = self.clock.monotonic();
+        let mut failed = self.asking.lock().await;
+        if let Some((_, error)) = failed.as_ref().filter(|(asked_at, _)| *asked_at >= came) {
+            return Err(error.clone());
+        }
         let now = self.clock.monotonic();
         let asked_at = self.state.lock().asked_at;
         if asked_at.is_some_and(|at| now.saturating_sub(at) < MINERS_REFRESH_MIN) {
             return Ok(());
         }
-        let miners = self.chain.miners().await?;
+        let miners = match self.chain.miners().await {
+            Ok(miners) => miners,
+            Err(error) => {
+                *failed = Some((self.clock.monotonic(), error.clone()));
+                return Err(error);
+            }
+        };
         let mut state = self.state.lock();
         state.known = miners.into_iter().map(|miner| (miner.account, miner)).collect();
         state.asked_at = Some(now);

@@ -31,6 +31,7 @@ mod verify;
 
 pub use progress::ColumnProgress;
 pub(crate) use progress::ProgressBoard;
+pub(crate) use reconcile::is_far_above;
 
 use crate::builder::Builder;
 use crate::chain::{Chain, ChainError, ChainInfo};
@@ -101,7 +102,7 @@ pub(crate) struct Pipeline {
     refusals: Refusals,
     /// Packs that were Confirmed in this run, and when (monotonic). At most as many as it sent.
     confirmed: Mutex<BTreeMap<PackSeq, Duration>>,
-    /// How far finality was when it was last heard of.
+    /// How far finality was when it was last heard of, or as the records have it.
     final_height: AtomicU32,
     /// What the chain said about itself; asked once.
     info: OnceLock<ChainInfo>,
@@ -119,6 +120,7 @@ pub(crate) struct Pipeline {
 
 impl Pipeline {
     pub(crate) fn new(parts: PipelineParts) -> Pipeline {
+        let final_height = parts.ledger.final_height().unwrap_or(0);
         Pipeline {
             chain: parts.chain,
             miners: parts.miners,
@@ -142,7 +144,7 @@ impl Pipeline {
             known_files: Mutex::default(),
             refusals: Refusals::default(),
             confirmed: Mutex::default(),
-            final_height: AtomicU32::default(),
+            final_height: AtomicU32::new(final_height),
             info: OnceLock::new(),
             encodes: Semaphore::new(PACKS_IN_ENCODE),
             packs: Arc::new(Semaphore::new(PACKS_IN_FLIGHT)),

@@ -41,7 +41,7 @@ pub use tasks::ScrubReport;
 pub use usage::{Usage, Usages};
 
 use crate::builder::Builder;
-use crate::chain::{Chain, ChainError};
+use crate::chain::{Chain, ChainError, Head, StoredFile};
 use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::engine::Errors;
@@ -55,7 +55,7 @@ use crate::pipeline::Pipeline;
 use crate::reader::Reader;
 use crate::store::StoreError;
 use crate::tasks::{Gone, Tasks};
-use cessfs_crypto::{ChunkId, PackSeq};
+use cessfs_crypto::PackSeq;
 use parking_lot::Mutex;
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -184,8 +184,8 @@ pub(crate) struct Upkeep {
     /// Packs that stay and were copied in this run, with when they are again at the earliest (monotonic); `None`: nothing of them is
     /// left to do.
     copied: Mutex<BTreeMap<PackSeq, Option<Duration>>>,
-    /// Lost chunks as last told, and the packs they are in.
-    told_lost: Mutex<HashSet<ChunkId>>,
+    /// Lost chunks as last told, by their number and the sum of their ids; and the packs they are in.
+    told_lost: Mutex<(usize, u128)>,
     told_packs: Mutex<HashSet<PackSeq>>,
     /// The last trouble of each task, so that it is told once.
     troubles: Mutex<BTreeMap<&'static str, String>>,
@@ -223,6 +223,14 @@ impl Upkeep {
     /// What to do about a pack.
     fn grade(&self, seq: PackSeq) -> Grade {
         self.health.get(seq).grade(&self.config.thresholds)
+    }
+
+    /// The file under a pack's id, at a finalized head. What makes no sense there is somebody else's, who declared it when ours was gone.
+    async fn file_of(&self, pack: &PackRecord) -> Result<Option<StoredFile>, ChainError> {
+        match self.chain.file(pack.encoded().fid, Head::Finalized).await {
+            Err(ChainError::Refused(_)) => Ok(None),
+            told => told,
+        }
     }
 
     /// Changes a pack's record, durably.

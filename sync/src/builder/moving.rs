@@ -12,9 +12,11 @@ use super::Builder;
 use crate::chunk_store::{ChunkSink, CutCause};
 use crate::ledger::{Blocked, Drain, DrainCause, Durable, PackRecord, PackState, stopped};
 use crate::limits::MOVE_RESERVE_PACKS;
+use crate::rules::{Rule, holds};
 use crate::store::StoreError;
 use cessfs_crypto::{ChunkId, FrameId, PackKind, PackSeq, SEAL_OVERHEAD};
 use std::collections::HashSet;
+use std::sync::Arc;
 
 /// What became of a chunk that was to move.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,6 +27,17 @@ pub(crate) enum Moved {
     Already,
     /// The backlog is at its bound, and has no room for what moves either.
     NoRoom,
+}
+
+/// What became of a checkpoint that was asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Checkpoint {
+    /// It has this number.
+    Sealed(PackSeq),
+    /// Nobody has anything to put into it.
+    Nothing,
+    /// Not before what lives in doubted packs has moved.
+    Later,
 }
 
 impl Builder {
@@ -45,11 +58,31 @@ impl Builder {
         Ok(())
     }
 
-    /// The same for a pack that is not given back, or cannot be placed, `why`: it is Doubted.
+    /// The same for a pack that is not given back, or cannot be placed, `why`: it is Doubted. So are checkpoints that were sealed after
+    /// it and never declared: they name what is in it, and whoever recovers would begin with them while it is nowhere.
     pub(crate) fn doubt(&self, seq: PackSeq, why: String) -> Result<(), StoreError> {
         let _gate = self.gate.lock();
+        let packs = self.ledger.all();
+        let names_it = |pack: &&Arc<PackRecord>| {
+            let is_later = pack.seq > seq && pack.kind == PackKind::Checkpoint;
+            is_later && pack.state < PackState::Placing && pack.intent.is_none() && holds(Rule::Order)
+        };
+        // Those first: none of them is declared in between.
+        for pack in packs.iter().filter(names_it) {
+            self.doubt_one(
+                pack.seq,
+                format!("it names content of pack {}, which is sent again", seq.0),
+            )?;
+        }
+        self.doubt_one(seq, why)
+    }
+
+    fn doubt_one(&self, seq: PackSeq, why: String) -> Result<(), StoreError> {
         self.ledger.update(seq, Durable::Now, |pack| {
-            assert!(pack.state <= PackState::Stored, "pack {} cannot be doubted", seq.0);
+            // Doubted with another one a moment ago.
+            if pack.state > PackState::Stored {
+                return;
+            }
             if pack.state < PackState::Stored {
                 // Before that the chain does not say which miner has which column.
                 pack.columns = Default::default();
@@ -58,6 +91,19 @@ impl Builder {
             pack.blocked = Some(Blocked::Doubted(why));
         })?;
         Ok(())
+    }
+
+    /// Something that lives in this doubted pack is nowhere to be had.
+    pub(crate) fn leave_behind(&self, seq: PackSeq) {
+        self.left_behind.lock().insert(seq);
+    }
+
+    /// Content of doubted packs, other than these, is still to move: a checkpoint that is sealed now would name it where it cannot be
+    /// had from the network.
+    pub(super) fn awaits_replacement(&self, but: &HashSet<PackSeq>) -> bool {
+        let left_behind = self.left_behind.lock();
+        let mut unreplaced = self.ledger.unreplaced().into_iter();
+        unreplaced.any(|seq| !but.contains(&seq) && !left_behind.contains(&seq)) && holds(Rule::Order)
     }
 
     fn begin_drain(&self, pack: &mut PackRecord, state: PackState, cause: DrainCause) {
@@ -97,17 +143,21 @@ impl Builder {
         Ok(Moved::Appended)
     }
 
-    /// Seals the open pack, or a new one, as a checkpoint. `None` if nobody has anything to put into it.
-    pub(crate) fn seal_checkpoint(&self) -> Result<Option<PackSeq>, StoreError> {
+    /// Seals the open pack, or a new one, as a checkpoint, after what lives in these packs has moved.
+    pub(crate) fn seal_checkpoint(&self, moved: &HashSet<PackSeq>) -> Result<Checkpoint, StoreError> {
         let mut gate = self.gate.lock();
         if gate.stopped {
             return Err(stopped());
         }
+        if self.awaits_replacement(moved) {
+            return Ok(Checkpoint::Later);
+        }
         match gate.pack.as_mut() {
-            Some(pack) => pack.turn_checkpoint(self.ledger.checkpoint_bytes_max())?,
+            Some(pack) => pack.turn(PackKind::Checkpoint, self.ledger.checkpoint_bytes_max())?,
             None => gate.pack = Some(self.begin_as(PackKind::Checkpoint)?),
         }
-        self.seal_gated(&mut gate, CutCause::Checkpoint)
+        let sealed = self.seal_gated(&mut gate, CutCause::Checkpoint)?;
+        Ok(sealed.map_or(Checkpoint::Nothing, Checkpoint::Sealed))
     }
 
     /// Visits every chunk that lives, see [`DeltaSource::live`](crate::DeltaSource::live). Submits wait meanwhile.

@@ -58,10 +58,10 @@ impl OpenPack {
         })
     }
 
-    /// Makes it a checkpoint, also with chunks in it already. The header is sealed anew, under another nonce, over the old one.
-    pub(super) fn turn_checkpoint(&mut self, reserve: u64) -> Result<(), StoreError> {
+    /// Makes it another kind, also with chunks in it already. The header is sealed anew, under another nonce, over the old one.
+    pub(super) fn turn(&mut self, kind: PackKind, reserve: u64) -> Result<(), StoreError> {
         assert!(self.deltas.is_empty(), "the kind is settled before the delta is cut");
-        self.label.kind = PackKind::Checkpoint;
+        self.label.kind = kind;
         self.reserve = reserve;
         let sealed = header(&self.label).seal(&self.keys, &mut self.dice);
         self.file.write_all_at(&sealed, 0).map_err(store_error)

@@ -6,10 +6,12 @@ mod counting;
 mod crash;
 mod faults;
 mod forks;
+mod heights;
 mod hopeless;
 mod rig;
 mod sight;
 mod snapshots;
+mod turns;
 mod upkeep;
 mod watching;
 

@@ -184,6 +184,17 @@ pub enum Blocked {
     /// Somebody else declared the pack's id, with another content.
     #[error("somebody else stands under the id of this pack: {0}")]
     Taken(String),
+    /// A node told a height that the chain is far from, and the declaration was noted at that.
+    #[error(
+        "a node told a wrong height when this pack was declared, {recorded} where the chain is at {now}: what is in it is sent again in \
+         another pack"
+    )]
+    Astray {
+        /// Height that was noted.
+        recorded: u32,
+        /// Finalized height now.
+        now: u32,
+    },
 }
 
 /// Hashes of an encoded pack.

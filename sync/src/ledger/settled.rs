@@ -6,6 +6,7 @@
 
 use super::{Durable, Ledger, PackState};
 use crate::limits::BLOCK_SECONDS;
+use crate::pipeline::is_far_above;
 use crate::store::{Batch, StoreError};
 use cessfs_crypto::PackSeq;
 use std::time::Duration;
@@ -73,8 +74,10 @@ impl Settled {
                 upto: self.next,
                 ..Settled::first(known, height, wall_s)
             }),
-            // The clock was ahead: from now on, then.
-            false if wall_s < self.wall_s => Some(Settled { height, wall_s, ..self }),
+            // The clock was ahead, or a node made that height up: from now on, then.
+            false if wall_s < self.wall_s || is_far_above(self.height, height) => {
+                Some(Settled { height, wall_s, ..self })
+            }
             false => None,
         }
     }
@@ -142,5 +145,8 @@ mod tests {
         let back = advance(settled, 1150, 4000).expect("the clock was ahead");
         assert_eq!((back.upto, back.next), (PackSeq(7), PackSeq(8)), "it begins anew");
         assert_eq!((back.height, back.wall_s), (1150, 4000));
+        let made_up = Settled::first(PackSeq(7), u32::MAX, 5000);
+        let back = advance(made_up, 1150, 9000).expect("the height was made up");
+        assert_eq!((back.upto, back.height, back.wall_s), (PackSeq(0), 1150, 9000));
     }
 }

@@ -103,3 +103,18 @@ async fn an_upload_that_stands_still_is_given_up() {
         assert!(took >= limit && took < limit * 2, "{took:?}");
     }
 }
+
+/// Each of them would ask anew, one after the other.
+#[tokio::test]
+async fn whoever_waits_for_a_list_that_does_not_come_waits_once() {
+    let world = World::new(0, 6);
+    let dice = Dice::new(Box::new(SimEntropy::new(1)));
+    let miners = Miners::new(world.chain.clone(), world.miners.clone(), world.clock.clone(), dice);
+    world.chain.withhold_miners(Duration::from_secs(10));
+    let asked = (0..40).map(|_| miners.look());
+    let answers = futures::future::join_all(asked).await;
+    assert!(answers.iter().all(|answer| matches!(answer, Err(ChainError::Away(_)))));
+    assert_eq!(world.chain.lists_asked(), 1);
+    assert!(miners.look().await.is_err());
+    assert_eq!(world.chain.lists_asked(), 2, "who comes later asks anew");
+}

@@ -14,12 +14,16 @@ use super::{Pipeline, staging_lost};
 use crate::erasure::sha256;
 use crate::fragment_store::{FragmentBody, MinerError};
 use crate::ledger::{Blocked, Column, Durable};
-use crate::limits::{COLUMNS, PUT_ATTEMPTS_MAX, REPORT_DEADLINE, RETRY_DELAY_MAX, RETRY_DELAY_MIN, fragment_bytes};
+use crate::limits::{
+    CHAIN_POLL_MAX, COLUMNS, PUT_ATTEMPTS_MAX, REPORT_BLOCKS, REPORT_DEADLINE, RETRY_DELAY_MAX, RETRY_DELAY_MIN,
+    fragment_bytes,
+};
 use crate::staging::store_error;
 use crate::store::StoreError;
 use cessfs_crypto::{AccountId, PackSeq};
 use futures::StreamExt;
 use std::collections::HashSet;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock};
 
 /// Why a column starts over.
@@ -74,11 +78,30 @@ impl Pipeline {
         if !delivered && let Err(setback) = self.deliver(placement, column, miner).await {
             return setback;
         }
-        self.clock.sleep(REPORT_DEADLINE).await;
+        self.had_its_time(placement).await;
         Setback::Miner(
             miner,
             format!("took its fragments but did not report in {REPORT_DEADLINE:?}"),
         )
+    }
+
+    /// A miner had its time to report, by the clock and by the blocks that were looked at: while the chain is away, or nothing becomes
+    /// final, no report can be seen, and whatever was sent would be sent to others again and again.
+    async fn had_its_time(&self, placement: &Placement) {
+        let looked_at = || placement.looked_at.load(Ordering::Acquire);
+        let mut began = looked_at();
+        self.clock.sleep(REPORT_DEADLINE).await;
+        loop {
+            let now = looked_at();
+            if began == 0 {
+                began = now;
+            }
+            // A height that was forgotten as a mistake lies far above what comes after it.
+            if now.abs_diff(began) >= REPORT_BLOCKS {
+                return;
+            }
+            self.clock.sleep(CHAIN_POLL_MAX).await;
+        }
     }
 
     /// The column's miner, chosen now if it has none: outside the other columns, and not one that failed this pack if there
@@ -189,7 +212,7 @@ impl Pipeline {
         segment: u32,
         column: u8,
         miner: AccountId,
-    ) -> Result<Result<(), MinerError>, Blocked> {
+    ) -> Result<Result<(), MinerError>, Setback> {
         let mut lane = self.lanes.enter().await;
         self.uplink.turn(fragment_bytes() as u64).await;
         lane.begin();
@@ -197,15 +220,26 @@ impl Pipeline {
         let hash = encoded.segments[segment as usize].fragments[usize::from(column)];
         let lost = Arc::new(OnceLock::new());
         let body = self.fragment(placement.pack.seq, segment, column, lost.clone());
-        let sent = self.miners.put(miner, encoded.fid, hash, body).await;
-        match &sent {
-            Ok(()) => lane.arrived(),
+        let sent = tokio::select! {
+            biased;
+            sent = self.miners.put(miner, encoded.fid, hash, body) => sent,
+            () = lane.overdue() => {
+                self.miners.failed(miner);
+                Err(MinerError::Unreachable("it takes far longer than others".into()))
+            }
+        };
+        let is_slowest = match &sent {
+            Ok(()) => {
+                lane.arrived();
+                false
+            }
             Err(_) => lane.given_up(),
-        }
+        };
         // A body that could not be read breaks the request off; the miner is not to blame.
-        match lost.get() {
-            Some(error) => Err(staging_lost(error)),
-            None => Ok(sent),
+        match (lost.get(), sent) {
+            (Some(error), _) => Err(staging_lost(error).into()),
+            (None, Err(error)) if is_slowest => Err(Setback::Miner(miner, error.to_string())),
+            (None, sent) => Ok(sent),
         }
     }
 

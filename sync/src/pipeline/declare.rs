@@ -18,7 +18,7 @@
 //! ```
 
 use super::Pipeline;
-use super::reconcile::{OnChain, foreign};
+use super::reconcile::{OnChain, foreign, is_far_above};
 use super::refusals::Call;
 use crate::chain::{ChainError, Declaration, Head, Territory, TerritoryState};
 use crate::ledger::{Blocked, Column, Durable, Intent, PackRecord, PackState};
@@ -31,7 +31,7 @@ impl Pipeline {
     pub(super) async fn declare(&self, pack: &PackRecord) -> Result<(), Blocked> {
         let height = match self.reconcile(pack).await? {
             OnChain::File(file) => return self.enter_stored(pack, &file).await,
-            OnChain::Deal(deal) => {
+            OnChain::Deal { deal, .. } => {
                 self.enter_placing(pack, &deal).await?;
                 self.builder.wake_sealer();
                 return Ok(());
@@ -40,6 +40,9 @@ impl Pipeline {
         };
         self.assert_void(pack, height).await?;
         self.await_earlier(pack).await;
+        if !self.is_declaring(pack) {
+            return Ok(());
+        }
         let now = self.clock.monotonic();
         self.refusals.check(Call::Declare, pack.seq, now)?;
         self.check_fence().await?;
@@ -71,6 +74,10 @@ impl Pipeline {
     /// what stands there will most likely be final soon.
     async fn assert_void(&self, pack: &PackRecord, now: u32) -> Result<(), Blocked> {
         if let Some(intent) = pack.intent.filter(|_| holds(Rule::Era)) {
+            if is_far_above(intent.height, now) {
+                let recorded = intent.height;
+                return Err(Blocked::Astray { recorded, now });
+            }
             let since = self.unsigned_since(pack, intent, now).await?;
             let until = since.saturating_add(DECLARE_MORTAL_BLOCKS);
             if now <= until {
@@ -81,7 +88,10 @@ impl Pipeline {
         let best = self.chain.deal(fid, Head::Best).await.map_err(foreign)?.is_some()
             || self.chain.file(fid, Head::Best).await.map_err(foreign)?.is_some();
         match best {
-            true => Err(Blocked::Undecided { now, until: now + 1 }),
+            true => Err(Blocked::Undecided {
+                now,
+                until: now.saturating_add(1),
+            }),
             false => Ok(()),
         }
     }
@@ -101,9 +111,16 @@ impl Pipeline {
         Ok(height)
     }
 
+    /// It was not doubted meanwhile, with a pack of which it names content.
+    fn is_declaring(&self, pack: &PackRecord) -> bool {
+        let now = self.ledger.get(pack.seq).map(|pack| pack.state);
+        now == Some(PackState::Declaring)
+    }
+
     /// Packs may overtake each other: what is on the network is then read as far as nothing is missing. A checkpoint would be
     /// read whatever is missing before it, and names chunks of those packs. So it goes out when they all gave back what is in them.
-    /// A doubted one is not waited for: its replacement needs this checkpoint, or one after it.
+    /// A doubted one is not waited for: this checkpoint was sealed when everything in that had moved into packs before it, or is
+    /// doubted, too.
     async fn await_earlier(&self, pack: &PackRecord) {
         if pack.kind != PackKind::Checkpoint || !holds(Rule::Order) {
             return;
@@ -112,7 +129,7 @@ impl Pipeline {
             let version = self.ledger.version();
             let unconfirmed = self.ledger.unconfirmed();
             let mut earlier = unconfirmed.iter().take_while(|earlier| earlier.seq < pack.seq);
-            if earlier.all(|earlier| earlier.state >= PackState::Doubted) {
+            if !self.is_declaring(pack) || earlier.all(|earlier| earlier.state >= PackState::Doubted) {
                 return;
             }
             self.ledger.changed_since(version).await;

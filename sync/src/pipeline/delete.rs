@@ -5,7 +5,7 @@
 
 use super::Pipeline;
 use super::refusals::Call;
-use crate::chain::Head;
+use crate::chain::{ChainError, Head};
 use crate::ledger::{Blocked, Durable, PackRecord, PackState};
 use cessfs_crypto::PackSeq;
 
@@ -46,8 +46,11 @@ impl Pipeline {
             return Ok(false);
         };
         let fid = encoded.fid;
-        let Some(file) = self.chain.file(fid, Head::Finalized).await? else {
-            return Ok(false);
+        let file = match self.chain.file(fid, Head::Finalized).await {
+            // Somebody else's, who declared it when ours was gone: it makes no sense.
+            Err(ChainError::Refused(_)) | Ok(None) => return Ok(false),
+            Err(error) => return Err(error.into()),
+            Ok(Some(file)) => file,
         };
         let account = self.chain.account();
         if !file.owners.iter().any(|(owner, _, _)| *owner == account) {

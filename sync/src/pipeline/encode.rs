@@ -43,6 +43,10 @@ impl Pipeline {
             segments,
         };
         self.advance(pack.seq, Durable::Eventually, |pack| {
+            // Doubted meanwhile, with a pack of which it names content.
+            if pack.state != PackState::Sealed {
+                return;
+            }
             pack.encoded = Some(encoded);
             pack.state = PackState::Declaring;
         })

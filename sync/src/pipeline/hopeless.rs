@@ -1,4 +1,5 @@
-//! What waiting cannot mend: somebody else's declaration under a pack's id, or a staged body that cannot be read.
+//! What waiting cannot mend: somebody else's declaration under a pack's id, a staged body that cannot be read, or a declaration that was
+//! noted at a height that a node made up, so that it is not known when it is void.
 //!
 //! Such a pack can never be placed, and a checkpoint after it would wait for it for ever. What lives in it is still in the cache (I1), or
 //! in the body as far as that can be read. So after the time that miners have to give a new pack back (`repair.read_back`) it is
@@ -23,7 +24,7 @@ impl Hopeless {
 
 /// Waiting does not mend it.
 fn is_hopeless(reason: &Blocked) -> bool {
-    matches!(reason, Blocked::Taken(_) | Blocked::Staging(_))
+    matches!(reason, Blocked::Taken(_) | Blocked::Staging(_) | Blocked::Astray { .. })
 }
 
 impl Pipeline {
@@ -39,7 +40,12 @@ impl Pipeline {
             return self.block(seq, reason);
         }
         if let Err(error) = self.doubt(seq, reason.to_string()).await {
-            self.block(seq, error);
+            return self.block(seq, error);
+        }
+        if let Blocked::Astray { now, .. } = reason
+            && let Err(error) = self.ledger.lower_heights(now)
+        {
+            self.errors.push(format!("pack {}: {error}", seq.0));
         }
     }
 }

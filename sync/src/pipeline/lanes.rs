@@ -5,10 +5,16 @@
 //! few go at first. Each that arrives tells how many did while it was under way, its own included, and so how wide the line is. Where miners
 //! are far away, and each takes little, more of them take more, and the number grows. One that was given up after long halves it.
 //!
+//! A fragment that takes many times as long as others took lately is its miner's doing, however steadily it moves. Where none arrives beside
+//! it, it may be the line, and the next one may take twice as long.
+//!
 //! Nothing waits for it on the chain: a deal has no deadline (facts 1.5).
 
 use crate::clock::Clock;
-use crate::limits::{FRAGMENT_TIME, FRAGMENTS_IN_FLIGHT, LANES_FIRST, LANES_MIN, MINER_STALL_TIMEOUT};
+use crate::limits::{
+    FRAGMENT_BEARABLE_FIRST, FRAGMENT_BEARABLE_MIN, FRAGMENT_SLOW_TIMES, FRAGMENT_TIME, FRAGMENTS_IN_FLIGHT,
+    LANES_FIRST, LANES_MIN, MINER_STALL_TIMEOUT,
+};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +33,8 @@ struct State {
     width: usize,
     /// Fragments that have arrived in this run.
     arrived: u64,
+    /// How long one may take.
+    bearable: Duration,
 }
 
 /// A fragment's place on the line.
@@ -46,6 +54,7 @@ impl Lanes {
             state: Mutex::new(State {
                 width: LANES_FIRST,
                 arrived: 0,
+                bearable: FRAGMENT_BEARABLE_FIRST,
             }),
         }
     }
@@ -71,6 +80,17 @@ impl Lane<'_> {
         self.arrived_before = self.lanes.state.lock().arrived;
     }
 
+    /// Ends when it has taken longer than it may, however steadily it moves: by what those tell that arrive meanwhile, too.
+    pub(super) async fn overdue(&self) {
+        loop {
+            let left = self.lanes.state.lock().bearable.saturating_sub(self.took());
+            if left.is_zero() {
+                return;
+            }
+            self.lanes.clock.sleep(left.min(FRAGMENT_BEARABLE_MIN)).await;
+        }
+    }
+
     /// The fragment is at its miner.
     pub(super) fn arrived(self) {
         let took = self.took();
@@ -80,14 +100,25 @@ impl Lane<'_> {
         // As many as arrive in that time when they arrive as fast as these did.
         let width = meanwhile as f64 * FRAGMENT_TIME.as_secs_f64() / took.as_secs_f64().max(f64::EPSILON);
         state.width = (width as usize).clamp(LANES_MIN, FRAGMENTS_IN_FLIGHT);
+        let slow = took.saturating_mul(FRAGMENT_SLOW_TIMES).max(FRAGMENT_BEARABLE_MIN);
+        state.bearable = slow.max(state.bearable / 2);
     }
 
-    /// It was given up.
-    pub(super) fn given_up(self) {
-        if self.took() >= MINER_STALL_TIMEOUT {
-            let mut state = self.lanes.state.lock();
+    /// It was given up. Whether it was the slowest by far, and so its miner's doing.
+    pub(super) fn given_up(self) -> bool {
+        let took = self.took();
+        let mut state = self.lanes.state.lock();
+        if took >= MINER_STALL_TIMEOUT {
             state.width = (state.width / 2).max(LANES_MIN);
         }
+        if took < state.bearable {
+            return false;
+        }
+        let others_arrived = state.arrived > self.arrived_before;
+        if !others_arrived {
+            state.bearable = state.bearable.saturating_mul(2);
+        }
+        others_arrived
     }
 
     fn took(&self) -> Duration {
@@ -150,6 +181,34 @@ mod tests {
         }
         slow.arrived();
         assert_eq!(lanes.state.lock().width, FRAGMENTS_IN_FLIGHT);
+    }
+
+    #[test]
+    fn a_fragment_may_take_many_times_as_long_as_others_and_longer_where_none_arrives() {
+        let clock = Arc::new(ByHand::default());
+        let lanes = Lanes::new(clock.clone());
+        let bearable = || lanes.state.lock().bearable;
+        let slow = enter(&lanes).expect("room");
+        for _ in 0..20 {
+            let quick = enter(&lanes).expect("room");
+            clock.pass(Duration::from_secs(2));
+            quick.arrived();
+        }
+        assert_eq!(bearable(), FRAGMENT_BEARABLE_MIN);
+        clock.pass(FRAGMENT_BEARABLE_MIN);
+        assert!(slow.given_up(), "the others were quick");
+        assert_eq!(bearable(), FRAGMENT_BEARABLE_MIN);
+        // The line is another one by now.
+        let lane = enter(&lanes).expect("room");
+        clock.pass(FRAGMENT_BEARABLE_MIN);
+        assert!(!lane.given_up(), "nobody knows");
+        let lane = enter(&lanes).expect("room");
+        clock.pass(FRAGMENT_BEARABLE_MIN * 2 - Duration::from_secs(1));
+        assert!(bearable() == FRAGMENT_BEARABLE_MIN * 2 && lane.took() < bearable());
+        lane.arrived();
+        assert!(bearable() > FRAGMENT_BEARABLE_MIN * 10);
+        let refused = enter(&lanes).expect("room");
+        assert!(!refused.given_up());
     }
 
     #[test]

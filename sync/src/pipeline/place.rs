@@ -11,6 +11,7 @@ use cessfs_crypto::{AccountId, PackSeq};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use std::collections::HashSet;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, OnceLock};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -21,6 +22,8 @@ pub(super) struct Placement {
     pub(super) reported: Watched<[bool; COLUMNS]>,
     /// Miners that failed this pack; asked again only when nobody else is left. Also the lock under which one is chosen.
     pub(super) shunned: tokio::sync::Mutex<HashSet<AccountId>>,
+    /// Height of the last finalized block whose reports are in `reported`; 0: none was looked at.
+    pub(super) looked_at: AtomicU32,
     /// Why the staged body could not be read, if so.
     pub(super) unreadable: OnceLock<Blocked>,
 }
@@ -41,6 +44,7 @@ impl Pipeline {
             pack: pack.clone(),
             reported: Watched::new([false; COLUMNS]),
             shunned: tokio::sync::Mutex::default(),
+            looked_at: AtomicU32::default(),
             unreadable: OnceLock::new(),
         };
         let columns = async {
@@ -63,10 +67,12 @@ impl Pipeline {
         loop {
             match self.reconcile(&placement.pack).await {
                 Ok(OnChain::File(file)) => return self.enter_stored(&placement.pack, &file).await,
-                Ok(OnChain::Deal(deal)) => {
+                Ok(OnChain::Deal { deal, height }) => {
                     if self.book_reports(placement, &deal).await? {
                         wait.reset();
                     }
+                    // After the reports: who waits for one by this height has seen those that were there.
+                    placement.looked_at.store(height, Ordering::Release);
                 }
                 Ok(OnChain::Nothing { height }) => return self.deal_gone(seq, height).await,
                 Err(taken @ Blocked::Taken(_)) => return Err(taken),

@@ -4,14 +4,15 @@ use super::Pipeline;
 use crate::chain::{ChainError, Deal, Head, StoredFile};
 use crate::fragment_store::Fid;
 use crate::ledger::{Blocked, Column, Durable, PackRecord, PackState};
+use crate::limits::HEIGHT_AHEAD_MAX;
 use std::sync::atomic::Ordering;
 
 /// A fid at a finalized head.
 pub(super) enum OnChain {
     /// Stored, and ours.
     File(StoredFile),
-    /// Declared, and ours.
-    Deal(Deal),
+    /// Declared, and ours, at a head that is at least this high.
+    Deal { deal: Deal, height: u32 },
     /// Neither, at a head that is at least this high.
     Nothing {
         /// Finalized height read before file and deal were.
@@ -27,19 +28,36 @@ pub(super) fn foreign(error: ChainError) -> Blocked {
     }
 }
 
+/// One of two finalized heights was a mistake: nobody lags so far behind for long.
+pub(crate) fn is_far_above(known: u32, now: u32) -> bool {
+    known > now.saturating_add(HEIGHT_AHEAD_MAX)
+}
+
 impl Pipeline {
+    /// Takes in how far finality is. The chain's client takes nothing lower for final than what it knows, but for a height that it forgot
+    /// as a mistake: what the records have of that is forgotten, too, or the next run would begin with it.
+    fn hear_final(&self, height: u32) -> Result<(), Blocked> {
+        let known = self.final_height.fetch_max(height, Ordering::Relaxed);
+        if is_far_above(known, height) {
+            self.final_height.store(height, Ordering::Relaxed);
+            let lowered = self.ledger.lower_heights(height);
+            return lowered.map_err(|error| Blocked::Journal(error.to_string()));
+        }
+        Ok(())
+    }
+
     /// Asks for height, file and deal, in this order, so that "nothing" holds at the height given or later.
     pub(super) async fn reconcile(&self, pack: &PackRecord) -> Result<OnChain, Blocked> {
         let fid = pack.encoded().fid;
         let height = self.chain.height(Head::Finalized).await?;
-        self.final_height.fetch_max(height, Ordering::Relaxed);
+        self.hear_final(height)?;
         if let Some(file) = self.our_file(pack, fid).await? {
             return Ok(OnChain::File(file));
         }
         if let Some(deal) = self.chain.deal(fid, Head::Finalized).await.map_err(foreign)? {
             let ours = deal.owner == self.chain.account() && deal.segments == pack.encoded().segments;
             return match ours {
-                true => Ok(OnChain::Deal(deal)),
+                true => Ok(OnChain::Deal { deal, height }),
                 false => Err(Blocked::Taken(format!("a deal, fid {}", hex::encode(fid.0)))),
             };
         }

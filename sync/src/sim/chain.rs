@@ -60,8 +60,20 @@ struct State {
     hidden: Vec<Fid>,
     /// Deals that are nonsense.
     garbled: Vec<Fid>,
+    /// Files that are.
+    nonsense: Vec<Fid>,
     /// What [`Chain::note_final`] told.
     noted: u32,
+    /// Nothing after this height becomes final.
+    halted_at: Option<u32>,
+    /// What the node says that is final, instead of what is.
+    lie: Option<u32>,
+    /// One question in so many for how far finality is has no answer; 0: none.
+    unheard_one_in: u32,
+    heights_asked: u32,
+    /// The list of miners is not to be had, and this is known only after some time.
+    no_list_after: Option<Duration>,
+    lists_asked: u32,
     miners: Vec<Miner>,
     away: bool,
     fragment_count: u32,
@@ -176,9 +188,42 @@ impl SimChain {
         self.state.lock().garbled.push(fid);
     }
 
+    /// A file is gone, and one that cannot be read stands under its id.
+    pub fn replace_by_nonsense(&self, fid: Fid) {
+        let mut state = self.state.lock();
+        state.files.remove(&fid).expect("the chain has the file");
+        state.nonsense.push(fid);
+    }
+
     /// The height at which a file came to be stored.
     pub fn born(&self, fid: Fid) -> u32 {
         self.settled().files[&fid].0
+    }
+
+    /// From now on nothing becomes final any more; or everything again.
+    pub fn halt(&self, halts: bool) {
+        let height = self.height_of(Head::Finalized);
+        self.state.lock().halted_at = halts.then_some(height);
+    }
+
+    /// One question in so many for how far finality is has no answer; 0: none.
+    pub fn lose_heights(&self, one_in: u32) {
+        self.state.lock().unheard_one_in = one_in;
+    }
+
+    /// Whoever asks for the miners hears after this time that there is no answer.
+    pub fn withhold_miners(&self, after: Duration) {
+        self.state.lock().no_list_after = Some(after);
+    }
+
+    /// How often the list of miners was asked for.
+    pub fn lists_asked(&self) -> u32 {
+        self.state.lock().lists_asked
+    }
+
+    /// What the node says to whoever asks how far finality is; `None`: the truth.
+    pub fn lie(&self, height: Option<u32>) {
+        self.state.lock().lie = height;
     }
 
     /// The height that an engine knew of from earlier.
@@ -264,7 +309,10 @@ impl SimChain {
     fn height_of(&self, head: Head) -> u32 {
         match head {
             Head::Best => self.now(),
-            Head::Finalized => self.now() - FINALITY_BLOCKS,
+            Head::Finalized => {
+                let halted_at = self.state.lock().halted_at;
+                (self.now() - FINALITY_BLOCKS).min(halted_at.unwrap_or(u32::MAX))
+            }
         }
     }
 
@@ -383,7 +431,14 @@ impl Chain for SimChain {
 
     fn height(&self, head: Head) -> BoxFuture<'static, Result<u32, ChainError>> {
         let height = self.height_of(head);
-        self.answer(|_| height)
+        {
+            let mut state = self.state.lock();
+            state.heights_asked += 1;
+            if state.unheard_one_in > 0 && state.heights_asked.is_multiple_of(state.unheard_one_in) {
+                return ready(Err(ChainError::Away("connection reset".into()))).boxed();
+            }
+        }
+        self.answer(|state| state.lie.filter(|_| head == Head::Finalized).unwrap_or(height))
     }
 
     fn territory(&self, name: &str) -> BoxFuture<'static, Result<Option<Territory>, ChainError>> {
@@ -409,6 +464,11 @@ impl Chain for SimChain {
     }
 
     fn miners(&self) -> BoxFuture<'static, Result<Vec<Miner>, ChainError>> {
+        self.state.lock().lists_asked += 1;
+        if let Some(after) = self.state.lock().no_list_after {
+            let wait = self.clock.sleep(after);
+            return wait.map(|()| Err(ChainError::Away("no answer".into()))).boxed();
+        }
         self.answer(|state| state.miners.clone())
     }
 
@@ -432,6 +492,9 @@ impl Chain for SimChain {
 
     fn file(&self, fid: Fid, head: Head) -> BoxFuture<'static, Result<Option<StoredFile>, ChainError>> {
         let height = self.height_of(head);
+        if self.state.lock().nonsense.contains(&fid) {
+            return ready(Err(ChainError::Refused("the file holds a hash that is not hex".into()))).boxed();
+        }
         self.answer(|state| {
             let (_, file) = state.files.get(&fid).filter(|(born, _)| *born <= height)?;
             if state.hidden.contains(&fid) {

@@ -23,6 +23,8 @@ pub enum Fault {
     Gone,
     /// Takes connections and never answers puts and gets.
     Stalls,
+    /// Takes what is put, half a MiB in nearly six minutes.
+    Trickles,
     /// Refuses every put.
     Refuses,
     /// Takes fragments and never reports.
@@ -198,6 +200,20 @@ impl FragmentStore for SimMiners {
             _ => {}
         }
         let this = self.clone();
+        let pace = match fault {
+            Some(Fault::Trickles) => Duration::from_secs(350),
+            _ => Duration::ZERO,
+        };
+        let clock = self.clock.clone();
+        let body = body.and_then(move |piece| {
+            let wait = (!pace.is_zero()).then(|| clock.sleep(pace));
+            async move {
+                if let Some(wait) = wait {
+                    wait.await;
+                }
+                Ok(piece)
+            }
+        });
         async move {
             let pieces: Vec<Bytes> = match body.try_collect().await {
                 Ok(pieces) => pieces,

@@ -15,7 +15,7 @@
 use super::{Upkeep, UpkeepError};
 use crate::chain::Head;
 use crate::ledger::{Blocked, DrainCause, PackRecord, PackState};
-use crate::limits::{HISTORY_ROOM_PERCENT, MOVE_CHUNKS_MAX, SEGMENT_CHARGE_BYTES};
+use crate::limits::{DELETE_ROUND, DELETIONS_AT_ONCE, HISTORY_ROOM_PERCENT, MOVE_CHUNKS_MAX, SEGMENT_CHARGE_BYTES};
 use crate::rules::{Rule, holds};
 use crate::store::StoreError;
 use cessfs_crypto::{PackKind, PackSeq};
@@ -31,18 +31,25 @@ pub(super) struct Deleted {
 }
 
 impl Upkeep {
-    /// Deletes what may be deleted, oldest first.
+    /// Deletes what may be deleted: a few packs, those that are oldest, and no more once [`DELETE_ROUND`] is over. Each takes as long as
+    /// a transaction does, and what is urgent comes after it.
     pub(super) async fn delete_due(self: &Arc<Self>) -> Result<Deleted, UpkeepError> {
+        let until = self.clock.monotonic() + DELETE_ROUND;
         let keep = match self.is_tight().await? {
             true => Duration::ZERO,
             false => self.config.keep_history,
         };
         let settled = self.settled().await?;
         self.release_due(keep, settled).await?;
-        let packs = self.ledger.all();
+        let mut going = self.going();
+        // One that always fails late is not always the first.
+        self.dice.shuffle(&mut going);
         let mut deleted = Deleted::default();
         let mut failed: Option<Blocked> = None;
-        for pack in packs.iter().filter(|pack| pack.state == PackState::Deleting) {
+        for pack in going {
+            if self.clock.monotonic() >= until {
+                break;
+            }
             match self.pipeline.delete(pack.seq).await {
                 Ok(()) => {
                     deleted.packs.push(pack.seq);
@@ -68,6 +75,37 @@ impl Upkeep {
         Ok(self.ledger.settled(height, self.clock.wall(), self.config.grace)?)
     }
 
+    /// Deletes all that may be deleted, round by round. Between two of them others have their turn.
+    pub(super) async fn delete_all_due(self: &Arc<Self>) -> Result<Deleted, UpkeepError> {
+        let mut all = Deleted::default();
+        loop {
+            let round = {
+                let _alone = self.alone.lock().await;
+                self.delete_due().await
+            };
+            match round {
+                Ok(round) if round.packs.is_empty() => return Ok(all),
+                Ok(round) => {
+                    all.packs.extend(round.packs);
+                    all.packs.sort_unstable();
+                    all.freed_bytes += round.freed_bytes;
+                }
+                Err(error) if all.packs.is_empty() => return Err(error),
+                Err(error) => {
+                    self.errors
+                        .push(format!("not every dead pack could be deleted yet: {error}"));
+                    return Ok(all);
+                }
+            }
+        }
+    }
+
+    /// Packs that are being deleted.
+    fn going(&self) -> Vec<Arc<PackRecord>> {
+        let packs = self.ledger.all().into_iter();
+        packs.filter(|pack| pack.state == PackState::Deleting).collect()
+    }
+
     /// The territory has so little room that history has to yield.
     async fn is_tight(&self) -> Result<bool, UpkeepError> {
         if self.config.keep_history.is_zero() {
@@ -80,9 +118,14 @@ impl Upkeep {
         }))
     }
 
-    /// Draining -> Deleting, after one more look that nothing lives there.
+    /// Draining -> Deleting, after one more look that nothing lives there: the oldest few, so that history yields no more than it has
+    /// to.
     async fn release_due(self: &Arc<Self>, keep: Duration, settled: PackSeq) -> Result<(), UpkeepError> {
-        let due = self.due(keep, settled);
+        let mut due: Vec<PackSeq> = self.due(keep, settled).into_iter().collect();
+        due.sort_unstable();
+        // One at the least: those before it may never come to their end.
+        due.truncate(DELETIONS_AT_ONCE.saturating_sub(self.going().len()).max(1));
+        let due: HashSet<PackSeq> = due.into_iter().collect();
         if due.is_empty() {
             return Ok(());
         }

@@ -7,10 +7,10 @@
 
 use super::health::Grade;
 use super::{Upkeep, UpkeepError};
-use crate::builder::Moved;
+use crate::builder::{Checkpoint, Moved};
 use crate::chunk_store::CutCause;
 use crate::ledger::{Durable, PackRecord, PackState};
-use crate::limits::{MOVE_CHUNKS_MAX, MOVES_IN_FLIGHT};
+use crate::limits::{LOST_CHUNKS_MAX, MOVE_CHUNKS_MAX, MOVES_IN_FLIGHT};
 use crate::rules::{Rule, holds};
 use crate::store::StoreError;
 use cessfs_crypto::{ChunkId, PackSeq};
@@ -42,10 +42,12 @@ struct Tally {
 impl Upkeep {
     /// Empties every pack that drains, or is doubted, and is not empty yet.
     pub(super) async fn empty(self: &Arc<Self>, state: PackState) -> Result<Emptied, UpkeepError> {
-        let leaving: HashSet<PackSeq> = self.full(state).collect();
+        let mut leaving: HashSet<PackSeq> = self.full(state).collect();
         if leaving.is_empty() {
             return Ok(Emptied::default());
         }
+        // The checkpoint names what is in doubted packs, too, and that has to be elsewhere.
+        leaving.extend(self.full(PackState::Doubted));
         let leaving = Arc::new(leaving);
         let before = self.ledger.head();
         let urgent = leaving.iter().any(|seq| self.grade(*seq) >= Grade::Urgent);
@@ -68,16 +70,20 @@ impl Upkeep {
         if stuck.len() == leaving.len() && tally.moved.is_empty() {
             return Ok(emptied);
         }
-        let builder = self.builder.clone();
+        let (builder, moved_out) = (self.builder.clone(), leaving.clone());
         let seal = move || {
             if urgent {
                 // The checkpoint has to wait for every pack before it; what is about to be lost has not.
                 builder.seal(CutCause::Forced)?;
             }
-            builder.seal_checkpoint()
+            builder.seal_checkpoint(&moved_out)
         };
-        let sealed = self.blocking(seal).await?;
-        let checkpoint = sealed.ok_or(UpkeepError::NobodyKnows)?;
+        let checkpoint = match self.blocking(seal).await? {
+            Checkpoint::Sealed(seq) => seq,
+            Checkpoint::Nothing => return Err(UpkeepError::NobodyKnows),
+            // Another pack is doubted since: the next round takes it, too.
+            Checkpoint::Later => return Ok(emptied),
+        };
         if urgent {
             self.prefer_since(before);
         }
@@ -249,7 +255,11 @@ impl Upkeep {
         let mut stuck: Vec<PackSeq> = stuck.iter().copied().collect();
         stuck.sort_unstable();
         for seq in stuck {
-            if self.grade(seq) < Grade::Lost {
+            let doubted = self.ledger.get(seq).filter(|pack| pack.state == PackState::Doubted);
+            if doubted.is_some() {
+                self.builder.leave_behind(seq);
+            }
+            if self.grade(seq) < Grade::Lost || doubted.is_some() {
                 self.errors.push(format!(
                     "pack {}: not everything that lives in it can be read now; it is tried again",
                     seq.0
@@ -319,6 +329,18 @@ impl Upkeep {
         Ok(is_there)
     }
 
+    /// Living chunks in these packs, [`LOST_CHUNKS_MAX`] or hardly more; `page` of what lies there are looked at in one go. Blocks on the disk.
+    pub(crate) fn living_in(&self, packs: &HashSet<PackSeq>, page: usize) -> Result<HashSet<ChunkId>, StoreError> {
+        let mut chunks = HashSet::new();
+        let mut from = (!packs.is_empty()).then(|| b"K".to_vec());
+        while let Some(at) = from.filter(|_| chunks.len() < LOST_CHUNKS_MAX) {
+            let (stock, next) = self.stock(packs, at, page)?;
+            chunks.extend(self.living(&stock)?.unwrap_or_default());
+            from = next;
+        }
+        Ok(chunks)
+    }
+
     /// Tells whom it concerns which living chunks are in lost packs. `again`: also if these are the packs of the last time.
     pub(super) async fn tell_lost(self: &Arc<Self>, again: bool) -> Result<(), UpkeepError> {
         let packs = self.ledger.all();
@@ -332,19 +354,23 @@ impl Upkeep {
         }
         let upkeep = self.clone();
         let work = move || -> Result<(), StoreError> {
-            let mut chunks = HashSet::new();
-            if !lost.is_empty() {
-                let (stock, _) = upkeep.stock(&lost, b"K".to_vec(), MOVE_CHUNKS_MAX)?;
-                chunks = upkeep.living(&stock)?.unwrap_or_default();
-            }
+            let chunks = upkeep.living_in(&lost, MOVE_CHUNKS_MAX)?;
             let mut told = upkeep.told_lost.lock();
-            if *told != chunks {
+            let tells = fingerprint(&chunks);
+            if *told != tells {
                 upkeep.builder.tell_lost(&chunks)?;
-                *told = chunks;
+                *told = tells;
             }
             *upkeep.told_packs.lock() = lost;
             Ok(())
         };
         self.blocking(work).await
     }
+}
+
+/// What tells one set of chunks from another: their ids are hashes.
+fn fingerprint(chunks: &HashSet<ChunkId>) -> (usize, u128) {
+    let half = |id: &ChunkId| u128::from_be_bytes(*id.0.first_chunk().expect("ids have 32 bytes"));
+    let sum = chunks.iter().map(half).fold(0, u128::wrapping_add);
+    (chunks.len(), sum)
 }

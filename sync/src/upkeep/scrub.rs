@@ -11,7 +11,7 @@
 use super::health::{Health, Verdict};
 use super::odd::odd_ones;
 use super::{Upkeep, UpkeepError};
-use crate::chain::{Head, StoredFile};
+use crate::chain::StoredFile;
 use crate::erasure::sha256;
 use crate::fragment_store::MinerError;
 use crate::ledger::PackRecord;
@@ -64,7 +64,7 @@ impl Upkeep {
         };
         let mut health = self.health.get(seq);
         let now_s = self.clock.wall().as_secs();
-        let file = self.chain.file(pack.encoded().fid, Head::Finalized).await?;
+        let file = self.file_of(&pack).await?;
         let ours = |file: &StoredFile| {
             file.segments
                 .iter()

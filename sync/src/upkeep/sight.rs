@@ -8,6 +8,7 @@ use super::{Upkeep, UpkeepError};
 use crate::chain::{Head, StoredFile, TerritoryState};
 use crate::ledger::{Drain, DrainCause, PackRecord, PackState};
 use crate::limits::{BLOCK_SECONDS, COLUMNS, DECLARE_MORTAL_BLOCKS, SURVEYS_IN_FLIGHT, UPKEEP_TICK};
+use crate::pipeline::is_far_above;
 use cessfs_crypto::PackSeq;
 use futures::StreamExt;
 use std::collections::HashSet;
@@ -105,7 +106,7 @@ impl Upkeep {
         }
         let account = self.chain.account();
         let encoded = pack.encoded();
-        let file = self.chain.file(encoded.fid, Head::Finalized).await?;
+        let file = self.file_of(pack).await?;
         let is_ours = |file: &StoredFile| {
             let hashes = file.segments.iter().map(|(hashes, _)| hashes);
             file.owners.iter().any(|(owner, _, _)| *owner == account) && hashes.eq(&encoded.segments)
@@ -133,12 +134,26 @@ impl Upkeep {
         }
     }
 
-    /// A pack of this epoch is final. As long as a transaction lives, a deletion that was sent before may still come.
-    async fn take_stock(self: &Arc<Self>) -> Result<(), UpkeepError> {
-        let until = self.chain.height(Head::Finalized).await? + DECLARE_MORTAL_BLOCKS;
-        while self.chain.height(Head::Finalized).await? < until {
+    /// Waits until no transaction that was sent by now can be in a block to come. A chain that is away for a moment begins nothing anew: with
+    /// one that often is, this would never end.
+    async fn outlive_transactions(&self) {
+        let mut began: Option<u32> = None;
+        loop {
+            if let Ok(height) = self.chain.height(Head::Finalized).await {
+                let since = *began.get_or_insert(height);
+                // Where the first height was a mistake, the count begins with this one.
+                began = Some(if is_far_above(since, height) { height } else { since });
+                if height.saturating_sub(since) >= DECLARE_MORTAL_BLOCKS {
+                    return;
+                }
+            }
             self.clock.sleep(Duration::from_secs(BLOCK_SECONDS)).await;
         }
+    }
+
+    /// A pack of this epoch is final. As long as a transaction lives, a deletion that was sent before may still come.
+    async fn take_stock(self: &Arc<Self>) -> Result<(), UpkeepError> {
+        self.outlive_transactions().await;
         let listed: HashSet<_> = self.chain.files().await?.into_iter().collect();
         let (epoch, packs) = (self.ledger.epoch(), self.ledger.all());
         let older = packs

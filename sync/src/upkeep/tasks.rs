@@ -4,10 +4,11 @@ use super::deleting::Deleted;
 use super::health::Grade;
 use super::scrub::{Depth, Pace};
 use super::{CollectReport, RepairReport, Upkeep, UpkeepError, is_held};
+use crate::builder::Checkpoint;
 use crate::ledger::{PackRecord, PackState};
 use crate::limits::{AWAY_LOOK_INTERVAL, TERRITORY_WARNING, UPKEEP_TICK};
 use cessfs_crypto::PackSeq;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,9 +102,10 @@ impl Upkeep {
     pub(crate) async fn claim(self: Arc<Self>) {
         loop {
             let builder = self.builder.clone();
-            match self.blocking(move || builder.seal_checkpoint()).await {
-                Ok(Some(seq)) => return self.pipeline.prefer(seq),
-                Ok(None) => return self.trouble("claim", Some(UpkeepError::NobodyKnows)),
+            match self.blocking(move || builder.seal_checkpoint(&HashSet::new())).await {
+                Ok(Checkpoint::Sealed(seq)) => return self.pipeline.prefer(seq),
+                Ok(Checkpoint::Nothing) => return self.trouble("claim", Some(UpkeepError::NobodyKnows)),
+                Ok(Checkpoint::Later) => {}
                 Err(error) => self.trouble("claim", Some(error)),
             }
             self.clock.sleep(UPKEEP_TICK).await;
@@ -115,6 +117,10 @@ impl Upkeep {
         let mut collected_at = self.clock.monotonic();
         loop {
             self.clock.sleep(UPKEEP_TICK).await;
+            if self.ledger.fenced().is_some() {
+                // What moves would only be copied to this disk: nothing is sent from here any more.
+                continue;
+            }
             // Repair and collection read from miners what they send elsewhere.
             self.pipeline.until_open().await;
             let _alone = self.alone.lock().await;
@@ -148,7 +154,7 @@ impl Upkeep {
     pub(crate) async fn replace(self: Arc<Self>) {
         loop {
             let version = self.ledger.version();
-            if self.full(PackState::Doubted).next().is_none() {
+            if self.full(PackState::Doubted).next().is_none() || self.ledger.fenced().is_some() {
                 self.ledger.changed_since(version).await;
                 continue;
             }
@@ -219,9 +225,8 @@ impl Upkeep {
         // Rounds in the background go on meanwhile: what this waits for may need the room that they make.
         drop(alone);
         self.ledger.confirmed().await?;
-        let _alone = self.alone.lock().await;
         report.deleted = before.packs;
-        report.deleted.extend(self.delete_due().await?.packs);
+        report.deleted.extend(self.delete_all_due().await?.packs);
         Ok(report)
     }
 
@@ -237,8 +242,7 @@ impl Upkeep {
             self.empty_chosen(&report).await?;
             drop(alone);
             self.ledger.confirmed().await?;
-            let _alone = self.alone.lock().await;
-            let deleted = self.delete_due().await?;
+            let deleted = self.delete_all_due().await?;
             report.freed_bytes = before.freed_bytes + deleted.freed_bytes;
             report.deleted = before.packs;
             report.deleted.extend(deleted.packs);

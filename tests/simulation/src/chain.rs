@@ -232,7 +232,8 @@ impl SimChain {
     /// The column that a fragment of an open deal belongs to, and all fragments of that column.
     pub fn column_of(&self, fid: Fid, fragment: Sha256Hash) -> Option<Column> {
         let (_, pallet) = self.best();
-        let segments = &pallet.deals.get(&fid)?.declaration.segments;
+        let deal = pallet.deals.get(&fid).filter(|deal| !deal.foreign)?;
+        let segments = &deal.declaration.segments;
         let column = segments
             .iter()
             .find_map(|segment| segment.fragments.iter().position(|hash| *hash == fragment))?;

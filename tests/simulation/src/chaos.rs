@@ -90,10 +90,12 @@ impl Chaos {
             if self.outsiders.calm.get() {
                 continue;
             }
-            match self.dice.below(10) {
+            match self.dice.below(12) {
                 0..5 => self.a_miner(),
                 5..7 => self.a_node(),
                 7..9 => self.the_chain(),
+                9 => self.a_stranger(),
+                10 => self.the_time(),
                 _ => self.the_owner().await,
             }
         }
@@ -103,6 +105,9 @@ impl Chaos {
         let number = self.dice.below(u64::from(self.outsiders.miners.count())) as u8;
         if self.rots && self.dice.one_in(3) {
             return self.outsiders.miners.rot(number);
+        }
+        if self.dice.one_in(8) {
+            return self.outsiders.miners.move_column(number);
         }
         if self.dice.one_in(8) {
             let leaves = self.dice.one_in(2);
@@ -158,6 +163,10 @@ impl Chaos {
         let mut faults = ChainFaults::default();
         let name = match self.dice.below(4) {
             0 => "chain: good again",
+            1 if self.dice.one_in(3) => {
+                faults.finality_lag = usize::MAX / 2;
+                "chain: finality stands still"
+            }
             1 => {
                 faults.finality_lag = 1 + self.dice.below(15) as usize;
                 faults.fork_one_in = self.dice.below(6);
@@ -178,6 +187,34 @@ impl Chaos {
         self.outsiders.trace.count(name);
         self.outsiders.trace.note(format_args!("{name} {faults:?}"));
         self.outsiders.chain.set_faults(faults);
+    }
+
+    /// Declares a pending id of ours.
+    fn a_stranger(&mut self) {
+        let (_, pallet) = self.outsiders.chain.finalized();
+        let pending = pallet.deals.iter().filter(|(_, deal)| !deal.foreign);
+        let pending: Vec<_> = pending.map(|(fid, _)| *fid).collect();
+        if pending.is_empty() {
+            return;
+        }
+        let fid = *self.dice.pick(&pending);
+        self.outsiders.trace.count("stranger: declares a pending id");
+        self.outsiders
+            .trace
+            .note(format_args!("stranger: {:02x?}", &fid.0[..4]));
+        self.outsiders.chain.decree(move |pallet| pallet.hijack(fid));
+    }
+
+    /// The wall clock jumps, by days at most.
+    fn the_time(&mut self) {
+        let wrong_s = match self.dice.below(3) {
+            0 => 0,
+            1 => self.dice.below(3 * 86_400) as i64,
+            _ => -(self.dice.below(3 * 86_400) as i64),
+        };
+        self.outsiders.trace.count("clock: jumps");
+        self.outsiders.trace.note(format_args!("clock: wrong by {wrong_s} s"));
+        self.clock.set_wrong(wrong_s);
     }
 
     /// Money and territory. They come back: without them nothing can go on.

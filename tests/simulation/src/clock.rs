@@ -20,6 +20,8 @@ type Key = (Duration, u64, u64);
 
 struct State {
     now: Duration,
+    /// Seconds by which the wall clock is wrong.
+    wrong_s: i64,
     timers: BTreeMap<Key, Waker>,
     made: u64,
     dice: Dice,
@@ -36,12 +38,18 @@ impl SimClock {
     pub fn new(seed: u64) -> SimClock {
         SimClock(Arc::new(Mutex::new(State {
             now: Duration::ZERO,
+            wrong_s: 0,
             timers: BTreeMap::new(),
             made: 0,
             dice: Dice::new(seed, "timers"),
             stuck: false,
             watcher: None,
         })))
+    }
+
+    /// The wall clock is wrong by so many seconds from now on; time passes as before.
+    pub fn set_wrong(&self, seconds: i64) {
+        self.0.lock().wrong_s = seconds;
     }
 
     /// Nobody has work: time jumps to the next timer and wakes whoever set it.
@@ -125,7 +133,10 @@ impl Clock for SimClock {
     }
 
     fn wall(&self) -> Duration {
-        BEGIN + self.monotonic()
+        let state = self.0.lock();
+        let right = BEGIN + state.now;
+        Duration::from_secs(right.as_secs().saturating_add_signed(state.wrong_s))
+            + Duration::from_nanos(right.subsec_nanos().into())
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {

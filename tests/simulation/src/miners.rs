@@ -189,6 +189,38 @@ impl SimMiners {
             .note(format_args!("miner {number}: lost {:02x?} for good", &fid.0[..4]));
     }
 
+    /// The network gives a column of some file of a miner to another one, and the first drops it.
+    pub fn move_column(&self, number: u8) {
+        let (_, pallet) = self.chain.finalized();
+        let mut state = self.state.lock();
+        let from = account(number);
+        let held = &state.miners[usize::from(number)].fragments;
+        let fids: BTreeSet<Fid> = held.keys().map(|(fid, _)| *fid).collect();
+        let holders = |fid: &Fid| pallet.files.get(fid).map(|file| file.segments[0].1);
+        let is_holder = |fid: &Fid| holders(fid).is_some_and(|holders| holders.contains(&from));
+        let fids: Vec<Fid> = fids.into_iter().filter(is_holder).collect();
+        if fids.is_empty() {
+            return;
+        }
+        let fid = *state.dice.pick(&fids);
+        let taken = holders(&fid).expect("it is a file");
+        let free: Vec<u8> = (0..state.miners.len() as u8)
+            .filter(|other| !taken.contains(&account(*other)))
+            .collect();
+        let to = *state.dice.pick(&free);
+        let miner = &mut state.miners[usize::from(number)];
+        let moved: Vec<_> = miner.fragments.extract_if(.., |(held, _), _| *held == fid).collect();
+        let proven: Vec<_> = miner.proven.iter().filter(|(of, _)| *of == fid).copied().collect();
+        let other = &mut state.miners[usize::from(to)];
+        other.fragments.extend(moved);
+        other.proven.extend(proven);
+        drop(state);
+        self.chain.decree(|pallet| pallet.move_column(fid, from, account(to)));
+        self.trace.count("miner: a column moves to another");
+        self.trace
+            .note(format_args!("miner {number}: {:02x?} goes to miner {to}", &fid.0[..4]));
+    }
+
     /// Whether every column of a pack was given back well by the miner that the chain names.
     pub fn proven(&self, fid: Fid) -> bool {
         let (_, pallet) = self.chain.best();

@@ -2,6 +2,7 @@
 
 use super::rig::{Chunk, Rig, eventually};
 use super::upkeep::{Owner, name, open_on, seq_of};
+use crate::builder::Checkpoint;
 use crate::chain::{Chain, Head, TerritoryState};
 use crate::chunk_store::{ChunkStore, Standing};
 use crate::clock::Clock;
@@ -9,6 +10,8 @@ use crate::engine::Engine;
 use crate::ledger::{Blocked, PackState};
 use crate::sim::Fault;
 use crate::upkeep::UpkeepConfig;
+use cessfs_crypto::PackSeq;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -98,11 +101,10 @@ async fn what_a_snapshot_needs_of_a_pack_that_was_declared_away_stays_on_this_di
     let pack = seq_of(&engine, chunks[2].0);
     owner.pin(Some(pack));
     let settled = tokio::spawn(engine.settle());
-    eventually("it is declared", || {
-        engine.status().packs.contains_key(&PackState::Placing)
-    })
-    .await;
-    let (fid, _) = rig.world.chain.declarations()[0];
+    // The words after it are declared, too.
+    eventually("it is declared", || engine.pack_state(pack) == Some(PackState::Placing)).await;
+    let located = engine.locate(chunks[2].0).expect("locate").expect("known");
+    let fid = located.fid.expect("it is declared");
     rig.world.chain.hijack(fid);
     (0..13).for_each(|number| rig.world.miners.set_fault(number, None));
     settled.await.expect("no panic").expect("settle");
@@ -119,6 +121,39 @@ async fn what_a_snapshot_needs_of_a_pack_that_was_declared_away_stays_on_this_di
     engine.settle().await.expect("settle");
     engine.collect(false).await.expect("collect");
     eventually("no body is left", || rig.staged() == 0).await;
+}
+
+/// Whoever recovers begins with the newest checkpoint, and must not find there what is nowhere.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_checkpoint_that_names_what_was_declared_away_is_not_sent() {
+    let rig = Rig::new(13, 931);
+    let owner = Arc::new(Owner::default());
+    (0..13).for_each(|number| rig.world.miners.set_fault(number, Some(Fault::Silent)));
+    let engine = open_on(&rig, rig.store.clone(), &owner, impatient);
+    let chunks = rig.chunks(3, 5000);
+    name(&owner, &chunks);
+    rig.submit(&engine, &chunks[..2]);
+    engine.seal().expect("seal");
+    rig.submit(&engine, &chunks[2..]);
+    let sealed = engine.builder.seal_checkpoint(&HashSet::new()).expect("seal");
+    assert_eq!(sealed, Checkpoint::Sealed(PackSeq(2)));
+    eventually("it is declared", || {
+        engine.status().packs.contains_key(&PackState::Placing)
+    })
+    .await;
+    let (fid, _) = rig.world.chain.declarations()[0];
+    rig.world.chain.hijack(fid);
+    (0..13).for_each(|number| rig.world.miners.set_fault(number, None));
+    engine.settle().await.expect("settle");
+    let checkpoint = engine.ledger.get(PackSeq(2)).expect("it is known");
+    assert!(checkpoint.intent.is_none() && checkpoint.state >= PackState::Draining);
+    for (id, _) in &chunks {
+        assert_eq!(engine.standing(*id), Standing::Confirmed);
+        assert!(seq_of(&engine, *id) > PackSeq(2));
+    }
+    rig.assert_fetch(&engine, &chunks).await;
+    engine.collect(false).await.expect("collect");
+    assert!(!engine.status().packs.contains_key(&PackState::Draining));
 }
 
 /// A deal that cannot even be read is as little ours.

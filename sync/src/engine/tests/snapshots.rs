@@ -2,6 +2,7 @@
 
 use super::rig::{Chunk, Rig};
 use super::upkeep::{Owner, forget, holders, lose_columns, name, open, open_on, packs, seq_of};
+use crate::builder::Checkpoint;
 use crate::chunk_store::ChunkStore;
 use crate::clock::Clock;
 use crate::engine::Engine;
@@ -11,6 +12,7 @@ use crate::sim::{Fault, SimEntropy};
 use crate::store::MemStore;
 use crate::upkeep::Depth;
 use cessfs_crypto::PackSeq;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
@@ -90,7 +92,8 @@ async fn recovered(seed: u64, is_gone: bool) {
     let stand_in = seq_of(&engine, all[0][0].0);
     assert!(stand_in > PackSeq(4));
     // A checkpoint, so that the newest point needs nothing before it.
-    engine.builder.seal_checkpoint().expect("seal").expect("sealed");
+    let sealed = engine.builder.seal_checkpoint(&HashSet::new()).expect("seal");
+    assert!(matches!(sealed, Checkpoint::Sealed(_)));
     engine.settle().await.expect("settle");
     drop(engine);
     if is_gone {

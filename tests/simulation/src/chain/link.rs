@@ -285,8 +285,9 @@ impl Chain for Link {
     fn deal(&self, fid: Fid, head: Head) -> BoxFuture<'static, Result<Option<Deal>, ChainError>> {
         self.ask(head, "deal", move |_, pallet, omits| {
             let deal = pallet.deals.get(&fid).filter(|_| !omits)?;
+            let stranger = AccountId([0xBA; 32]);
             Some(Deal {
-                owner: pallet.account,
+                owner: if deal.foreign { stranger } else { pallet.account },
                 label: deal.declaration.label.clone().into(),
                 segments: deal.declaration.segments.clone(),
                 reported: deal.reported.clone(),

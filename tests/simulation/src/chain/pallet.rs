@@ -31,6 +31,8 @@ impl Call {
 pub struct OpenDeal {
     pub declaration: Arc<Declaration>,
     pub reported: Vec<(u8, AccountId)>,
+    /// Somebody else's, with another content under the same id.
+    pub foreign: bool,
 }
 
 /// Everything the chain knows at one block.
@@ -90,6 +92,7 @@ impl Pallet {
         let deal = OpenDeal {
             declaration: declaration.clone(),
             reported: Vec::new(),
+            foreign: false,
         };
         self.deals.insert(fid, Arc::new(deal));
         Ok(())
@@ -113,7 +116,9 @@ impl Pallet {
 
     /// Each column and each miner once; the twelfth makes the file.
     fn report(&mut self, fid: Fid, column: u8, miner: AccountId) {
-        let Some(deal) = self.deals.get_mut(&fid) else { return };
+        let Some(deal) = self.deals.get_mut(&fid).filter(|deal| !deal.foreign) else {
+            return;
+        };
         if self
             .territory
             .as_ref()
@@ -151,6 +156,26 @@ impl Pallet {
         };
         self.deals.remove(&fid);
         self.files.insert(fid, Arc::new(file));
+    }
+
+    /// Somebody else declares a pending id, with another content: his deal takes the place of ours, whose space stays locked (F4).
+    pub fn hijack(&mut self, fid: Fid) {
+        if let Some(deal) = self.deals.get_mut(&fid) {
+            let deal = Arc::make_mut(deal);
+            deal.foreign = true;
+            deal.reported.clear();
+        }
+    }
+
+    /// The network's own repair gives a column of a file to another miner.
+    pub fn move_column(&mut self, fid: Fid, from: AccountId, to: AccountId) {
+        if let Some(file) = self.files.get_mut(&fid) {
+            let segments = Arc::make_mut(file).segments.iter_mut();
+            let holders = segments.flat_map(|(_, holders)| holders);
+            holders
+                .filter(|holder| **holder == from)
+                .for_each(|holder| *holder = to);
+        }
     }
 
     /// The territory is given up: its open deals go, the space they locked comes back with the next one.
