@@ -30,7 +30,7 @@ use crate::dice::Dice;
 use crate::foreground::Foreground;
 use crate::ledger::{Ledger, PackState, Place, stopped};
 use crate::limits::PARTING_TIMEOUT;
-use crate::miners::Miners;
+use crate::miners::{Addresses, Miners};
 use crate::pipeline::{Pipeline, PipelineParts, UplinkLimit};
 use crate::ranges::{Ranges, RangesParts};
 use crate::reader::{Reader, ReaderParts};
@@ -88,6 +88,7 @@ impl Engine {
             seams.fragments,
             seams.clock.clone(),
             dice.clone(),
+            Some(Addresses::load(seams.store.clone())?),
         ));
         let builder = Arc::new(Builder::new(BuilderParts {
             config: BuilderConfig {

@@ -256,6 +256,8 @@ pub const TRIAL_INTERVAL: Duration = Duration::from_millis(500);
 pub const DETOURS_KEPT: usize = 64;
 /// One in so many choices ignores the ranking: a miner that was slow once would otherwise never be asked again.
 pub const EXPLORE_ONE_IN: u64 = 10;
+/// Miners whose addresses are remembered over restarts, some 150 bytes each.
+pub const ADDRESSES_MAX: usize = 4096;
 /// The list of miners is asked for at most this often.
 pub const MINERS_REFRESH_MIN: Duration = Duration::from_secs(30);
 /// Stored files whose holders were asked for again after a failed read.

@@ -4,7 +4,10 @@
 //! Reputation is kept in memory only: it orders choices, and never excludes a miner for good. One that did not give back what it
 //! had reported is given nothing for a while.
 
+mod addresses;
 mod latency;
+
+pub(crate) use addresses::Addresses;
 
 use crate::chain::{Chain, ChainError, Miner};
 use crate::clock::Clock;
@@ -56,6 +59,8 @@ pub(crate) struct Miners {
     fragments: Arc<dyn FragmentStore>,
     clock: Arc<dyn Clock>,
     dice: Dice,
+    /// `None`: nothing is remembered over restarts.
+    addresses: Option<Addresses>,
     state: Mutex<State>,
     /// Held while the chain is asked, so that many readers of a lost miner ask once. When it failed last (monotonic), and how.
     asking: tokio::sync::Mutex<Option<(Duration, ChainError)>>,
@@ -67,12 +72,14 @@ impl Miners {
         fragments: Arc<dyn FragmentStore>,
         clock: Arc<dyn Clock>,
         dice: Dice,
+        addresses: Option<Addresses>,
     ) -> Miners {
         Miners {
             chain,
             fragments,
             clock,
             dice,
+            addresses,
             state: Mutex::default(),
             asking: tokio::sync::Mutex::default(),
         }
@@ -132,16 +139,33 @@ impl Miners {
     }
 
     async fn endpoint(&self, account: AccountId) -> Result<String, MinerError> {
-        if let Some(endpoint) = self.known_endpoint(account) {
+        if let Some(endpoint) = self.told_endpoint(account).or_else(|| self.earlier_endpoint(account)) {
             return Ok(endpoint);
         }
         let asked = self.refresh().await;
-        self.known_endpoint(account).ok_or_else(|| {
+        self.told_endpoint(account).ok_or_else(|| {
             MinerError::Unreachable(match asked {
                 Ok(()) => "the chain does not list it".into(),
                 Err(error) => format!("its endpoint is unknown: {error}"),
             })
         })
+    }
+
+    /// Where the chain said that it is; remembered for later runs.
+    fn told_endpoint(&self, account: AccountId) -> Option<String> {
+        let endpoint = self.known_endpoint(account)?;
+        if let Some(addresses) = &self.addresses {
+            addresses.note(account, &endpoint);
+        }
+        Some(endpoint)
+    }
+
+    /// Where it was in an earlier run, while the chain was not heard in this one. It may have moved; then it does not answer, and the
+    /// chain is asked.
+    fn earlier_endpoint(&self, account: AccountId) -> Option<String> {
+        let is_heard = self.state.lock().asked_at.is_some();
+        let addresses = self.addresses.as_ref().filter(|_| !is_heard)?;
+        addresses.get(account)
     }
 
     /// Runs a request with a deadline and books its outcome.

@@ -21,6 +21,7 @@ use futures::FutureExt;
 use futures::future::{BoxFuture, Shared};
 use parking_lot::Mutex;
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use tokio::sync::Semaphore;
 
@@ -66,7 +67,12 @@ impl Reader {
         }
         let reader = self.clone();
         let task = self.parts.tasks.spawn(async move {
-            let outcome = reader.load(id).await;
+            // Whatever becomes of it, the next one is a read of its own.
+            let loaded = AssertUnwindSafe(reader.load(id)).catch_unwind().await;
+            let outcome = loaded.unwrap_or_else(|_| {
+                let told = "a mistake in cessfs ended the read, please report it";
+                Err(FetchError::Unavailable(told.into()))
+            });
             if let Ok(bytes) = &outcome {
                 reader.chunks.lock().put(id, bytes.clone());
             }

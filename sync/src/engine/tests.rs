@@ -1,5 +1,6 @@
 //! Engine, chain and miners together, in a simulated world. Time runs a hundred times faster there.
 
+mod away;
 mod blocked;
 mod builder;
 mod counting;

@@ -79,7 +79,7 @@ async fn send(per_piece: Duration, pieces: usize) -> (Result<(), MinerError>, Du
     };
     let dice = Dice::new(Box::new(SimEntropy::new(1)));
     let patient = Arc::new(Patient(clock.clone()));
-    let miners = Miners::new(world.chain.clone(), Arc::new(slow), patient, dice);
+    let miners = Miners::new(world.chain.clone(), Arc::new(slow), patient, dice, None);
     let rows = (0..fragment_bytes() / ROW_BYTES.min(fragment_bytes())).map(|_| Ok(Bytes::from_static(b"row")));
     let body = futures::stream::iter(rows.collect::<Vec<_>>()).boxed();
     let sent = miners
@@ -109,7 +109,13 @@ async fn an_upload_that_stands_still_is_given_up() {
 async fn whoever_waits_for_a_list_that_does_not_come_waits_once() {
     let world = World::new(0, 6);
     let dice = Dice::new(Box::new(SimEntropy::new(1)));
-    let miners = Miners::new(world.chain.clone(), world.miners.clone(), world.clock.clone(), dice);
+    let miners = Miners::new(
+        world.chain.clone(),
+        world.miners.clone(),
+        world.clock.clone(),
+        dice,
+        None,
+    );
     world.chain.withhold_miners(Duration::from_secs(10));
     let asked = (0..40).map(|_| miners.look());
     let answers = futures::future::join_all(asked).await;

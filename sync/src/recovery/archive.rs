@@ -108,6 +108,7 @@ impl Archive {
             parts.fragments,
             parts.clock.clone(),
             Dice::new(parts.entropy),
+            None,
         ));
         let ranges = Ranges::new(RangesParts {
             chain: parts.chain,

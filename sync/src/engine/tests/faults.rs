@@ -311,15 +311,35 @@ impl FragmentStore for Trap {
     }
 }
 
+fn trapped(rig: &Rig, is_set: bool) -> (crate::engine::Engine, Arc<Trap>) {
+    let trap = Arc::new(Trap {
+        miners: rig.world.miners.clone(),
+        is_set: AtomicBool::new(is_set),
+    });
+    let mut seams = rig.world.seams(rig.store.clone());
+    seams.fragments = trap.clone();
+    let engine = crate::engine::Engine::open(rig.world.config(&rig.staging()), seams).expect("open");
+    (engine, trap)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_read_that_panicked_is_not_that_of_all_later_readers() {
+    let rig = Rig::new(12, 59);
+    let (engine, trap) = trapped(&rig, false);
+    engine.start();
+    let chunks = rig.chunks(1, 1000);
+    rig.submit(&engine, &chunks);
+    engine.settle().await.expect("settle");
+    trap.is_set.store(true, Ordering::SeqCst);
+    let id = chunks[0].0;
+    assert!(engine.fetch(id).await.is_err(), "the trap was not on its way");
+    assert_eq!(engine.fetch(id).await.expect("a read of its own"), chunks[0].1);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pack_whose_driver_panicked_is_driven_again() {
     let rig = Rig::new(12, 58);
-    let mut seams = rig.world.seams(rig.store.clone());
-    seams.fragments = Arc::new(Trap {
-        miners: rig.world.miners.clone(),
-        is_set: AtomicBool::new(true),
-    });
-    let engine = crate::engine::Engine::open(rig.world.config(&rig.staging()), seams).expect("open");
+    let (engine, _) = trapped(&rig, true);
     engine.start();
     let chunks = rig.chunks(1, 1000);
     rig.submit(&engine, &chunks);
