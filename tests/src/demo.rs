@@ -23,14 +23,33 @@ const SYNC_PATIENCE: Duration = Duration::from_secs(600);
 /// Set by Ctrl-C or SIGTERM; looked at between steps.
 static STOP: AtomicBool = AtomicBool::new(false);
 
+const USAGE: &str = "usage: cessfs-demo [--once]   (--once: clean up and end by itself; so without a terminal)";
+
+/// Whether it is to end by itself.
+fn is_once() -> bool {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [] => !std::io::stdout().is_terminal(),
+        ["--once"] => true,
+        ["--help" | "-h"] => {
+            println!("{USAGE}");
+            std::process::exit(0)
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            std::process::exit(2)
+        }
+    }
+}
+
 fn main() -> Result<()> {
+    let once = is_once();
     ensure!(
         can_mount(),
         "the demo mounts a filesystem: run it as root on a machine with /dev/fuse"
     );
     watch_signals()?;
     let state = state_dir()?;
-    let once = std::env::args().any(|argument| argument == "--once") || !std::io::stdout().is_terminal();
     let network = step("starting a CESS network of 16 miners on this machine", || {
         Network::up(&state.join("net"), MINERS)
     })?;
