@@ -7,6 +7,7 @@ use crate::chain::{Chain, Head, TerritoryState};
 use crate::chunk_store::{ChunkStore, Standing};
 use crate::clock::Clock;
 use crate::engine::Engine;
+use crate::fragment_store::Fid;
 use crate::ledger::{Blocked, PackState};
 use crate::sim::Fault;
 use crate::upkeep::UpkeepConfig;
@@ -60,6 +61,18 @@ async fn assert_settled(rig: &Rig, engine: &Engine, chunks: &[Chunk]) {
     assert_eq!(engine.status().packs.get(&PackState::Draining), None);
 }
 
+/// Waits until a pack is declared, of which no miner takes anything; then somebody else has its id, and miners take what comes.
+async fn declared_away(rig: &Rig, engine: &Engine) -> Fid {
+    eventually("it is declared", || {
+        engine.status().packs.contains_key(&PackState::Placing)
+    })
+    .await;
+    let (fid, _) = rig.world.chain.declarations()[0];
+    rig.world.chain.hijack(fid);
+    (0..13).for_each(|number| rig.world.miners.set_fault(number, None));
+    fid
+}
+
 /// Whoever sees a pending id may declare it, with another content: the deal that stands then is his.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_somebody_else_declared_away_is_sent_again_in_another_pack() {
@@ -71,13 +84,7 @@ async fn what_somebody_else_declared_away_is_sent_again_in_another_pack() {
     name(&owner, &chunks);
     rig.submit(&engine, &chunks);
     let settled = tokio::spawn(engine.settle());
-    eventually("it is declared", || {
-        engine.status().packs.contains_key(&PackState::Placing)
-    })
-    .await;
-    let (fid, _) = rig.world.chain.declarations()[0];
-    rig.world.chain.hijack(fid);
-    (0..13).for_each(|number| rig.world.miners.set_fault(number, None));
+    let fid = declared_away(&rig, &engine).await;
     settled.await.expect("no panic").expect("settle");
     assert!(!rig.world.chain.stored().contains(&fid));
     assert_settled(&rig, &engine, &chunks).await;
@@ -137,13 +144,7 @@ async fn a_checkpoint_that_names_what_was_declared_away_is_not_sent() {
     rig.submit(&engine, &chunks[2..]);
     let sealed = engine.builder.seal_checkpoint(&HashSet::new()).expect("seal");
     assert_eq!(sealed, Checkpoint::Sealed(PackSeq(2)));
-    eventually("it is declared", || {
-        engine.status().packs.contains_key(&PackState::Placing)
-    })
-    .await;
-    let (fid, _) = rig.world.chain.declarations()[0];
-    rig.world.chain.hijack(fid);
-    (0..13).for_each(|number| rig.world.miners.set_fault(number, None));
+    declared_away(&rig, &engine).await;
     engine.settle().await.expect("settle");
     let checkpoint = engine.ledger.get(PackSeq(2)).expect("it is known");
     assert!(checkpoint.intent.is_none() && checkpoint.state >= PackState::Draining);
