@@ -236,6 +236,8 @@ fn stay(volume: &Volume, mount: &Mount) -> Result<()> {
     while !STOP.load(Ordering::SeqCst) {
         std::thread::sleep(Duration::from_millis(100));
     }
+    // What comes now is what was asked for.
+    STOP.store(false, Ordering::SeqCst);
     Ok(())
 }
 
