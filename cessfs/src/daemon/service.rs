@@ -319,17 +319,16 @@ impl Daemon {
             }
             tokio::time::sleep(FENCE_POLL).await;
         }
-        if self.volume.vfs.is_stopped() {
-            return;
+        if !self.volume.vfs.is_stopped() {
+            tracing::error!("{}", self.why_fenced());
+            // What programs have written and the kernel still holds is kept too.
+            let mountpoint = self.mountpoint.clone();
+            if let Err(failure) = blocking(move || flush_kernel(&mountpoint)).await {
+                tracing::warn!("{failure}");
+            }
+            self.volume.vfs.stop_changes();
         }
-        tracing::error!("{}", self.why_fenced());
-        // What programs have written and the kernel still holds is kept too.
-        let mountpoint = self.mountpoint.clone();
-        if let Err(failure) = blocking(move || flush_kernel(&mountpoint)).await {
-            tracing::warn!("{failure}");
-        }
-        self.volume.vfs.stop_changes();
-        // While the packs that show it are there: `cessfs unsent` needs it.
+        // While the packs that show it are there, and at each mount, for the network may have been away: `cessfs unsent` needs it.
         if let Err(error) = self.volume.engine.parted_at().await {
             tracing::warn!("where the other machine's history begins is not known: {error}");
         }

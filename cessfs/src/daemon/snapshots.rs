@@ -9,6 +9,7 @@ use cessfs_sync::ledger::PackState;
 use cessfs_vfs::snapshot::diff::{Change, Difference};
 use cessfs_vfs::{Look, Snapshot, Tree, VfsError};
 use std::sync::Arc;
+use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 
 /// Takes one.
@@ -125,7 +126,9 @@ fn entry(difference: &Difference) -> DiffEntry {
 
 /// Tells what is not known to be on the network.
 pub async fn unsent(volume: &Arc<Volume>, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
-    let unsents = volume.vfs.unsent().await?;
+    // Reads all names, and two whole trees where they are compared: not among the tasks that wait for the network.
+    let (vfs, tasks) = (volume.vfs.clone(), Handle::current());
+    let unsents = blocking(move || Ok(tasks.block_on(vfs.unsent())?)).await?;
     for unsent in unsents.paths {
         let told = UnsentPath {
             path: String::from_utf8_lossy(&unsent.path).into_owned(),

@@ -6,7 +6,7 @@ use crate::engine::{Engine, Trouble};
 use crate::fragment_store::Fid;
 use crate::ledger::Blocked;
 use crate::sim::{Fault, SimEntropy, World};
-use crate::store::{Batch, MemStore, StoreError};
+use crate::store::{Batch, MemStore, MetaStore, StoreError};
 use bytes::Bytes;
 use cessfs_crypto::{ChunkId, Entropy, PackKind, PackSeq};
 use std::path::Path;
@@ -350,6 +350,16 @@ async fn a_recovered_volume_goes_on_in_an_epoch_of_its_own() {
     let next = Continuation::after(&packs, &mut SimEntropy::new(1));
     assert_eq!(next.epoch, 3);
     assert!(next.base.0 > base + 1_000_000);
+    // A third machine goes on from the second: the first one's history still ends at the same pack, also if that was not known.
+    let store = Arc::new(MemStore::new());
+    install(&*store, &packs, &plan, next).expect("install");
+    let engine = rig.engine(&store, "newest");
+    rig.packs(&engine, 13..14).await;
+    let mut batch = Batch::new();
+    batch.delete(b"Sparted");
+    old_store.commit(batch).expect("commit");
+    let old = rig.engine(&old_store, "old");
+    assert_eq!(old.parted_at().await.expect("the network tells"), Some(PackSeq(2)));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
