@@ -18,8 +18,11 @@ pub const CONTROL_LINE_MAX: usize = 64 * 1024;
 pub const CONTROL_CONNECTIONS_MAX: usize = 32;
 /// Events buffered for a client of the control socket that reads slowly; past it the operation waits for the client.
 pub const EVENTS_BUFFERED: usize = 16;
-/// Times a `sync --wait` hands over and waits before it gives up: each time something it had handed over was in no pack afterwards.
+/// Times a `sync --wait` hands over and waits before it gives up: each time something it had handed over was in no pack afterwards, or
+/// there was no room for the pack.
 pub const SYNC_ROUNDS_MAX: usize = 16;
+/// Pause before a `sync --wait` that found no room for a pack on this disk hands over again.
+pub const SYNC_ROOM_PAUSE: Duration = Duration::from_secs(2);
 /// Repairs and collections by hand whose round goes on, whether who asked for them still waits or not; more wait for
 /// one to end.
 pub const ROUNDS_BY_HAND_MAX: usize = 4;

@@ -3,7 +3,7 @@
 //! A journal that meets a full disk cannot be trusted to go on; a write of content that meets one simply fails. So content
 //! stops early, with "disk full", while the journal still has room, also for the deletions that make room again.
 
-use crate::limits::{DISK_EASE_BYTES, DISK_EASE_SHARE, DISK_LOOK_BYTES, DISK_RESERVE_BYTES};
+use crate::limits::{DISK_EASE_BYTES, DISK_EASE_BYTES_MIN, DISK_EASE_SHARE, DISK_LOOK_BYTES, DISK_RESERVE_BYTES};
 use crate::store::StoreError;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -28,7 +28,7 @@ impl Disk {
 impl Disk {
     /// See [`DiskRoom::wanting`].
     fn wanting(&self) -> u64 {
-        let ease = DISK_EASE_BYTES.min(self.total / DISK_EASE_SHARE);
+        let ease = (self.total / DISK_EASE_SHARE).clamp(DISK_EASE_BYTES_MIN, DISK_EASE_BYTES);
         let enough = DISK_RESERVE_BYTES + ease;
         match self.available < enough - ease / 2 {
             true => enough - self.available,
@@ -83,6 +83,7 @@ impl DiskRoom {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::limits::SEGMENT_BYTES;
 
     #[test]
     fn more_than_any_disk_has_is_refused_and_a_little_is_not() {
@@ -102,9 +103,12 @@ mod tests {
         assert_eq!(wanting(TIB, enough - half), 0);
         assert_eq!(wanting(TIB, enough - half - 1), half + 1);
         assert_eq!(wanting(TIB, 0), enough);
-        let small = 160 << 20;
-        assert_eq!(wanting(small, DISK_RESERVE_BYTES + (5 << 20)), 0);
-        assert_eq!(wanting(small, DISK_RESERVE_BYTES), 10 << 20);
-        assert_eq!(wanting(0, 0), DISK_RESERVE_BYTES);
+        let small = 4 << 30;
+        let ease = small / DISK_EASE_SHARE;
+        assert_eq!(wanting(small, DISK_RESERVE_BYTES + ease / 2), 0);
+        assert_eq!(wanting(small, DISK_RESERVE_BYTES), ease);
+        // What is free when nothing more is wanted takes a pack.
+        assert_eq!(wanting(0, DISK_RESERVE_BYTES + SEGMENT_BYTES as u64), 0);
+        assert_eq!(wanting(0, 0), DISK_RESERVE_BYTES + DISK_EASE_BYTES_MIN);
     }
 }

@@ -399,7 +399,9 @@ pub const DISK_RESERVE_BYTES: u64 = 32 << 20;
 /// Bytes beyond those that the cache makes free, of what the network has, once less than half of them are left: for content, and for the
 /// packs that it is sent in.
 pub const DISK_EASE_BYTES: u64 = 256 << 20;
-/// At most one byte of so many that the disk has.
+/// So many of them on a small disk, for half of them takes a pack of one segment.
+pub const DISK_EASE_BYTES_MIN: u64 = 2 * SEGMENT_BYTES as u64;
+/// In between, one byte of so many that the disk has.
 pub const DISK_EASE_SHARE: u64 = 16;
 /// Bytes that are set aside on the local disk for a journal that finds it full.
 pub const BALLAST_BYTES_MAX: u64 = 32 << 20;

@@ -514,6 +514,11 @@ impl Data {
         self.0.give_way()
     }
 
+    /// Gives up some of what the network has for a pack that did not fit beside it; whether it could.
+    pub(crate) fn give_way_to_pack(&self) -> bool {
+        self.0.give_way_to_pack()
+    }
+
     /// Gives back the space of what was deleted, without waiting for the background to do it.
     ///
     /// # Errors

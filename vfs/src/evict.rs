@@ -16,6 +16,7 @@ use crate::limits::{BLOCK_BYTES, EVICT_BATCH, EVICT_FILES_MAX, EVICT_PAUSE, GIVE
 use crate::records::{self, Extent};
 use cessfs_sync::{Batch, Standing};
 use std::collections::{BTreeMap, BinaryHeap};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -81,7 +82,7 @@ impl Shared {
         let Some(mut not_before) = self.evicting.try_lock() else {
             return Ok(());
         };
-        self.evict_oldest(&mut not_before, files_max, u64::MAX).1
+        self.evict_oldest(&mut not_before, files_max, 0..=u64::MAX).1
     }
 
     /// Before something is refused, or deleted, for want of room: gives up some of what the network has, or waits for who does. Whether
@@ -96,15 +97,32 @@ impl Shared {
         if self.bytes_too_many() == 0 {
             return true;
         }
-        let (evicted_bytes, done) = self.evict_oldest(&mut not_before, EVICT_FILES_MAX, GIVE_WAY_BYTES);
+        self.evict_now(&mut not_before, 0)
+    }
+
+    /// A pack did not fit on the disk beside the cache, however large that may be: gives up some of what the network has. Whether it did.
+    pub(crate) fn give_way_to_pack(&self) -> bool {
+        match self.evicting.try_lock_for(GIVE_WAY_WAIT) {
+            Some(mut not_before) => self.evict_now(&mut not_before, GIVE_WAY_BYTES),
+            None => true,
+        }
+    }
+
+    fn evict_now(&self, not_before: &mut Duration, bytes_min: u64) -> bool {
+        let (evicted_bytes, done) = self.evict_oldest(not_before, EVICT_FILES_MAX, bytes_min..=GIVE_WAY_BYTES);
         if let Err(e) = done {
             self.errors.add(format!("the cache cannot make room: {e}"));
         }
         evicted_bytes > 0
     }
 
-    /// Evicts until the cache is as large as it should be, or smaller by `bytes_max`. Tells how many bytes went, and why not all could.
-    fn evict_oldest(&self, not_before: &mut Duration, files_max: usize, bytes_max: u64) -> (u64, Result<(), VfsError>) {
+    /// Evicts until the cache is as large as it should be, or smaller by so many `bytes`. Tells how many went, and why not all could.
+    fn evict_oldest(
+        &self,
+        not_before: &mut Duration,
+        files_max: usize,
+        bytes: RangeInclusive<u64>,
+    ) -> (u64, Result<(), VfsError>) {
         let now = self.core.clock.monotonic();
         if now < *not_before {
             return (0, Ok(()));
@@ -112,7 +130,7 @@ impl Shared {
         let mut report = EvictReport::default();
         // What cannot be given back keeps nothing else from being evicted.
         let settled = self.settle_submitted().and(self.reclaim());
-        let too_many = self.bytes_too_many().min(bytes_max);
+        let too_many = self.bytes_too_many().clamp(*bytes.start(), *bytes.end());
         let goal = self.backing.used_bytes().saturating_sub(too_many);
         let done = settled.and(self.evict_to(goal, files_max, &mut report));
         // What could not go now has to wait for the network: looking at every file again at once would not help.

@@ -75,7 +75,7 @@ impl Shared {
         drop(hashing);
         let submitted = match self.core.chunks.submit(id, &plaintext) {
             // The pack lies beside the cache, which holds what was sent before.
-            Err(StoreError::Full) if self.give_way() => self.core.chunks.submit(id, &plaintext),
+            Err(StoreError::Full) if self.give_way_to_pack() => self.core.chunks.submit(id, &plaintext),
             submitted => submitted,
         };
         match submitted {

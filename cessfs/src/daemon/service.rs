@@ -14,17 +14,17 @@ use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::{
     CHAIN_TIMEOUT, FENCE_POLL, PROGRESS_INTERVAL, ROUNDS_BY_HAND_MAX, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX,
-    STATUS_PACKS_MAX, SYNC_ROUNDS_MAX, TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
+    STATUS_PACKS_MAX, SYNC_ROOM_PAUSE, SYNC_ROUNDS_MAX, TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
 };
 use crate::mountpoint;
 use crate::seen;
 use crate::survey;
 use crate::wiring::Volume;
-use cessfs_sync::ChunkStore;
 use cessfs_sync::engine::Status as EngineStatus;
 use cessfs_sync::ledger::PackState;
-use cessfs_vfs::FileKind;
+use cessfs_sync::{ChunkStore, StoreError};
 use cessfs_vfs::limits::BLOCK_BYTES;
+use cessfs_vfs::{FileKind, VfsError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::path::PathBuf;
@@ -259,26 +259,38 @@ impl Daemon {
             blocking(move || flush_kernel(&mountpoint)).await?;
         }
         // Once more if a pack could not be sealed, or what was known already lay in one that is about to go.
-        let mut incomplete = None;
+        let (mut incomplete, mut no_room) = (None, None);
         for _ in 0..SYNC_ROUNDS_MAX {
             if wait {
                 incomplete = self.complete(events).await.err();
             }
             let (vfs, untold) = (self.volume.vfs.clone(), self.volume.vfs.untold());
-            let written = blocking(move || vfs.write_back_all().map_err(Failure::from));
-            self.with_progress(written, events).await?;
+            let written = blocking(move || unless_full(vfs.write_back_all()));
+            no_room = self.with_progress(written, events).await?;
             if !wait {
-                return Ok(());
+                return no_room.map_or(Ok(()), Err);
             }
             self.volume.engine.poke();
-            let settled = self.volume.engine.settle().map(|r| r.map_err(Failure::from)).boxed();
-            self.with_progress(settled, events).await?;
+            if no_room.is_none() {
+                let settled = self.volume.engine.settle().map(unless_full).boxed();
+                no_room = self.with_progress(settled, events).await?;
+            }
+            if no_room.is_some() {
+                // What is being sent meanwhile leaves room too.
+                tokio::time::sleep(SYNC_ROOM_PAUSE).await;
+                let vfs = self.volume.vfs.clone();
+                blocking(move || Ok(vfs.give_way_to_pack())).await?;
+                continue;
+            }
             let told = self.volume.vfs.clone();
             blocking(move || told.note_sent().map_err(Failure::from)).await?;
             self.note_seen();
             if self.volume.vfs.untold() == untold && incomplete.is_none() {
                 return Ok(());
             }
+        }
+        if let Some(failure) = no_room {
+            return Err(failure);
         }
         if let Some(failure) = incomplete {
             return Err(
@@ -541,6 +553,15 @@ const FENCED: &str = "this volume was recovered on another machine, which goes o
 /// Why a volume refuses changes of which another copy writes.
 const FORKED: &str = "packs of this volume are on the network that this directory does not know: it is an older copy, or another \
                       copy of it is in use; nothing more is sent from here, and changes are refused";
+
+/// Tells that this disk has no room, which may not last, from what does not get better.
+fn unless_full(done: Result<(), impl Into<VfsError>>) -> Result<Option<Failure>, Failure> {
+    match done.map_err(Into::into) {
+        Ok(()) => Ok(None),
+        Err(full @ (VfsError::NoSpace(_) | VfsError::Store(StoreError::Full))) => Ok(Some(full.into())),
+        Err(other) => Err(other.into()),
+    }
+}
 
 pub(super) fn kind_name(kind: FileKind) -> &'static str {
     match kind {

@@ -147,6 +147,11 @@ impl Vfs {
         Ok(self.core.store.barrier()?)
     }
 
+    /// A pack did not fit on the disk: gives up some of what the cache has and the network, too. Whether it could.
+    pub fn give_way_to_pack(&self) -> bool {
+        self.data.give_way_to_pack()
+    }
+
     /// Drops every chunk from the cache that the network is known to hold.
     pub fn evict_all(&self) -> Result<EvictReport, VfsError> {
         self.data.evict_all()
