@@ -73,6 +73,12 @@ impl DiskRoom {
         if tight { Err(StoreError::Full) } else { Ok(()) }
     }
 
+    /// Bytes that should be free beside those that are, for so many of content; 0 on a disk that does not tell. Asks the disk.
+    pub fn lacking(&self, bytes: u64) -> u64 {
+        let available = Disk::of(&self.dir).map_or(u64::MAX, |disk| disk.available);
+        DISK_RESERVE_BYTES.saturating_add(bytes).saturating_sub(available)
+    }
+
     /// Bytes that should be free beside those that are, for content to go on being written and sent; 0 while there are enough, and on
     /// a disk that does not tell. Asks the disk.
     pub fn wanting(&self) -> u64 {
@@ -92,6 +98,7 @@ mod tests {
         assert!(room.take(4096).is_ok());
         assert!(matches!(room.take(1 << 60), Err(StoreError::Full)));
         assert!(room.take(4096).is_ok(), "a look each time while it is tight");
+        assert!(room.lacking(4096) == 0 && room.lacking(1 << 60) > 1 << 59);
     }
 
     #[test]

@@ -100,10 +100,15 @@ impl Shared {
         self.evict_now(&mut not_before, 0)
     }
 
-    /// A pack did not fit on the disk beside the cache, however large that may be: gives up some of what the network has. Whether it did.
+    /// A pack did not fit. If that is for want of room on the disk, gives up some of what the network has, however large the cache may be.
+    /// Whether it did.
     pub(crate) fn give_way_to_pack(&self) -> bool {
+        let lacks = self.pack_lacks().min(GIVE_WAY_BYTES);
+        if lacks == 0 {
+            return false;
+        }
         match self.evicting.try_lock_for(GIVE_WAY_WAIT) {
-            Some(mut not_before) => self.evict_now(&mut not_before, GIVE_WAY_BYTES),
+            Some(mut not_before) => self.evict_now(&mut not_before, lacks),
             None => true,
         }
     }

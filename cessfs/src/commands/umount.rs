@@ -88,7 +88,10 @@ pub fn run(args: &UmountArgs, context: &Context) -> Result<(), Failure> {
         .timeout
         .filter(|_| reply.as_ref().is_err_and(|f| f.exit == Exit::Timeout));
     if late.is_some() {
-        reply = Client::connect(&volume).and_then(|mut c| c.call(Op::Shutdown { sends: Sends::Never }, &mut |_| ()));
+        // Who set a time is not kept for ever by a daemon that does not come to it.
+        let deadline = client::deadline(Some(DAEMON_END_TIMEOUT.as_secs()));
+        let end = Op::Shutdown { sends: Sends::Never };
+        reply = Client::connect(&volume).and_then(|mut client| client.call_until(end, deadline, &mut |_| ()));
     }
     let unsent_bytes = match reply {
         Ok(Reply::Closing { unsent_bytes }) => unsent_bytes,

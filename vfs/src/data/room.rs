@@ -5,6 +5,7 @@
 
 use super::Shared;
 use crate::limits::{CACHE_SLACK_BYTES_MIN, EVICT_TO_PERCENT};
+use cessfs_sync::limits::PACK_BYTES_MAX;
 
 impl Shared {
     /// The cache may grow.
@@ -36,6 +37,15 @@ impl Shared {
             false => 0,
         };
         over.max(self.disk_wants().min(used))
+    }
+
+    /// Bytes that the disk lacks for the largest pack.
+    pub(crate) fn pack_lacks(&self) -> u64 {
+        #[cfg(test)]
+        if let Some(room) = ROOM.get() {
+            return (self.backing.used_bytes() + PACK_BYTES_MAX).saturating_sub(room);
+        }
+        self.disk.lacking(PACK_BYTES_MAX)
     }
 
     fn disk_wants(&self) -> u64 {

@@ -3,6 +3,7 @@
 use super::Whose;
 use crate::core::AtRest;
 use crate::data::CHUNK;
+use crate::data::room::ROOM;
 use crate::fakes::bench::{BOTH, Bench, pattern};
 use crate::limits::{BLOCK_BYTES, WRITEBACK_RETRY};
 use cessfs_sync::{CutCause, StoreError};
@@ -128,11 +129,19 @@ fn what_was_sent_gives_way_to_the_pack_of_what_is_to_be() {
     bench.settle();
     bench.create(6);
     bench.write(6, 0, &pattern(2, MIB));
+    let before = bench.data.cache_bytes();
+    // Where the disk has room it is the backlog that has none.
+    ROOM.set(Some(u64::MAX));
+    bench.chunks.full_once();
+    bench.data.write_back_all().expect_err("there is no room");
+    assert_eq!(bench.data.cache_bytes(), before);
+    ROOM.set(Some(8 << 20));
     assert!(!bench.data.give_way(), "nobody needs the room");
     bench.chunks.full_once();
     bench.data.write_back_all().unwrap();
     assert!(bench.data.all_submitted());
     assert!(bench.data.cache_bytes() < 4 * CHUNK, "{}", bench.data.cache_bytes());
+    ROOM.set(None);
 }
 
 #[test]
