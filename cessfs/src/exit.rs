@@ -194,11 +194,14 @@ impl From<ChainError> for Failure {
     }
 }
 
+/// What to do about a disk that is full.
+pub const FREE_SOME_SPACE: &str = "free some space on this disk and try again";
+
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
         let failure = Failure::new(Exit::Disk, error.to_string());
         match error {
-            StoreError::Full => failure.hint("free some space on this disk and try again"),
+            StoreError::Full => failure.hint(FREE_SOME_SPACE),
             StoreError::Poisoned => failure.hint("unmount and mount again; `cessfs doctor` looks at the disk"),
             _ => failure,
         }

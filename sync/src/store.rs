@@ -54,7 +54,7 @@ pub enum StoreError {
     #[error("the local journal cannot be written: {0}")]
     Io(Arc<std::io::Error>),
     /// The disk is full. Where the journal was refused room the store takes no further change; it says so with this, too.
-    #[error("no space left for the local journal")]
+    #[error("no space left on the disk that the journal and the packs lie on")]
     Full,
     /// A record does not read back as what was written.
     #[error("the local journal is damaged: {0}")]

@@ -445,6 +445,37 @@ fn what_the_network_has_gives_way_on_a_full_disk() -> Result<()> {
     })
 }
 
+/// There is no room for a pack just now: whoever waits for the network waits for that, too.
+#[test]
+fn a_sync_waits_for_room_for_its_pack() -> Result<()> {
+    on_a_small_disk("size=256m", |small, network, at| {
+        let volume = Volume::init(small, &network.ws, &InitOptions::default())?;
+        let mount = volume.mount(at)?;
+        let left = || -> Result<u64> {
+            let disk = nix::sys::statvfs::statvfs(small)?;
+            Ok(disk.blocks_available() * disk.fragment_size())
+        };
+        let mut filler = std::fs::File::create(small.join("filler"))?;
+        let mut fill_to = |free: u64| -> Result<()> {
+            let zeros = vec![0; usize::try_from(left()?.saturating_sub(free))?];
+            Ok(filler.write_all(&zeros)?)
+        };
+        // Before the pack is sealed by its age: there is room for the content, and then for no pack of a segment beside it.
+        fill_to(64 << 20)?;
+        std::fs::write(mount.path().join("file"), tree::noise(1, 4 << 20))?;
+        fill_to(40 << 20)?;
+        let mut sync = volume.cessfs()?;
+        let mut sync = sync.args(["sync", "home", "--wait"]).spawn()?;
+        std::thread::sleep(Duration::from_secs(5));
+        let ended = sync.try_wait()?;
+        std::fs::remove_file(small.join("filler"))?;
+        ensure!(ended.is_none(), "it did not wait: {ended:?}");
+        drop(filler);
+        ensure!(sync.wait()?.success());
+        mount.umount()
+    })
+}
+
 /// The disk takes a part of what the kernel writes back: whoever syncs the file hears of it.
 #[test]
 fn a_disk_that_fills_up_under_a_write_is_told_of() -> Result<()> {

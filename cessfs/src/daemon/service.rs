@@ -10,7 +10,7 @@ use crate::config::VolumeConfig;
 use crate::control::client::{MOUNTED, SENDING};
 use crate::control::server::Service;
 use crate::control::{Damaged, Event, Evicted, Explained, Op, Progress, Reply, Sends, Status};
-use crate::exit::{Exit, Failure};
+use crate::exit::{Exit, FREE_SOME_SPACE, Failure};
 use crate::home::VolumeDir;
 use crate::limits::{
     CHAIN_TIMEOUT, FENCE_POLL, PROGRESS_INTERVAL, ROUNDS_BY_HAND_MAX, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX,
@@ -290,7 +290,7 @@ impl Daemon {
             }
         }
         if let Some(failure) = no_room {
-            return Err(failure);
+            return Err(failure.hint(FREE_SOME_SPACE));
         }
         if let Some(failure) = incomplete {
             return Err(
