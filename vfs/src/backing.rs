@@ -92,6 +92,11 @@ pub(crate) trait Backing: Send + Sync {
     fn read(&self, at: BlockAt, out: &mut [u8]) -> Result<(), BackingError>;
     /// Blocks of the chunk are going to be read, one after the other: the disk may begin. Costs nothing that is waited for.
     fn will_read(&self, _ino: u64, _chunk: u64) {}
+    /// The beginning of the first chunk is going to be read: the disk may begin.
+    fn will_read_first(&self, _ino: u64) {}
+    /// Reads what a reader of the first chunk needs before its bytes, for him to find it in memory. Waits for the disk. The caller
+    /// reads the inode.
+    fn read_ahead(&self, _ino: u64) {}
     /// Much of the chunk was written, and a sync is likely to follow: the disk may begin. Promises nothing.
     fn will_sync(&self, _ino: u64, _chunk: u64) {}
     /// Writes whole blocks.

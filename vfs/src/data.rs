@@ -32,6 +32,7 @@ mod filling;
 mod heartbeat;
 mod inline;
 mod journal;
+mod listed;
 pub(crate) mod logged;
 pub(crate) mod passthrough;
 mod piece;
@@ -65,6 +66,7 @@ use errors::ErrorLog;
 use filling::Filling;
 use futures::future::BoxFuture;
 use heartbeat::Heartbeat;
+use listed::Listed;
 use lru::LruCache;
 use parking_lot::Mutex;
 use passthrough::{Births, Looker, Stamp};
@@ -109,6 +111,7 @@ pub(crate) struct Shared {
     pending: Mutex<BTreeMap<u64, Arc<Inode>>>,
     /// Fetched chunks that somebody is putting into the cache.
     filling: Filling,
+    listed: Listed,
     /// Space to give back once the journal is durable.
     reclaim: ReclaimQueue,
     /// Last use of inodes, for eviction.
@@ -161,6 +164,7 @@ impl Data {
             completions: Completions::default(),
             pending: Mutex::new(BTreeMap::new()),
             filling: Filling::default(),
+            listed: Listed::default(),
             reclaim: ReclaimQueue::default(),
             recent: Mutex::new(LruCache::new(remembered)),
             errors: ErrorLog::default(),
@@ -268,6 +272,7 @@ impl Data {
     /// # Errors
     /// Something could not be synced or journaled.
     pub fn stop(&self) -> Result<(), VfsError> {
+        self.0.listed.end();
         self.0.workers.stop();
         self.0.filling.end();
         let looked = self.0.look_at_all();
@@ -295,6 +300,11 @@ impl Data {
     /// gone.
     pub fn read(&self, inode: &Arc<Inode>, offset: u64, len: u32) -> Result<Later<Content>, VfsError> {
         self.0.clone().read(inode, offset, len)
+    }
+
+    /// A directory told these regular files to whoever lists it: from its first entry on, or after what it told before.
+    pub(crate) fn listed(&self, dir: u64, is_first: bool, files: &[u64]) {
+        self.0.listed(dir, is_first, files);
     }
 
     /// Writes `data`; updates size, times and blocks of the record. Takes the mutation guard and the inode's lock itself.

@@ -165,6 +165,31 @@ pub const PREFETCH_STREAK: u32 = 2;
 pub const PREFETCH_DISORDER_BYTES: u64 = 1 << 20;
 /// Chunks hinted at ahead of a sequential reader.
 pub const PREFETCH_CHUNKS: u64 = 8;
+/// Directories of which is remembered in what order their files were listed.
+pub const LISTINGS_MAX: usize = 256;
+/// Files of each that are remembered.
+pub const LISTED_FILES_MAX: usize = 1024;
+/// Files of all of them, about 60 bytes each.
+pub const LISTED_FILES_ALL_MAX: usize = 16_384;
+/// Files that were read of a directory before others of it are read ahead.
+pub const LISTED_STREAK: usize = 3;
+/// Files that are read ahead of somebody who read as many: fewer at first, more than chunks may be on their way in the end, since
+/// many are small enough to be records.
+pub const LISTED_AHEAD_MIN: usize = 6;
+/// See [`LISTED_AHEAD_MIN`]. They fit into what the network's reader keeps in memory.
+pub const LISTED_AHEAD_MAX: usize = 24;
+/// How long after a file was read as foreseen the next directory is believed to be read whole, too.
+pub const LISTED_TRUST_AGE: Duration = Duration::from_secs(2);
+/// A file this far behind the last one is the next one that is read: the kernel has some in memory, or they are of no interest.
+pub const LISTED_GAP_MAX: usize = 4;
+/// Directories that are listed, and read ahead, before one of them has to be read.
+pub const LISTED_TRUST_MAX: usize = 8;
+/// Files that wait to be read ahead.
+pub const LISTED_QUEUE_MAX: usize = 64;
+/// How soon chunks that had no turn are asked for again.
+pub const LISTED_RETRY: Duration = Duration::from_millis(10);
+/// How long the thread that reads ahead waits for something to do before it looks whether its volume is still there.
+pub const LISTED_WAIT: Duration = Duration::from_secs(5);
 /// Bytes that one copy within the volume takes on; whoever asked for more asks again, so that none lasts long.
 pub const COPY_BYTES_MAX: u64 = 64 << 20;
 /// Files that pass at a time, each with a descriptor that stays open, where the process may open 32,768 and more; what is opened beyond

@@ -5,7 +5,7 @@
 
 use super::files::PartAt;
 use super::{Backing, BackingError, BackingFile, BlockAt, Files, sparse};
-use crate::limits::{BACKING_PART_CHUNKS, BLOCK_BYTES, CHUNK_BLOCKS};
+use crate::limits::{BACKING_PART_CHUNKS, BLOCK_BYTES, CHUNK_BLOCKS, SMALL_FILE_BYTES};
 use crate::records::BlockMap;
 use cessfs_sync::limits::CHUNK_BYTES;
 use nix::unistd::Whence;
@@ -36,6 +36,15 @@ fn place(at: BlockAt) -> PartAt {
 impl Backing for Plain {
     fn read(&self, at: BlockAt, out: &mut [u8]) -> Result<(), BackingError> {
         Ok(self.files.read(place(at), out)?)
+    }
+
+    fn will_read_first(&self, ino: u64) {
+        let at = BlockAt {
+            ino,
+            chunk: 0,
+            block: 0,
+        };
+        self.files.will_read(place(at), SMALL_FILE_BYTES);
     }
 
     fn will_sync(&self, ino: u64, chunk: u64) {

@@ -137,8 +137,7 @@ impl Sealed {
         }
         if number == 0 {
             // All of a small file lies behind it: one trip to the disk.
-            self.files
-                .will_read(table_place(ino, number), TABLE_BYTES as u64 + SMALL_FILE_BYTES);
+            self.will_read_first(ino);
         }
         if let Err(e) = self.files.read(table_place(ino, number), &mut bytes) {
             self.tables.lock().pop((ino, number));
@@ -337,6 +336,16 @@ impl Backing for Sealed {
         // What was rewritten since lies in slot B, or a hole is read: advice need not be right.
         self.files
             .will_read(table_place(ino, chunk), (TABLE_BYTES + CHUNK_BYTES) as u64);
+    }
+
+    fn will_read_first(&self, ino: u64) {
+        self.files
+            .will_read(table_place(ino, 0), TABLE_BYTES as u64 + SMALL_FILE_BYTES);
+    }
+
+    fn read_ahead(&self, ino: u64) {
+        // Whoever reads the file is told if that fails.
+        let _ = self.chunk(ino, 0);
     }
 
     fn will_sync(&self, ino: u64, chunk: u64) {

@@ -47,6 +47,9 @@ impl From<Vec<u8>> for Content {
 impl Shared {
     pub(super) fn read(self: Arc<Self>, inode: &Arc<Inode>, offset: u64, len: u32) -> Result<Later<Content>, VfsError> {
         self.touch_recent(inode.ino);
+        if offset == 0 {
+            self.foresee(inode);
+        }
         match self.try_read(inode, offset, len, &Fetched::new())? {
             Attempt::Done(bytes) => Ok(Later::Ready(bytes.into())),
             Attempt::Fetch(wants) => {

@@ -40,7 +40,26 @@ impl Vfs {
         if cookie == 0 {
             self.touch(&dir)?;
         }
-        for (name, at, ino) in [(&b"."[..], COOKIE_DOT, ino), (b"..", COOKIE_DOT_DOT, parent)] {
+        let mut files = Vec::new();
+        let result = self.tell_all(&dir, parent, cookie, plus, &mut |entry| {
+            let file = (entry.kind == FileKind::Regular).then_some(entry.ino);
+            let full = fill(entry);
+            files.extend(file.filter(|_| !full));
+            full
+        });
+        self.data.listed(dir.ino, cookie == 0, &files);
+        result
+    }
+
+    fn tell_all(
+        &self,
+        dir: &Arc<Inode>,
+        parent: u64,
+        cookie: u64,
+        plus: bool,
+        fill: &mut dyn FnMut(DirEntry<'_>) -> bool,
+    ) -> Result<(), VfsError> {
+        for (name, at, ino) in [(&b"."[..], COOKIE_DOT, dir.ino), (b"..", COOKIE_DOT_DOT, parent)] {
             if cookie >= at {
                 continue;
             }
@@ -57,7 +76,7 @@ impl Vfs {
         }
         let mut last = cookie.max(COOKIE_DOT_DOT);
         loop {
-            let page = self.page(&dir, last + 1 - COOKIE_BASE)?;
+            let page = self.page(dir, last + 1 - COOKIE_BASE)?;
             for (hash, bucket) in &page {
                 let own = hash + COOKIE_BASE;
                 for (i, dentry) in bucket.0.iter().enumerate() {

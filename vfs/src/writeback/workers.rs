@@ -7,6 +7,7 @@ use crate::error::VfsError;
 use crate::limits::{MARK_SWEEP_PAGES, TICK, WRITEBACK_THREADS};
 use crate::pace::{Paced, Stop, Threads};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// The threads of a volume, once started.
 #[derive(Default)]
@@ -24,6 +25,8 @@ impl Workers {
             // What failed is in `errors`, and tried again.
             let _ = shared.tend_passes();
         })?;
+        self.0
+            .start("read-ahead", Duration::ZERO, shared, |shared, _| shared.read_ahead())?;
         self.0.start("cache", TICK, shared, |shared, _| {
             if let Err(e) = shared.keep_house() {
                 shared.errors.add(format!("the cache cannot be kept in order: {e}"));

@@ -1,6 +1,9 @@
 //! Listing directories.
 
+use super::restored::{read, write};
 use super::*;
+use crate::fakes::bench::pattern;
+use crate::limits::LISTED_AHEAD_MIN;
 use std::collections::BTreeSet;
 
 /// Lists in portions of `portion` entries, as a small buffer would.
@@ -181,4 +184,35 @@ fn listings_are_stable_under_concurrent_change() {
         ended.store(true, Ordering::Relaxed);
     });
     w.check();
+}
+
+#[test]
+fn files_are_read_ahead_in_the_order_of_the_listing() {
+    let w = World::on(Arc::new(MemStore::new()), |config| config.background = false);
+    let d = w.mkdir("/d").unwrap().ino;
+    w.mkdir("/d/directory").unwrap();
+    for i in 0..40 {
+        let name = format!("/d/{i}");
+        w.touch_file(&name).unwrap();
+        write(&w, &name, 0, &pattern(i, 30_000));
+    }
+    w.vfs.create_snapshot("all").unwrap();
+    w.chunks.confirm();
+    w.vfs.evict_all().unwrap();
+    let files: Vec<u64> = list_in_portions(&w, d, 7)
+        .into_iter()
+        .filter(|(name, _)| !name.starts_with(b".") && name != b"directory")
+        .map(|(_, ino)| ino)
+        .collect();
+    for ino in &files[..3] {
+        assert_eq!(read(&w, *ino, 30_000).len(), 30_000);
+    }
+    assert_eq!(w.chunks.prefetched(), vec![]);
+    w.vfs.data.shared().read_ahead();
+    let state = |ino: u64| w.vfs.inode(ino).unwrap();
+    let id = |ino: &u64| w.vfs.data.extents(&state(*ino)).unwrap()[0].stored.unwrap();
+    let expected: Vec<_> = files[3..].iter().map(id).collect();
+    let ahead = w.chunks.prefetched();
+    assert!(ahead.len() >= LISTED_AHEAD_MIN);
+    assert_eq!(ahead, expected[..ahead.len()]);
 }
