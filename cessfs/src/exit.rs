@@ -201,6 +201,8 @@ impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Failure {
         let failure = Failure::new(Exit::Disk, error.to_string());
         match error {
+            StoreError::Dropped(_) => Failure::new(Exit::Failed, error.to_string())
+                .hint("`cessfs repair NAME` sends again what this machine has of it, and names what it has not"),
             StoreError::Full => failure.hint(FREE_SOME_SPACE),
             StoreError::Poisoned => failure.hint("unmount and mount again; `cessfs doctor` looks at the disk"),
             _ => failure,

@@ -101,7 +101,11 @@ pub trait ChunkStore: Send + Sync + 'static {
     /// Another machine has taken the volume over: nothing that is changed here will ever be sent.
     fn is_fenced(&self) -> bool;
     /// Seals the open pack (with whatever delta is pending) and resolves when every pack sealed so far is Confirmed.
-    /// Never fails by itself while the network is away: it waits.
+    /// Where the chain is known to have dropped one that was, what this machine has of it is waited for in others; what it has
+    /// not is not. Never fails by itself while the network is away: it waits.
+    ///
+    /// # Errors
+    /// The local journal failed; or a pack was dropped that nobody sends again unasked.
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>>;
 }
 

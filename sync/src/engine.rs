@@ -456,12 +456,12 @@ impl ChunkStore for Engine {
     }
 
     fn settle(&self) -> BoxFuture<'static, Result<(), StoreError>> {
-        let (builder, ledger, tasks) = (self.builder.clone(), self.ledger.clone(), self.tasks.clone());
+        let (builder, upkeep, tasks) = (self.builder.clone(), self.upkeep.clone(), self.tasks.clone());
         async move {
             let seal = move || builder.seal(CutCause::Forced);
             let sealed = tasks.blocking(seal).await;
             sealed.unwrap_or_else(|Gone| Err(stopped()))?;
-            ledger.confirmed().await
+            upkeep.arrived().await
         }
         .boxed()
     }

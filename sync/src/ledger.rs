@@ -198,14 +198,20 @@ impl Ledger {
 
     /// Whether the next pack should carry all metadata. The first of an epoch after the first one does: it closes what
     /// other writers may still send. Later ones do when they are nearly free, or when what recovery would have to read
-    /// has doubled since the last.
+    /// has doubled since the last; or when what a recovery would begin with may not be there any more.
     pub(crate) fn checkpoint_due(&self) -> bool {
         let lineage = *self.lineage.lock();
+        let sight = self.sight.read();
         let packs = self.packs.read();
         let Some((_, newest)) = packs.last_key_value() else {
             return lineage.epoch > 1;
         };
         if newest.epoch < lineage.epoch {
+            return true;
+        }
+        let mut newest_first = packs.values().rev();
+        let checkpoint = newest_first.find(|pack| pack.kind == PackKind::Checkpoint);
+        if sight.is_any_unseen_from(checkpoint.map_or(PackSeq(0), |pack| pack.seq)) {
             return true;
         }
         let (since_packs, since_bytes, checkpoint_bytes) = metadata(&packs);
@@ -440,17 +446,28 @@ impl Ledger {
         self.version.until(|now| *now != version).await;
     }
 
+    /// The newest pack there is; 0: none.
+    pub(crate) fn newest(&self) -> PackSeq {
+        self.packs.read().last_key_value().map_or(PackSeq(0), |(seq, _)| *seq)
+    }
+
+    /// Whether whoever waits for a change may go on waiting.
+    ///
+    /// # Errors
+    /// There will be none, and why.
+    pub(crate) fn may_change(&self) -> Result<(), StoreError> {
+        self.failed.lock().clone().map_or(Ok(()), Err)
+    }
+
     /// Waits until every pack that exists now is Confirmed.
     pub(crate) async fn confirmed(&self) -> Result<(), StoreError> {
-        let last = self.packs.read().last_key_value().map(|(seq, _)| *seq);
+        let last = self.newest();
         loop {
             let version = self.version();
-            if self.unconfirmed().iter().all(|pack| Some(pack.seq) > last) {
+            if self.unconfirmed().iter().all(|pack| pack.seq > last) {
                 return Ok(());
             }
-            if let Some(error) = self.failed.lock().clone() {
-                return Err(error);
-            }
+            self.may_change()?;
             self.changed_since(version).await;
         }
     }

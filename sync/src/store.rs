@@ -14,6 +14,7 @@ pub use self::mem::MemStore;
 pub use self::redb::RedbBackend;
 pub use self::sled::SledBackend;
 
+use cessfs_crypto::PackSeq;
 use std::sync::Arc;
 
 /// An atomic set of changes. Later operations on the same key win.
@@ -62,6 +63,9 @@ pub enum StoreError {
     /// An earlier change failed; what is in memory may be ahead of the disk.
     #[error("the local journal failed earlier and takes no more changes")]
     Poisoned,
+    /// The network was waited for, and has lost this pack; with repair switched off nobody sends it again.
+    #[error("pack {} was on the network and is not there any more, and repair is switched off", .0.0)]
+    Dropped(PackSeq),
 }
 
 /// One record of a scan.

@@ -21,6 +21,7 @@
 //! no snapshot needs it and history may end there. Every step is journaled before its effect, and may be interrupted anywhere.
 //! Refuses to move or delete anything while it is not known what lives.
 
+mod arrival;
 mod collect;
 mod deleting;
 mod emptying;
@@ -181,9 +182,8 @@ pub(crate) struct Upkeep {
     alone: tokio::sync::Mutex<()>,
     /// What lives, as last counted.
     counted: Mutex<Option<usage::Counted>>,
-    /// Packs that stay and were copied in this run, with when they are again at the earliest (monotonic); `None`: nothing of them is
-    /// left to do.
-    copied: Mutex<BTreeMap<PackSeq, Option<Duration>>>,
+    /// Packs that stay and were copied in this run.
+    copied: Mutex<BTreeMap<PackSeq, repair::Copied>>,
     /// Lost chunks as last told, by their number and the sum of their ids; and the packs they are in.
     told_lost: Mutex<(usize, u128)>,
     told_packs: Mutex<HashSet<PackSeq>>,

@@ -9,6 +9,7 @@ mod faults;
 mod forks;
 mod heights;
 mod hopeless;
+mod purged;
 mod rig;
 mod sight;
 mod snapshots;

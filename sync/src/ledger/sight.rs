@@ -2,7 +2,7 @@
 //!
 //! | which | since | until | meanwhile |
 //! |---|---|---|---|
-//! | unseen | the territory expired, was bought again, or is charged for less than was stored | the chain shows the pack again | counts as Stored, and content in it is sent again if it is submitted |
+//! | unseen | the territory expired, was bought again, or is charged for less than was stored | the chain shows the pack again | counts as Stored, and content in it is sent again if it is submitted; whoever waits for the network waits for it, too; the next pack is a checkpoint, if it would be read before this one |
 //! | inherited | a recovery | this machine made itself known, and the list was read after whoever wrote before has stopped deleting | content in it is sent again if it is submitted |
 //!
 //! Content that the recovered tree names stays where it is, whoever deletes beside it (`docs/decisions/0020-two-machines.md`), so
@@ -39,6 +39,11 @@ impl Sight {
             },
             inherited: store.get(INHERITED_KEY)?.is_some(),
         })
+    }
+
+    /// This pack or a later one is to be seen again, or was when it was given up.
+    pub(super) fn is_any_unseen_from(&self, seq: PackSeq) -> bool {
+        self.unseen.range(seq..).next().is_some()
     }
 }
 
@@ -119,7 +124,7 @@ impl Ledger {
         seqs.iter().filter(is_confirmed).copied().collect()
     }
 
-    pub(super) fn is_unseen(&self, seq: PackSeq) -> bool {
+    pub(crate) fn is_unseen(&self, seq: PackSeq) -> bool {
         self.sight.read().unseen.contains(&seq)
     }
 

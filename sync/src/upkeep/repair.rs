@@ -17,6 +17,7 @@ use crate::ledger::{DrainCause, PackRecord, PackState};
 use crate::limits::{COPY_RETRY, EXPLORE_ONE_IN, REPAIR_ROUND_BYTES};
 use cessfs_crypto::PackSeq;
 use std::sync::Arc;
+use std::time::Duration;
 
 /// What a repair did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,6 +32,15 @@ pub struct RepairReport {
     pub lost: Vec<PackSeq>,
     /// Packs that were deleted after it.
     pub deleted: Vec<PackSeq>,
+}
+
+/// What became of a pack that stays and was copied.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Copied {
+    /// Nothing of it is left to do: all that lay in it lies in packs up to this one.
+    UpTo(PackSeq),
+    /// Something is left behind, and tried again at this time (monotonic) at the earliest.
+    Partly(Duration),
 }
 
 impl Upkeep {
@@ -74,8 +84,11 @@ impl Upkeep {
             },
             false => {
                 let copied = self.copy(pack.seq).await?;
-                let again = (!copied.is_all).then(|| self.clock.monotonic() + COPY_RETRY);
-                self.copied.lock().insert(pack.seq, again);
+                let done = match copied.is_all {
+                    true => Copied::UpTo(self.ledger.head()),
+                    false => Copied::Partly(self.clock.monotonic() + COPY_RETRY),
+                };
+                self.copied.lock().insert(pack.seq, done);
                 copied
             }
         };
@@ -95,8 +108,8 @@ impl Upkeep {
         let copied = self.copied.lock().clone();
         let rests = |seq| match copied.get(&seq) {
             None => false,
-            Some(None) => true,
-            Some(Some(again)) => !all && now < *again,
+            Some(Copied::UpTo(_)) => true,
+            Some(Copied::Partly(again)) => !all && now < *again,
         };
         let wants = |pack: &&Arc<PackRecord>| {
             let grade = self.grade(pack.seq);

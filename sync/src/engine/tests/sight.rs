@@ -15,24 +15,25 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::runtime::Handle;
 
-async fn territory(rig: &Rig) -> Territory {
+pub(super) async fn territory(rig: &Rig) -> Territory {
     let asked = rig.world.chain.territory("main").await;
     asked.expect("the chain answers").expect("there is one")
 }
 
 /// Everything that was stored is gone, at the chain and at the miners.
-fn purge(rig: &Rig) {
+pub(super) fn purge(rig: &Rig) {
     for fid in rig.world.chain.stored() {
         (0..12).for_each(|number| rig.world.miners.lose(number, fid));
     }
     rig.world.chain.purge();
 }
 
+/// Others are not waited for.
 async fn send_again(rig: &Rig, engine: &Engine, chunks: &[Chunk]) {
     rig.submit(engine, chunks);
-    engine.settle().await.expect("settle");
+    engine.seal().expect("seal");
     for (id, _) in chunks {
-        assert_eq!(engine.standing(*id), Standing::Confirmed);
+        eventually("it is there again", || engine.standing(*id) == Standing::Confirmed).await;
     }
 }
 
