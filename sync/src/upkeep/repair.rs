@@ -7,15 +7,19 @@
 //! | 4, 5 | rewritten at once, and sent ahead of everything else |
 //! | below 4 | what this machine has is rewritten; if something lives in the pack that it has not, the pack is Lost: it stays, the files are named, and miners are asked again |
 //!
+//! A pack that stays (a snapshot needs it) keeps its metadata, which cannot be copied: a checkpoint after it tells the tree without it.
+//!
 //! The worst go first; one choice in ten is random, so that a pack that cannot be rewritten never keeps others waiting for ever.
 
 use super::emptying::Emptied;
 use super::health::Grade;
 use super::{Upkeep, UpkeepError, is_pinned};
+use crate::builder::Checkpoint;
 use crate::dice::Dice;
 use crate::ledger::{DrainCause, PackRecord, PackState};
 use crate::limits::{COPY_RETRY, EXPLORE_ONE_IN, REPAIR_ROUND_BYTES};
-use cessfs_crypto::PackSeq;
+use cessfs_crypto::{PackKind, PackSeq};
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -48,6 +52,15 @@ impl Upkeep {
     pub(super) async fn repair_round(self: &Arc<Self>, all: bool) -> Result<RepairReport, UpkeepError> {
         // Asked once: a snapshot that is deleted meanwhile makes no pack one that may drain.
         let pinned = self.builder.pinned();
+        let rewritten = self.rewrite(all, pinned).await;
+        // Where what moves found no room, too: a checkpoint takes little.
+        let secured = self.secure_tree(all, pinned).await;
+        let report = rewritten?;
+        secured?;
+        Ok(report)
+    }
+
+    async fn rewrite(self: &Arc<Self>, all: bool, pinned: Option<PackSeq>) -> Result<RepairReport, UpkeepError> {
         let chosen = self.choose(all, pinned);
         let stays = |pack: &Arc<PackRecord>| is_pinned(pack, pinned) || pack.beside;
         let (staying, leaving): (Vec<_>, Vec<_>) = chosen.into_iter().partition(stays);
@@ -99,6 +112,34 @@ impl Upkeep {
         Ok(copied)
     }
 
+    /// Seals a checkpoint where a damaged pack stays, and none after it is known or on its way. Chunks are copied out of such a pack,
+    /// metadata is not: when that is lost, whoever recovers gets no further than to the pack before it, whatever was sent since.
+    async fn secure_tree(self: &Arc<Self>, all: bool, pinned: Option<PackSeq>) -> Result<(), UpkeepError> {
+        let packs = self.ledger.all();
+        let own = || packs.iter().filter(|pack| !pack.beside);
+        let mut checkpoints = own().filter(|pack| pack.kind == PackKind::Checkpoint);
+        let checkpoint = checkpoints.rfind(|pack| pack.state <= PackState::Confirmed);
+        let since = checkpoint.map_or(PackSeq(0), |pack| pack.seq);
+        let stays = |pack: &&Arc<PackRecord>| match pack.state {
+            PackState::Confirmed => is_pinned(pack, pinned),
+            PackState::Draining => pack.drain.is_some_and(|drain| drain.checkpoint.is_none()),
+            state => state == PackState::Lost,
+        };
+        let staying = own().filter(|pack| pack.seq >= since).filter(stays);
+        let worst = staying.map(|pack| self.grade(pack.seq)).max();
+        let Some(worst) = worst.filter(|grade| is_damaged(*grade, all)) else {
+            return Ok(());
+        };
+        let builder = self.builder.clone();
+        match self.blocking(move || builder.seal_checkpoint(&HashSet::new())).await? {
+            Checkpoint::Sealed(seq) if worst >= Grade::Urgent => self.pipeline.prefer(seq),
+            // Where another pack is doubted, the checkpoint comes when that is replaced, or in the next round.
+            Checkpoint::Sealed(_) | Checkpoint::Later => {}
+            Checkpoint::Nothing => return Err(UpkeepError::NobodyKnows),
+        }
+        Ok(())
+    }
+
     /// Which packs to rewrite now.
     fn choose(&self, all: bool, pinned: Option<PackSeq>) -> Vec<Arc<PackRecord>> {
         let packs = self.ledger.all();
@@ -117,7 +158,7 @@ impl Upkeep {
             let worth = match pack.state {
                 // Copied away already, and kept for its metadata only.
                 PackState::Confirmed if stays && (nothing_lies(pack.seq) || pack.chunks == 0) => false,
-                PackState::Confirmed => grade >= Grade::Rewrite || all && grade > Grade::Whole,
+                PackState::Confirmed => is_damaged(grade, all),
                 // It goes, but not before a snapshot made since does.
                 PackState::Draining => is_pinned(pack, pinned) && grade >= Grade::Rewrite,
                 // Found again, or tried again because somebody asked.
@@ -152,6 +193,11 @@ impl Upkeep {
                 .is_none_or(|pack| pack.state >= PackState::Confirmed)
         })
     }
+}
+
+/// It is to be rewritten. `all`: whatever is not whole is.
+fn is_damaged(grade: Grade, all: bool) -> bool {
+    grade >= Grade::Rewrite || all && grade > Grade::Whole
 }
 
 /// A pack that may be rewritten: how bad it is, and its bytes.

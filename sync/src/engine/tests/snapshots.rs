@@ -1,5 +1,6 @@
 //! What only a snapshot needs: it stays where a snapshot finds it, also when it moves, and on another machine.
 
+use super::purged::found;
 use super::rig::{Chunk, Rig};
 use super::upkeep::{Owner, forget, holders, lose_columns, name, open, open_on, packs, seq_of};
 use crate::builder::Checkpoint;
@@ -8,7 +9,7 @@ use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::ledger::{DrainCause, PackState};
 use crate::recovery::{Archive, ArchiveParts, At, Continuation, install, survey};
-use crate::sim::{Fault, SimEntropy};
+use crate::sim::{Fault, SimEntropy, SimMiners};
 use crate::store::MemStore;
 use crate::upkeep::Depth;
 use cessfs_crypto::PackSeq;
@@ -143,7 +144,8 @@ async fn a_pack_that_stays_and_cannot_be_read_costs_no_pack_per_round() {
         assert_eq!((repaired.chunks, repaired.packs), (0, vec![PackSeq(1)]));
     }
     rig.world.clock.sleep(Duration::from_secs(300)).await;
-    assert_eq!(engine.status().packs, [(PackState::Confirmed, 1)].into());
+    // The one beside it is the checkpoint that tells the tree without it.
+    assert_eq!(engine.status().packs, [(PackState::Confirmed, 2)].into());
     for number in &first[7..10] {
         rig.world.miners.set_fault(*number, None);
     }
@@ -180,4 +182,55 @@ async fn a_pack_that_stays_and_was_lost_is_copied_when_its_miners_are_back() {
     assert_eq!(engine.pack_state(PackSeq(1)), Some(PackState::Confirmed));
     assert!(seq_of(&engine, all[0][0].0) > PackSeq(1));
     rig.assert_fetch(&engine, &all[0]).await;
+}
+
+/// So many miners of a pack lose their columns of it.
+fn lose_columns_of(rig: &Rig, engine: &Engine, seq: PackSeq, count: usize) {
+    let pack = engine.ledger.get(seq).expect("known");
+    for column in &pack.columns[..count] {
+        let holder = column.miner.expect("stored");
+        rig.world.miners.lose(SimMiners::number(holder), pack.encoded().fid);
+    }
+}
+
+/// The second of four packs that a snapshot needs is damaged, repaired as far as that goes, and lost.
+async fn tree_beyond_a_pack_that_stays(seed: u64, chunks_in_it: usize) {
+    let rig = Rig::new(16, seed);
+    let owner = Arc::new(Owner::default());
+    let engine = open(&rig, &owner);
+    owner.talk();
+    for seq in 1..=4 {
+        let chunks = rig.chunks(if seq == 2 { chunks_in_it } else { 1 }, 5000);
+        name(&owner, &chunks);
+        rig.submit(&engine, &chunks);
+        engine.settle().await.expect("settle");
+    }
+    owner.pin(Some(PackSeq(4)));
+    let damaged = PackSeq(2);
+    assert_eq!(
+        engine.ledger.get(damaged).expect("sealed").chunks as usize,
+        chunks_in_it
+    );
+    lose_columns_of(&rig, &engine, damaged, 5);
+    engine.scrub(Depth::Sample, Some(u64::MAX)).await.expect("scrub");
+    engine.repair().await.expect("repair");
+    engine.settle().await.expect("settle");
+    let sealed = engine.ledger.newest();
+    engine.repair().await.expect("repair");
+    assert_eq!(engine.ledger.newest(), sealed, "one is enough");
+    lose_columns_of(&rig, &engine, damaged, 12);
+    drop(engine);
+    let (plan, _) = found(&rig).await;
+    assert!(plan.head >= PackSeq(4), "{plan:?}");
+    assert_eq!(plan.missing, []);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_pack_that_stays_does_not_take_the_newest_tree_with_it() {
+    tree_beyond_a_pack_that_stays(346, 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nor_does_one_that_has_metadata_only() {
+    tree_beyond_a_pack_that_stays(347, 0).await;
 }
