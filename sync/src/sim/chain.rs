@@ -58,6 +58,8 @@ struct State {
     territory: Option<Territory>,
     /// Files that are listed, and cannot be shown.
     hidden: Vec<Fid>,
+    /// Files that are shown, and not listed.
+    unlisted: Vec<Fid>,
     /// Deals that are nonsense.
     garbled: Vec<Fid>,
     /// Files that are.
@@ -239,6 +241,11 @@ impl SimChain {
     /// These files are listed, but not shown.
     pub fn hide(&self, fids: &[Fid]) {
         self.state.lock().hidden = fids.to_vec();
+    }
+
+    /// These files are shown, but not listed.
+    pub fn unlist(&self, fids: &[Fid]) {
+        self.state.lock().unlisted = fids.to_vec();
     }
 
     /// The territory was given up and bought again at this block: it begins anew, Active.
@@ -575,7 +582,8 @@ impl Chain for SimChain {
         self.answer(|state| {
             let born = state.files.iter().filter(|(_, (born, _))| *born <= height);
             let there = born.filter(|(fid, _)| state.deleted.get(fid).is_none_or(|from| *from > height));
-            there.map(|(fid, _)| *fid).collect()
+            let fids = there.map(|(fid, _)| *fid);
+            fids.filter(|fid| !state.unlisted.contains(fid)).collect()
         })
     }
 

@@ -4,7 +4,7 @@
 //! there counts as dropped by all its miners: a repair sends again what this machine has of it, and the rest is told.
 
 use super::health::Verdict;
-use super::{Upkeep, UpkeepError};
+use super::{Upkeep, UpkeepError, is_pinned};
 use crate::chain::{Head, StoredFile, TerritoryState};
 use crate::ledger::{Drain, DrainCause, PackRecord, PackState};
 use crate::limits::{BLOCK_SECONDS, COLUMNS, DECLARE_MORTAL_BLOCKS, SURVEYS_IN_FLIGHT, UPKEEP_TICK};
@@ -101,9 +101,11 @@ impl Upkeep {
     }
 
     async fn is_there(&self, pack: &PackRecord, is_listed: bool) -> Result<bool, UpkeepError> {
-        if !is_listed {
-            return Ok(false);
-        }
+        Ok(is_listed && self.is_ours(pack).await?)
+    }
+
+    /// The file under the pack's id is this pack, and this account's.
+    async fn is_ours(&self, pack: &PackRecord) -> Result<bool, UpkeepError> {
         let account = self.chain.account();
         let encoded = pack.encoded();
         let file = self.file_of(pack).await?;
@@ -159,8 +161,8 @@ impl Upkeep {
         let older = packs
             .iter()
             .filter(|pack| pack.epoch < epoch && pack.state == PackState::Confirmed);
-        let gone = older.filter(|pack| !listed.contains(&pack.encoded().fid));
-        let gone: HashSet<PackSeq> = gone.map(|pack| pack.seq).collect();
+        let unlisted = older.filter(|pack| !listed.contains(&pack.encoded().fid));
+        let (gone, mut unseen) = self.part_unlisted(unlisted.cloned().collect()).await?;
         let now_s = self.clock.wall().as_secs();
         let upkeep = self.clone();
         self.blocking(move || {
@@ -181,12 +183,37 @@ impl Upkeep {
                     });
                 })?;
             }
-            let living = gone.iter().filter(|seq| !is_dead(seq)).copied().collect::<Vec<_>>();
-            if !living.is_empty() {
-                upkeep.ledger.mark_unseen(living)?;
+            unseen.extend(gone.iter().filter(|seq| !is_dead(seq)));
+            if !unseen.is_empty() {
+                upkeep.ledger.mark_unseen(unseen)?;
             }
             upkeep.ledger.settle_inheritance()
         })
         .await
+    }
+
+    /// Of packs that the list lacks, those that are gone unless something lives in them, and those that are not, whatever lives: a
+    /// snapshot needs them, or the file is there. A list may be short because a node withholds, or because the chain dropped it
+    /// with another territory, and what is forgotten here can be neither read nor given back any more.
+    async fn part_unlisted(
+        &self,
+        packs: Vec<Arc<PackRecord>>,
+    ) -> Result<(HashSet<PackSeq>, Vec<PackSeq>), UpkeepError> {
+        let pinned = self.builder.pinned();
+        let (kept, others): (Vec<_>, Vec<_>) = packs.into_iter().partition(|pack| is_pinned(pack, pinned));
+        let mut unseen: Vec<PackSeq> = kept.into_iter().map(|pack| pack.seq).collect();
+        let looks = others.into_iter().map(|pack| async move {
+            let ours = self.is_ours(&pack).await;
+            (pack.seq, ours)
+        });
+        let mut looks = futures::stream::iter(looks).buffer_unordered(SURVEYS_IN_FLIGHT);
+        let mut gone = HashSet::new();
+        while let Some((seq, ours)) = looks.next().await {
+            match ours? {
+                true => unseen.push(seq),
+                false => drop(gone.insert(seq)),
+            }
+        }
+        Ok((gone, unseen))
     }
 }

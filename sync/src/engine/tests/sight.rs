@@ -186,3 +186,34 @@ async fn content_of_a_pack_that_the_old_machine_deletes_is_sent_again_by_the_new
     eventually("it is trusted", || new.standing(living) == Standing::Confirmed).await;
     rig.assert_fetch(&new, dead).await;
 }
+
+/// A node withholds what there is, or the chain dropped the list with another territory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_short_list_lacks_is_not_forgotten_while_a_snapshot_needs_it_or_the_file_is_there() {
+    let rig = Rig::new(12, 424);
+    let owner = Arc::new(Owner::default());
+    let old = open(&rig, &owner);
+    owner.talk();
+    // Of the first two nothing lives; the first is a snapshot's.
+    let packs = packs(&rig, &old, 3, 1).await;
+    name(&owner, &packs[2]);
+    drop(old);
+    owner.pin(Some(PackSeq(1)));
+    let store = recover(&rig, 3).await;
+    rig.world.chain.unlist(&rig.world.chain.stored());
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let new = start(&rig, &owner, store, &dir);
+    rig.submit(&new, &rig.chunks(1, 5000));
+    new.settle().await.expect("settle");
+    eventually("stock is taken", || !new.ledger.inherits()).await;
+    for seq in 1..=3 {
+        assert_eq!(new.pack_state(PackSeq(seq)), Some(PackState::Confirmed));
+    }
+    new.collect(true).await.expect("count");
+    rig.world.chain.unlist(&[]);
+    eventually("they are seen again", || new.ledger.unseen().is_empty()).await;
+    rig.assert_fetch(&new, &packs.concat()).await;
+    new.replay(PackSeq(1), Box::new(|_| Ok(())))
+        .await
+        .expect("the snapshot's tree");
+}
