@@ -25,7 +25,7 @@ use futures::StreamExt;
 use std::ops::Range;
 use std::time::Duration;
 
-/// Since when one pack has not been given back whole, in this run, while enough miners answered.
+/// Since when one pack has not been given back whole, in this run, while enough miners answered, its own or others.
 #[derive(Default)]
 pub(super) struct Patience(Option<Duration>);
 
@@ -89,7 +89,7 @@ impl Pipeline {
         }
         let what: Vec<&str> = troubles.iter().map(|trouble| trouble.what.as_str()).collect();
         let what = what.join("; ");
-        if !self.is_over(patience, &troubles) {
+        if !self.is_over(pack, patience, &troubles).await {
             return Err(Blocked::ReadBack(what));
         }
         // The network may have given a column to somebody else meanwhile (F6).
@@ -116,12 +116,17 @@ impl Pipeline {
         self.confirmed.lock().get(&seq).copied()
     }
 
-    /// The miners that did not give their columns back had their time.
-    fn is_over(&self, patience: &mut Patience, troubles: &[Trouble]) -> bool {
+    /// The miners that did not give their columns back had their time. It passes only while this machine's own network is there: so
+    /// many of the twelve answer, or others in place of those that lack.
+    async fn is_over(&self, pack: &PackRecord, patience: &mut Patience, troubles: &[Trouble]) -> bool {
         let silent = troubles.iter().filter(|trouble| !trouble.answered).count();
-        if COLUMNS - silent < READ_BACK_ANSWERS_MIN {
-            patience.0 = None;
-            return false;
+        let lacking = READ_BACK_ANSWERS_MIN.saturating_sub(COLUMNS - silent);
+        if lacking > 0 {
+            let holders = pack.columns.iter().filter_map(|column| column.miner).collect();
+            if !self.miners.reaches(lacking, &holders).await {
+                patience.0 = None;
+                return false;
+            }
         }
         let now = self.clock.monotonic();
         let since = *patience.0.get_or_insert(now);

@@ -193,6 +193,37 @@ async fn while_the_network_is_away_no_pack_is_doubted() {
     assert_eq!(engine.status().packs.get(&PackState::Confirmed), Some(&1));
 }
 
+/// Nine of the twelve are silent, or all there are. The others show whose fault it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_of_which_hardly_a_miner_answers_is_sent_again_while_others_do() {
+    let rig = Rig::new(24, 60);
+    let owner = Arc::new(Owner::default());
+    let engine = open_on(&rig, rig.store.clone(), &owner, impatient);
+    let chunks = rig.chunks(2, 5000);
+    name(&owner, &chunks);
+    rig.submit(&engine, &chunks);
+    let settled = tokio::spawn(engine.settle());
+    eventually("all have reported, and that is not final", || {
+        !rig.world.chain.stored().is_empty()
+    })
+    .await;
+    let silent = holders(&engine, chunks[0].0)[..9].to_vec();
+    (0..24).for_each(|number| rig.world.miners.set_fault(number, Some(Fault::Gone)));
+    rig.blocked(&engine, |reason| matches!(reason, Blocked::ReadBack(_)))
+        .await;
+    rig.world.clock.sleep(READ_BACK * 8).await;
+    assert_eq!(engine.status().packs, [(PackState::Stored, 1)].into());
+
+    let others = (0..24).filter(|number| !silent.contains(number));
+    others.for_each(|number| rig.world.miners.set_fault(number, None));
+    engine.poke();
+    settled.await.expect("it goes on").expect("settle");
+    assert_eq!(engine.pack_state(PackSeq(1)), Some(PackState::Draining));
+    for (id, _) in &chunks {
+        assert_eq!(engine.standing(*id), Standing::Confirmed);
+    }
+}
+
 /// Dies after every record on the way into and out of a doubted pack: nothing is lost, declared twice, or told to be safe too early.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_after_any_record_of_a_replacement_loses_no_chunk_and_declares_nothing_twice() {
