@@ -4,6 +4,7 @@
 //! here only after it is in the store, and, where the caller asked for it, after it would survive a power cut.
 
 mod lineage;
+mod numbers;
 mod place;
 mod record;
 mod settled;
@@ -19,6 +20,7 @@ use crate::limits::{CHECKPOINT_BYTES_MIN, CHECKPOINT_PACKS_MAX, CHECKPOINT_PACKS
 use crate::store::{Batch, MetaStore, StoreError};
 use crate::watched::Watched;
 use cessfs_crypto::{ChunkId, PackKind, PackSeq};
+use numbers::Numbers;
 use parking_lot::{Mutex, RwLock};
 use sight::Sight;
 use std::collections::BTreeMap;
@@ -50,7 +52,7 @@ pub(crate) struct Ledger {
     packs: RwLock<BTreeMap<PackSeq, Arc<PackRecord>>>,
     /// Serialises changes; held over the store's commit and barrier.
     change: Mutex<()>,
-    last_seq: Mutex<PackSeq>,
+    numbers: Mutex<Numbers>,
     lineage: Mutex<Lineage>,
     /// The epoch of the writer that was seen; 0: none.
     fenced: AtomicU32,
@@ -124,7 +126,7 @@ impl Ledger {
             store,
             packs: RwLock::new(packs),
             change: Mutex::new(()),
-            last_seq: Mutex::new(PackSeq(stored.max(highest))),
+            numbers: Mutex::new(Numbers::new(stored.max(highest))),
             lineage: Mutex::new(lineage),
             fenced: AtomicU32::new(fenced),
             sight: RwLock::new(sight),
@@ -136,9 +138,7 @@ impl Ledger {
 
     /// A number no pack had before. It is journaled with the pack; one that never gets so far leaves no trace of it.
     pub(crate) fn take_seq(&self) -> PackSeq {
-        let mut last = self.last_seq.lock();
-        last.0 += 1;
-        *last
+        self.numbers.lock().take()
     }
 
     /// Epoch of the packs sealed here.
@@ -163,7 +163,12 @@ impl Ledger {
 
     /// The highest number that was taken here, or below which none may be.
     pub(crate) fn last_seq(&self) -> PackSeq {
-        *self.last_seq.lock()
+        self.numbers.lock().last()
+    }
+
+    /// No pack that was sealed here bears this number, though the open one, or one that was thrown away, may have taken it.
+    pub(crate) fn is_unused(&self, seq: PackSeq) -> bool {
+        self.numbers.lock().is_unused(seq)
     }
 
     /// Remembers that another machine has taken the volume over, or, with the epoch of this writer, that it has a copy.
@@ -330,6 +335,7 @@ impl Ledger {
         lineage.write(&mut batch);
         self.write(batch, Durable::Now)?;
         *self.lineage.lock() = lineage;
+        self.numbers.lock().sealed(seq);
         self.unsent_bytes.fetch_add(unsent_bytes(&record), Ordering::Relaxed);
         let before = self.packs.write().insert(seq, Arc::new(record));
         assert!(before.is_none(), "pack {} was sealed twice", seq.0);

@@ -9,7 +9,7 @@
 //!
 //! | its number | |
 //! |---|---|
-//! | above all that were taken here | a fork |
+//! | of no pack that was sealed here: above all of them, or taken and thrown away in this run | a fork |
 //! | that of a pack whose name never left this machine | a fork |
 //! | that of a pack that was declared | nothing: the name may be copied. If it is a fork, the next number shows it |
 //! | of another recovery's range, below | a fork, while nothing of this epoch was declared here; later it is the other one that ends |
@@ -116,10 +116,11 @@ impl Pipeline {
                 false => Kin::Harmless,
             };
         }
-        let last = self.ledger.last_seq();
-        if label.seq > last {
+        // The open pack may have taken it: nobody knows that outside.
+        if self.ledger.is_unused(label.seq) {
             return Kin::Fork;
         }
+        let last = self.ledger.last_seq();
         let is_fork = match self.ledger.get(label.seq) {
             Some(pack) if pack.encoded.is_none() => return Kin::Unclear,
             Some(pack) => !is_named_outside(&pack),

@@ -4,7 +4,7 @@ use super::rig::{Chunk, Rig, eventually};
 use super::upkeep::{Owner, name, open, packs};
 use crate::chunk_store::ChunkStore;
 use crate::engine::Engine;
-use crate::ledger::{Blocked, LAST_SEQ_KEY, Lineage};
+use crate::ledger::{Blocked, Drain, DrainCause, Durable, LAST_SEQ_KEY, Lineage, PackState};
 use crate::limits::EPOCH_SEQS;
 use crate::store::{Batch, MemStore, MetaStore};
 use cessfs_crypto::PackSeq;
@@ -72,6 +72,46 @@ async fn a_journal_that_was_put_back_declares_nothing_beside_what_was_sent_since
         assert!(!engine.is_fenced());
         rig.assert_fetch(&engine, &since).await;
     }
+}
+
+/// A deletion looks at the list while a pack is open whose number the newer copy has sent already.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_that_is_open_does_not_hide_the_one_that_a_copy_sent_under_its_number() {
+    let rig = Rig::new(12, 406);
+    let engine = rig.open();
+    send(&rig, &engine).await;
+    let older = copy(&rig.store);
+    send(&rig, &engine).await;
+    drop(engine);
+    let reverted = rig.open_on(older);
+    rig.submit(&reverted, &rig.chunks(1, 5000));
+    let going = reverted.ledger.update(PackSeq(1), Durable::Now, |pack| {
+        pack.state = PackState::Deleting;
+        pack.drain = Some(Drain {
+            cause: DrainCause::Dead,
+            since_s: 0,
+            checkpoint: None,
+        });
+    });
+    going.expect("journal");
+    let deleted = reverted.pipeline.delete(PackSeq(1)).await;
+    assert_eq!(deleted, Err(Blocked::Forked));
+    assert_eq!(rig.world.chain.deletions(), []);
+    is_stopped(&rig, &reverted).await;
+}
+
+/// A disk without room throws packs away that were just begun, with their numbers.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_number_that_was_thrown_away_does_not_hide_the_pack_that_a_copy_sent_under_it() {
+    let rig = Rig::new(12, 407);
+    let engine = rig.open();
+    send(&rig, &engine).await;
+    let older = copy(&rig.store);
+    send(&rig, &engine).await;
+    drop(engine);
+    let reverted = rig.open_on(older);
+    assert_eq!(reverted.ledger.take_seq(), PackSeq(2));
+    is_stopped(&rig, &reverted).await;
 }
 
 /// Both copies run: who comes second with a number stops, and the other goes on.
