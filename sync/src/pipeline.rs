@@ -269,7 +269,7 @@ impl Pipeline {
         }
     }
 
-    /// The body has done its duty, unless a snapshot needs it and no miner ever had it.
+    /// The body has done its duty, unless a snapshot needs it and miners never gave all of it back.
     async fn finish(&self, seq: PackSeq) {
         let pinned = self.builder.pinned();
         let stays = |pack: Arc<PackRecord>| {

@@ -1,6 +1,6 @@
 //! The reader: a chunk's plaintext from staging or from miners.
 //!
-//! A chunk that is still staged comes from there, also out of a pack that never came to the network and is kept for a snapshot. Otherwise its frame is read from the miners ([`Ranges`]). Promises (I9): what
+//! A chunk that is still staged comes from there, also out of a pack that never came to the network whole and is kept for a snapshot. Otherwise its frame is read from the miners ([`Ranges`]). Promises (I9): what
 //! it returns passed the frame's AEAD tag; anything else is an error that says how many answered. One fetch per chunk at a
 //! time, whoever asks.
 

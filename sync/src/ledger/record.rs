@@ -308,9 +308,11 @@ impl PackRecord {
         self.encoded.is_some() && self.columns.iter().all(|column| column.miner.is_some())
     }
 
-    /// Its body may rest on this disk: it is on its way, or it never was on the network, and a snapshot needs it.
+    /// Its body may rest on this disk: it is on its way, or it never came to the network whole, and a snapshot needs it.
     pub(crate) fn may_be_staged(&self) -> bool {
-        self.state < PackState::Confirmed || self.state == PackState::Draining && !self.was_stored()
+        let is_doubted = self.drain.is_some_and(|drain| drain.cause == DrainCause::Doubted);
+        self.state < PackState::Confirmed
+            || matches!(self.state, PackState::Draining | PackState::Lost) && (is_doubted || !self.was_stored())
     }
 
     /// Hashes; a pack past Sealed has them, unless it was doubted then.

@@ -34,9 +34,8 @@ impl Pipeline {
         self.refusals.forget(seq);
         self.advance(seq, Durable::Now, |pack| pack.state = PackState::Gone)
             .await?;
-        if !pack.was_stored() {
-            self.remove_body(seq).await;
-        }
+        // A snapshot may have kept it.
+        self.remove_body(seq).await;
         Ok(())
     }
 

@@ -130,6 +130,44 @@ async fn what_a_snapshot_needs_of_a_pack_that_was_declared_away_stays_on_this_di
     eventually("no body is left", || rig.staged() == 0).await;
 }
 
+/// The same where the chain has the pack, and hardly any of its miners do: this disk had it whole.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_snapshot_needs_of_a_pack_that_miners_never_gave_back_stays_on_this_disk() {
+    let rig = Rig::new(12, 912);
+    let owner = Arc::new(Owner::default());
+    owner.talk();
+    (0..9).for_each(|number| rig.world.miners.set_fault(number, Some(Fault::Forgets)));
+    let engine = open_on(&rig, rig.store.clone(), &owner, impatient);
+    let chunks = rig.chunks(3, 5000);
+    name(&owner, &chunks[..2]);
+    rig.submit(&engine, &chunks);
+    engine.seal().expect("seal");
+    let pack = seq_of(&engine, chunks[2].0);
+    let body = rig.staging().join(format!("{}.body", pack.0));
+    owner.pin(Some(pack));
+    let settled = tokio::spawn(engine.settle());
+    rig.blocked(&engine, |reason| matches!(reason, Blocked::ReadBack(_)))
+        .await;
+    // What they forgot is gone; what comes to them from now on is not.
+    (0..9).for_each(|number| rig.world.miners.set_fault(number, None));
+    for _ in 0..12 {
+        rig.world.miners.add();
+    }
+    settled.await.expect("no panic").expect("settle");
+    assert!(body.exists());
+    assert_eq!(engine.pack_state(pack), Some(PackState::Draining));
+    drop(engine);
+    let engine = open_on(&rig, rig.store.clone(), &owner, impatient);
+    assert!(body.exists(), "nor does the next run remove it");
+    engine.replay(pack, Box::new(|_| Ok(()))).await.expect("its metadata");
+    rig.assert_fetch(&engine, &chunks).await;
+    // Without the snapshot it goes.
+    owner.pin(None);
+    engine.settle().await.expect("settle");
+    engine.collect(false).await.expect("collect");
+    eventually("its body is gone", || !body.exists()).await;
+}
+
 /// Whoever recovers begins with the newest checkpoint, and must not find there what is nowhere.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_checkpoint_that_names_what_was_declared_away_is_not_sent() {
