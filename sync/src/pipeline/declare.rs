@@ -154,30 +154,20 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The territory to charge. Where the one that was configured when the pack was sealed is no more, it is the one configured now.
+    /// The territory to charge: the one that was configured when the pack was sealed, and if that is gone, or takes nothing of this size, the
+    /// one that is configured now. Otherwise such packs would hold every place among those on their way, for ever.
     async fn check_territory(&self, pack: &PackRecord) -> Result<String, Blocked> {
-        let mut name = pack.territory.as_str();
-        let mut found = self.chain.territory(name).await?;
-        let is_gone = |found: &Territory| found.state == TerritoryState::Expired;
-        if name != self.builder.config.territory && found.as_ref().is_none_or(is_gone) {
-            name = self.builder.config.territory.as_str();
-            found = self.chain.territory(name).await?;
-        }
+        let own = self.chain.territory(&pack.territory).await?;
+        let configured = self.builder.config.territory.as_str();
+        let found = match own {
+            Some(own) if pack.territory == configured || check_room(&own, pack.segments).is_ok() => Some(own),
+            _ => self.chain.territory(configured).await?,
+        };
         let Some(territory) = found else {
-            return Err(Blocked::NoTerritory(name.into()));
+            return Err(Blocked::NoTerritory(configured.into()));
         };
         self.builder.note_territory(&territory);
-        if territory.state != TerritoryState::Active {
-            return Err(Blocked::TerritoryInactive(format!("{name} is {:?}", territory.state)));
-        }
-        let needed = u128::from(pack.segments) * u128::from(SEGMENT_CHARGE_BYTES);
-        // Strictly more than needed must remain (facts 1.5).
-        if territory.remaining_bytes <= needed {
-            return Err(Blocked::TerritoryFull(format!(
-                "{name} has {} bytes left, the pack needs more than {needed}",
-                territory.remaining_bytes
-            )));
-        }
+        check_room(&territory, pack.segments)?;
         Ok(territory.name)
     }
 
@@ -221,4 +211,21 @@ impl Pipeline {
             }
         }
     }
+}
+
+/// The territory takes a pack of so many segments.
+fn check_room(territory: &Territory, segments: u32) -> Result<(), Blocked> {
+    let name = &territory.name;
+    if territory.state != TerritoryState::Active {
+        return Err(Blocked::TerritoryInactive(format!("{name} is {:?}", territory.state)));
+    }
+    let needed = u128::from(segments) * u128::from(SEGMENT_CHARGE_BYTES);
+    // Strictly more than needed must remain (facts 1.5).
+    if territory.remaining_bytes <= needed {
+        return Err(Blocked::TerritoryFull(format!(
+            "{name} has {} bytes left, the pack needs more than {needed}",
+            territory.remaining_bytes
+        )));
+    }
+    Ok(())
 }

@@ -56,6 +56,8 @@ struct State {
     lost_delete_replies: u32,
     faults: VecDeque<DeclareFault>,
     territory: Option<Territory>,
+    /// A territory beside that one.
+    other_territory: Option<Territory>,
     /// Files that are listed, and cannot be shown.
     hidden: Vec<Fid>,
     /// Files that are shown, and not listed.
@@ -115,6 +117,18 @@ impl SimChain {
         });
     }
 
+    /// Gives a territory beside `main`: bytes remaining, and state. Nothing is charged to it.
+    pub fn set_other_territory(&self, name: &str, remaining_bytes: u128, state: TerritoryState) {
+        let mut chain = self.state.lock();
+        let main = chain.territory.clone().expect("there is a territory");
+        chain.other_territory = Some(Territory {
+            name: name.into(),
+            remaining_bytes,
+            state,
+            ..main
+        });
+    }
+
     /// Whether the RPC can be reached.
     pub fn set_away(&self, away: bool) {
         self.state.lock().away = away;
@@ -132,15 +146,7 @@ impl SimChain {
 
     /// How often each fid was declared.
     pub fn declarations(&self) -> Vec<(Fid, u32)> {
-        let mut taken: Vec<_> = self
-            .state
-            .lock()
-            .taken
-            .iter()
-            .map(|(fid, times)| (*fid, *times))
-            .collect();
-        taken.sort();
-        taken
+        sorted(&self.state.lock().taken)
     }
 
     /// The answers to the next deletions are lost, though they count.
@@ -150,15 +156,7 @@ impl SimChain {
 
     /// How often the deletion of each fid was asked for.
     pub fn deletions(&self) -> Vec<(Fid, u32)> {
-        let mut calls: Vec<_> = self
-            .state
-            .lock()
-            .delete_calls
-            .iter()
-            .map(|(fid, times)| (*fid, *times))
-            .collect();
-        calls.sort();
-        calls
+        sorted(&self.state.lock().delete_calls)
     }
 
     /// The file was deleted at the best head.
@@ -403,6 +401,12 @@ fn take(state: &mut State, owner: AccountId, declaration: Declaration, height: u
     state.deals.insert(declaration.fid, deal);
 }
 
+fn sorted(times: &HashMap<Fid, u32>) -> Vec<(Fid, u32)> {
+    let mut times: Vec<_> = times.iter().map(|(fid, times)| (*fid, *times)).collect();
+    times.sort();
+    times
+}
+
 /// What is charged for the files there are.
 fn used_bytes(state: &State) -> u128 {
     let there = state.files.iter().filter(|(fid, _)| !state.deleted.contains_key(*fid));
@@ -450,10 +454,11 @@ impl Chain for SimChain {
 
     fn territory(&self, name: &str) -> BoxFuture<'static, Result<Option<Territory>, ChainError>> {
         self.answer(|state| {
-            let territory = state.territory.as_ref().filter(|territory| territory.name == name);
+            let mut known = state.territory.iter().chain(&state.other_territory);
+            let territory = known.find(|territory| territory.name == name)?;
             Some(Territory {
                 used_bytes: used_bytes(state),
-                ..territory?.clone()
+                ..territory.clone()
             })
         })
     }

@@ -9,6 +9,7 @@ use crate::clock::Clock;
 use crate::engine::Engine;
 use crate::fragment_store::Fid;
 use crate::ledger::{Blocked, PackState};
+use crate::limits::{PACKS_IN_FLIGHT, SEGMENT_BYTES, SEGMENT_CHARGE_BYTES};
 use crate::sim::Fault;
 use crate::upkeep::UpkeepConfig;
 use cessfs_crypto::PackSeq;
@@ -314,4 +315,40 @@ async fn a_territory_that_is_gone_gives_way_to_the_one_configured_now() {
         .expect("chain")
         .expect("stored");
     assert_eq!(file.owners[0].2, b"main");
+}
+
+/// Nor do packs wait for one that is there, and takes nothing: they would hold every place among those on their way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_territory_that_takes_nothing_gives_way_to_the_one_configured_now() {
+    let full = (u128::from(SEGMENT_CHARGE_BYTES), TerritoryState::Active);
+    for (room, state) in [full, (1 << 40, TerritoryState::Frozen)] {
+        let rig = Rig::new(12, 415);
+        let chain = &rig.world.chain;
+        chain.set_other_territory("left", room, state);
+        let mut config = rig.world.config(&rig.staging());
+        config.territory = "left".into();
+        config.backlog_bound_bytes = 8 * SEGMENT_BYTES as u64;
+        let engine = rig.world.engine(config, rig.store.clone()).expect("open");
+        engine.start();
+        let chunks = rig.chunks(PACKS_IN_FLIGHT + 1, 5000);
+        for chunk in &chunks {
+            rig.submit(&engine, std::slice::from_ref(chunk));
+            engine.seal().expect("seal");
+        }
+        eventually("every place is taken", || {
+            let waiting = engine.status().underway.into_iter();
+            waiting.filter(|pack| pack.blocked.is_some()).count() == PACKS_IN_FLIGHT
+        })
+        .await;
+        drop(engine);
+        let engine = rig.open();
+        engine.settle().await.expect("settle");
+        rig.assert_fetch(&engine, &chunks).await;
+        let stored = chain.stored();
+        assert_eq!(stored.len(), PACKS_IN_FLIGHT + 1);
+        for fid in stored {
+            let file = chain.file(fid, Head::Best).await.expect("chain").expect("stored");
+            assert_eq!(file.owners[0].2, b"main");
+        }
+    }
 }
