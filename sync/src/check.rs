@@ -2,16 +2,18 @@
 //!
 //! Reads all records of packs and of places of chunks, and every staged body of a pack that is not confirmed, chunk by chunk.
 //! Puts right only what changes nothing for anybody: a place in a pack that is not known counts for nothing and may go, a
-//! counter that is behind what is there may catch up, a body of no pack may go (an opening engine would remove it).
+//! counter that is behind what is there may catch up, a body of no pack may go (an opening engine would remove it). A pack whose record
+//! cannot be read is not known and yet there: its places and its body stay, since a rebuilt journal takes the body up again.
 
-use crate::ledger::{LAST_SEQ_KEY, PackRecord, PackState, Place, pack_key};
+use crate::ledger::{LAST_SEQ_KEY, Ledger, PackRecord, PackState, Place, pack_key};
 use crate::pack::{Directory, FOOTER_SEALED_BYTES, Footer};
 use crate::staging::{Staging, store_error};
 use crate::store::{Batch, MetaStore, StoreError};
 use cessfs_crypto::{FrameId, PackSeq, VolumeKeys};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::sync::Arc;
 
 /// Records read per scan.
 const SCAN_RECORDS: usize = 256;
@@ -45,6 +47,8 @@ struct Check<'a> {
     keys: &'a VolumeKeys,
     staging: Staging,
     packs: BTreeMap<PackSeq, PackRecord>,
+    /// Packs of which no more than the number can be read.
+    doubtful: BTreeSet<PackSeq>,
     repairs: Batch,
     report: PackCheck,
 }
@@ -64,6 +68,7 @@ pub fn check_packs(
         keys,
         staging: Staging::open(staging_dir)?,
         packs: BTreeMap::new(),
+        doubtful: BTreeSet::new(),
         repairs: Batch::new(),
         report: PackCheck::default(),
     };
@@ -82,6 +87,14 @@ pub fn check_packs(
         store.barrier()?;
     }
     Ok(check.report)
+}
+
+/// An engine takes this journal: it can read every record of a pack, and where the volume stands.
+///
+/// # Errors
+/// `Corrupt`: it would refuse it. Or the store cannot be read.
+pub fn opens(store: Arc<dyn MetaStore>) -> Result<(), StoreError> {
+    Ledger::load(store).map(drop)
 }
 
 impl Check<'_> {
@@ -107,13 +120,17 @@ impl Check<'_> {
     fn read_packs(&mut self) -> Result<(), StoreError> {
         self.each(b"P", |check, key, value| {
             check.report.packs += 1;
-            match PackRecord::decode(value) {
+            let told = match PackRecord::decode(value) {
                 Ok(record) if *key == pack_key(record.seq) => {
                     check.packs.insert(record.seq, record);
+                    return;
                 }
-                Ok(record) => check.found(format!("pack {} lies under another number", record.seq.0), false),
-                Err(e) => check.found(format!("the record of a pack cannot be read: {e}"), false),
-            }
+                Ok(record) => format!("pack {} lies under another number", record.seq.0),
+                Err(e) => format!("the record of a pack cannot be read: {e}"),
+            };
+            let number = key.get(1..).and_then(|number| number.try_into().ok());
+            check.doubtful.extend(number.map(u64::from_be_bytes).map(PackSeq));
+            check.found(told, false);
         })
     }
 
@@ -125,6 +142,7 @@ impl Check<'_> {
                 _ => return check.found("the place of a chunk cannot be read".into(), false),
             };
             match check.packs.get(&place.seq) {
+                None if check.doubtful.contains(&place.seq) => {}
                 None => {
                     check.repairs.delete(key);
                     check.found(
@@ -196,7 +214,7 @@ impl Check<'_> {
         let mut idle = Vec::new();
         for seq in bodies(dir)? {
             let known = self.packs.get(&seq);
-            if !known.is_some_and(PackRecord::may_be_staged) {
+            if !self.doubtful.contains(&seq) && !known.is_some_and(PackRecord::may_be_staged) {
                 idle.push(seq);
                 self.found(format!("a body of pack {} is left over", seq.0), true);
             }
@@ -241,3 +259,6 @@ pub(crate) fn open_body(keys: &VolumeKeys, staging: &Staging, seq: PackSeq) -> R
     };
     Ok((footer, directory))
 }
+
+#[cfg(test)]
+mod tests;

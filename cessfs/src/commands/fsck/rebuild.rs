@@ -22,6 +22,7 @@ use crate::survey::reach;
 use crate::units;
 use crate::wiring::{self, OsEntropy};
 use cessfs_crypto::{PackSeq, VolumeKeys};
+use cessfs_sync::check;
 use cessfs_sync::ledger::PackState;
 use cessfs_sync::recovery::{Archive, ArchiveParts, At, Continuation, Packs, has_chunk, install, survey, take_staged};
 use cessfs_sync::{Batch, MetaStore, StoreError};
@@ -97,7 +98,7 @@ pub(super) fn run(held: &Held, allow_older: bool, context: &Context) -> Result<(
     report.verdict()
 }
 
-/// The journal opens, every record of it can be read, and the tree in it is whole.
+/// The journal opens, every record of it can be read, an engine takes what it says of packs, and the tree in it is whole.
 ///
 /// # Errors
 /// [`Exit::Config`] when volume.toml says something else of it than it shows: that is no damage.
@@ -108,7 +109,7 @@ fn is_whole(journal: &Path, held: &Held, keys: &VolumeKeys) -> Result<bool, Fail
         Err(failure) if failure.exit == Exit::Config => return Err(failure),
         Err(_) => return Ok(false),
     };
-    let every = each_page(store.as_ref(), |_| Ok(()));
+    let every = each_page(store.as_ref(), |_| Ok(())).and_then(|_| check::opens(store.clone()));
     Ok(every.is_ok() && check_tree(store.as_ref(), keys).is_ok_and(|findings| findings.is_empty()))
 }
 
