@@ -308,9 +308,10 @@ impl Shared {
         let mut batch = Batch::new();
         let mut decided = Vec::new();
         for (chunk, bytes, verdict) in verdicts {
-            let (slot_change, journaled, mut now) = state
-                .data
-                .with_slot(&self.core, ino, *chunk, |slot| (slot.changed, slot.journaled, slot.now))?;
+            let (slot_change, unsynced, journaled, mut now) =
+                state.data.with_slot(&self.core, ino, *chunk, |slot| {
+                    (slot.changed, slot.unsynced.is_some(), slot.journaled, slot.now)
+                })?;
             // The record that the store has counts it as it is there: both go with the next batch of the inode.
             if now.allocated() != journaled.allocated() {
                 continue;
@@ -320,8 +321,9 @@ impl Shared {
                 Verdict::Changed(change) if *change == slot_change => false,
                 _ => continue,
             };
-            if !evict && self.core.marks.is_frozen() {
-                // A snapshot is being taken: what was handed over for it must not be dirty again. The next eviction finds this again.
+            // Fetched a moment ago: until that is durable the store says that the network has it. And while a snapshot is taken, what was
+            // handed over for it must not be dirty again. The next eviction finds either again.
+            if !evict && (unsynced || self.core.marks.is_frozen()) {
                 continue;
             }
             if state.gone || now.dirty || !now.resident {

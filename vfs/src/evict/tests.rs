@@ -4,7 +4,8 @@ use super::*;
 use crate::core::AtRest;
 use crate::data::CHUNK;
 use crate::data::room::ROOM;
-use crate::fakes::bench::{BOTH, Bench, pattern};
+use crate::fakes::bench::{BOTH, Bench, copy_dir, pattern, scratch};
+use crate::request::SpaceChange;
 use std::os::unix::fs::FileExt;
 
 const MIB: usize = 1 << 20;
@@ -70,6 +71,67 @@ fn a_chunk_changed_behind_the_journal_turns_dirty() {
     assert_eq!(bench.restore().content(5), expected);
     assert_eq!(bench.data.evict_all().unwrap().evicted_bytes, CHUNK);
     assert_eq!(bench.content(5), expected);
+}
+
+/// What is left of it has another hash than the network's, and was journaled as the only copy though the disk did not have it yet: a power
+/// cut left zeros, which were sent over what the network had.
+#[test]
+fn a_cut_chunk_that_was_just_fetched_is_not_told_as_the_only_copy() {
+    for (at_rest, punches) in BOTH.into_iter().flat_map(|at_rest| [(at_rest, false), (at_rest, true)]) {
+        let (bench, expected) = absent_and_cut(at_rest, punches);
+        let image = scratch();
+        copy_dir(bench.dir.path(), image.path());
+        assert!(bench.content(5) == expected);
+        evict_inode(&bench, 5);
+        let (all, _) = bench.store.progress();
+        let bench = bench.power_cut(all, image.path());
+        assert!(bench.content(5) == expected, "{at_rest:?}, punched: {punches}");
+        assert_eq!(bench.data.dirty_bytes(), 0, "{at_rest:?}, punched: {punches}");
+    }
+}
+
+#[test]
+fn nor_is_one_that_was_just_copied() {
+    for at_rest in BOTH {
+        let (bench, expected) = absent_and_cut(at_rest, false);
+        assert!(bench.content(5) == expected);
+        bench.data.persist_all().unwrap();
+        let image = scratch();
+        copy_dir(bench.dir.path(), image.path());
+        bench.create(6);
+        bench.copy((5, 0), (6, 0), expected.len() as u64);
+        evict_inode(&bench, 6);
+        let (all, _) = bench.store.progress();
+        let bench = bench.power_cut(all, image.path());
+        assert!(bench.content(6) == expected, "{at_rest:?}");
+    }
+}
+
+/// A file of one chunk that is not here and of which a part was cut off, or punched out, since it was sent; and what is left of it.
+fn absent_and_cut(at_rest: AtRest, punches: bool) -> (Bench, Vec<u8>) {
+    let bench = Bench::new(at_rest);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, MIB));
+    bench.make_absent();
+    let mut left = pattern(1, MIB);
+    if punches {
+        bench.change_space(5, SpaceChange::Punch, 8192..65536, false).unwrap();
+        left[8192..65536].fill(0);
+    } else {
+        bench.set_size(5, 600_000);
+        left.truncate(600_000);
+    }
+    bench.settle();
+    bench.fsync(5).unwrap();
+    bench.data.reclaim().unwrap();
+    // Nothing could come back of what was evicted.
+    bench.data.shared().backing.sync(5).unwrap();
+    (bench, left)
+}
+
+fn evict_inode(bench: &Bench, ino: u64) {
+    let mut report = EvictReport::default();
+    bench.data.shared().evict_inode(ino, u64::MAX, &mut report).unwrap();
 }
 
 #[test]
