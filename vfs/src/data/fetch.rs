@@ -79,10 +79,11 @@ impl Shared {
     }
 
     /// Puts fetched chunks that the operation did not put there itself into the cache. Failing to is no error: the bytes were
-    /// delivered, the next reader fetches again. Of several readers of a chunk one does it.
+    /// delivered, the next reader fetches again. Of several readers of a chunk one does it. On a volume that must not change nobody does:
+    /// no journal would know of it.
     pub(super) fn fill(&self, inode: &Arc<Inode>, fetched: &Fetched) {
         let bytes = fetched.values().map(|(_, bytes)| bytes.len() as u64).sum();
-        if !self.has_room() || !self.disk_takes(bytes) {
+        if self.core.config.read_only || !self.has_room() || !self.disk_takes(bytes) {
             return;
         }
         let mut must_sync = false;

@@ -299,6 +299,25 @@ fn who_reads_what_is_absent_has_it_before_the_cache() {
     }
 }
 
+/// Nobody evicts there, and no journal knew of it afterwards: the cache was smaller for good.
+#[test]
+fn a_volume_that_must_not_change_keeps_nothing_of_what_it_fetches() {
+    for at_rest in BOTH {
+        let bench = absent(at_rest, 2 * MIB);
+        let (all, _) = bench.store.progress();
+        let bench = bench.read_only_copy(all, scratch());
+        let recounted = || {
+            bench.data.shared().backing.recount(&mut |_| ()).unwrap();
+            bench.data.cache_bytes()
+        };
+        let before = recounted();
+        assert_eq!(bench.content(5), pattern(1, 2 * MIB));
+        assert_eq!(bench.data.cache_bytes(), before, "{at_rest:?}");
+        assert_eq!(recounted(), before, "{at_rest:?}");
+        assert_eq!(bench.content(5), pattern(1, 2 * MIB));
+    }
+}
+
 #[test]
 fn what_was_fetched_a_moment_ago_is_read_from_memory() {
     let bench = Bench::new(AtRest::Sealed);
