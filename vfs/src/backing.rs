@@ -143,6 +143,11 @@ pub(crate) trait Backing: Send + Sync {
     /// After an unclean end: falls back to the last durable version of blocks whose newest one was torn. Returns the blocks
     /// of `written` of which no version is left.
     fn repair(&self, ino: u64, chunk: u64, written: &BlockMap) -> Result<BlockMap, BackingError>;
+    /// The first chunk from `from` on for which the disk has anything, and for which of its blocks: perhaps for more, where the disk's
+    /// own blocks are larger. `None`: there is none, or this layout cannot tell.
+    fn next_held(&self, _ino: u64, _from: u64) -> Result<Option<(u64, BlockMap)>, BackingError> {
+        Ok(None)
+    }
     /// Gives back space that only older versions of the chunk's blocks take.
     fn tidy(&self, ino: u64, chunk: u64) -> Result<(), BackingError>;
     /// Bytes that all backing files take on the disk.

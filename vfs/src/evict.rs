@@ -201,7 +201,7 @@ impl Shared {
     }
 
     /// Evicts chunks of one inode until `goal` bytes are gone.
-    fn evict_inode(&self, ino: u64, goal: u64, report: &mut EvictReport) -> Result<(), VfsError> {
+    pub(crate) fn evict_inode(&self, ino: u64, goal: u64, report: &mut EvictReport) -> Result<(), VfsError> {
         let inode = match self.core.inodes.get(&self.core, ino) {
             Ok(inode) => inode,
             Err(VfsError::Stale) => return Ok(()),

@@ -114,20 +114,30 @@ impl Shared {
     }
 
     /// Removes what is left of inodes that are no more, or are records, from the next of the directories that may hold
-    /// any. That a file was not written lately does not mean that its inode is still there, but there is time to find out.
+    /// any. That a file was not written lately does not mean that its inode is still there, but there is time to find out. Of those that
+    /// are there goes what was to be given back before the crash: nobody else would ever come to it.
     pub(crate) fn remove_strays(&self) -> Result<(), VfsError> {
         let Some(number) = self.strays.lock().next() else {
             return Ok(());
         };
+        let mut done = Ok(());
         for ino in self.backing.inodes_in(number)? {
-            // What has content has a record since before it had content.
-            let Some(value) = self.core.store.get(&records::inode_key(ino))? else {
-                self.backing.remove(ino)?;
-                continue;
-            };
-            if records::InodeRecord::decode(&value).is_ok_and(|record| record.inline) {
-                self.outgrown(ino);
-            }
+            done = done.and(self.remove_stray(ino));
+        }
+        done
+    }
+
+    fn remove_stray(&self, ino: u64) -> Result<(), VfsError> {
+        // What has content has a record since before it had content.
+        let Some(value) = self.core.store.get(&records::inode_key(ino))? else {
+            return Ok(self.backing.remove(ino)?);
+        };
+        match records::InodeRecord::decode(&value) {
+            Ok(record) if record.inline => self.outgrown(ino),
+            // Others may have written to it, and that was not looked at yet.
+            Ok(_) if self.is_noted(ino)? => {}
+            Ok(_) => self.give_back_leftovers(ino)?,
+            Err(_) => {}
         }
         Ok(())
     }

@@ -21,6 +21,7 @@ pub(crate) use open::lacks_descriptors;
 use super::recent::Recent;
 use super::{BackingFile, sparse};
 use crate::limits::{BACKING_DIRS, BACKING_PARTS_OPEN_MAX, PARTS_OPEN_SHARE, PARTS_PINNED_SHARE};
+use crate::records::BlockMap;
 use nix::fcntl::{FallocateFlags, PosixFadviseAdvice, fallocate, posix_fadvise};
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::Whence;
@@ -222,6 +223,39 @@ impl Files {
         };
         let data = sparse::seek(&part.file, at.offset, Whence::SeekData)?;
         Ok(data.is_some_and(|data| data < at.offset + bytes))
+    }
+
+    /// Where something is that is not in a hole: the first such place of the inode from this one on, perhaps in a later part.
+    pub(super) fn next_data(&self, from: PartAt) -> io::Result<Option<PartAt>> {
+        let mut next = Some(from);
+        while let Some(at) = next {
+            let part = self.part(at.ino, at.part, false)?;
+            let data = part.map(|part| sparse::seek(&part.file, at.offset, Whence::SeekData));
+            if let Some(offset) = data.transpose()?.flatten() {
+                return Ok(Some(PartAt { offset, ..at }));
+            }
+            let later = self.part_after(at.ino, at.part)?;
+            next = later.map(|part| PartAt { part, offset: 0, ..at });
+        }
+        Ok(None)
+    }
+
+    /// Blocks of one chunk's length from here on that are not in a hole.
+    pub(super) fn data_blocks(&self, at: PartAt) -> io::Result<BlockMap> {
+        match self.part(at.ino, at.part, false)? {
+            Some(part) => sparse::data_blocks_at(&part.file, at.offset),
+            None => Ok(BlockMap::default()),
+        }
+    }
+
+    /// The number of the inode's next part.
+    fn part_after(&self, ino: u64, number: u64) -> io::Result<Option<u64>> {
+        let paths = match list_dir(&self.parts_dir(ino)) {
+            Err(e) if e.kind() == ErrorKind::NotFound => return Ok(None),
+            listed => listed?,
+        };
+        let number_of = |path: &PathBuf| u64::from_str_radix(path.file_name()?.to_str()?, 16).ok();
+        Ok(paths.iter().filter_map(number_of).filter(|other| *other > number).min())
     }
 
     /// Notes that others wrote to the first part.

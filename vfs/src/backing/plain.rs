@@ -103,6 +103,21 @@ impl Backing for Plain {
         Ok(BlockMap::default())
     }
 
+    fn next_held(&self, ino: u64, from: u64) -> Result<Option<(u64, BlockMap)>, BackingError> {
+        let from = place(BlockAt {
+            ino,
+            chunk: from,
+            block: 0,
+        });
+        let Some(found) = self.files.next_data(from)? else {
+            return Ok(None);
+        };
+        let offset = found.offset - found.offset % CHUNK_BYTES as u64;
+        let held = self.files.data_blocks(PartAt { offset, ..found })?;
+        let chunk = found.part * BACKING_PART_CHUNKS + offset / CHUNK_BYTES as u64;
+        Ok(Some((chunk, held)))
+    }
+
     fn tidy(&self, _ino: u64, _chunk: u64) -> Result<(), BackingError> {
         Ok(())
     }

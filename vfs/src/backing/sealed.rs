@@ -485,6 +485,19 @@ impl Backing for Sealed {
         Ok(lost)
     }
 
+    fn next_held(&self, ino: u64, from: u64) -> Result<Option<(u64, BlockMap)>, BackingError> {
+        let Some(found) = self.files.next_data(table_place(ino, from))? else {
+            return Ok(None);
+        };
+        let chunk = found.part * BACKING_PART_CHUNKS + found.offset / STRIDE_BYTES;
+        let mut held = BlockMap::default();
+        for slot in [Slot::A, Slot::B] {
+            let place = slot_place(BlockAt { ino, chunk, block: 0 }, slot);
+            held.insert_all(&self.files.data_blocks(place)?);
+        }
+        Ok(Some((chunk, held)))
+    }
+
     fn tidy(&self, ino: u64, number: u64) -> Result<(), BackingError> {
         let chunk = self.chunk(ino, number)?;
         let (doubled, any_fresh) = {

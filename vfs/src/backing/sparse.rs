@@ -21,8 +21,13 @@ pub(crate) fn seek(file: &File, at: u64, what: Whence) -> io::Result<Option<u64>
 
 /// Blocks of a chunk that are not in a hole. Blocks of the filesystem's own may be larger: then some here hold zeros only.
 pub(crate) fn data_blocks(file: &File, chunk: u64) -> io::Result<BlockMap> {
+    data_blocks_at(file, chunk * CHUNK)
+}
+
+/// The same for as many bytes from `start` on.
+pub(super) fn data_blocks_at(file: &File, start: u64) -> io::Result<BlockMap> {
     let mut map = BlockMap::default();
-    let (start, end) = (chunk * CHUNK, chunk * CHUNK + CHUNK);
+    let end = start + CHUNK;
     let mut at = start;
     while at < end {
         let Some(data) = seek(file, at, Whence::SeekData)?.filter(|data| *data < end) else {

@@ -74,6 +74,31 @@ fn blocks_read_back_also_after_reopening_and_far_out() {
     }
 }
 
+#[test]
+fn what_the_disk_holds_is_found_in_every_part() {
+    for at_rest in BOTH {
+        let dir = scratch();
+        let backing = backing(dir.path(), at_rest, 1);
+        let far = (i64::MAX as u64) >> 20;
+        let places = [(3, 2..7), (BACKING_PART_CHUNKS + 1, 0..1), (far, 250..256)];
+        for (chunk, blocks) in &places {
+            let data = fill(1, blocks.len());
+            backing.write(at(5, *chunk, blocks.start), &data).unwrap();
+        }
+        let mut from = 0;
+        for (chunk, blocks) in places {
+            assert_eq!(
+                backing.next_held(5, from).unwrap(),
+                Some((chunk, written(blocks))),
+                "{at_rest:?}"
+            );
+            from = chunk + 1;
+        }
+        assert_eq!(backing.next_held(5, from).unwrap(), None);
+        assert_eq!(backing.next_held(6, 0).unwrap(), None, "there is no such file");
+    }
+}
+
 /// The places of `docs/FORMAT-cache.md`'s worked example: a promise to whoever reads a cache without us.
 #[test]
 fn the_worked_example_of_the_format_document() {

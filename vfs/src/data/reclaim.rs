@@ -4,7 +4,7 @@
 use super::{CHUNK, Shared};
 use crate::error::VfsError;
 use crate::limits::CHUNK_BLOCKS;
-use crate::records::Extent;
+use crate::records::{self, Extent};
 use parking_lot::{Mutex, MutexGuard};
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -91,6 +91,25 @@ impl Shared {
         for &chunk in chunks {
             waiting.chunk(ino, chunk);
         }
+    }
+
+    /// Queues the chunks of a living file of which the disk has more than the store says: a crash came before that was given back, or
+    /// undid it. What is not in the store yet is taken for too much, and found to be needed when its turn comes.
+    pub(crate) fn give_back_leftovers(&self, ino: u64) -> Result<(), VfsError> {
+        let mut from = 0;
+        while let Some((chunk, mut left)) = self.backing.next_held(ino, from)? {
+            let extent = match self.core.store.get(&records::extent_key(ino, chunk))? {
+                Some(value) => Extent::decode(&value)?,
+                None => Extent::default(),
+            };
+            let needed = extent.local().blocks;
+            left.remove_all(&needed);
+            if needed.is_empty() || !left.is_empty() {
+                self.give_back_chunks(ino, &[chunk]);
+            }
+            from = chunk + 1;
+        }
+        Ok(())
     }
 
     /// Queues the backing file of an inode whose content is a record.

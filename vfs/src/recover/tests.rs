@@ -1,5 +1,6 @@
 //! Crashes between the cache and the journal.
 
+use crate::EvictReport;
 use crate::core::AtRest;
 use crate::data::CHUNK;
 use crate::fakes::bench::{BOTH, Bench, copy_dir, pattern, scratch};
@@ -115,6 +116,49 @@ fn old_backing_files_of_inodes_that_are_no_more_are_removed_in_time() {
         assert!(!parts.iter().any(|part| part.exists()));
         assert!(bench.content(6) == pattern(2, MIB));
         assert_eq!(bench.content(7), b"a record");
+    }
+}
+
+/// What was to be given back was in memory only: the cache was smaller for good.
+#[test]
+fn what_was_not_given_back_before_a_crash_is_in_time() {
+    let unneeded: [fn(&Bench); 3] = [
+        |bench| {
+            bench.settle();
+            let shared = bench.data.shared();
+            shared.evict_inode(5, u64::MAX, &mut EvictReport::default()).unwrap();
+        },
+        |bench| bench.set_size(5, 0),
+        |bench| bench.set_size(5, 8192),
+    ];
+    for (at_rest, unneeded) in BOTH.into_iter().flat_map(|at_rest| unneeded.map(|cut| (at_rest, cut))) {
+        let bench = Bench::new(at_rest);
+        bench.create(5);
+        bench.write(5, 0, &pattern(1, 4 * MIB));
+        bench.create(6);
+        bench.write(6, 0, &pattern(2, MIB + 50_000));
+        bench.data.persist_all().unwrap();
+        let kept = bench.data.cache_bytes() - 4 * CHUNK;
+        unneeded(&bench);
+        let expected = bench.file(5).state.read().record.size;
+        bench.store.barrier().unwrap();
+        let (all, _) = bench.store.progress();
+        let bench = bench.crash_at(all);
+        assert!(
+            bench.data.cache_bytes() >= 4 * CHUNK,
+            "{at_rest:?}: there is something to find"
+        );
+        (0..=BACKING_DIRS).for_each(|_| bench.keep_house());
+        let left = bench.data.cache_bytes();
+        assert!(
+            left < kept + CHUNK / 2,
+            "{at_rest:?}: {left} are left, with {kept} of the other"
+        );
+        assert!(
+            bench.content(5) == pattern(1, 4 * MIB)[..expected as usize],
+            "{at_rest:?}"
+        );
+        assert!(bench.content(6) == pattern(2, MIB + 50_000), "{at_rest:?}");
     }
 }
 
