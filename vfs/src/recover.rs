@@ -10,7 +10,7 @@
 //! | clean | hashes to its id | clean |
 //! | clean | readable, another hash | dirty: it was written and the journal did not hear of it |
 //! | clean, cut short since it was sent | readable | dirty: no hash tells whether it was written |
-//! | clean | unreadable | absent: the network has it |
+//! | clean | unreadable, or readable with older versions of blocks only, and then with another hash | absent: the network has it |
 //! | any | blocks older than their copies in the journal ([logged](crate::data::logged)) | the copies |
 //! | dirty | blocks torn | their last durable version (sealed layout) |
 //! | dirty, a part here and the rest not | blocks that never reached the disk | what they were written over |
@@ -253,9 +253,20 @@ impl Shared {
         let _guard = self.core.marks.enter();
         let mut state = inode.state.write();
         let before = state.data.extent(&self.core, ino, chunk)?;
-        let local = before.local().blocks;
+        let now = if before.dirty {
+            let lost = self.repair_dirty(ino, chunk, &before)?;
+            self.without_lost(ino, chunk, before, &lost)
+        } else {
+            self.reassess(ino, chunk, before)?
+        };
+        self.settle_recovered(ino, &mut state, chunk, (before, now))
+    }
+
+    /// Goes back to what is durable of a chunk of which nobody else has all; the blocks of which nothing is.
+    fn repair_dirty(&self, ino: u64, chunk: u64, extent: &Extent) -> Result<BlockMap, VfsError> {
+        let local = extent.local().blocks;
         let mut lost = self.backing.repair(ino, chunk, &local)?;
-        if before.is_patched() {
+        if extent.is_patched() {
             // What nothing was ever written to reads as zeros, and is not what is beneath.
             for block in (0..CHUNK_BLOCKS).filter(|block| local.contains(*block)) {
                 if !self.backing.may_hold_older(ino, chunk, block..block + 1)? {
@@ -263,12 +274,7 @@ impl Shared {
                 }
             }
         }
-        let now = if before.dirty {
-            self.without_lost(ino, chunk, before, &lost)
-        } else {
-            self.reassess(ino, chunk, before)?
-        };
-        self.settle_recovered(ino, &mut state, chunk, (before, now))
+        Ok(lost)
     }
 
     /// Journals what a chunk is found to be.
@@ -328,12 +334,21 @@ impl Shared {
         let Some((id, len)) = extent.stored else {
             return Ok(extent);
         };
-        match self.read_chunk(ChunkAt { ino, chunk }, &extent, len) {
+        let at = ChunkAt { ino, chunk };
+        let mut found = self.read_chunk(at, &extent, len);
+        let is_torn = matches!(found, Err(VfsError::Damaged { .. }));
+        if is_torn {
+            self.backing.repair(ino, chunk, &extent.local().blocks)?;
+            found = self.read_chunk(at, &extent, len);
+        }
+        match found {
             Ok(content) if self.core.keys.chunk_id(&content) == id => {}
+            // An older version of a block is what the network has only if the newer one was written since. Else that is damaged; and what
+            // else was written since, the journal did not hear of: nobody was promised it.
+            Ok(_) | Err(VfsError::Damaged { .. }) if is_torn && self.core.chunks.is_held(id) => extent.resident = false,
             // Also one that was cut short since: the hash of the whole says nothing about what is left. It may have been written
             // over, and what is read here has to be what the network gives.
             Ok(_) => extent.turn_dirty(),
-            Err(VfsError::Damaged { .. }) if self.core.chunks.is_held(id) => extent.resident = false,
             Err(VfsError::Damaged { offset, .. }) => {
                 self.errors.add(format!(
                     "inode {ino} is damaged at byte {offset}, and the network does not have it"

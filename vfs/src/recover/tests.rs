@@ -119,6 +119,51 @@ fn old_backing_files_of_inodes_that_are_no_more_are_removed_in_time() {
     }
 }
 
+/// It went back to the block as it was before the damaged one, which is no tear, and sent that over what the network had.
+#[test]
+fn a_damaged_block_of_a_clean_chunk_comes_from_the_network_and_not_from_its_older_version() {
+    let bench = Bench::new(AtRest::Sealed);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, 40 * 4096));
+    bench.settle();
+    bench.write(5, 3 * BLOCK_BYTES, &pattern(2, 4096));
+    bench.settle();
+    let expected = bench.content(5);
+    // Its second place; the first one still has what was there.
+    let at = (16 << 10) + CHUNK + 3 * BLOCK_BYTES;
+    let path = bench.dir.path().join("05/0000000000000005");
+    let file = std::fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at + 100).unwrap();
+    file.write_all_at(&[byte[0] ^ 1], at + 100).unwrap();
+    let (all, _) = bench.store.progress();
+    let bench = bench.crash_at(all);
+    let extent = bench.extent(5, 0).unwrap();
+    assert!(!extent.dirty && !extent.resident, "{extent:?}");
+    assert!(bench.content(5) == expected);
+}
+
+#[test]
+fn a_clean_chunk_written_over_as_the_power_went_is_what_it_was_without_the_network() {
+    let bench = Bench::new(AtRest::Sealed);
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, 40 * 4096));
+    bench.settle();
+    let (all, _) = bench.store.progress();
+    let expected = bench.content(5);
+    bench.write(5, 3 * BLOCK_BYTES, &pattern(2, 4096));
+    // Of what was written the entry reached the disk, the block did not.
+    let path = bench.dir.path().join("05/0000000000000005");
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    file.write_all_at(&[0; 4096], (16 << 10) + CHUNK + 3 * BLOCK_BYTES)
+        .unwrap();
+    let bench = bench.crash_at(all);
+    let extent = bench.extent(5, 0).unwrap();
+    assert!(!extent.dirty && extent.resident, "{extent:?}");
+    assert!(bench.content(5) == expected);
+    assert_eq!(bench.chunks.calls().1, 0, "nothing was fetched");
+}
+
 /// What was to be given back was in memory only: the cache was smaller for good.
 #[test]
 fn what_was_not_given_back_before_a_crash_is_in_time() {
