@@ -129,7 +129,7 @@ impl Shared {
         out: &mut [u8],
     ) -> Result<Option<Want>, VfsError> {
         let chunk = piece.chunk;
-        let extent = state.data.extent(&self.core, inode.ino, chunk)?;
+        let mut extent = state.data.extent(&self.core, inode.ino, chunk)?;
         if extent.resident {
             let at = ChunkAt { ino: inode.ino, chunk };
             // It was fetched a moment ago, and most of it is read after that: what was sealed for the cache need not be opened.
@@ -138,7 +138,10 @@ impl Shared {
                 return Ok(None);
             }
             match self.read_range(at, &extent, piece.range.clone(), out) {
-                Err(VfsError::Damaged { .. }) if self.distrust(inode, state, chunk)? => {}
+                Err(VfsError::Damaged { .. }) if self.distrust(inode, state, chunk)? => {
+                    // From here on it is what the network has.
+                    extent = state.data.extent(&self.core, inode.ino, chunk)?;
+                }
                 other => return other.map(|()| None),
             }
         }

@@ -464,6 +464,21 @@ fn a_damaged_clean_chunk_is_fetched_again_and_a_dirty_one_is_an_error() {
     assert_eq!(bench.try_read(6, 4096, 4096).unwrap(), [9; 4096]);
 }
 
+/// It took what the chunk was before that for what it is, and answered zeros.
+#[test]
+fn a_reader_whose_fetch_comes_late_to_a_cache_that_is_damaged_meanwhile_gets_the_content() {
+    let bench = absent(AtRest::Sealed, MIB);
+    bench.chunks.hold_back(true);
+    let late = bench.data.read(&bench.file(5), 0, MIB as u32).unwrap();
+    assert!(matches!(late, Later::Wait(_)));
+    bench.chunks.hold_back(false);
+    assert!(bench.try_read(5, 0, 4096).unwrap() == pattern(1, 4096));
+    let path = bench.dir.path().join("05/0000000000000005");
+    let file = std::fs::File::options().write(true).open(path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, b"damage", (16 << 10) + 4096).unwrap();
+    assert!(wait(late).unwrap().keep() == pattern(1, MIB));
+}
+
 #[test]
 fn explain_tells_each_chunk() {
     let bench = Bench::new(AtRest::Plain);
