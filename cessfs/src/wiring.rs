@@ -177,6 +177,7 @@ impl Closed {
         engine_config.uplink = config.uplink().ruling(moment::this_minute(), true).limit;
         engine_config.backlog_bound_bytes = config.backlog_max;
         engine_config.upkeep = config.upkeep(options.is_none_or(|options| options.read_only));
+        engine_config.read_only = options.is_some_and(|options| options.read_only);
         engine_config.claims = options.is_some_and(|options| !options.read_only);
         let engine = Engine::open(
             engine_config,
@@ -286,8 +287,8 @@ pub struct Volume {
 }
 
 impl Volume {
-    /// Opens the journal, builds engine and filesystem over it, and starts uploading what is pending. The caller holds the
-    /// volume's lock. Does not need the network.
+    /// Opens the journal, builds engine and filesystem over it, and starts uploading what is pending, unless it is only read. The
+    /// caller holds the volume's lock. Does not need the network.
     ///
     /// # Errors
     /// [`Exit::Disk`] when the journal or the cache cannot be read; [`Exit::Refused`] when it is to be written into, and older than

@@ -58,6 +58,7 @@ pub struct Engine {
     pipeline: Arc<Pipeline>,
     reader: Arc<Reader>,
     upkeep: Arc<Upkeep>,
+    read_only: bool,
     watches: bool,
     claims: bool,
     miners: Arc<Miners>,
@@ -152,6 +153,7 @@ impl Engine {
         Ok(Engine {
             upkeep,
             watches,
+            read_only: config.read_only,
             claims: config.claims,
             store: seams.store,
             ledger,
@@ -173,8 +175,12 @@ impl Engine {
         self.builder.attach(source);
     }
 
-    /// Starts sealing and uploading; packs that were on their way go on where they were.
+    /// Starts sealing and uploading; packs that were on their way go on where they were. Nothing of a volume that is only
+    /// [read](Config::read_only): each of these tasks changes the journal, or what the network has.
     pub fn start(&self) {
+        if self.read_only {
+            return;
+        }
         let sealing = (self.builder.clone(), self.errors.clone(), self.tasks.clone());
         let seal = move || run_sealer(sealing.0.clone(), sealing.1.clone(), sealing.2.clone());
         let pipeline = self.pipeline.clone();

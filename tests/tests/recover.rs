@@ -529,3 +529,40 @@ fn the_older_of_two_machines_stops_sending() -> Result<()> {
     old_mount.umount()?;
     new_mount.umount()
 }
+
+/// Who only looks takes nothing over: also when it asks for what would delete, rewrite or send.
+#[test]
+fn a_recovery_that_is_mounted_read_only_does_not_stop_the_first_machine() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let scene = Scene::set(13, "sealed")?;
+    let first = &scene.volume;
+    let mount = scene.mount(first)?;
+    fs::write(mount.path().join("shared"), "before")?;
+    first.sync(PATIENCE)?;
+    let second = scene.elsewhere("second")?;
+    second.recover(&scene.network.ws, &[])?;
+    let looked_at = second.mount_with(&scene.dir.path().join("look"), &["ro"])?;
+    assert_eq!(fs::read_to_string(looked_at.path().join("shared"))?, "before");
+    let declared = scene.network.events("UploadDeclaration")?;
+    for verb in [
+        &["gc", &second.name][..],
+        &["repair", &second.name],
+        &["sync", &second.name, "--wait"],
+    ] {
+        let (code, said) = fail(second.cessfs()?.args(verb))?;
+        assert!(
+            code == 18 && said.contains("mounted read-only"),
+            "{verb:?} {code}: {said}"
+        );
+    }
+    second.run(&["gc", "--dry-run"])?;
+    second.run(&["sync"])?;
+    assert_eq!(scene.network.events("UploadDeclaration")?, declared);
+    looked_at.umount()?;
+
+    fs::write(mount.path().join("shared"), "after")?;
+    first.sync(PATIENCE)?;
+    mount.umount()
+}

@@ -1,5 +1,7 @@
 //! What the daemon does when it is asked over the control socket.
 
+mod syncing;
+
 use super::log::LogHandle;
 use super::pages::flush_kernel;
 use super::places::chunk_place;
@@ -9,22 +11,22 @@ use super::{Start, holders, snapshots, trees, upkeep};
 use crate::config::VolumeConfig;
 use crate::control::client::{MOUNTED, SENDING};
 use crate::control::server::Service;
-use crate::control::{Damaged, Event, Evicted, Explained, Op, Progress, Reply, Sends, Status};
-use crate::exit::{Exit, FREE_SOME_SPACE, Failure};
+use crate::control::{Damaged, Event, Evicted, Explained, Op, Reply, Sends, Status};
+use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
 use crate::limits::{
-    CHAIN_TIMEOUT, FENCE_POLL, PROGRESS_INTERVAL, ROUNDS_BY_HAND_MAX, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX,
-    STATUS_PACKS_MAX, SYNC_ROOM_PAUSE, SYNC_ROUNDS_MAX, TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
+    CHAIN_TIMEOUT, FENCE_POLL, ROUNDS_BY_HAND_MAX, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX, STATUS_PACKS_MAX,
+    TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
 };
 use crate::mountpoint;
 use crate::seen;
 use crate::survey;
 use crate::wiring::Volume;
+use cessfs_sync::ChunkStore;
 use cessfs_sync::engine::Status as EngineStatus;
 use cessfs_sync::ledger::PackState;
-use cessfs_sync::{ChunkStore, StoreError};
+use cessfs_vfs::FileKind;
 use cessfs_vfs::limits::BLOCK_BYTES;
-use cessfs_vfs::{FileKind, VfsError};
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use std::path::PathBuf;
@@ -252,77 +254,6 @@ impl Daemon {
         }
     }
 
-    /// Hands over everything written before the call, and with `wait` sees it to the network.
-    async fn sync(&self, wait: bool, events: &mpsc::Sender<Event>) -> Result<(), Failure> {
-        if !self.closing.load(Ordering::Acquire) {
-            let mountpoint = self.mountpoint.clone();
-            blocking(move || flush_kernel(&mountpoint)).await?;
-        }
-        // Once more if a pack could not be sealed, or what was known already lay in one that is about to go.
-        let (mut incomplete, mut no_room) = (None, None);
-        for _ in 0..SYNC_ROUNDS_MAX {
-            if wait {
-                incomplete = self.complete(events).await.err();
-            }
-            let (vfs, untold) = (self.volume.vfs.clone(), self.volume.vfs.untold());
-            let written = blocking(move || unless_full(vfs.write_back_all()));
-            no_room = self.with_progress(written, events).await?;
-            if !wait {
-                return no_room.map_or(Ok(()), Err);
-            }
-            self.volume.engine.poke();
-            if no_room.is_none() {
-                let settled = self.volume.engine.settle().map(unless_full).boxed();
-                no_room = self.with_progress(settled, events).await?;
-            }
-            if no_room.is_some() {
-                // What is being sent meanwhile leaves room too.
-                tokio::time::sleep(SYNC_ROOM_PAUSE).await;
-                let vfs = self.volume.vfs.clone();
-                blocking(move || Ok(vfs.give_way_to_pack())).await?;
-                continue;
-            }
-            let told = self.volume.vfs.clone();
-            blocking(move || told.note_sent().map_err(Failure::from)).await?;
-            self.note_seen();
-            if self.volume.vfs.untold() == untold && incomplete.is_none() {
-                return Ok(());
-            }
-        }
-        if let Some(failure) = no_room {
-            return Err(failure.hint(FREE_SOME_SPACE));
-        }
-        if let Some(failure) = incomplete {
-            return Err(
-                failure.hint("everything else was sent; what was written into these files is safe on this disk")
-            );
-        }
-        let failure = Failure::new(Exit::Failed, "what was handed over got into no pack, again and again");
-        Err(failure.hint("`cessfs status` tells the errors; nothing is lost here"))
-    }
-
-    /// Fetches what is missing of chunks that were written over in part: they go to the network as a whole.
-    async fn complete(&self, events: &mpsc::Sender<Event>) -> Result<(), Failure> {
-        let completed = self.volume.vfs.complete_all().map(|done| done.map_err(Failure::from));
-        self.with_progress(completed.boxed(), events).await
-    }
-
-    /// Takes a snapshot of everything written before the call.
-    async fn create_snapshot(&self, name: String, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
-        let (mountpoint, volume) = (self.mountpoint.clone(), self.volume.clone());
-        blocking(move || flush_kernel(&mountpoint)).await?;
-        self.complete(events).await?;
-        let mountpoint = self.mountpoint.clone();
-        let taken = blocking(move || {
-            flush_kernel(&mountpoint)?;
-            snapshots::create(&volume, &name)
-        });
-        let numbers = self.with_progress(taken, events).await?;
-        // The client may be gone; the snapshot is there all the same.
-        let _client_may_be_gone = events.send(Event::Snapshot(Box::new(numbers))).await;
-        Ok(Reply::Told)
-    }
-
     /// Watches for another machine that takes the volume over: from then on changes are refused here.
     pub async fn watch_fence(self: Arc<Self>) {
         loop {
@@ -355,34 +286,6 @@ impl Daemon {
         }
     }
 
-    /// Tells how far it is while something goes on.
-    async fn with_progress<T>(
-        &self,
-        work: BoxFuture<'static, Result<T, Failure>>,
-        events: &mpsc::Sender<Event>,
-    ) -> Result<T, Failure> {
-        let mut work = work;
-        let mut ticks = tokio::time::interval(PROGRESS_INTERVAL);
-        loop {
-            tokio::select! {
-                result = &mut work => return result,
-                _ = ticks.tick() => {
-                    if self.volume.engine.fenced().is_some() {
-                        return Err(self.fenced());
-                    }
-                    let status = self.volume.engine.status();
-                    let progress = Progress {
-                        dirty_bytes: self.volume.vfs.unsubmitted_bytes(),
-                        unsent_bytes: status.backlog.unsent_bytes,
-                        blocked: self.blocked(&status),
-                    };
-                    // The client is gone when this fails; the connection notices by itself.
-                    let _client_may_be_gone = events.send(Event::Progress(progress)).await;
-                }
-            }
-        }
-    }
-
     async fn evict(&self) -> Result<Reply, Failure> {
         // What expired is deleted by the chain: the cache may have the only copy of what counts as confirmed.
         let territory = self.status().await.territory;
@@ -407,6 +310,10 @@ impl Daemon {
         if self.sending.load(Ordering::Acquire) && sends == Sends::Never {
             self.hurry.notify_one();
             return Ok(self.unsent());
+        }
+        // Before the unmount: whoever wants it sent has to hear that it is not.
+        if sends != Sends::Never {
+            self.may_send()?;
         }
         let finishing = self.finishing.clone().read_owned().await;
         if sends == Sends::Before {
@@ -520,11 +427,15 @@ impl Service for Daemon {
                 Op::TrashEmpty { ids } => trees::empty_trash(&self.volume.vfs, ids).await,
                 Op::Scrub { full, rate } => upkeep::scrub(&self.volume, full, rate).await,
                 Op::Repair => {
+                    self.may_send()?;
                     let volume = self.volume.clone();
                     let round = self.round(async move { upkeep::repair(&volume).await });
                     self.with_progress(round, &events).await
                 }
                 Op::Collect { dry_run } => {
+                    if !dry_run {
+                        self.may_send()?;
+                    }
                     let volume = self.volume.clone();
                     let round = self.round(async move { upkeep::collect(&volume, dry_run).await });
                     match dry_run {
@@ -553,15 +464,6 @@ const FENCED: &str = "this volume was recovered on another machine, which goes o
 /// Why a volume refuses changes of which another copy writes.
 const FORKED: &str = "packs of this volume are on the network that this directory does not know: it is an older copy, or another \
                       copy of it is in use; nothing more is sent from here, and changes are refused";
-
-/// Tells that this disk has no room, which may not last, from what does not get better.
-fn unless_full(done: Result<(), impl Into<VfsError>>) -> Result<Option<Failure>, Failure> {
-    match done.map_err(Into::into) {
-        Ok(()) => Ok(None),
-        Err(full @ (VfsError::NoSpace(_) | VfsError::Store(StoreError::Full))) => Ok(Some(full.into())),
-        Err(other) => Err(other.into()),
-    }
-}
 
 pub(super) fn kind_name(kind: FileKind) -> &'static str {
     match kind {

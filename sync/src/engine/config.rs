@@ -34,6 +34,8 @@ pub struct Config {
     pub uplink: UplinkLimit,
     /// What happens to packs that the network holds.
     pub upkeep: UpkeepConfig,
+    /// Nothing is sealed, declared, sent or deleted, and packs that were on their way wait: what is there is only read.
+    pub read_only: bool,
     /// In a volume that was recovered, the first pack is sealed at once, so that other writers come to know.
     pub claims: bool,
 }
@@ -51,6 +53,7 @@ impl Config {
             backlog_bound_bytes: BACKLOG_BOUND_BYTES,
             uplink: UplinkLimit::Any,
             upkeep: UpkeepConfig::default(),
+            read_only: false,
             claims: true,
         }
     }

@@ -10,6 +10,7 @@ mod forks;
 mod heights;
 mod hopeless;
 mod purged;
+mod read_only;
 mod rig;
 mod sight;
 mod snapshots;
