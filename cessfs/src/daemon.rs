@@ -13,6 +13,7 @@ mod places;
 mod reload;
 mod service;
 mod snapshots;
+mod starting;
 mod tasks;
 mod trees;
 mod upkeep;
@@ -31,6 +32,7 @@ use crate::signals;
 use crate::wiring::{self, OpenOptions, Volume};
 use log::LogHandle;
 use service::Daemon;
+use starting::Working;
 use std::path::PathBuf;
 use std::sync::Arc;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -54,12 +56,23 @@ pub struct Start {
     pub secret: Secret,
 }
 
-/// Mounts and serves until the mount is gone. `ready` is called once the mount answers.
+/// Mounts and serves until the mount is gone. `working` is called every now and then while the volume is being opened, `ready` once the
+/// mount answers, and none after it.
 ///
 /// # Errors
 /// Why it could not be mounted, or could not be closed cleanly.
-pub fn run(mut start: Start, log: LogHandle, ready: impl FnOnce() -> Result<(), Failure>) -> Result<(), Failure> {
+pub fn run(
+    mut start: Start,
+    log: LogHandle,
+    working: fn(),
+    ready: impl FnOnce() -> Result<(), Failure>,
+) -> Result<(), Failure> {
     let held = start.held.take();
+    let working = Working::tell(working);
+    let ready = move || {
+        drop(working);
+        ready()
+    };
     harden();
     log_panics();
     let lock = start.volume.lock()?;

@@ -69,8 +69,17 @@ pub const STATUS_PACKS_MAX: usize = 64;
 /// Least rate at which a scrub may read: one sample of a pack in twelve seconds.
 pub const SCRUB_RATE_MIN: u64 = 64 << 10;
 
-/// How long `mount` waits for its daemon to say something before it gives up on it.
+/// How long `mount` waits for its daemon to say something before it gives up on it: that it is ready, or that it still works.
 pub const READY_TIMEOUT: Duration = Duration::from_secs(180);
+/// How often a daemon that opens its volume says that it works.
+pub const WORKING_EVERY: Duration = Duration::from_secs(5);
+const _: () = assert!(WORKING_EVERY.as_secs() * 10 < READY_TIMEOUT.as_secs());
+/// Processor time within [`WORKING_EVERY`] by which a daemon counts as working, if it does not wait for the disk: far below what any
+/// work takes, and above what threads take that wait.
+pub const WORKING_TIME_MIN: Duration = Duration::from_millis(2);
+/// How long a daemon says at most that it works. The recovery of a cache of a TiB reads what was written last, not all of it; what takes longer
+/// than this is a mistake that goes round in circles.
+pub const WORKING_MAX: Duration = Duration::from_secs(6 * 3600);
 /// How long a verb that only asks how a daemon is waits for its answer; a daemon waits for the chain for a part of that.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long something has to wait for the network before it is told where no bar shows it.

@@ -58,7 +58,7 @@ pub struct MountArgs {
     /// Stay in the foreground and log to stderr (for systemd; SIGTERM unmounts)
     #[arg(long, short)]
     foreground: bool,
-    /// The daemon's own start: secret on stdin, one line of readiness on stdout
+    /// The daemon's own start: secret on stdin, words of readiness on stdout
     #[arg(long, hide = true)]
     daemon: bool,
 }
@@ -85,7 +85,7 @@ pub fn run(args: &MountArgs, context: &Context, global: &Global) -> Result<(), F
         let log = log::to_stderr(global.level().unwrap_or(config.log_level));
         let source = args.source.shown();
         let start = start(volume, source, config, options, point, secret);
-        return daemon::run(start, log, || Ok(()));
+        return daemon::run(start, log, || (), || Ok(()));
     }
     let arguments = daemon_arguments(args, context, global, &point.path);
     let waiting = Waiting::on(format!("mounting {}", args.source.name()));
@@ -101,7 +101,7 @@ fn run_daemon(args: &MountArgs, context: &Context, global: &Global) -> Result<()
     let log = log::to_file(&volume.log(), global.level().unwrap_or(config.log_level))?;
     let begun = mountpoint::prepare_resolved(args.dir.clone()).and_then(|point| {
         let start = start(volume, args.source.shown(), config, options, point, secret);
-        daemon::run(start, log, launch::say_ready)
+        daemon::run(start, log, launch::say_working, launch::say_ready)
     });
     // Once it was ready nobody listens any more; the log has it.
     begun.inspect_err(|failure| tracing::error!("{failure}"))

@@ -3,10 +3,19 @@
 use std::os::linux::net::SocketAddrExt;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::time::Duration;
 
 /// The mount answers.
 pub fn ready() {
     say("READY=1\nSTATUS=mounted");
+}
+
+/// The volume is still being opened: the start may take so much longer from now on.
+pub fn working(longer: Duration) {
+    say(&format!(
+        "EXTEND_TIMEOUT_USEC={}\nSTATUS=opening the volume",
+        longer.as_micros()
+    ));
 }
 
 /// The mount is gone; what follows is writing out.
