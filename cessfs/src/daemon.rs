@@ -25,7 +25,7 @@ use crate::exit::{Exit, Failure};
 use crate::fuse::{self, Adapter, Faults};
 use crate::home::{self, VolumeDir};
 use crate::limits;
-use crate::mountpoint::{self, Held};
+use crate::mountpoint::{Held, Place};
 use crate::options::MountOptions;
 use crate::secret::Secret;
 use crate::signals;
@@ -144,6 +144,7 @@ async fn serve(
             return Err(failure);
         }
     };
+    daemon.place().note(start.volume.name());
     let control = tokio::spawn(server::serve(listener, daemon.clone()));
     let territory = tokio::spawn(daemon.clone().follow_territory());
     let fence = tokio::spawn(daemon.clone().watch_fence());
@@ -154,9 +155,9 @@ async fn serve(
     let told = ready();
     if told.is_ok() {
         notify::ready();
-        until_unmounted(start, &mut mounted, &mut signals).await;
+        until_unmounted(&daemon.place(), &mut mounted, &mut signals).await;
     } else {
-        leave(start);
+        leave(&daemon.place());
     }
     drop(watch);
     let closed = close(&daemon, &mut mounted, &mut signals).await;
@@ -169,25 +170,25 @@ async fn serve(
 }
 
 /// Serves until the mount is gone, or a signal took it away.
-async fn until_unmounted(start: &Start, mounted: &mut fuse::Mounted, signals: &mut Signals) {
+async fn until_unmounted(place: &Place, mounted: &mut fuse::Mounted, signals: &mut Signals) {
     tokio::select! {
         ended = mounted.ended() => match ended {
             Ok(()) => tracing::info!("unmounted"),
             Err(e) => {
                 tracing::error!("the connection to the kernel broke: {e}");
-                leave(start);
+                leave(place);
             }
         },
         name = signals.next() => {
             tracing::info!("{name}: unmounting");
-            leave(start);
+            leave(place);
         }
     }
 }
 
-/// Takes the mount away even while it is in use.
-fn leave(start: &Start) {
-    let unmounted = mountpoint::unmount(&start.mountpoint).or_else(|_| mountpoint::detach(&start.mountpoint));
+/// Takes the mount away even while it is in use. What has come to lie over it stays: who put it there has to take it away.
+fn leave(place: &Place) {
+    let unmounted = place.unmount().or_else(|_| place.detach());
     if let Err(failure) = unmounted {
         tracing::warn!("{failure}");
     }

@@ -5,11 +5,13 @@
 
 mod held;
 mod holders;
+mod place;
 mod source;
 #[cfg(test)]
 mod tests;
 
 pub use holders::still_held;
+pub use place::Place;
 pub use source::Source;
 
 use crate::exit::{Exit, Failure};

@@ -268,3 +268,84 @@ fn a_mount_point_that_is_exchanged_meanwhile_is_not_mounted_on() -> Result<()> {
     ensure!(shows, "the kernel tells the directory's own path");
     Ok(())
 }
+
+/// SIGTERM takes the mount away, and not what somebody has mounted over it.
+#[test]
+fn what_was_mounted_over_the_mount_stays() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, _network, volume) = scene()?;
+    let at = dir.path().join("mnt");
+    let mount = volume.mount(&at)?;
+    fs::write(at.join("file"), "content")?;
+    let none = None::<&str>;
+    nix::mount::mount(Some("over"), &at, Some("tmpfs"), nix::mount::MsFlags::empty(), none)?;
+    let over = Bind(&at);
+    fs::write(at.join("over"), "another's")?;
+    let (code, said) = fail(volume.cessfs()?.args(["sync", &volume.name]))?;
+    ensure!(code == 8 && said.contains("covered"), "{code}: {said}");
+    nix::sys::signal::kill(mount.pid, nix::sys::signal::Signal::SIGTERM)?;
+    let ended = || Ok(nix::sys::signal::kill(mount.pid, None).is_err());
+    cessfs_tests::network::eventually("the daemon to end", Duration::from_secs(60), ended)?;
+    ensure!(fs::read_to_string(at.join("over"))? == "another's");
+    drop(over);
+    std::mem::forget(mount);
+    // What it covered is dead.
+    drop(Bind(&at));
+    let mount = volume.mount(&at)?;
+    ensure!(fs::read_to_string(at.join("file"))? == "content");
+    mount.umount()
+}
+
+/// Pages that the kernel has of a mount that no path leads to cannot be asked for.
+#[test]
+fn a_sync_of_a_mount_that_was_taken_away_in_use_does_not_end_well() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, _network, volume) = scene()?;
+    let at = dir.path().join("mnt");
+    let mount = volume.mount(&at)?;
+    let mut writer = fs::File::create(at.join("file"))?;
+    nix::mount::umount2(&at, nix::mount::MntFlags::MNT_DETACH)?;
+    std::io::Write::write_all(&mut writer, b"content")?;
+    let (code, said) = fail(volume.cessfs()?.args(["sync", &volume.name, "--wait"]))?;
+    ensure!(code == 8 && said.contains("taken away"), "{code}: {said}");
+    drop(writer);
+    std::mem::forget(mount);
+    let ended = || Ok(volume.status()?["state"] == "unmounted");
+    cessfs_tests::network::eventually("the daemon to end", Duration::from_secs(60), ended)?;
+    let mount = volume.mount(&at)?;
+    ensure!(fs::read_to_string(at.join("file"))? == "content");
+    mount.umount()
+}
+
+#[test]
+fn a_mount_is_found_after_a_directory_above_it_was_renamed() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, _network, volume) = scene()?;
+    let (before, after) = (dir.path().join("x"), dir.path().join("y"));
+    let mount = volume.mount(&before.join("m"))?;
+    fs::write(before.join("m/file"), "content")?;
+    fs::rename(&before, &after)?;
+    std::mem::forget(mount);
+    let moved = after.join("m");
+    let mounted = Bind(&moved);
+    volume.run(&["sync", "--wait"])?;
+    succeed(volume.cessfs()?.arg("umount").arg(&moved).arg("--wait"))?;
+    drop(mounted);
+    let mount = volume.mount(&after.join("m"))?;
+    ensure!(fs::read_to_string(after.join("m/file"))? == "content");
+    // Nor does a signal look where it was.
+    let renamed = dir.path().join("z");
+    fs::rename(&after, &renamed)?;
+    nix::sys::signal::kill(mount.pid, nix::sys::signal::Signal::SIGTERM)?;
+    std::mem::forget(mount);
+    let ended = || Ok(volume.status()?["state"] == "unmounted");
+    cessfs_tests::network::eventually("the daemon to end", Duration::from_secs(60), ended)?;
+    ensure!(renamed.join("m").read_dir()?.next().is_none(), "it is still mounted");
+    Ok(())
+}

@@ -2,10 +2,9 @@
 
 use crate::exit::{Exit, Failure};
 use crate::limits::KERNEL_DRAIN_TIMEOUT;
-use crate::mountpoint;
+use crate::mountpoint::Place;
 use nix::errno::Errno;
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 /// How often the kernel is asked whether its writes have arrived.
@@ -14,9 +13,12 @@ const DRAIN_POLL: Duration = Duration::from_millis(2);
 /// Makes the kernel hand over its dirty pages. A FUSE daemon is never asked to by syncfs(2) on its mount (FUSE_SYNCFS is
 /// for others), but the kernel writes the pages back all the same; whether it waits for them depends on its version, so
 /// the connection's count of waiting requests is watched too.
-pub(super) fn flush_kernel(dir: &Path) -> Result<(), Failure> {
-    let cannot = |e: std::io::Error| Failure::disk("cannot flush the kernel's pages", &e);
-    let root = File::open(dir).map_err(cannot)?;
+///
+/// # Errors
+/// [`Exit::Busy`] when no path leads to the mount any more: what the kernel still has of it cannot be asked for. [`Exit::Disk`] when pages
+/// were refused.
+pub(super) fn flush_kernel(place: &Place) -> Result<(), Failure> {
+    let root = place.open()?;
     match nix::unistd::syncfs(&root) {
         // No page was refused: of a process killed in fallocate(2) the kernel could not tell the times, and notes it in the same place.
         // It forgets what it told, so the second asks what came since; a refusal that the note covers is in the log.
@@ -27,11 +29,10 @@ pub(super) fn flush_kernel(dir: &Path) -> Result<(), Failure> {
         told => told,
     }
     .map_err(|e| refused_writes(&e.into()))?;
-    let mounts = mountpoint::mounts()?;
-    let Some(mount) = mountpoint::mounted_at(&mounts, dir) else {
-        return Ok(());
-    };
-    let counter = PathBuf::from(format!("/sys/fs/fuse/connections/{}/waiting", mount.minor));
+    // Named by the minor half of the device number.
+    let connection = nix::sys::stat::fstat(&root).map(|root| nix::sys::stat::minor(root.st_dev));
+    let connection = connection.map_err(|e| Failure::disk("cannot look at the mount", &e.into()))?;
+    let counter = PathBuf::from(format!("/sys/fs/fuse/connections/{connection}/waiting"));
     let deadline = Instant::now() + KERNEL_DRAIN_TIMEOUT;
     while Instant::now() < deadline {
         match std::fs::read_to_string(&counter) {

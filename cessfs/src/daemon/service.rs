@@ -18,7 +18,7 @@ use crate::limits::{
     CHAIN_TIMEOUT, FENCE_POLL, ROUNDS_BY_HAND_MAX, STATUS_CHAIN_TIMEOUT, STATUS_ERRORS_MAX, STATUS_PACKS_MAX,
     TERRITORY_LOOK_EVERY, TERRITORY_RETRY,
 };
-use crate::mountpoint;
+use crate::mountpoint::Place;
 use crate::seen;
 use crate::survey;
 use crate::wiring::Volume;
@@ -29,18 +29,15 @@ use cessfs_vfs::FileKind;
 use cessfs_vfs::limits::BLOCK_BYTES;
 use futures::FutureExt;
 use futures::future::BoxFuture;
-use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
 use tokio::sync::{Notify, OwnedRwLockReadGuard, RwLock, Semaphore, mpsc};
 
 /// A mounted volume as the control socket sees it.
 pub struct Daemon {
     dir: VolumeDir,
     config: VolumeConfig,
-    mountpoint: PathBuf,
-    /// Device number of the mount, once it was looked up.
-    device: OnceLock<String>,
+    place: Arc<Place>,
     read_only: bool,
     volume: Arc<Volume>,
     log: LogHandle,
@@ -62,8 +59,7 @@ impl Daemon {
         Daemon {
             dir: start.volume.clone(),
             config: start.config.clone(),
-            mountpoint: start.mountpoint.clone(),
-            device: OnceLock::new(),
+            place: Arc::new(Place::new(&start.mountpoint)),
             read_only: start.options.read_only,
             volume,
             log,
@@ -84,6 +80,11 @@ impl Daemon {
     /// The volume.
     pub fn volume(&self) -> Arc<Volume> {
         self.volume.clone()
+    }
+
+    /// Where it is mounted.
+    pub fn place(&self) -> Arc<Place> {
+        self.place.clone()
     }
 
     /// Where it is written down why nothing is sent.
@@ -133,8 +134,14 @@ impl Daemon {
             name: self.dir.name().to_string(),
             state: state.to_owned(),
             pid: Some(std::process::id()),
-            mountpoint: Some(self.mountpoint.display().to_string()),
-            device: (state == MOUNTED).then(|| self.device()).flatten(),
+            mountpoint: Some(
+                self.place
+                    .now()
+                    .unwrap_or_else(|_| self.place.dir().to_owned())
+                    .display()
+                    .to_string(),
+            ),
+            device: (state == MOUNTED).then(|| self.place.device()).flatten(),
             at_rest: survey::at_rest(&self.config),
             read_only: self.read_only || vfs.is_stopped(),
             read_only_reason: vfs.is_stopped().then(|| self.why_fenced().to_owned()),
@@ -178,18 +185,6 @@ impl Daemon {
             errors_left_out: older as u64,
             ..Status::default()
         }
-    }
-
-    /// Device number of the mount. It is given to another once this mount is gone.
-    fn device(&self) -> Option<String> {
-        if self.device.get().is_none() {
-            let mounts = mountpoint::mounts().ok()?;
-            let ours = mountpoint::mounted_at(&mounts, &self.mountpoint)?;
-            if ours.volume().as_ref() == Some(self.dir.name()) {
-                let _another_was_first = self.device.set(ours.device());
-            }
-        }
-        self.device.get().cloned()
     }
 
     fn why_fenced(&self) -> &'static str {
@@ -265,8 +260,8 @@ impl Daemon {
         if !self.volume.vfs.is_stopped() {
             tracing::error!("{}", self.why_fenced());
             // What programs have written and the kernel still holds is kept too.
-            let mountpoint = self.mountpoint.clone();
-            if let Err(failure) = blocking(move || flush_kernel(&mountpoint)).await {
+            let place = self.place();
+            if let Err(failure) = blocking(move || flush_kernel(&place)).await {
                 tracing::warn!("{failure}");
             }
             self.volume.vfs.stop_changes();
@@ -319,8 +314,8 @@ impl Daemon {
         if sends == Sends::Before {
             self.sync(true, events).await?;
         }
-        let (mountpoint, device) = (self.mountpoint.clone(), self.device());
-        blocking(move || mountpoint::unmount(&mountpoint)).await?;
+        let (place, device) = (self.place(), self.place.device());
+        blocking(move || place.unmount()).await?;
         self.set_closing();
         holders::watch(device);
         match sends {

@@ -40,8 +40,8 @@ impl Daemon {
             return Ok(());
         }
         if !self.closing.load(Ordering::Acquire) {
-            let mountpoint = self.mountpoint.clone();
-            blocking(move || flush_kernel(&mountpoint)).await?;
+            let place = self.place();
+            blocking(move || flush_kernel(&place)).await?;
         }
         // Once more if a pack could not be sealed, or what was known already lay in one that is about to go.
         let (mut incomplete, mut no_room) = (None, None);
@@ -94,12 +94,12 @@ impl Daemon {
 
     /// Takes a snapshot of everything written before the call.
     pub(super) async fn create_snapshot(&self, name: String, events: &mpsc::Sender<Event>) -> Result<Reply, Failure> {
-        let (mountpoint, volume) = (self.mountpoint.clone(), self.volume.clone());
-        blocking(move || flush_kernel(&mountpoint)).await?;
+        let (place, volume) = (self.place(), self.volume.clone());
+        blocking(move || flush_kernel(&place)).await?;
         self.complete(events).await?;
-        let mountpoint = self.mountpoint.clone();
+        let place = self.place();
         let taken = blocking(move || {
-            flush_kernel(&mountpoint)?;
+            flush_kernel(&place)?;
             snapshots::create(&volume, &name)
         });
         let numbers = self.with_progress(taken, events).await?;
