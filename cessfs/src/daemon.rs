@@ -25,7 +25,7 @@ use crate::exit::{Exit, Failure};
 use crate::fuse::{self, Adapter, Faults};
 use crate::home::{self, VolumeDir};
 use crate::limits;
-use crate::mountpoint::{Held, Place};
+use crate::mountpoint::{Beneath, Place};
 use crate::options::MountOptions;
 use crate::secret::Secret;
 use crate::signals;
@@ -50,8 +50,8 @@ pub struct Start {
     pub options: MountOptions,
     /// Where to mount; checked already.
     pub mountpoint: PathBuf,
-    /// That very directory; `None` for an automount trigger.
-    pub held: Option<Held>,
+    /// What is there until it is mounted on; taken when it is.
+    pub beneath: Option<Beneath>,
     /// What opens the keys.
     pub secret: Secret,
 }
@@ -67,7 +67,7 @@ pub fn run(
     working: fn(),
     ready: impl FnOnce() -> Result<(), Failure>,
 ) -> Result<(), Failure> {
-    let held = start.held.take();
+    let beneath = start.beneath.take().unwrap_or(Beneath::Trigger);
     let working = Working::tell(working);
     let ready = move || {
         drop(working);
@@ -94,7 +94,7 @@ pub fn run(
         background.handle(),
     )?;
     drop(keys);
-    let result = runtime.block_on(serve(&start, held, Arc::new(volume), log, ready));
+    let result = runtime.block_on(serve(&start, beneath, Arc::new(volume), log, ready));
     // Tasks that still wait for the network hold nothing that must be written; a moment for them to let go of the databases.
     runtime.shutdown_timeout(limits::TASKS_END_TIMEOUT);
     background.shutdown_timeout(limits::TASKS_END_TIMEOUT);
@@ -106,7 +106,7 @@ pub fn run(
 
 async fn serve(
     start: &Start,
-    held: Option<Held>,
+    beneath: Beneath,
     volume: Arc<Volume>,
     log: LogHandle,
     ready: impl FnOnce() -> Result<(), Failure>,
@@ -136,7 +136,7 @@ async fn serve(
     );
     let daemon = Arc::new(Daemon::new(start, volume.clone(), log.clone()));
     let listener = server::bind(&start.volume)?;
-    let mut mounted = match fuse::mount(adapter, &start.mountpoint, held, &settings) {
+    let mut mounted = match fuse::mount(adapter, &start.mountpoint, beneath, &settings) {
         Ok(mounted) => mounted,
         Err(failure) => {
             server::unbind(&start.volume);

@@ -159,12 +159,53 @@ pub fn mount_of(mounts: &[MountEntry], path: &Path) -> Option<MountEntry> {
 pub struct MountPoint {
     /// Its path, without symbolic links.
     pub path: PathBuf,
-    /// `None` for an automount trigger: to open it is what the trigger waits for.
-    pub held: Option<Held>,
+    /// What is there until it is mounted on.
+    pub beneath: Beneath,
 }
 
-/// Makes sure that a volume can be mounted on a directory, and clears away what a crash left there. Links in the path
-/// are followed here, and never again.
+/// What a volume is mounted on.
+#[derive(Debug)]
+pub enum Beneath {
+    /// An empty directory.
+    Directory(Held),
+    /// An automount trigger: to open it is what the trigger waits for.
+    Trigger,
+    /// A mount that a daemon left which has died. It stays until the new one is made: programs are told that nobody answers, and do not
+    /// write into the directory beneath, where nobody would look for it.
+    DeadMount,
+}
+
+impl Beneath {
+    /// Makes way for a mount, which is to be made at once. The directory to mount on, but for a trigger.
+    ///
+    /// # Errors
+    /// [`Exit::Mountpoint`] when something else is there by now, or something was put into the directory.
+    pub fn clear(self, dir: &Path) -> Result<Option<Held>, Failure> {
+        let held = match self {
+            Beneath::Trigger => return Ok(None),
+            Beneath::Directory(held) => held,
+            Beneath::DeadMount => uncover(dir)?,
+        };
+        held.is_still(dir)?;
+        is_empty(&held, dir)?;
+        Ok(Some(held))
+    }
+}
+
+/// Takes a dead mount away, and gives the directory that it covered.
+fn uncover(dir: &Path) -> Result<Held, Failure> {
+    let mount = mounted_at(&mounts()?, dir).filter(|mount| mount.volume().is_some());
+    if mount.is_none() || !is_dead(dir) {
+        let what = format!("the dead mount on {} is not there any more", dir.display());
+        return Err(Failure::new(Exit::Mountpoint, what).hint("try again"));
+    }
+    detach(dir)?;
+    tell!("removed a mount that a daemon left behind on {}", dir.display());
+    hold_dir(dir)
+}
+
+/// Makes sure that a volume can be mounted on a directory, and changes nothing there. Links in the path are followed here, and never
+/// again.
 ///
 /// # Errors
 /// [`Exit::Mountpoint`].
@@ -180,7 +221,10 @@ pub fn prepare_resolved(dir: PathBuf) -> Result<MountPoint, Failure> {
     if let Some(mount) = mounted_at(&mounts()?, &dir) {
         if mount.fs_type == "autofs" {
             // The trigger that asked for this mount; it lets the mounting process through.
-            return Ok(MountPoint { path: dir, held: None });
+            return Ok(MountPoint {
+                path: dir,
+                beneath: Beneath::Trigger,
+            });
         }
         if mount.volume().is_none() || !is_dead(&dir) {
             let what = match mount.volume() {
@@ -189,33 +233,40 @@ pub fn prepare_resolved(dir: PathBuf) -> Result<MountPoint, Failure> {
             };
             return Err(Failure::new(Exit::Mountpoint, what).hint("unmount it, or choose another directory"));
         }
-        detach(&dir)?;
-        tell!("removed a mount that a daemon left behind on {}", dir.display());
+        return Ok(MountPoint {
+            path: dir,
+            beneath: Beneath::DeadMount,
+        });
     }
-    let held = hold_empty_dir(&dir)?;
+    let held = hold_dir(&dir)?;
+    is_empty(&held, &dir)?;
     Ok(MountPoint {
         path: dir,
-        held: Some(held),
+        beneath: Beneath::Directory(held),
     })
 }
 
-fn hold_empty_dir(dir: &Path) -> Result<Held, Failure> {
+fn hold_dir(dir: &Path) -> Result<Held, Failure> {
     let wrong = |what: String| Failure::new(Exit::Mountpoint, what);
-    let held = Held::open(dir).map_err(|e| match e {
+    Held::open(dir).map_err(|e| match e {
         Errno::ENOENT => wrong(format!("mount point {} does not exist", dir.display()))
             .hint(format!("`mkdir {}`", output::word(dir))),
         Errno::ENOTDIR => {
             wrong(format!("mount point {} is not a directory", dir.display())).hint("choose an empty directory")
         }
         _ => wrong(format!("mount point {}: {e}", dir.display())),
-    })?;
+    })
+}
+
+fn is_empty(held: &Held, dir: &Path) -> Result<(), Failure> {
+    let wrong = |what: String| Failure::new(Exit::Mountpoint, what);
     let mut entries =
         std::fs::read_dir(held.path()).map_err(|e| wrong(format!("mount point {}: {e}", dir.display())))?;
     if entries.next().is_some() {
         return Err(wrong(format!("mount point {} is not empty", dir.display()))
             .hint("the mount would hide what is there; choose an empty directory"));
     }
-    Ok(held)
+    Ok(())
 }
 
 /// Whether the daemon behind a FUSE mount is gone ("Transport endpoint is not connected"). Asks for the filesystem's

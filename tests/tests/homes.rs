@@ -349,3 +349,49 @@ fn a_mount_is_found_after_a_directory_above_it_was_renamed() -> Result<()> {
     ensure!(renamed.join("m").read_dir()?.next().is_none(), "it is still mounted");
     Ok(())
 }
+
+/// Between a crash and the next mount lie a passphrase and a recovery: who goes on writing by the path is told, and writes nothing beneath.
+#[test]
+fn a_dead_mount_stays_until_the_next_is_there() -> Result<()> {
+    if !can_mount() {
+        return Ok(());
+    }
+    let (dir, _network, volume) = scene()?;
+    let (at, secret) = (dir.path().join("mnt"), dir.path().join("fifo"));
+    nix::unistd::mkfifo(&secret, nix::sys::stat::Mode::S_IRWXU)?;
+    let mount = volume.mount(&at)?;
+    fs::write(at.join("file"), "content")?;
+    volume.run(&["sync"])?;
+    nix::sys::signal::kill(mount.pid, nix::sys::signal::Signal::SIGKILL)?;
+    std::mem::forget(mount);
+    let refused = || {
+        let error = fs::write(at.join("late"), "x").err();
+        error.and_then(|error| error.raw_os_error()) == Some(libc::ENOTCONN)
+    };
+    cessfs_tests::network::eventually("the mount to be dead", Duration::from_secs(20), || Ok(refused()))?;
+    let right = fs::read(volume.secret_file())?;
+    let option = volume.secret_option();
+    let kind = option.split_once('=').map_or("", |(kind, _)| kind);
+    for (given, is_right) in [(&b"wrong"[..], false), (&right[..], true)] {
+        let mut mount = volume.cessfs()?;
+        mount.args(["mount", &volume.name]).arg(&at);
+        mount.args(["-o", &format!("{kind}={}", secret.display())]);
+        let mounting = mount.stderr(std::process::Stdio::piped()).spawn()?;
+        // Opens once somebody reads.
+        let mut key = fs::OpenOptions::new().write(true).open(&secret)?;
+        ensure!(refused(), "it was written beneath");
+        std::io::Write::write_all(&mut key, given)?;
+        drop(key);
+        let ended = mounting.wait_with_output()?;
+        let said = String::from_utf8_lossy(&ended.stderr);
+        ensure!(ended.status.success() == is_right, "{}: {said}", ended.status);
+        match is_right {
+            true => ensure!(said.contains("left behind"), "{said}"),
+            false => ensure!(refused(), "the dead mount went though there is no new one"),
+        }
+    }
+    let content = fs::read_to_string(at.join("file"));
+    succeed(volume.cessfs()?.arg("umount").arg(&at))?;
+    ensure!(content? == "content" && at.read_dir()?.next().is_none());
+    Ok(())
+}

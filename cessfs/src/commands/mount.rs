@@ -121,7 +121,7 @@ fn start(
         config,
         options,
         mountpoint: point.path,
-        held: point.held,
+        beneath: Some(point.beneath),
         secret,
     }
 }

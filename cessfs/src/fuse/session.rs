@@ -4,7 +4,7 @@ use super::{Adapter, pages};
 use crate::config::KernelCache;
 use crate::exit::{Exit, Failure};
 use crate::limits;
-use crate::mountpoint::{FS_TYPE, Held};
+use crate::mountpoint::{Beneath, FS_TYPE, Held};
 use cessfs_vfs::AtimeRule;
 use fuser::{Config, InitFlags, KernelConfig, MountOption, Session, SessionACL};
 use nix::mount::MsFlags;
@@ -60,14 +60,13 @@ impl Mounted {
 ///
 /// # Errors
 /// [`Exit::Permission`] or [`Exit::Mountpoint`] when the system refuses.
-pub fn mount(mut adapter: Adapter, dir: &Path, held: Option<Held>, settings: &Settings) -> Result<Mounted, Failure> {
-    if let Some(held) = &held {
-        held.is_still(dir)?;
-    }
+pub fn mount(mut adapter: Adapter, dir: &Path, beneath: Beneath, settings: &Settings) -> Result<Mounted, Failure> {
     let refused = |e: std::io::Error| Failure::new(Exit::Permission, format!("the kernel refused the mount: {e}"));
     let config = config(settings);
     adapter.hears_root = settings.allow_other || nix::unistd::getuid().is_root();
     let kernel = adapter.kernel.clone();
+    // A dead mount goes no sooner: what is written by this path meanwhile would be lost beneath the new one.
+    let held = beneath.clear(dir)?;
     let session = match mount_directly(dir, held.as_ref(), settings)? {
         Some(device) => Session::from_fd(adapter, device, config.acl, config).map_err(refused)?,
         None => Session::new(adapter, dir, &config).map_err(|e| by_helper(&e, settings))?,

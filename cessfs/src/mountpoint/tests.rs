@@ -56,7 +56,17 @@ fn unusable_mount_points_are_told_apart() {
     std::fs::create_dir(&empty).unwrap();
     let found = prepare(&empty).unwrap();
     assert_eq!(found.path, empty.canonicalize().unwrap());
-    assert!(found.held.is_some());
+    let Beneath::Directory(held) = found.beneath else {
+        panic!("{:?}", found.beneath)
+    };
+    // What is put there later is not hidden either.
+    std::fs::write(empty.join("late"), "x").unwrap();
+    let late = Beneath::Directory(held).clear(&found.path).unwrap_err();
+    assert!(late.what.contains("not empty"), "{late}");
+    std::fs::remove_file(empty.join("late")).unwrap();
+    assert!(prepare(&empty).unwrap().beneath.clear(&found.path).unwrap().is_some());
+    let gone = Beneath::DeadMount.clear(&found.path).unwrap_err();
+    assert!(gone.what.contains("not there any more"), "{gone}");
 }
 
 #[test]
@@ -69,7 +79,9 @@ fn a_mount_point_that_was_exchanged_is_noticed_and_the_first_one_is_held() {
     // A link that the user gives is followed once.
     std::os::unix::fs::symlink(&dir, tmp.join("given")).unwrap();
     let found = prepare(&tmp.join("given")).unwrap();
-    let held = found.held.unwrap();
+    let Beneath::Directory(held) = found.beneath else {
+        panic!("{:?}", found.beneath)
+    };
     assert_eq!(found.path, dir);
     held.is_still(&dir).unwrap();
 
