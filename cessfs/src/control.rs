@@ -129,6 +129,23 @@ pub enum Op {
     },
 }
 
+impl Op {
+    /// Whether it may wait for the network for as long as that is away.
+    pub fn may_wait_long(&self) -> bool {
+        matches!(
+            self,
+            Op::Sync { wait: true }
+                | Op::SnapshotCreate { .. }
+                | Op::SnapshotDiff { .. }
+                | Op::Unsent
+                | Op::Scrub { .. }
+                | Op::Repair
+                | Op::Collect { dry_run: false }
+                | Op::Shutdown { sends: Sends::Before }
+        )
+    }
+}
+
 /// A line of an answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]

@@ -15,7 +15,11 @@ pub const CONFIG_BYTES_MAX: u64 = 64 * 1024;
 /// Bytes of one line on the control socket, in either direction.
 pub const CONTROL_LINE_MAX: usize = 64 * 1024;
 /// Connections served at once on the control socket; more wait in the kernel's queue.
-pub const CONTROL_CONNECTIONS_MAX: usize = 32;
+pub const CONTROL_CONNECTIONS_MAX: usize = 256;
+/// Commands among them that may wait for the network for as long as it is away; one more is told so at once. Whoever asks how the daemon is, or
+/// wants it to end, always finds a connection.
+pub const NETWORK_WAITS_MAX: usize = 24;
+const _: () = assert!(NETWORK_WAITS_MAX * 4 < CONTROL_CONNECTIONS_MAX);
 /// Events buffered for a client of the control socket that reads slowly; past it the operation waits for the client.
 pub const EVENTS_BUFFERED: usize = 16;
 /// Times a `sync --wait` hands over and waits before it gives up: each time something it had handed over was in no pack afterwards, or
@@ -26,7 +30,7 @@ pub const SYNC_ROOM_PAUSE: Duration = Duration::from_secs(2);
 /// Repairs and collections by hand whose round goes on, whether who asked for them still waits or not; more wait for
 /// one to end.
 pub const ROUNDS_BY_HAND_MAX: usize = 4;
-const _: () = assert!(ROUNDS_BY_HAND_MAX < CONTROL_CONNECTIONS_MAX);
+const _: () = assert!(ROUNDS_BY_HAND_MAX < NETWORK_WAITS_MAX);
 /// How often a waiting `sync` reports progress.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
 

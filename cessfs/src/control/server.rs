@@ -3,14 +3,14 @@
 use super::{Answer, Event, Op, Reply, bounds, decode_request, pages};
 use crate::exit::{Exit, Failure};
 use crate::home::VolumeDir;
-use crate::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_LINE_MAX, EVENTS_BUFFERED};
+use crate::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_LINE_MAX, EVENTS_BUFFERED, NETWORK_WAITS_MAX};
 use futures::future::BoxFuture;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncReadExt, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
 
 /// Who answers.
 pub trait Service: Send + Sync + 'static {
@@ -53,6 +53,7 @@ pub fn is_left(volume: &VolumeDir) -> bool {
 /// Serves until dropped.
 pub async fn serve(listener: UnixListener, service: Arc<dyn Service>) {
     let slots = Arc::new(Semaphore::new(CONTROL_CONNECTIONS_MAX));
+    let waits = Arc::new(Semaphore::new(NETWORK_WAITS_MAX));
     loop {
         let slot = slots
             .clone()
@@ -61,9 +62,9 @@ pub async fn serve(listener: UnixListener, service: Arc<dyn Service>) {
             .expect("the semaphore is never closed");
         match listener.accept().await {
             Ok((stream, _)) => {
-                let service = service.clone();
+                let (service, waits) = (service.clone(), waits.clone());
                 tokio::spawn(async move {
-                    if let Err(e) = connection(stream, service).await {
+                    if let Err(e) = connection(stream, service, &waits).await {
                         tracing::debug!("control connection ended: {e}");
                     }
                     drop(slot);
@@ -77,7 +78,7 @@ pub async fn serve(listener: UnixListener, service: Arc<dyn Service>) {
     }
 }
 
-async fn connection(mut stream: UnixStream, service: Arc<dyn Service>) -> std::io::Result<()> {
+async fn connection(mut stream: UnixStream, service: Arc<dyn Service>, waits: &Semaphore) -> std::io::Result<()> {
     if !may_ask(&stream)? {
         return Ok(());
     }
@@ -95,7 +96,10 @@ async fn connection(mut stream: UnixStream, service: Arc<dyn Service>) -> std::i
         }
         let complete = line.last() == Some(&b'\n');
         let answer = match decode_request(&line) {
-            Ok(op) if complete => answer(op, &service, &mut reader, &mut writer).await?,
+            Ok(op) if complete => match turn(&op, waits) {
+                Ok(_turn) => answer(op, &service, &mut reader, &mut writer).await?,
+                Err(failure) => Answer::Failed(failure),
+            },
             Ok(_) => Answer::Failed(Failure::new(Exit::Failed, "the request was cut off")),
             Err(failure) => Answer::Failed(failure),
         };
@@ -104,6 +108,21 @@ async fn connection(mut stream: UnixStream, service: Arc<dyn Service>) -> std::i
             return Ok(());
         }
     }
+}
+
+/// A place among those that may wait for the network; `None` for what does not.
+///
+/// # Errors
+/// [`Exit::Busy`] when all of them are taken: they may be for days, and who has to wait for one would be told nothing.
+fn turn<'a>(op: &Op, waits: &'a Semaphore) -> Result<Option<SemaphorePermit<'a>>, Failure> {
+    if !op.may_wait_long() {
+        return Ok(None);
+    }
+    waits.try_acquire().map(Some).map_err(|_| {
+        let what = format!("{NETWORK_WAITS_MAX} commands wait for the network already");
+        Failure::new(Exit::Busy, what)
+            .hint("end some of them, or wait until they are done; `cessfs status NAME` tells what they wait for")
+    })
 }
 
 /// Runs one operation, sending its events while it goes on; gives it up when the client hangs up.
@@ -172,8 +191,11 @@ mod tests {
     impl Service for Silent {
         fn handle(self: Arc<Self>, op: Op, _: mpsc::Sender<Event>) -> BoxFuture<'static, Result<Reply, Failure>> {
             Box::pin(async move {
-                if op == Op::Evict {
-                    return Ok(Reply::Ok);
+                match op {
+                    Op::Evict => return Ok(Reply::Ok),
+                    Op::Status => return Ok(Reply::Status(Box::default())),
+                    Op::Shutdown { sends: Sends::Never } => return Ok(Reply::Closing { unsent_bytes: 7 }),
+                    _ => {}
                 }
                 let _told = Told(self.0.clone());
                 std::future::pending().await
@@ -195,8 +217,8 @@ mod tests {
             runtime.block_on(told).is_ok()
         };
         let soon = || Some(std::time::Instant::now() + Duration::from_millis(50));
-        // As many as are served at once: each slot is free again.
-        for _ in 0..=CONTROL_CONNECTIONS_MAX {
+        // As many as may wait at once: each place is free again.
+        for _ in 0..=NETWORK_WAITS_MAX {
             let mut client = Client::connect(&volume).unwrap();
             let late = client.call_until(Op::Repair, soon(), &mut |_| ()).unwrap_err();
             assert_eq!(late.exit, Exit::Timeout);
@@ -214,6 +236,43 @@ mod tests {
             stream.write_all(&crate::control::encode(&request)).unwrap();
         }
         assert!(!heard(Duration::from_millis(200)));
+    }
+
+    #[test]
+    fn those_who_wait_for_the_network_keep_nobody_else_out() {
+        use std::io::Write;
+        let tmp = tempfile::tempdir().unwrap();
+        let volume = deep_volume(tmp.path());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        let _inside = runtime.enter();
+        let (sender, _dropped) = mpsc::unbounded_channel();
+        runtime.spawn(serve(bind(&volume).unwrap(), Arc::new(Silent(sender))));
+        let (_dir, path) = volume.socket().unwrap();
+        let request = crate::control::encode(&crate::control::Request {
+            v: crate::control::PROTOCOL,
+            op: Op::Sync { wait: true },
+        });
+        let waiting = |_| {
+            let mut stream = std::os::unix::net::UnixStream::connect(&path).unwrap();
+            stream.write_all(&request).unwrap();
+            stream
+        };
+        let _waiting: Vec<_> = (0..40).map(waiting).collect();
+        let soon = || Some(std::time::Instant::now() + Duration::from_millis(200));
+        // Once the others have been heard.
+        let mut refused = None;
+        while refused.is_none() {
+            let mut client = Client::connect(&volume).unwrap();
+            let failure = client.call_until(Op::Repair, soon(), &mut |_| ()).unwrap_err();
+            refused = (failure.exit != Exit::Timeout).then_some(failure);
+        }
+        let refused = refused.unwrap();
+        assert_eq!(refused.exit, Exit::Busy);
+        assert!(refused.what.contains("24 commands wait for the network"), "{refused}");
+        assert!(crate::control::client::status(&volume).is_ok());
+        let end = Op::Shutdown { sends: Sends::Never };
+        let reply = Client::connect(&volume).unwrap().call(end, &mut |_| ());
+        assert_eq!(reply, Ok(Reply::Closing { unsent_bytes: 7 }));
     }
 
     struct Fake;
