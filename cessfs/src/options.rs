@@ -57,7 +57,7 @@ const VALUED: [&str; 7] = [
     "passthrough",
 ];
 /// Options of ours and the kernel's without one.
-const FLAGS: [&str; 17] = [
+const FLAGS: [&str; 18] = [
     "allow-other",
     "default-permissions",
     "ro",
@@ -72,26 +72,32 @@ const FLAGS: [&str; 17] = [
     "atime",
     "relatime",
     "strictatime",
+    "nostrictatime",
     "nodiratime",
     "diratime",
     "nosymfollow",
 ];
 /// Words that mount(8), systemd and fstab put there for themselves.
-const IGNORED: [&str; 23] = [
+const IGNORED: [&str; 27] = [
     "defaults",
     "auto",
     "noauto",
     "user",
     "nouser",
     "users",
+    "nousers",
     "owner",
+    "noowner",
     "group",
+    "nogroup",
     "nofail",
     "netdev",
     "rnetdev",
     "async",
     "silent",
     "loud",
+    // Without another rule for access times that is the kernel's, too.
+    "norelatime",
     // Access times always reach the disk lazily.
     "lazytime",
     "nolazytime",
@@ -212,6 +218,7 @@ impl MountOptions {
             "noatime" => self.atime = AtimeRule::Never,
             "atime" | "relatime" => self.atime = AtimeRule::Relative,
             "strictatime" => self.atime = AtimeRule::Always,
+            "nostrictatime" if self.atime == AtimeRule::Always => self.atime = AtimeRule::Relative,
             "nodiratime" => self.no_dir_atime = true,
             "diratime" => self.no_dir_atime = false,
             "nosymfollow" => self.no_symfollow = true,
@@ -280,6 +287,15 @@ mod tests {
                 },
             ),
             ("ro,rw", base()),
+            ("user,nousers,noowner,nogroup,norelatime,nostrictatime", base()),
+            ("strictatime,nostrictatime", base()),
+            (
+                "noatime,nostrictatime",
+                MountOptions {
+                    atime: AtimeRule::Never,
+                    ..base()
+                },
+            ),
             (
                 "cache-size=2GiB",
                 MountOptions {
