@@ -19,7 +19,7 @@ use cessfs_sync::{Chain, FragmentStore};
 use clap::Args;
 use futures::StreamExt;
 use serde::Serialize;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -105,7 +105,9 @@ pub fn run(args: &DoctorArgs, context: &Context) -> Result<(), Failure> {
         let volume = context.home.existing(name)?;
         let daemon = client::status(&volume);
         findings.extend(local(&volume, &daemon));
-        match VolumeConfig::load(&volume.config()) {
+        let config = VolumeConfig::load(&volume.config());
+        findings.extend(config.as_ref().ok().map(|config| space(&volume, config, &daemon)));
+        match config {
             Ok(config) => {
                 findings.push(match config::rpc_in_the_clear(&config.rpc) {
                     Some(what) => warn("config", what, RPC_IN_THE_CLEAR_HINT),
@@ -186,12 +188,7 @@ fn kernel() -> Finding {
 }
 
 fn local(volume: &VolumeDir, daemon: &Result<Status, Failure>) -> Vec<Finding> {
-    vec![
-        private(volume.path()),
-        private(&volume.keys()),
-        space(volume.path()),
-        tenancy(volume, daemon),
-    ]
+    vec![private(volume.path()), private(&volume.keys()), tenancy(volume, daemon)]
 }
 
 fn private(path: &Path) -> Finding {
@@ -209,7 +206,8 @@ fn private(path: &Path) -> Finding {
     }
 }
 
-fn space(path: &Path) -> Finding {
+fn space(volume: &VolumeDir, config: &VolumeConfig, daemon: &Result<Status, Failure>) -> Finding {
+    let path = volume.path();
     let Ok(stat) = nix::sys::statvfs::statvfs(path) else {
         return fail(
             "disk",
@@ -218,12 +216,53 @@ fn space(path: &Path) -> Finding {
         );
     };
     let free = stat.blocks_available() * stat.fragment_size();
+    // A mount may have been given another size.
+    let (used, most) = match daemon {
+        Ok(status) => (status.cache_bytes, status.cache_bound_bytes),
+        Err(_) => (occupied(&volume.cache()), config.cache_size),
+    };
+    room(free, used, most, config.backlog_max)
+}
+
+/// Bytes that the files below a directory take on the disk; what cannot be looked at takes none.
+fn occupied(dir: &Path) -> u64 {
+    let (mut bytes, mut dirs) = (0, vec![dir.to_owned()]);
+    while let Some(dir) = dirs.pop() {
+        for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+            match entry.metadata() {
+                Ok(found) if found.is_dir() => dirs.push(entry.path()),
+                Ok(found) => bytes += found.blocks() * BLOCK_UNIT,
+                Err(_) => {}
+            }
+        }
+    }
+    bytes
+}
+
+/// Unit of the blocks that stat(2) counts.
+const BLOCK_UNIT: u64 = 512;
+
+/// Whether a disk has room for what the cache may still grow by, and for what may wait to be sent.
+fn room(free: u64, used: u64, cache_size: u64, backlog_max: u64) -> Finding {
     let what = format!("{} free for cache and staging", units::bytes(free));
     if free < limits::CACHE_BYTES_MIN {
         return fail("disk", what, "free some space");
     }
-    if free < limits::CACHE_BYTES_DEFAULT {
-        return warn("disk", what, "set `cache_size` in volume.toml below that");
+    let wanted = cache_size.saturating_sub(used).saturating_add(backlog_max);
+    if free < wanted {
+        let fits = used.saturating_add(free).saturating_sub(backlog_max);
+        let advice = match fits >= limits::CACHE_BYTES_MIN {
+            true => format!(
+                "free some space, or set `cache_size` in volume.toml to no more than {}",
+                units::bytes(fits)
+            ),
+            false => "free some space".to_owned(),
+        };
+        return warn(
+            "disk",
+            format!("{what}, which may yet take {}", units::bytes(wanted)),
+            advice,
+        );
     }
     ok("disk", what)
 }
@@ -444,5 +483,37 @@ mod tests {
         assert_eq!(private(&file).verdict, Verdict::Warn);
         std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(private(&file).verdict, Verdict::Ok);
+    }
+
+    #[test]
+    fn a_disk_has_to_hold_what_the_cache_may_still_take() {
+        const GIB: u64 = 1 << 30;
+        for (free, used, cache_size, verdict) in [
+            (12, 0, 10, Verdict::Ok),
+            (9, 0, 10, Verdict::Warn),
+            // What the cache has taken already is not missing.
+            (2, 10, 10, Verdict::Ok),
+            (2, 5, 10, Verdict::Warn),
+            // By what is configured, and not by what is usual.
+            (4, 0, 2, Verdict::Ok),
+            (50, 0, 100, Verdict::Warn),
+            (0, 10, 10, Verdict::Fail),
+        ] {
+            let found = room(free * GIB, used * GIB, cache_size * GIB, GIB);
+            assert_eq!(found.verdict, verdict, "{free} {used} {cache_size}: {found:?}");
+        }
+        let advice = room(50 * GIB, 0, 100 * GIB, GIB).advice.unwrap();
+        assert!(advice.contains("no more than 49.0 GiB"), "{advice}");
+    }
+
+    #[test]
+    fn what_a_directory_takes_is_counted_to_its_depth() {
+        let tmp = tempfile::tempdir().unwrap();
+        assert_eq!(occupied(&tmp.path().join("none")), 0);
+        std::fs::create_dir(tmp.path().join("a")).unwrap();
+        std::fs::write(tmp.path().join("a/b"), vec![1; 100_000]).unwrap();
+        let file = std::fs::File::open(tmp.path().join("a/b")).unwrap();
+        file.sync_all().unwrap();
+        assert_eq!(occupied(tmp.path()), file.metadata().unwrap().blocks() * 512);
     }
 }
