@@ -35,6 +35,7 @@ use service::Daemon;
 use starting::Working;
 use std::path::PathBuf;
 use std::sync::Arc;
+use tasks::blocking;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 
@@ -155,9 +156,9 @@ async fn serve(
     let told = ready();
     if told.is_ok() {
         notify::ready();
-        until_unmounted(&daemon.place(), &mut mounted, &mut signals).await;
+        until_unmounted(daemon.place(), &mut mounted, &mut signals).await;
     } else {
-        leave(&daemon.place());
+        leave(daemon.place()).await;
     }
     drop(watch);
     let closed = close(&daemon, &mut mounted, &mut signals).await;
@@ -170,28 +171,54 @@ async fn serve(
 }
 
 /// Serves until the mount is gone, or a signal took it away.
-async fn until_unmounted(place: &Place, mounted: &mut fuse::Mounted, signals: &mut Signals) {
+async fn until_unmounted(place: Arc<Place>, mounted: &mut fuse::Mounted, signals: &mut Signals) {
     tokio::select! {
         ended = mounted.ended() => match ended {
             Ok(()) => tracing::info!("unmounted"),
             Err(e) => {
                 tracing::error!("the connection to the kernel broke: {e}");
-                leave(place);
+                leave(place).await;
             }
         },
         name = signals.next() => {
             tracing::info!("{name}: unmounting");
-            leave(place);
+            leave(place).await;
         }
     }
 }
 
 /// Takes the mount away even while it is in use. What has come to lie over it stays: who put it there has to take it away.
-fn leave(place: &Place) {
-    let unmounted = place.unmount().or_else(|_| place.detach());
-    if let Err(failure) = unmounted {
+async fn leave(place: Arc<Place>) {
+    let idle = place.clone();
+    // Of one that nobody uses the kernel hands over everything by itself.
+    if blocking(move || idle.unmount()).await.is_ok() {
+        return;
+    }
+    let busy = place.clone();
+    let flushed = tokio::time::timeout(limits::LEAVE_FLUSH_TIMEOUT, blocking(move || leave_busy(&busy))).await;
+    let left = match flushed {
+        Ok(left) => left,
+        Err(_) => {
+            tracing::warn!("the kernel still has pages of the mount; they may be lost");
+            blocking(move || place.detach()).await
+        }
+    };
+    if let Err(failure) = left {
         tracing::warn!("{failure}");
     }
+}
+
+/// Detaching does not make the kernel hand over what programs have written, and it lets go of that when the daemon ends: it is asked
+/// before, and for what came in between after it, through the root that is in no tree then.
+fn leave_busy(place: &Place) -> Result<(), Failure> {
+    let root = place.open();
+    let flushed =
+        |root: &Result<std::fs::File, Failure>| root.as_ref().map_err(Failure::clone).and_then(pages::flush_through);
+    if let Err(failure) = flushed(&root) {
+        tracing::warn!("{failure}");
+    }
+    place.detach()?;
+    flushed(&root)
 }
 
 /// Waits for requests in flight and for a shutdown that sends everything first, then writes everything out.

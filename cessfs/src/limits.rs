@@ -92,6 +92,8 @@ pub const WAIT_TOLD_AFTER: Duration = Duration::from_secs(10);
 pub const WAIT_TOLD_AGAIN: Duration = Duration::from_secs(60);
 /// How long the daemon waits for requests in flight after the mount is gone.
 pub const SESSION_END_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a daemon that is told to end waits for the pages that the kernel has of a mount in use.
+pub const LEAVE_FLUSH_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the daemon waits at its very end for tasks that were told to stop.
 pub const TASKS_END_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long `umount` waits for the daemon to close its files after the mount is gone.

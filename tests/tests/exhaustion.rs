@@ -150,21 +150,24 @@ fn a_file_that_is_open_and_dirty_at_the_end_is_kept() -> Result<()> {
     }
     let (dir, _network, volume) = scene()?;
     let at = dir.path().join("mnt");
-    let mount = volume.mount(&at)?;
-    let content = tree::noise(11, 3 << 20);
-    let mut writer = fs::File::create(at.join("open"))?;
-    std::io::Write::write_all(&mut writer, &content)?;
-    let pid = mount.pid;
-    kill(pid, Signal::SIGTERM)?;
-    eventually("the daemon to end", PATIENCE, || Ok(kill(pid, None).is_err()))?;
-    std::mem::forget(mount);
-    drop(writer);
-    let mount = volume.mount(&at)?;
-    ensure!(
-        fs::read(at.join("open"))? == content,
-        "what was written before the end is not there"
-    );
-    mount.umount()
+    let mut mount = Some(volume.mount(&at)?);
+    // Little of it, too, which the kernel leaves where it is for half a minute.
+    for bytes in [64 << 10, 3 << 20] {
+        let content = tree::noise(11, bytes);
+        let mut writer = fs::File::create(at.join("open"))?;
+        std::io::Write::write_all(&mut writer, &content)?;
+        let ending = mount.take().context("it is mounted")?;
+        kill(ending.pid, Signal::SIGTERM)?;
+        eventually("the daemon to end", PATIENCE, || Ok(kill(ending.pid, None).is_err()))?;
+        std::mem::forget(ending);
+        drop(writer);
+        mount = Some(volume.mount(&at)?);
+        ensure!(
+            fs::read(at.join("open"))? == content,
+            "of {bytes} bytes what was written before the end is not there"
+        );
+    }
+    mount.context("it is mounted")?.umount()
 }
 
 /// A lock file with somebody's number in it is no lock: only a process that holds it is.

@@ -4,6 +4,7 @@ use crate::exit::{Exit, Failure};
 use crate::limits::KERNEL_DRAIN_TIMEOUT;
 use crate::mountpoint::Place;
 use nix::errno::Errno;
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
@@ -18,11 +19,18 @@ const DRAIN_POLL: Duration = Duration::from_millis(2);
 /// [`Exit::Busy`] when no path leads to the mount any more: what the kernel still has of it cannot be asked for. [`Exit::Disk`] when pages
 /// were refused.
 pub(super) fn flush_kernel(place: &Place) -> Result<(), Failure> {
-    let root = place.open()?;
-    match nix::unistd::syncfs(&root) {
+    flush_through(&place.open()?)
+}
+
+/// The same through the mount's root, which may be in no tree any more.
+///
+/// # Errors
+/// [`Exit::Disk`] when pages were refused.
+pub(super) fn flush_through(root: &File) -> Result<(), Failure> {
+    match nix::unistd::syncfs(root) {
         // No page was refused: of a process killed in fallocate(2) the kernel could not tell the times, and notes it in the same place.
         // It forgets what it told, so the second asks what came since; a refusal that the note covers is in the log.
-        Err(Errno::EINTR) => match nix::unistd::syncfs(&root) {
+        Err(Errno::EINTR) => match nix::unistd::syncfs(root) {
             Err(Errno::EINTR) => Ok(()),
             again => again,
         },
@@ -30,7 +38,7 @@ pub(super) fn flush_kernel(place: &Place) -> Result<(), Failure> {
     }
     .map_err(|e| refused_writes(&e.into()))?;
     // Named by the minor half of the device number.
-    let connection = nix::sys::stat::fstat(&root).map(|root| nix::sys::stat::minor(root.st_dev));
+    let connection = nix::sys::stat::fstat(root).map(|root| nix::sys::stat::minor(root.st_dev));
     let connection = connection.map_err(|e| Failure::disk("cannot look at the mount", &e.into()))?;
     let counter = PathBuf::from(format!("/sys/fs/fuse/connections/{connection}/waiting"));
     let deadline = Instant::now() + KERNEL_DRAIN_TIMEOUT;
