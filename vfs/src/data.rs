@@ -80,7 +80,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-pub(crate) use heartbeat::HEARTBEAT_KEY;
+pub(crate) use heartbeat::{HEARTBEAT_KEY, Moment};
 pub(crate) use piece::{ChunkAt, Piece, chunk_len, pieces};
 pub use read::Content;
 pub(crate) use read::copy_visible;

@@ -16,13 +16,13 @@ pub(crate) const HEARTBEAT_KEY: &[u8] = b"sheartbeat";
 
 /// What both clocks said at once.
 #[derive(Clone, Copy)]
-struct Moment {
+pub(crate) struct Moment {
     wall: Duration,
     monotonic: Duration,
 }
 
 impl Moment {
-    fn now(clock: &dyn Clock) -> Moment {
+    pub(crate) fn now(clock: &dyn Clock) -> Moment {
         Moment {
             wall: clock.wall(),
             monotonic: clock.monotonic(),
@@ -70,10 +70,14 @@ impl Heartbeat {
 }
 
 impl Shared {
-    /// Notes in the store how far it is up to date with the backing files.
-    pub(crate) fn beat(&self) -> Result<(), VfsError> {
+    /// Notes in the store how far it is up to date with the backing files: whoever brought it there began at `began`, and what was
+    /// written since he may have missed.
+    pub(crate) fn beat_since(&self, began: Moment) -> Result<(), VfsError> {
         let mut heartbeat = self.heartbeat.lock();
-        let time = heartbeat.time(Moment::now(&*self.core.clock));
+        // The clock may have been set back meanwhile.
+        let time = heartbeat
+            .time(began)
+            .min(heartbeat.time(Moment::now(&*self.core.clock)));
         let progress = time.checked_sub(heartbeat.noted);
         if progress.is_some_and(|progress| progress < HEARTBEAT_EVERY) {
             return Ok(());
@@ -83,5 +87,11 @@ impl Shared {
         self.core.store.commit(batch)?;
         heartbeat.noted = Duration::from_secs(time.as_secs());
         Ok(())
+    }
+
+    /// The same when nothing was written meanwhile.
+    #[cfg(test)]
+    pub(crate) fn beat(&self) -> Result<(), VfsError> {
+        self.beat_since(Moment::now(&*self.core.clock))
     }
 }

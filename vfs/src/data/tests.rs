@@ -10,6 +10,7 @@ use cessfs_sync::{CutCause, MetaStore};
 mod cut;
 mod descriptors;
 mod durable;
+mod heartbeat;
 mod listed;
 mod logged;
 mod model;

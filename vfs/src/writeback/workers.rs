@@ -2,7 +2,7 @@
 //!
 //! The waiting here is only a pace: what is due is decided by the clock of the volume.
 
-use crate::data::Shared;
+use crate::data::{Moment, Shared};
 use crate::error::VfsError;
 use crate::limits::{MARK_SWEEP_PAGES, TICK, WRITEBACK_THREADS};
 use crate::pace::{Paced, Stop, Threads};
@@ -62,11 +62,12 @@ impl Shared {
     pub(crate) fn keep_house(&self) -> Result<(), VfsError> {
         let _span = crate::stages::HOUSEKEEPING.enter();
         let content_came = self.content_came();
+        let began = Moment::now(&*self.core.clock);
         self.settle_young(false);
         let steps = [
             self.persist_aged(),
             self.settle_submitted(),
-            if content_came { self.beat() } else { Ok(()) },
+            if content_came { self.beat_since(began) } else { Ok(()) },
             self.reclaim(),
             self.remove_strays(),
             self.sweep_marks(),
