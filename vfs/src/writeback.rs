@@ -294,7 +294,8 @@ impl Shared {
         // The delta that was sealed with it told of it, or told nothing of the file: nothing is marked.
         let _guard = self.core.marks.enter_unseen();
         let state = inode.state.write();
-        if state.gone {
+        // Others may have told of something newer while this one waited: an earlier pack would be told over a later one.
+        if state.gone || !self.dirty.lock().is_last_sent((ino, chunk), sent) {
             return Ok(());
         }
         let now = state.data.with_slot(&self.core, ino, chunk, |slot| slot.now)?;

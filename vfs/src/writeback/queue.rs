@@ -198,6 +198,11 @@ impl DirtyQueue {
         behind.collect()
     }
 
+    /// Nothing of the chunk was submitted since, nor did it turn clean.
+    pub(super) fn is_last_sent(&self, at: (u64, u64), sent: &Sent) -> bool {
+        self.chunks.get(&at).is_some_and(|dirty| dirty.sent == Some(*sent))
+    }
+
     /// The chunk's record tells of what was submitted, or nothing has it any more.
     pub(super) fn forget_sent(&mut self, (ino, chunk): (u64, u64), sent: &Sent) {
         if let Some(dirty) = self.chunks.get_mut(&(ino, chunk))

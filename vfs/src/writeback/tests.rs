@@ -267,6 +267,27 @@ fn what_a_lost_pack_had_is_counted_and_goes_again() {
     assert_eq!(bench.restore().content(5), pattern(1, MIB));
 }
 
+/// Who tells it may have been held up, and others have handed over something newer meanwhile.
+#[test]
+fn what_was_sent_is_not_told_after_something_newer() {
+    let bench = Bench::new(AtRest::Plain);
+    let shared = bench.data.shared();
+    bench.create(5);
+    bench.write(5, 0, &pattern(1, MIB));
+    bench.data.write_back_all().unwrap();
+    bench.write(5, 10, b"later");
+    bench.seal(CutCause::Full);
+    let behind = shared.dirty.lock().behind();
+    let [(at, sent)] = behind[..] else { panic!("{behind:?}") };
+    bench.settle();
+    let newer = bench.extent(5, 0).unwrap().stored;
+    bench.write(5, 20, b"later still");
+    bench.data.released(&bench.file(5));
+    assert!(dirty(&bench, 0));
+    shared.tell_sent(at, &sent).unwrap();
+    assert_eq!(bench.extent(5, 0).unwrap().stored, newer);
+}
+
 /// What was complete when it was looked at may lack a part when it is copied: a copy of another chunk may have taken its place.
 #[test]
 fn a_chunk_of_which_only_a_part_is_here_is_not_handed_over() {
