@@ -74,16 +74,21 @@ async fn a_journal_that_was_put_back_declares_nothing_beside_what_was_sent_since
     }
 }
 
+/// An engine on a journal that lacks the newest pack that was sent.
+async fn put_back_a_pack(rig: &Rig) -> Engine {
+    let engine = rig.open();
+    send(rig, &engine).await;
+    let older = copy(&rig.store);
+    send(rig, &engine).await;
+    drop(engine);
+    rig.open_on(older)
+}
+
 /// A deletion looks at the list while a pack is open whose number the newer copy has sent already.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pack_that_is_open_does_not_hide_the_one_that_a_copy_sent_under_its_number() {
     let rig = Rig::new(12, 406);
-    let engine = rig.open();
-    send(&rig, &engine).await;
-    let older = copy(&rig.store);
-    send(&rig, &engine).await;
-    drop(engine);
-    let reverted = rig.open_on(older);
+    let reverted = put_back_a_pack(&rig).await;
     rig.submit(&reverted, &rig.chunks(1, 5000));
     let going = reverted.ledger.update(PackSeq(1), Durable::Now, |pack| {
         pack.state = PackState::Deleting;
@@ -104,12 +109,7 @@ async fn a_pack_that_is_open_does_not_hide_the_one_that_a_copy_sent_under_its_nu
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_number_that_was_thrown_away_does_not_hide_the_pack_that_a_copy_sent_under_it() {
     let rig = Rig::new(12, 407);
-    let engine = rig.open();
-    send(&rig, &engine).await;
-    let older = copy(&rig.store);
-    send(&rig, &engine).await;
-    drop(engine);
-    let reverted = rig.open_on(older);
+    let reverted = put_back_a_pack(&rig).await;
     assert_eq!(reverted.ledger.take_seq(), PackSeq(2));
     is_stopped(&rig, &reverted).await;
 }
