@@ -1,13 +1,15 @@
 //! Miners that refuse, stall, keep silent, lie or forget while packs are placed and read back.
 
-use super::rig::{Rig, eventually};
+use super::rig::{Chunk, Rig, eventually};
 use super::upkeep::{Owner, holders, name, open_on};
 use crate::chunk_store::{ChunkStore, Standing};
 use crate::clock::Clock;
+use crate::engine::Engine;
 use crate::fragment_store::{Fid, FragmentBody, FragmentStore, MinerError, MinerStatus, Sha256Hash};
 use crate::ledger::{Blocked, PackState};
 use crate::limits::COLUMNS;
 use crate::sim::{CutoffStore, Fault, SimMiners};
+use crate::store::StoreError;
 use crate::upkeep::{Depth, UpkeepConfig, Verdict};
 use bytes::Bytes;
 use cessfs_crypto::PackSeq;
@@ -17,6 +19,7 @@ use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio::task::JoinHandle;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn columns_move_away_from_miners_that_will_not_do() {
@@ -193,12 +196,10 @@ async fn while_the_network_is_away_no_pack_is_doubted() {
     assert_eq!(engine.status().packs.get(&PackState::Confirmed), Some(&1));
 }
 
-/// Nine of the twelve are silent, or all there are. The others show whose fault it is.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pack_of_which_hardly_a_miner_answers_is_sent_again_while_others_do() {
-    let rig = Rig::new(24, 60);
+/// An engine whose one pack all twelve miners have reported, which is not final; and whoever waits for that.
+async fn reported(rig: &Rig) -> (Engine, Vec<Chunk>, JoinHandle<Result<(), StoreError>>) {
     let owner = Arc::new(Owner::default());
-    let engine = open_on(&rig, rig.store.clone(), &owner, impatient);
+    let engine = open_on(rig, rig.store.clone(), &owner, impatient);
     let chunks = rig.chunks(2, 5000);
     name(&owner, &chunks);
     rig.submit(&engine, &chunks);
@@ -207,6 +208,14 @@ async fn a_pack_of_which_hardly_a_miner_answers_is_sent_again_while_others_do() 
         !rig.world.chain.stored().is_empty()
     })
     .await;
+    (engine, chunks, settled)
+}
+
+/// Nine of the twelve are silent, or all there are. The others show whose fault it is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pack_of_which_hardly_a_miner_answers_is_sent_again_while_others_do() {
+    let rig = Rig::new(24, 60);
+    let (engine, chunks, settled) = reported(&rig).await;
     let silent = holders(&engine, chunks[0].0)[..9].to_vec();
     (0..24).for_each(|number| rig.world.miners.set_fault(number, Some(Fault::Gone)));
     rig.blocked(&engine, |reason| matches!(reason, Blocked::ReadBack(_)))
@@ -275,16 +284,7 @@ async fn a_crash_after_any_record_of_a_replacement_loses_no_chunk_and_declares_n
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_file_of_which_one_miner_has_two_columns_is_sent_again_to_twelve() {
     let rig = Rig::new(12, 57);
-    let owner = Arc::new(Owner::default());
-    let engine = open_on(&rig, rig.store.clone(), &owner, impatient);
-    let chunks = rig.chunks(2, 5000);
-    name(&owner, &chunks);
-    rig.submit(&engine, &chunks);
-    let settled = tokio::spawn(engine.settle());
-    eventually("all have reported, and that is not final", || {
-        !rig.world.chain.stored().is_empty()
-    })
-    .await;
+    let (engine, chunks, settled) = reported(&rig).await;
     (1..12).for_each(|number| rig.world.miners.copy(number, 0));
     [3, 7]
         .into_iter()
